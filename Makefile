@@ -1,0 +1,50 @@
+# Verbs of the project; each does the set-up it needs. `make` alone lists them.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro sync ui test check clean
+
+help: ## list the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: $(VENV)/.complete ## create .venv with the exact versions of requirements.lock
+
+$(VENV)/.complete: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"error: Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; name another one: make setup PYTHON=python3.12")'
+	@if command -v uv >/dev/null; then \
+	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock; \
+	else \
+	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	fi
+	@test -d .git || $(VENV)/bin/dvc config --local core.no_scm true
+	@touch $@
+
+repro: setup ## the whole pipeline: data, training, tuning, evaluation, MLflow
+	@dvc repro
+	@python -m pipeline sync
+
+sync: setup ## bring MLflow up to what the files say
+	@python -m pipeline sync
+
+ui: setup ## browse the runs at http://127.0.0.1:5000
+	@python -m pipeline sync
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port 5000 --workers 1
+
+test: setup ## all tests
+	@python -m pytest -n $(WORKERS)
+
+check: setup ## lint, format, types, structure
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@python -m pytest -q tests/test_structure.py
+
+clean: ## remove what can be made again (data, runs, caches); downloads and .venv stay
+	@rm -rf data/raw data/interim data/processed data/runs data/predictions data/checkpoints studies mlruns mlflow.db* .dvc/cache .dvc/tmp .pytest_cache .ruff_cache .mypy_cache
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

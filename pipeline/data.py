@@ -1,0 +1,70 @@
+"""Encoded rows on their way to the model: memory map -> device -> batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from pipeline.files import read_json
+from pipeline.schema import Schema
+
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
+
+
+class Batch(NamedTuple):
+    """B rows: ids into the table and labels 0.0 or 1.0."""
+
+    ids: Int[Tensor, "B S"]
+    label: Float[Tensor, " B"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a dataset, whole on one device."""
+
+    schema: Schema
+    ids: Int[Tensor, "N S"]
+    label: Float[Tensor, " N"]
+
+    @classmethod
+    def load(cls, folder: Path, part: Part, device: torch.device | str = "cpu") -> "Split":
+        """Read `<part>.ids.npy` (N, S) int32 and `<part>.label.npy` (N,) uint8 from a processed folder."""
+        ids = np.load(folder / f"{part}.ids.npy", mmap_mode="r")
+        label = np.load(folder / f"{part}.label.npy", mmap_mode="r")
+        return cls(
+            schema=Schema.from_json(read_json(folder / "schema.json")),
+            ids=torch.from_numpy(np.array(ids)).to(device),
+            label=torch.from_numpy(np.array(label)).to(device, torch.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def batches(
+        self, size: int, generator: torch.Generator | None = None, *, skip: int = 0
+    ) -> Iterator[Batch]:
+        """Yield batches of `size` rows (the last may be smaller), leaving out the first `skip` ones.
+
+        With a CPU `generator` the rows come in a random order that depends on the generator alone
+        and not on the device. The permuted copy is made once, so a batch is a slice. A single row
+        left over joins the batch before it: batch norm cannot train on one row.
+        """
+        ids, label = self.ids, self.label
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator).to(ids.device)
+            ids, label = ids[order], label[order]
+        count = self.count(size)
+        for i in range(skip, count):
+            end = (i + 1) * size if i + 1 < count else len(self)
+            yield Batch(ids[i * size : end], label[i * size : end])
+
+    def count(self, size: int) -> int:
+        """Number of batches of `size` rows."""
+        whole, rest = divmod(len(self), size)
+        return whole + (rest > (1 if whole else 0))

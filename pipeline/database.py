@@ -1,0 +1,166 @@
+"""MLflow's database file, seen without MLflow: is it sound, is it where its paths say, what is missing?
+
+Loading MLflow and opening its database takes seconds; these questions are asked every time a stage
+starts or a sync runs, and sqlite answers them in milliseconds. Only MLflow's tables for experiments,
+runs, models and their tags are read, and only their columns that hold a path are ever written.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+
+PATHS = (  # every column in which MLflow stores where artifacts lie, as absolute paths
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a database says is done.
+
+    Attributes:
+        complete: `pipeline.key` of the runs that hold all there is.
+        reported: (`pipeline.key`, report) of the runs that hold the test metrics of that report.
+        champions: registered models that have a champion.
+        running: number of runs that are going on, or were when their process was killed.
+        moved: whether the artifacts' paths point to a place where this checkout once was.
+    """
+
+    complete: set[str] = field(default_factory=set)
+    reported: set[tuple[str, str]] = field(default_factory=set)
+    champions: set[str] = field(default_factory=set)
+    running: int = 0
+    moved: bool = False
+
+
+def check(path: Path) -> None:
+    """Make sure that a file is a database of MLflow's.
+
+    Raises:
+        PipelineError: it is not, or only half of one.
+    """
+    with _reading(path) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        expected = {"alembic_version", *(table for table, _ in PATHS)}
+        if missing := sorted(expected - tables):
+            raise unusable(path, f"it lacks the table {missing[0]!r}")
+
+
+def unusable(path: Path, reason: object) -> PipelineError:
+    """Say that a database cannot be used and how to get a new one."""
+    return PipelineError(
+        f"{path} is no readable MLflow database ({reason}). Move it away and run "
+        "`python -m pipeline sync`: it writes a new one from the results in data/, nothing is retrained."
+    )
+
+
+def standing(path: Path, artifacts: Path) -> Standing:
+    """Read what is done; an absent database has nothing.
+
+    Args:
+        path: the database.
+        artifacts: the folder in which the experiments' artifacts lie.
+
+    Raises:
+        PipelineError: the file is no readable database of MLflow's.
+    """
+    if not path.exists():
+        return Standing()
+    check(path)
+    tagged = """
+        SELECT k.value, t.value FROM runs AS r
+        JOIN tags AS k ON k.run_uuid = r.run_uuid AND k.key = 'pipeline.key'
+        JOIN tags AS t ON t.run_uuid = r.run_uuid AND t.key = ?
+        WHERE r.lifecycle_stage = 'active'
+    """
+    running = """
+        SELECT count(*) FROM runs AS r
+        JOIN tags AS k ON k.run_uuid = r.run_uuid AND k.key = 'mlflow.pipeline.process'
+        WHERE r.status = 'RUNNING' AND r.lifecycle_stage = 'active'
+    """
+    champions = "SELECT name FROM registered_model_aliases WHERE alias = 'champion'"
+    with _reading(path) as database:
+        return Standing(
+            complete={key for key, _ in database.execute(tagged, ["pipeline.complete"])},
+            reported=set(database.execute(tagged, ["mlflow.pipeline.report"])),
+            champions={name for (name,) in database.execute(champions)},
+            running=database.execute(running).fetchone()[0],
+            moved=bool(_moves(_locations(database), artifacts)),
+        )
+
+
+def relocate(path: Path, artifacts: Path) -> bool:
+    """Rewrite the artifacts' paths after the checkout was moved or copied; return whether it was.
+
+    Args:
+        path: the database.
+        artifacts: the folder in which the experiments' artifacts lie now.
+    """
+    with _reading(path) as database:
+        moves = _moves(_locations(database), artifacts)
+    if not moves:
+        return False
+    with closing(sqlite3.connect(path, timeout=60)) as database, database:
+        for old, new in moves:
+            for table, column in PATHS:
+                database.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE substr({column}, 1, ?) = ?",
+                    [new, len(old) + 1, len(old), old],
+                )
+    return True
+
+
+def create(path: Path) -> None:
+    """Make an empty file with a write-ahead log: a transaction waits for the disk once, not several times."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+
+
+def install(new: Path, path: Path) -> None:
+    """Put a new database in its place.
+
+    A log that a killed process left beside an earlier database would be played into this one, so it goes.
+    """
+    with closing(sqlite3.connect(new)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for left in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + left).unlink(missing_ok=True)
+    new.replace(path)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    try:
+        # rw: makes no new file, and the last to leave removes the log
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)) as database:
+            yield database
+    except sqlite3.Error as error:
+        raise unusable(path, error) from None
+
+
+def _locations(database: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Return (dataset, artifact location) of the experiments that are ours."""
+    return database.execute(
+        "SELECT t.value, e.artifact_location FROM experiments AS e JOIN experiment_tags AS t "
+        "ON t.experiment_id = e.experiment_id AND t.key = 'pipeline.dataset'"
+    ).fetchall()
+
+
+def _moves(locations: Iterable[tuple[str, str]], artifacts: Path) -> list[tuple[str, str]]:
+    """Return the beginnings of paths to replace, each with what takes its place (both end in a slash)."""
+    new = artifacts.as_uri() + "/"
+    old = {
+        location.removesuffix(dataset)
+        for dataset, location in locations
+        if location.startswith("file://") and location.endswith(f"/{dataset}")
+    }
+    return [(before, new) for before in sorted(old - {new})]

@@ -1,0 +1,133 @@
+"""MovieLens 100K: 100,000 ratings of 1,682 movies by 943 users, 1997-1998.
+
+Data: Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015,
+https://doi.org/10.1145/2827872; https://grouplens.org/datasets/movielens/100k/.
+
+Label: rating >= `threshold`. Everything is latin-1. Movie 267 is called "unknown" and has no date;
+its year is missing. Some zip codes hold letters (T8H1N): they stay strings. The age is a category of
+its exact value.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.download import File, Source, obtain
+from pipeline.encode import Column
+from pipeline.errors import PipelineError
+from pipeline.raw import Ledger, records, screen
+
+SOURCE = Source(
+    name="movielens-100k",
+    url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+    archive="ml-100k.zip",
+    digest="md5:0e33842e24a9c977be4e0107933c0723",
+    inside="ml-100k/",
+    licence="GroupLens Research, University of Minnesota: research use with acknowledgement, no "
+    "redistribution, no commercial use without permission; terms in the archive's README.",
+    files=(
+        File("u.data", "sha256:06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490"),
+        File("u.genre", "sha256:9757e0d3e6b298159a80dd48eaf938114690e911e39af97a76949ef1663610bb"),
+        File("u.info", "sha256:5b0a40b2e47a729ee6203063f6dcf8790c2e63f5a18663e6ee318a72c5f3c27b"),
+        File("u.item", "sha256:553841ebc7de3a0fd0d6b62a204ea30c1e651aacfb2814c7a6584ac52f2c5701"),
+        File("u.occupation", "sha256:cd5fbec9afe345d993a62fc7817df1a4a9079c4feb267b3118763b8fd942137d"),
+        File("u.user", "sha256:f120e114da2e8cf314fd28f99417c94ae9ddf1cb6db8ce0e4b5995d40e90e62c"),
+    ),
+)
+
+COLUMNS = (
+    Column("user", "category", "user"),
+    Column("gender", "category", "user"),
+    Column("age", "category", "user"),
+    Column("occupation", "category", "user"),
+    Column("zip3", "category", "user"),
+    Column("movie", "category", "item"),
+    Column("year", "category", "item"),
+    Column("genres", "bag", "item"),
+)
+
+ID = (r"[0-9]{1,18}", "a whole number")
+TITLE = ["movie", "title", "released", "video", "url"]
+
+
+def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
+    """Put the raw files into `folder`."""
+    obtain(SOURCE, folder, cache=cache, mirror=mirror)
+
+
+def read(folder: Path, ledger: Ledger, *, threshold: int = 4) -> Iterator[pa.Table]:
+    """Yield the ratings in file order, joined with users and movies.
+
+    Args:
+        threshold: a rating of so many stars or more is a click.
+    """
+    users, movies = _users(folder, ledger), _movies(folder, ledger)
+    path = folder / "u.data"
+    names = ["user", "movie", "rating", "time"]
+    rules = {"user": ID, "movie": ID, "rating": ("[1-5]", "1 to 5"), "time": ID}
+    for table, lines in records(path, names, ledger, delimiter="\t", encoding="latin-1"):
+        table, _ = screen(table, lines, path.name, ledger, rules)
+        side = {**_join(table["user"], users), **_join(table["movie"], movies)}
+        rating = pc.cast(table["rating"], pa.int64())
+        yield pa.table(
+            {
+                **{column.name: side[column.name] for column in COLUMNS},
+                "label": pc.cast(pc.greater_equal(rating, threshold), pa.uint8()),
+                "group": table["user"],
+                "time": pc.cast(table["time"], pa.int64()),
+            }
+        )
+
+
+def _join(keys: pa.ChunkedArray, side: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Look the keys up in the first column of `side`; columns of unknown keys are missing."""
+    name = side.column_names[0]
+    found = side.take(pc.index_in(keys, side[name]))
+    return {**{column: found[column] for column in side.column_names}, name: keys}
+
+
+def _users(folder: Path, ledger: Ledger) -> pa.Table:
+    path = folder / "u.user"
+    names = ["user", "age", "gender", "occupation", "zip"]
+    rules = {
+        "user": ID,
+        "age": ("[0-9]{1,3}", "a whole number"),
+        "gender": ("[MF]", "M or F"),
+        "occupation": (".+", "filled in"),
+        "zip": (".+", "filled in"),
+    }
+    table = _whole(path, names, rules, ledger)
+    zip3 = pc.utf8_slice_codeunits(table["zip"], 0, 3)
+    return table.drop_columns("zip").append_column("zip3", zip3)
+
+
+def _movies(folder: Path, ledger: Ledger) -> pa.Table:
+    genres = _genres(folder, ledger)
+    path = folder / "u.item"
+    rules = {"movie": ID, "title": (".+", "filled in"), **dict.fromkeys(genres, ("[01]", "0 or 1"))}
+    table = _whole(path, [*TITLE, *genres], rules, ledger)
+    year = pc.struct_field(pc.extract_regex(table["title"], r"\((?P<year>[0-9]{4})\)"), "year")
+    flags = zip(*(table[genre].to_pylist() for genre in genres), strict=True)
+    bags = [[genre for genre, flag in zip(genres, row, strict=True) if flag == "1"] for row in flags]
+    return pa.table({"movie": table["movie"], "year": year, "genres": pa.array(bags, pa.list_(pa.string()))})
+
+
+def _genres(folder: Path, ledger: Ledger) -> list[str]:
+    """Names of the flags of u.item, in their order."""
+    path = folder / "u.genre"
+    table = _whole(path, ["genre", "number"], {"genre": (".+", "filled in"), "number": ID}, ledger)
+    numbers = [int(number) for number in table["number"].to_pylist()]
+    if numbers != list(range(len(numbers))):
+        raise PipelineError(f"{path}: the genres are numbered {numbers}, expected 0, 1, 2, ...")
+    return [str(genre) for genre in table["genre"].to_pylist()]
+
+
+def _whole(path: Path, names: list[str], rules: dict[str, tuple[str, str]], ledger: Ledger) -> pa.Table:
+    """Read a side table in one piece."""
+    parts = [
+        screen(table, lines, path.name, ledger, rules)[0]
+        for table, lines in records(path, names, ledger, delimiter="|", encoding="latin-1", log=False)
+    ]
+    return pa.concat_tables(parts)

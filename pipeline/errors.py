@@ -1,0 +1,55 @@
+"""Errors meant for people: what is wrong, where, and what to do."""
+
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+_DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+class PipelineError(Exception):
+    """A fault of the input, the settings or the machine, explained in the message."""
+
+
+class Diverged(PipelineError):
+    """Training produced a loss that is not a finite number."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Say that `name` is no known `kind` and name the nearest valid one.
+
+    >>> unknown("model", "depfm", ["fm", "deepfm"])
+    "unknown model 'depfm'; did you mean 'deepfm'? (valid: deepfm, fm)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {kind} {name!r}{hint} (valid: {', '.join(names)})"
+
+
+def exit_with_message(main: Callable[[], None]) -> None:
+    """Run a program's `main`; print our own errors as one clear message and exit with 1.
+
+    A full disk is no fault of the program either, so it gets a message as well; every other
+    exception is a defect and keeps its traceback.
+    """
+    try:
+        main()
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        print(
+            f"error: {os.strerror(error.errno)}{where}; nothing was left half-written. "
+            "Free some space and run the same command again.",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on from here", file=sys.stderr)
+        raise SystemExit(130) from None

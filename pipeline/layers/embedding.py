@@ -1,0 +1,74 @@
+"""From ids to vectors: one table for all fields."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.layers.mlp import Dropout
+from pipeline.schema import EMPTY, Schema
+
+
+def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
+    """Rows ~ N(0, std^2); the empty row and each field's unseen row start at zero.
+
+    No train row holds an unseen value when every value is kept (min_count 1), so its row would
+    stay at its random start: zero says "nothing known" instead.
+    """
+    table = torch.randn(schema.rows, dim) * std
+    table[[EMPTY, *schema.first]] = 0.0
+    return nn.Parameter(table)
+
+
+class FieldEmbedding(nn.Module):
+    """Embed every field as one vector: a value's row, or the sum of a bag's rows.
+
+    Shapes: ids (B, S) -> (B, F, D). An empty slot adds nothing; an all-empty bag is the zero
+    vector (FLSEST, section 3.2).
+
+    Args:
+        schema: the fields.
+        dim: D.
+        dropout: probability with which a component of a slot's vector is dropped in training.
+        std: standard deviation of the initial rows.
+    """
+
+    slot_field: Tensor
+
+    def __init__(self, schema: Schema, dim: int, *, dropout: float = 0.0, std: float = 0.01) -> None:
+        super().__init__()
+        self.table = _table(schema, dim, std)
+        self.dropout = Dropout(dropout)
+        self.fields = len(schema.fields)
+        self.bags = schema.slots > self.fields
+        self.register_buffer("slot_field", torch.tensor(schema.slot_field), persistent=False)
+
+    def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        """Embed every slot on its own, with dropout in training."""
+        return self.dropout(F.embedding(ids, self.table, padding_idx=EMPTY))
+
+    def pool(self, vectors: Float[Tensor, "B S D"]) -> Float[Tensor, "B F D"]:
+        """Sum the slots of each field."""
+        if not self.bags:
+            return vectors
+        fields = vectors.new_zeros(len(vectors), self.fields, vectors.shape[2])
+        return fields.index_add(1, self.slot_field, vectors)
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
+        return self.pool(self.slots(ids))
+
+
+class FieldLinear(nn.Module):
+    """The linear term w0 + sum_i w_i x_i: one weight per id, one bias.
+
+    Shapes: ids (B, S) -> (B,).
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.table = _table(schema, 1, 0.0)
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+        weights = F.embedding(ids, self.table, padding_idx=EMPTY)
+        return self.bias + weights.sum((1, 2))

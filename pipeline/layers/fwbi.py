@@ -1,0 +1,59 @@
+"""Field-wise bi-interaction over general feature domains."""
+
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.schema import Schema
+
+
+class FwBI(nn.Module):
+    """Pairs between domains (MF) and pairs inside them (FM), each domain pair with its own weight.
+
+    Source: FLSEST eq. 12-13, after Chen et al., "FLEN", 2019, https://arxiv.org/abs/1911.04690:
+    S_m = sum of the embeddings of domain m,
+    MF = sum_{i<j} r_ij S_i * S_j,   FM = sum_m r_mm [S_m * S_m - sum_n e_n * e_n].
+    With one domain and r = 0.5 it is FM's pairwise term; with a domain per field it is FwFM's.
+
+    Shapes: (B, F, D) -> (B, D).
+
+    Args:
+        schema: the fields and their domains.
+        dim: D, needed for the biases.
+        dicefactor: probability with which a component of either part is dropped in training.
+        bias: add a learnt vector to each part, as the authors' code does.
+    """
+
+    groups: Tensor
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, schema: Schema, dim: int, *, dicefactor: float = 0.0, bias: bool = True) -> None:
+        super().__init__()
+        g = len(schema.groups)
+        groups = torch.zeros(g, len(schema.fields))
+        for m, members in enumerate(schema.groups):
+            groups[m, list(members)] = 1.0
+        pairs = torch.tensor(list(combinations(range(g), 2)), dtype=torch.long).reshape(-1, 2)
+        self.register_buffer("groups", groups, persistent=False)
+        self.register_buffer("first", pairs[:, 0].contiguous(), persistent=False)
+        self.register_buffer("second", pairs[:, 1].contiguous(), persistent=False)
+        self.r_between = nn.Parameter(torch.ones(len(pairs))) if len(pairs) else None
+        self.r_within = nn.Parameter(torch.full((g,), 0.5))
+        self.bias = nn.Parameter(torch.zeros(2, dim)) if bias else None
+        self.dicefactor = dicefactor
+
+    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B D"]:
+        s = self.groups @ e
+        fm = self.r_within @ (s * s - self.groups @ (e * e))
+        mf = torch.zeros_like(fm)
+        if self.r_between is not None:
+            mf = self.r_between @ (s[:, self.first] * s[:, self.second])
+        if self.bias is not None:
+            mf, fm = mf + self.bias[0], fm + self.bias[1]
+        mf = F.dropout(mf, self.dicefactor, self.training)
+        fm = F.dropout(fm, self.dicefactor, self.training)
+        return mf + fm

@@ -1,0 +1,156 @@
+"""FiiNet: feature crosses of several orders, weighted by a selective kernel network.
+
+Paper: Wang and Li, "A Click-Through Rate Prediction Method Based on Cross-Importance of Multi-Order
+Features", 2024, https://arxiv.org/abs/2405.08852; no code of it is public.
+
+Equation: pairs w_ij (e_i * e_j) (eq. 1), triples w_ijk (e_i * e_j * e_k) (eq. 2); the branches are
+fused to U, z = mean_k U (eq. 3), s = relu(W1 z) (eq. 4), attention over the branches (eq. 5), V the
+attended crosses (eq. 6); logit = linear + MLP(flatten V) (eq. 7-8).
+
+Shapes: ids (B, S) -> E (B, F, D) -> crosses of order o (B, C(F, o), D) -> V (B, C, D) -> logit (B,).
+
+Differs from the paper: "U = pairs + triples" has no meaning unless C(F, 2) = C(F, 3), so `fusion`
+offers the readings:
+`concat`  all crosses on one channel axis, as Figure 4 draws them; one gate a channel: `softmax` over
+          the channels (times C, so that gates start around 1) or `sigmoid`;
+`project` each branch mapped linearly over the channel axis to `channels`, softmax over branches;
+`align`   a cross of the highest order is fused with the lower crosses it contains (their mean),
+          softmax over branches.
+`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH; order 4 works alike. `squeeze`
+is the paper's mean or SKNet's max. Dropout on the embeddings and batch norm are options.
+"""
+
+from itertools import combinations
+from math import comb
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.schema import Schema
+
+
+class Crosses(nn.Module):
+    """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D)."""
+
+    def __init__(self, fields: int, order: int) -> None:
+        super().__init__()
+        self.order = order
+        for n in range(2, order + 1):
+            # A cross of n fields is one of n - 1 fields times its last field: where the two lie.
+            lower = {cross: i for i, cross in enumerate(combinations(range(fields), n - 1))}
+            parts = [(lower[cross[:-1]], cross[-1]) for cross in combinations(range(fields), n)]
+            self.register_buffer(f"parts{n}", torch.tensor(parts).T.contiguous(), persistent=False)
+        self.weight = nn.Parameter(torch.ones(comb(fields, order), 1))
+
+    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
+        product = e
+        for n in range(2, self.order + 1):
+            lower, last = self.get_buffer(f"parts{n}")
+            product = product.index_select(1, lower) * e.index_select(1, last)
+        return self.weight * product
+
+
+class Align(nn.Module):
+    """Each cross of `to` fields: the mean of the crosses of `order` fields inside it."""
+
+    inside: Tensor
+
+    def __init__(self, fields: int, order: int, to: int) -> None:
+        super().__init__()
+        inside = [
+            [float(set(low) <= set(high)) / comb(to, order) for low in combinations(range(fields), order)]
+            for high in combinations(range(fields), to)
+        ]
+        self.register_buffer("inside", torch.tensor(inside), persistent=False)
+
+    def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
+        return self.inside @ crosses
+
+
+class Project(nn.Module):
+    """A linear map over the channel axis: (B, C, D) -> (B, K, D)."""
+
+    def __init__(self, channels: int, to: int) -> None:
+        super().__init__()
+        self.weight = dense(channels, to, bias=False).weight
+
+    def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
+        return self.weight @ crosses
+
+
+class FiiNet(nn.Module):
+    """Split into crosses, fuse, select, then a network."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        embedding_size: int = 32,
+        embedding_std: float = 0.1,
+        hidden: list[int] = [400, 400],  # noqa: B006  never changed, only read
+        dropout: float = 0.2,
+        embedding_dropout: float = 0.0,
+        orders: list[int] = [2, 3],  # noqa: B006  never changed, only read
+        fusion: Literal["concat", "project", "align"] = "concat",
+        gate: Literal["softmax", "sigmoid"] = "softmax",
+        channels: int = 32,
+        squeeze: Literal["mean", "max"] = "mean",
+        reduction: int = 3,
+        attention: bool = True,
+        batch_norm: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
+        f = len(schema.fields)
+        if not orders or sorted(set(orders)) != orders or orders[0] < 2 or orders[-1] > f:
+            raise ValueError(f"orders {orders} must rise from 2 up to at most {f}, the number of fields")
+        if len(orders) < 2 and fusion != "concat":
+            raise ValueError(f"fusion {fusion} weighs orders against each other: give two or take concat")
+        super().__init__()
+        self.linear = FieldLinear(schema)
+        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout, std=embedding_std)
+        self.split = nn.ModuleList(Crosses(f, order) for order in orders)
+        sizes = [comb(f, order) for order in orders]
+        c = {"concat": sum(sizes), "project": channels, "align": sizes[-1]}[fusion]
+        self.bring = nn.ModuleList(nn.Identity() for _ in orders)
+        if fusion == "project":
+            self.bring = nn.ModuleList(Project(size, channels) for size in sizes)
+        elif fusion == "align":
+            lower = [Align(f, order, orders[-1]) for order in orders[:-1]]
+            self.bring = nn.ModuleList([*lower, nn.Identity()])
+        self.fusion, self.gate, self.squeeze, self.attention = fusion, gate, squeeze, attention
+        if attention:
+            self.w1 = dense(c, max(1, c // reduction), bias=False)
+            axes = 1 if fusion == "concat" else len(orders)
+            self.w2 = dense(self.w1.out_features, axes * c, bias=False)
+        self.mlp = MLP(
+            c * embedding_size, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation
+        )
+        self.out = dense(self.mlp.outputs, 1, bias=False)
+
+    def weights(self, u: Float[Tensor, "B C D"]) -> Float[Tensor, "B R C"]:
+        """Attention of each branch and channel; with `concat` there is one branch axis (R = 1)."""
+        z = u.mean(2) if self.squeeze == "mean" else u.amax(2)
+        scores = self.w2(torch.relu(self.w1(z))).unflatten(1, (-1, u.shape[1]))
+        if self.fusion != "concat":
+            return scores.softmax(1)
+        return scores.softmax(2) * u.shape[1] if self.gate == "softmax" else scores.sigmoid()
+
+    def select(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
+        """The selective kernel unit: split, fuse, select."""
+        branches = [bring(split(e)) for split, bring in zip(self.split, self.bring, strict=True)]
+        if self.fusion == "concat":
+            branches = [torch.cat(branches, 1)]
+        total = sum(branches[1:], branches[0])
+        if not self.attention:
+            return total
+        weights = self.weights(total).unsqueeze(3).unbind(1)
+        parts = [weight * branch for weight, branch in zip(weights, branches, strict=True)]
+        return sum(parts[1:], parts[0])
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+        v = self.select(self.embedding(ids))
+        return self.linear(ids) + self.out(self.mlp(v.flatten(1))).squeeze(1)

@@ -1,0 +1,33 @@
+"""Factorization machine.
+
+Paper: Rendle, "Factorization Machines", ICDM 2010, https://doi.org/10.1109/ICDM.2010.127.
+
+Equation (eq. 1 and lemma 3.1):
+logit = w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j,
+the pairs as 0.5 sum_d [(sum_i v_id)^2 - sum_i v_id^2].
+
+Shapes: ids (B, S) -> logit (B,). The pairs run over slots, so two values of one multi-valued field
+make a pair too, as every x_i does in the paper.
+
+Differs from the paper: dropout on the embeddings as an option.
+"""
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.pairs import bi_interaction
+from pipeline.schema import Schema
+
+
+class FM(nn.Module):
+    """Linear term plus the inner products of all pairs."""
+
+    def __init__(self, schema: Schema, *, embedding_size: int = 16, embedding_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.linear = FieldLinear(schema)
+        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout)
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+        v = self.embedding.slots(ids)
+        return self.linear(ids) + bi_interaction(v).sum(1)

@@ -1,0 +1,324 @@
+"""params.yaml as typed values; whatever is unknown, missing or of the wrong type is named.
+
+Blocks that are keyword arguments (`download`, `preprocess`, `split`, `encode`, `model`, `train`) are
+checked against the signature they go to: the signature is the config, and no key is listed twice.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Set
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline import encode, splitting
+from pipeline.datasets import DATASETS
+from pipeline.errors import PipelineError, unknown
+from pipeline.models import MODELS
+from pipeline.space import Block, Dimension, Strict, Tune
+from pipeline.training import fit
+
+T = TypeVar("T", bound=BaseModel)
+
+# fit's arguments that a stage supplies itself
+_RUNTIME = {"seed", "log", "checkpoint", "progress"}
+# what a number may be, by the name it has in every signature: (lowest, highest, lowest allowed itself)
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "lr": (0, math.inf, False),
+    "lr_factor": (0, 1, False),
+    "batch_size": (1, math.inf, True),
+    "epochs": (1, math.inf, True),
+    "evaluations_per_epoch": (1, math.inf, True),
+    "patience": (1, math.inf, True),
+    "lr_patience": (0, math.inf, True),
+    "clip_norm": (0, math.inf, True),
+    "embedding_l2": (0, math.inf, True),
+    "network_l2": (0, math.inf, True),
+    "embedding_size": (1, math.inf, True),
+    "embedding_std": (0, math.inf, True),
+    "dropout": (0, 0.99, True),
+    "embedding_dropout": (0, 0.99, True),
+    "dicefactor": (0, 0.99, True),
+    "reduction": (1, math.inf, True),
+    "channels": (1, math.inf, True),
+    "rows": (1, math.inf, True),
+    "max_rejected": (0, 1, True),
+}
+
+
+class Dataset(Strict):
+    """One item of `data`: a source and what each stage is told about it.
+
+    All keys must be there, empty or not: each is a dependency of a stage in dvc.yaml.
+    """
+
+    source: str
+    download: Block
+    preprocess: Block
+    split: Block
+    encode: Block
+    settings: Block
+
+
+class Train(Strict):
+    """How every training runs; `fit` holds the keyword arguments of `training.fit`."""
+
+    seeds: list[int] = Field(min_length=1)
+    device: str = "auto"
+    threads: int = Field(ge=1)
+    fit: Block = Field(default_factory=dict)
+
+
+class Evaluate(Strict):
+    """Settings of the test report."""
+
+    bins: int = Field(default=20, ge=2)
+
+
+class _File(Strict):
+    datasets: list[str] = Field(min_length=1)
+    models: list[str] = Field(min_length=1)
+    mirror: str | None = None
+    data: dict[str, Dataset]
+    model: dict[str, Block]
+    train: Block
+    tune: Block
+    evaluate: Evaluate = Evaluate()
+
+
+class Config(BaseModel):
+    """What one model is trained and tuned with on one dataset.
+
+    Attributes:
+        model: keyword arguments of the model's constructor.
+        train: seeds, device, threads and the keyword arguments of `training.fit`.
+        tune: budget and sampler; `space` holds only the axes this model has, by dotted name
+            (`model.embedding_size`, `train.lr`).
+    """
+
+    model: Block
+    train: Train
+    tune: Tune
+    space: dict[str, Dimension]
+
+    @property
+    def start(self) -> Block:
+        """The default value of every axis: the first trial."""
+        blocks = {"model": self.model, "train": self.train.fit}
+        return {name: blocks[name.split(".")[0]][name.split(".")[1]] for name in self.space}
+
+    def at(self, point: Block) -> tuple[Block, Block]:
+        """Return (model, fit) keyword arguments at a point of the search space."""
+        model, train = dict(self.model), dict(self.train.fit)
+        for name, value in point.items():
+            block, key = name.split(".")
+            (model if block == "model" else train)[key] = value
+        return model, train
+
+
+class Params:
+    """The whole file, checked: lists, dataset items, and `config(dataset, model)`."""
+
+    def __init__(self, values: Any, where: str = "params.yaml") -> None:
+        self._where = where
+        self._file = self._validated(_File, values, "")
+        self.datasets, self.models = self._file.datasets, self._file.models
+        self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
+        for name in self.datasets:
+            if name not in self.data:
+                raise self._error("datasets", unknown("dataset", name, self.data))
+        for name in self.models:
+            self._known_model(name, "models")
+            if name not in self._file.model:
+                raise self._error("model", f"has no block {name!r}; write `{name}: {{}}` for its defaults")
+        for key, names in (("datasets", self.datasets), ("models", self.models)):
+            if len(set(names)) < len(names):
+                raise self._error(key, "names an item twice")
+        for name in self._file.model:
+            self._known_model(name, "model")
+            self.model_block(name, None)
+        for name, item in self.data.items():
+            self._check_dataset(name, item)
+            for model in self._file.model:
+                self.config(name, model)
+
+    def config(self, dataset: str, model: str) -> Config:
+        """Resolve the blocks for one model on one dataset: the dataset's `settings` win."""
+        if dataset not in self.data:
+            raise self._error("data", unknown("dataset", dataset, self.data))
+        if model not in self._file.model:
+            raise self._error("model", unknown("model", model, self._file.model))
+        settings = self.data[dataset].settings
+        where = f"data.{dataset}.settings"
+        block = _merge(self._file.train, settings.get("train", {}))
+        runtime = {key: block.pop(key) for key in ("seeds", "device", "threads") if key in block}
+        train = self._validated(Train, runtime, "train")
+        train.fit = self._arguments(fit, block, "train", _RUNTIME)
+        tune = self._validated(Tune, _merge(self._file.tune, settings.get("tune", {})), "tune")
+        config = Config(
+            model=self.model_block(model, dataset), train=train, tune=tune, space=self._space(model, tune)
+        )
+        for name, start in config.start.items():
+            if not config.space[name].holds(start):
+                raise self._error(
+                    f"tune.space.{name}",
+                    f"does not hold the default {start!r} of {model} ({where} and the blocks above it), "
+                    "which is the first trial: widen it or change the default",
+                )
+        return config
+
+    def model_block(self, model: str, dataset: str | None) -> Block:
+        """Return all keyword arguments of a model, the signature's defaults filled in."""
+        where, settings = f"model.{model}", {}
+        if dataset is not None:
+            settings = self.data[dataset].settings.get("model", {}).get(model, {})
+        return self._arguments(MODELS[model], _merge(self._file.model[model], settings), where)
+
+    def _check_dataset(self, name: str, item: Dataset) -> None:
+        where = f"data.{name}"
+        if item.source not in DATASETS:
+            raise self._error(f"{where}.source", unknown("source", item.source, DATASETS))
+        source = DATASETS[item.source]
+        self._arguments(source.download, item.download, f"{where}.download", {"mirror", "root"})
+        block = {key: value for key, value in item.preprocess.items() if key != "max_rejected"}
+        self._arguments(source.read, block, f"{where}.preprocess")
+        self._arguments(splitting.assign, item.split, f"{where}.split")
+        self._arguments(encode.fit, item.encode, f"{where}.encode")
+        for key, block in item.settings.items():
+            if key not in ("model", "train", "tune"):
+                raise self._error(f"{where}.settings", unknown("key", key, ("model", "train", "tune")))
+            if not isinstance(block, dict):
+                raise self._error(f"{where}.settings.{key}", "must be a block of keys")
+        for model in item.settings.get("model", {}):
+            self._known_model(model, f"{where}.settings.model")
+
+    def _space(self, model: str, tune: Tune) -> dict[str, Dimension]:
+        """Pick the axes of one model.
+
+        `space.model` holds axes for every model that has the argument, and blocks by model name for
+        one model alone; an axis set to null is left out.
+        """
+        space = tune.space
+        for key in space:
+            if key not in ("model", "train"):
+                raise self._error("tune.space", unknown("key", key, ("model", "train")))
+        shared = {k: v for k, v in (space.get("model") or {}).items() if k not in MODELS}
+        everything = {name for m in MODELS.values() for name in _keywords(m)}
+        for key in shared:
+            if key not in everything:
+                raise self._error("tune.space.model", unknown("model argument", key, everything))
+        own = (space.get("model") or {}).get(model) or {}
+        keys = _keywords(MODELS[model])
+        for key in own:
+            if key not in keys:
+                raise self._error(f"tune.space.model.{model}", unknown("key", key, keys))
+        axes = {f"model.{k}": v for k, v in {**shared, **own}.items() if k in keys}
+        fit_keys = _keywords(fit, _RUNTIME)
+        for key, value in (space.get("train") or {}).items():
+            if key not in fit_keys:
+                raise self._error("tune.space.train", unknown("key", key, fit_keys))
+            axes[f"train.{key}"] = value
+        return {
+            name: self._validated(Dimension, value, f"tune.space.{name}")
+            for name, value in sorted(axes.items())
+            if value is not None
+        }
+
+    def _known_model(self, name: str, where: str) -> None:
+        if name not in MODELS:
+            raise self._error(where, unknown("model", name, MODELS))
+
+    def _arguments(
+        self, function: Callable[..., Any], block: Block, where: str, supplied: Set[str] = frozenset()
+    ) -> Block:
+        """Check `block` against the keyword-only arguments of `function` and fill in its defaults."""
+        keywords = _keywords(function, supplied)
+        for key in block:
+            if key not in keywords:
+                raise self._error(where, unknown("key", key, keywords))
+        result = {}
+        for key, parameter in keywords.items():
+            if key not in block and parameter.default is inspect.Parameter.empty:
+                raise self._error(where, f"the key {key!r} is missing")
+            value = block.get(key, deepcopy(parameter.default))
+            try:
+                result[key] = _adapter(function, key).validate_python(value)
+            except ValidationError as error:
+                raise self._error(f"{where}.{key}", f"{_reason(error)} (it is {value!r})") from None
+            low, high, inclusive = _RANGES.get(key, (-math.inf, math.inf, True))
+            if isinstance(value, int | float) and not (low <= value <= high and (inclusive or value > low)):
+                bound = f"at least {low:g}" if inclusive else f"above {low:g}"
+                top = f" and at most {high:g}" if high < math.inf else ""
+                raise self._error(f"{where}.{key}", f"must be {bound}{top} (it is {value!r})")
+        return result
+
+    def _validated(self, kind: type[T], values: Any, where: str) -> T:
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            path = ".".join([*([where] if where else []), *map(str, first["loc"])])
+            if first["type"] == "extra_forbidden":
+                parent, _, key = path.rpartition(".")
+                raise self._error(parent, unknown("key", key, _keys_at(kind, first["loc"]))) from None
+            raise self._error(path, _reason(error)) from None
+
+    def _error(self, key: str, message: str) -> PipelineError:
+        return PipelineError(f"{self._where}: {key}: {message}" if key else f"{self._where}: {message}")
+
+
+def load(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the file.
+
+    Raises:
+        PipelineError: the file is missing or no YAML, or one of its values is wrong.
+    """
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is not there; run the command from the project's folder") from None
+    except YAMLError as error:
+        raise PipelineError(f"{path} is no valid YAML: {error}") from None
+    return Params(values, path.name)
+
+
+def _keywords(function: Callable[..., Any], supplied: Set[str] = frozenset()) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(function).parameters
+    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in supplied}
+
+
+@cache
+def _adapter(function: Callable[..., Any], key: str) -> TypeAdapter[Any]:
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    return TypeAdapter(hints[key], config=ConfigDict(strict=True))
+
+
+def _keys_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> Iterable[str]:
+    """Return the keys that the block holding `path` may have."""
+    for step in path[:-1]:
+        hint = kind.model_fields[str(step)].annotation if str(step) in kind.model_fields else kind
+        kind = next(
+            (t for t in (hint, *get_args(hint)) if inspect.isclass(t) and issubclass(t, BaseModel)), kind
+        )
+    return kind.model_fields
+
+
+def _merge(base: Block, changes: Block) -> Block:
+    """Return `base` with `changes` laid over it, block by block."""
+    result = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = _merge(result[key], value) if both else value
+    return result
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "missing":
+        return f"is missing; write `{first['loc'][-1]}: {{}}` for its defaults, or a value"
+    return first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")

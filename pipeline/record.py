@@ -1,0 +1,154 @@
+"""A run's files in MLflow's flat terms: params, metrics, tags and texts. Pure functions on plain values."""
+
+import base64
+import zlib
+from statistics import mean, stdev
+from typing import Any
+
+from pipeline.files import canonical
+
+Block = dict[str, Any]
+Row = dict[str, float]
+
+AXES = {"step", "epoch"}  # entries of a curve's row that say where, not how good
+
+
+def flat(block: Block, prefix: str = "") -> dict[str, str]:
+    """Return a nested block as one level of texts.
+
+    >>> flat({"model": {"hidden": [8, 8]}, "train": {"lr": 0.001}})
+    {'model.hidden': '[8, 8]', 'train.lr': '0.001'}
+    """
+    values = dict[str, str]()
+    for name, value in block.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = str(value)
+    return values
+
+
+def params(run: Block) -> dict[str, str]:
+    """Return the settings of a run; of a search its scalar settings too, not its space."""
+    search = {
+        name: value for name, value in run.get("tune", {}).items() if not isinstance(value, dict | list)
+    }
+    return flat({**run["params"], "tune": search})
+
+
+def child_params(name: str, block: Block) -> dict[str, str]:
+    """Return the settings of a child, the seed in its name included.
+
+    >>> child_params("seed-2", {"train": {"lr": 0.001}})
+    {'train.lr': '0.001', 'seed': '2'}
+    """
+    kind, _, number = name.partition("-")
+    own = {key: value for key, value in block.items() if key != "seeds"}
+    return flat({**own, "seed": number} if kind == "seed" else own)
+
+
+def tags(run: Block) -> dict[str, str]:
+    """Return what a run and its children are filtered by."""
+    return {
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": f"stages/{run['stage']}.py",
+        **{f"pipeline.{name}": run[name] for name in ("stage", "dataset", "model", "variant")},
+    }
+
+
+def children(run: Block) -> list[tuple[str, Block, str, list[Row], Row]]:
+    """Return name, settings, state, curve and best row of every seed and every trial."""
+    parts = [
+        (f"seed-{seed['seed']}", run["params"], "COMPLETE", seed["curve"], seed["best"])
+        for seed in run["seeds"]
+    ]
+    search = run.get("search", {"trials": []})
+    parts += [
+        (f"trial-{t['number']:03d}", t["params"], t["state"], t["curve"], _top(t["curve"], search["metric"]))
+        for t in search["trials"]
+    ]
+    return parts
+
+
+def best_seed(run: Block) -> Block:
+    """Return the seed with the best AUC on validation data; the first of equals."""
+    best: Block = max(run["seeds"], key=lambda seed: seed["best"]["valid_auc"])
+    return best
+
+
+def summary(best: Row) -> Row:
+    """Return the figures of the best evaluation under names of their own: the curves have the plain ones."""
+    return {f"best_{key}": best[key] for key in ("valid_auc", "valid_logloss", "epoch") if key in best}
+
+
+def spread(rows: list[Row]) -> Row:
+    """Return mean and standard deviation of every figure over the seeds; of the epoch the mean alone."""
+    means = {key: mean(row[key] for row in rows) for key in rows[0]}
+    if len(rows) == 1:
+        return means
+    return means | {f"{key}_std": stdev(row[key] for row in rows) for key in means if key != "best_epoch"}
+
+
+def progress(search: Block) -> dict[int, float]:
+    """Return the best value up to each trial of a search, from the first complete one on."""
+    pick = max if search["metric"] == "auc" else min
+    points, best = dict[int, float](), None
+    for trial in search["trials"]:
+        if trial["state"] == "COMPLETE" and trial["value"] is not None:
+            best = trial["value"] if best is None else pick(best, trial["value"])
+        if best is not None:
+            points[trial["number"]] = best
+    return points
+
+
+def description(run: Block) -> str:
+    """Return the text of a run's page: what came out, seed by seed."""
+    head = f"**{run['model']}** on {run['dataset']}, {run['variant']} configuration"
+    if search := run.get("search"):
+        pruned = sum(trial["state"] == "PRUNED" for trial in search["trials"])
+        head += f": trial {search['best']} of {len(search['trials'])} ({pruned} pruned)"
+    lines = [head, "", "| seed | best epoch | valid AUC | valid logloss |", "|---|---|---|---|"]
+    for seed in run["seeds"]:
+        best = seed["best"]
+        lines.append(
+            f"| {seed['seed']} | {best['epoch']:g} | {best['valid_auc']:.4f} | {best['valid_logloss']:.4f} |"
+        )
+    return "\n".join(lines)
+
+
+def headline(report: Block) -> str:
+    """Return one sentence on who won."""
+    best = report["champion"]
+    result = champion(report)
+    return (
+        f"Best on validation data: **{best['model']} ({best['variant']})**, valid AUC "
+        f"{result['valid_auc']:.4f}, test AUC {result['mean']['auc']:.4f}"
+    )
+
+
+def champion(report: Block) -> Block:
+    """Return the results of the champion."""
+    key = report["champion"]["key"]
+    result: Block = next(result for result in report["results"] if result["key"] == key)
+    return result
+
+
+def board_view() -> str:
+    """Return a saved view of MLflow's page: trained models by test AUC, with their figures as columns.
+
+    The form is what the page itself writes when a person saves a view.
+    """
+    metrics = ("test_auc", "test_auc_std", "test_logloss", "best_valid_auc", "best_valid_auc_std", "weights")
+    state = {
+        "searchFilter": "tags.`pipeline.complete` = 'true' AND tags.`pipeline.stage` != 'evaluate'",
+        "orderByKey": "metrics.`test_auc`",
+        "orderByAsc": False,
+        "selectedColumns": [*(f"metrics.`{name}`" for name in metrics), "attributes.`Models`"],
+    }
+    packed = base64.b64encode(zlib.compress(canonical(state).encode())).decode()
+    return canonical({"name": "Leaderboard", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
+
+
+def _top(curve: list[Row], metric: str) -> Row:
+    key = f"valid_{metric}"
+    return (max if metric == "auc" else min)(curve, key=lambda row: row[key], default={})

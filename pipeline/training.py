@@ -1,0 +1,288 @@
+"""The only training loop, and prediction."""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from pipeline import metrics
+from pipeline.data import Split
+from pipeline.errors import Diverged, PipelineError
+from pipeline.files import writing
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass
+class State:
+    """Where a training stands, and in the end what it arrived at.
+
+    Attributes:
+        curve: one dict per evaluation: step, epoch, lr, train_logloss, valid_auc, valid_logloss.
+        best: index in `curve` of the best evaluation; the model ends with its weights.
+        epoch, batch, step: whole epochs done, batches done in the current one, batches in all.
+        bad, lr_bad: evaluations without a gain, in a row and since the rate was last cut.
+    """
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best: int = -1
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    bad: int = 0
+    lr_bad: int = 0
+
+    def record(self, row: dict[str, float], monitor: Literal["auc", "logloss"]) -> bool:
+        """Append an evaluation; return whether it is the best so far."""
+        sign, key = (1, "valid_auc") if monitor == "auc" else (-1, "valid_logloss")
+        gain = self.best < 0 or sign * row[key] > sign * self.curve[self.best][key]
+        self.curve.append(row)
+        if gain:
+            self.best, self.bad, self.lr_bad = len(self.curve) - 1, 0, 0
+        else:
+            self.bad, self.lr_bad = self.bad + 1, self.lr_bad + 1
+        return gain
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device to train on: `auto` takes a GPU where there is one.
+
+    Raises:
+        PipelineError: the named device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(f"device {name!r} cannot be used here: {reason}") from None
+    return torch.device(name)
+
+
+def reproducible(threads: int) -> None:
+    """Make the same seed give the same bits: deterministic kernels, a fixed number of threads.
+
+    Sums are split over threads, so their last bits depend on how many there are.
+    """
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+
+
+def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -> list[dict[str, Any]]:
+    """Split the parameters into the tables (one row an id) and the rest, each with its own L2.
+
+    The penalty is (l2 / 2) ||w||^2 on the mean loss, added to the gradient: not decoupled decay.
+    """
+    tables = [m.table for m in model.modules() if isinstance(m, FieldEmbedding | FieldLinear)]
+    known = {id(table) for table in tables}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    groups = [(tables, embedding_l2), (rest, network_l2)]
+    return [{"params": params, "weight_decay": l2} for params, l2 in groups if params]
+
+
+def fit(  # noqa: C901  the one loop, told in one place
+    model: nn.Module,
+    train: Split,
+    valid: Split,
+    *,
+    seed: int,
+    epochs: int = 100,
+    batch_size: int = 1024,
+    lr: float = 1e-3,
+    embedding_l2: float = 0.0,
+    network_l2: float = 0.0,
+    clip_norm: float = 10.0,
+    evaluations_per_epoch: int = 1,
+    monitor: Literal["auc", "logloss"] = "auc",
+    lr_factor: float = 0.1,
+    lr_patience: int = 1,
+    patience: int = 2,
+    log: Log | None = None,
+    checkpoint: Path | None = None,
+    progress: str | None = None,
+) -> State:
+    """Train `model` in place with Adam on the mean logloss.
+
+    It ends with its best weights and in evaluation mode.
+
+    Args:
+        model: on the same device as `train` and `valid`.
+        seed: decides the order of the rows and the dropout; same seed, same bits on a machine.
+        epochs: at most so many passes.
+        lr: learning rate; multiplied by `lr_factor` when `lr_patience` evaluations in a row brought
+            no gain (0 switches that off).
+        embedding_l2, network_l2: see `parameter_groups`.
+        clip_norm: the gradient's norm is cut to this (0: never).
+        evaluations_per_epoch: how often the validation part is scored.
+        monitor: what a gain is measured by on the validation part.
+        patience: stop after so many evaluations in a row without a gain.
+        log: called with (metrics, step) after every evaluation; what it raises ends the training.
+            After a resume it is called again for the evaluations that were done before.
+        checkpoint: file that a killed training goes on from, with the same result; written at every
+            evaluation, and left for the caller to remove.
+        progress: what to call this training in a progress bar; None for no bar.
+
+    Raises:
+        PipelineError: no row to train on, or a validation part without both classes.
+        Diverged: the loss became infinite or not a number.
+    """
+    if not len(train) or not 0 < valid.label.mean() < 1:
+        raise PipelineError(
+            f"training needs rows (the train part has {len(train)}) and both classes in the validation "
+            f"part (it has {int(valid.label.sum())} positive rows of {len(valid)}): change the split"
+        )
+    device = train.ids.device
+    groups = parameter_groups(model, embedding_l2, network_l2)
+    optimizer = torch.optim.Adam(groups, lr=lr, fused=True)
+    torch.manual_seed(seed)
+    state = State()
+    best_weights = _copy(model)
+    if checkpoint is not None and checkpoint.exists():
+        state, best_weights = _load(checkpoint, model, optimizer)
+        if log is not None:
+            for past in state.curve:
+                log(past, int(past["step"]))
+
+    order = torch.Generator()
+    batches = train.count(batch_size)
+    marks = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
+    loss_sum, rows = torch.zeros((), device=device), 0
+    done = state.epoch * len(train) + state.batch * batch_size
+    model.train()
+    with _bar(progress, epochs * len(train), done) as bar:
+        while state.epoch < epochs and state.bad < patience:
+            order.manual_seed(seed * 1_000_003 + state.epoch)
+            for batch in train.batches(batch_size, order, skip=state.batch):
+                loss = binary_cross_entropy_with_logits(model(batch.ids), batch.label)
+                optimizer.zero_grad()
+                loss.backward()
+                if clip_norm:
+                    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+                optimizer.step()
+                loss_sum += loss.detach() * len(batch.label)
+                rows += len(batch.label)
+                state.step, state.batch = state.step + 1, state.batch + 1
+                bar.update(len(batch.label))
+                if state.batch not in marks:
+                    continue
+
+                row = {
+                    "step": state.step,
+                    "epoch": state.epoch + state.batch / batches,
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "train_logloss": loss_sum.item() / rows,
+                    **{f"valid_{key}": value for key, value in evaluate(model, valid).items()},
+                }
+                loss_sum, rows = torch.zeros((), device=device), 0
+                if not all(map(math.isfinite, row.values())):
+                    raise Diverged(f"not a finite number at step {state.step}: {row}; try a lower lr")
+                if state.record(row, monitor):
+                    best_weights = _copy(model)
+                elif state.lr_bad == lr_patience:
+                    state.lr_bad = 0
+                    for group in optimizer.param_groups:
+                        group["lr"] *= lr_factor
+                if state.batch == batches:
+                    state.epoch, state.batch = state.epoch + 1, 0
+                if checkpoint is not None:
+                    _save(checkpoint, model, optimizer, state, best_weights)
+                bar.set_postfix_str(_standing(state), refresh=False)
+                if log is not None:
+                    log(row, state.step)
+                if state.bad >= patience or state.batch == 0:
+                    break
+    model.load_state_dict(best_weights)
+    model.eval()
+    return state
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[Tensor, " N"]:
+    """Return the click probability of every row, in order, on the split's device.
+
+    Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before.
+    """
+    was_training = model.training
+    model.eval()
+    probability = torch.cat([model(batch.ids).sigmoid() for batch in split.batches(batch_size)])
+    model.train(was_training)
+    return probability
+
+
+def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
+    """Return AUC and logloss over all rows of a part."""
+    probability, label = predict(model, split).cpu().numpy(), split.label.cpu().numpy()
+    return {
+        "auc": metrics.auc(label, probability),
+        "logloss": metrics.logloss(label, probability),
+    }
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: State,
+    best_weights: dict[str, Tensor],
+) -> None:
+    rng = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        rng.append(torch.cuda.get_rng_state())
+    with writing(path) as file:
+        torch.save(
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "state": asdict(state),
+                "best_weights": best_weights,
+                "rng": rng,
+            },
+            file,
+        )
+
+
+def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[State, dict[str, Tensor]]:
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    torch.set_rng_state(saved["rng"][0])
+    if torch.cuda.is_available() and len(saved["rng"]) > 1:
+        torch.cuda.set_rng_state(saved["rng"][1])
+    return State(**saved["state"]), saved["best_weights"]
+
+
+def _bar(name: str | None, total: int, done: int) -> tqdm:
+    """A bar on a terminal, nothing in a log file."""
+    return tqdm(
+        desc=name,
+        total=total,
+        initial=done,
+        unit=" rows",
+        unit_scale=True,
+        dynamic_ncols=True,
+        leave=False,
+        disable=True if name is None else None,
+    )
+
+
+def _standing(state: State) -> str:
+    last, best = state.curve[-1], state.curve[state.best]
+    return (
+        f"epoch {last['epoch']:g}, valid AUC {last['valid_auc']:.4f} "
+        f"(best {best['valid_auc']:.4f} at {best['epoch']:g})"
+    )

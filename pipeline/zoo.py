@@ -1,0 +1,26 @@
+"""From a model's name and options to a network with its first weights."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import PipelineError, unknown
+from pipeline.models import MODELS
+from pipeline.schema import Schema
+
+
+def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> nn.Module:
+    """Construct a model on the CPU with weights that depend on `seed` alone.
+
+    Raises:
+        PipelineError: no model has that name, or its options do not fit the schema.
+    """
+    if name not in MODELS:
+        raise PipelineError(unknown("model", name, MODELS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return MODELS[name](schema, **options)
+        except ValueError as error:
+            raise PipelineError(f"params.yaml: model.{name}: {error}") from None

@@ -1,0 +1,36 @@
+"""One script per stage: read its params, call the library, write its outputs."""
+
+import shutil
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline import params
+from pipeline.errors import PipelineError, unknown
+
+
+def dataset_item(purpose: str | None) -> tuple[str, params.Dataset, params.Params]:
+    """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
+    parser = ArgumentParser(description=purpose)
+    parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
+    name = parser.parse_args().dataset
+    settings = params.load()
+    if name not in settings.data:
+        raise PipelineError(unknown("dataset", name, settings.data))
+    return name, settings.data[name], settings
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; it takes the place of `path` when the block succeeds."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

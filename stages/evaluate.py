@@ -1,0 +1,56 @@
+"""Predict the test part with every trained model of a dataset and write the report."""
+
+from argparse import ArgumentParser
+from contextlib import ExitStack
+from pathlib import Path
+
+from pipeline import evaluation, leaderboard, params, plots
+from pipeline.errors import exit_with_message
+from pipeline.files import replacing, write_json
+from pipeline.training import pick_device, reproducible
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", required=True)
+    dataset = parser.parse_args().dataset
+
+    settings = params.load()
+    train = settings.config(dataset, settings.models[0]).train
+    processed = Path("data/processed", dataset)
+    predictions, reports = Path("data/predictions", dataset), Path("data/reports", dataset)
+    reproducible(train.threads)
+    holdout = evaluation.Holdout.load(processed, pick_device(train.device))
+    runs = evaluation.load_runs(Path("data/runs"), dataset, settings.models, processed)
+
+    # all outputs are complete before the first takes its place; report.json, entered first, comes last
+    with ExitStack() as outputs:
+        stored = {reports / "report.json": outputs.enter_context(replacing(reports / "report.json"))}
+
+        def new(path: Path) -> Path:
+            stored[path] = outputs.enter_context(replacing(path))
+            return stored[path]
+
+        tables = {model: new(predictions / f"{model}.parquet") for model in settings.models}
+        for model, path in tables.items():
+            evaluation.write_predictions(path, [run for run in runs if run.model == model], holdout)
+        report, curves = evaluation.report(dataset, runs, holdout, tables, settings.evaluate.bins)
+        figures = plots.draw(report, curves, runs)
+        for name, figure in figures.items():
+            plots.save(figure, new(reports / name))
+        new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
+        page = leaderboard.to_markdown(report, list(figures))
+        new(reports / "leaderboard.md").write_text(page, encoding="utf-8")
+        write_json(stored[reports / "report.json"], report)
+    for path in (*predictions.iterdir(), *reports.iterdir()):
+        if path not in stored:  # of a model that is no longer on the list
+            path.unlink()
+    print(leaderboard.to_text(report))
+
+    from pipeline import tracking
+
+    tracking.publish_report(reports)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -1,0 +1,34 @@
+"""Train one model with its default configuration, on every seed."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from pipeline import params, runs, tracking
+from pipeline.data import Split
+from pipeline.errors import exit_with_message
+from pipeline.training import pick_device, reproducible
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--model", required=True)
+    args = parser.parse_args()
+
+    config = params.load().config(args.dataset, args.model)
+    processed = Path("data/processed", args.dataset)
+    out = Path("data/runs", args.dataset, args.model, "default")
+    reproducible(config.train.threads)
+    device = pick_device(config.train.device)
+    parts = Split.load(processed, "train", device), Split.load(processed, "valid", device)
+
+    block = {"model": config.model, "train": config.train.fit}
+    head = runs.header("train", args.dataset, args.model, {**block, "seeds": config.train.seeds}, processed)
+    with tracking.live(head, f"train-{args.model}") as run:
+        result = runs.train_seeds(head, block, parts, config.train.seeds, run.child, out)
+    runs.finish(out, {**head, **result})
+    tracking.publish(out)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

@@ -1,0 +1,81 @@
+"""Search the hyper-parameters of one model, then train the winner on every seed."""
+
+import shutil
+from argparse import ArgumentParser
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import params, runs, tracking, tuning
+from pipeline.data import Split
+from pipeline.errors import exit_with_message
+from pipeline.files import digest, replacing, write_json
+from pipeline.training import Log, pick_device, reproducible
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--model", required=True)
+    args = parser.parse_args()
+
+    config = params.load().config(args.dataset, args.model)
+    processed = Path("data/processed", args.dataset)
+    out = Path("data/runs", args.dataset, args.model, "tuned")
+    seeds, metric = config.train.seeds, config.tune.metric
+    reproducible(config.train.threads)
+    device = pick_device(config.train.device)
+    parts = Split.load(processed, "train", device), Split.load(processed, "valid", device)
+
+    space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
+    plan = {**config.tune.model_dump(), "space": space}
+    block = {"model": config.model, "train": config.train.fit}
+    head = runs.header("tune", args.dataset, args.model, {**block, "seeds": seeds}, processed, tune=plan)
+    # a study goes on when only its budget grows; a change of anything else starts a new one
+    study = f"{args.dataset}-{args.model}-{digest({**head, 'key': None, 'tune': {**plan, 'trials': None}})}"
+    with tracking.live(head, f"tune-{args.model}") as run:
+
+        def objective(number: int, point: runs.Block, report: Log) -> None:
+            model, fit = config.at(point)
+            name = f"trial-{number:03d}"
+            with run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit}) as log:
+                runs.train_trial(
+                    args.model,
+                    parts,
+                    {"model": model, "train": fit},
+                    seeds[0],
+                    logs=(log, report),
+                    checkpoint=runs.CHECKPOINTS / study / f"{name}-{digest(point)}.pt",
+                    progress=f"{args.model} {name}",
+                )
+
+        trials, importances = tuning.search(study, config.space, config.start, objective, config.tune)
+        winner = tuning.best(trials, metric)
+        model, fit = config.at(winner.point)
+        tuned = {"model": model, "train": fit}
+        result = runs.train_seeds(head, tuned, parts, seeds, run.child, out)
+
+    rows = []
+    for trial in trials:
+        model, fit = config.at(trial.point)
+        rows.append({**asdict(trial), "params": {"model": model, "train": fit}})
+    best = {"trial": winner.number, f"valid_{metric}": winner.value, **tuned}
+    write_json(out / "best.json", best)
+    with replacing(out / "trials.csv") as path:
+        flat = [{"number": t.number, "state": t.state, "value": t.value, **t.point} for t in trials]
+        pd.DataFrame(flat).to_csv(path, index=False, lineterminator="\n")
+    found = {
+        "study": study,
+        "metric": metric,
+        "best": winner.number,
+        "trials": rows,
+        "importances": importances,
+    }
+    runs.finish(out, {**head, "params": {**tuned, "seeds": seeds}, **result, "search": found})
+    shutil.rmtree(runs.CHECKPOINTS / study, ignore_errors=True)
+    tracking.publish(out)
+
+
+if __name__ == "__main__":
+    exit_with_message(main)

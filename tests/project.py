@@ -1,0 +1,67 @@
+"""A small project in a temporary folder, for tests that run whole stages."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+DATASET = "synthetic"
+
+
+def small_params(**changes: Any) -> dict[str, Any]:
+    """The project's own params.yaml, cut down to seconds."""
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    values["datasets"], values["models"] = [DATASET], ["lr", "fm"]
+    item = values["data"][DATASET]
+    item["download"]["rows"] = 4000
+    item["settings"] = {
+        "train": {"epochs": 4, "batch_size": 128, "seeds": [1, 2], "threads": 1},
+        "tune": {"trials": 3},
+    }
+    return {**values, **changes}
+
+
+def make_project(folder: Path, **changes: Any) -> Path:
+    """Write params.yaml into `folder`; the code is reached through PYTHONPATH."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(small_params(**changes), file)
+    return folder
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a stage: this project's code, no tracking server of the machine's."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "CTR_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+    return {**env, "PYTHONPATH": str(ROOT), "PATH": path, "PYTHONWARNINGS": "ignore", **more}
+
+
+def command(stage: str, model: str | None = None, dataset: str = DATASET) -> list[str]:
+    """The command of a stage as dvc.yaml has it."""
+    words = [sys.executable, "-m", f"stages.{stage}", "--dataset", dataset]
+    return [*words, "--model", model] if model else words
+
+
+def run(
+    folder: Path, stage: str, model: str | None = None, *, dataset: str = DATASET, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a stage to its end."""
+    return subprocess.run(
+        command(stage, model, dataset),
+        cwd=folder,
+        env=environment(**env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def prepare(folder: Path) -> None:
+    """Run download, preprocess and split."""
+    for stage in ("download", "preprocess", "split"):
+        done = run(folder, stage)
+        assert done.returncode == 0, done.stderr

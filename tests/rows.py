@@ -1,0 +1,74 @@
+"""Small schemas and rows that several tests share."""
+
+import torch
+from torch import Tensor
+
+from pipeline.data import Split
+from pipeline.schema import EMPTY, Field, Schema
+
+SCHEMAS = {
+    "two-domains": Schema(
+        (
+            Field("user", 8, 1, "user"),
+            Field("genres", 6, 3, "item"),
+            Field("age", 4, 1, "user"),
+            Field("item", 7, 1, "item"),
+        )
+    ),
+    "three-domains": Schema(
+        (
+            Field("hour", 5, 1, "context"),
+            Field("item", 7, 1, "item"),
+            Field("tags", 5, 2, "item"),
+            Field("user", 8, 1, "user"),
+            Field("liked", 6, 4, "user"),
+        )
+    ),
+    "field-per-domain": Schema(
+        (Field("item", 7, 1, "item"), Field("user", 8, 2, "user"), Field("hour", 5, 1, "context"))
+    ),
+    "no-bags": Schema(
+        (
+            Field("user", 8, 1, "user"),
+            Field("item", 7, 1, "item"),
+            Field("city", 5, 1, "user"),
+            Field("hour", 4, 1, "context"),
+        )
+    ),
+}
+
+
+def random_ids(schema: Schema, n: int, seed: int = 0) -> Tensor:
+    """Draw (n, S) int32 ids; slots of bags are empty one time in three, wherever they lie."""
+    generator = torch.Generator().manual_seed(seed)
+    columns = []
+    for field in schema.slot_field:
+        size, first = schema.fields[field].size, schema.first[field]
+        ids = first + torch.randint(size, (n,), generator=generator)
+        if schema.fields[field].slots > 1:
+            ids[torch.rand(n, generator=generator) < 1 / 3] = EMPTY
+        columns.append(ids)
+    return torch.stack(columns, 1).int()
+
+
+def random_split(schema: Schema, n: int, seed: int = 0, noise: float = 1.0) -> Split:
+    """Draw n rows whose label depends on two ids and their pair, and on chance."""
+    ids = random_ids(schema, n, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    a, b = ids[:, 0] % 2 * 2 - 1, ids[:, -1] % 2 * 2 - 1
+    score = a + a * b + noise * torch.randn(n, generator=generator)
+    return Split(schema, ids, (score > 0).float())
+
+
+def wake(model: torch.nn.Module, seed: int = 0) -> None:
+    """Move every parameter away from its start, so that no term hides behind a zero.
+
+    The empty id keeps its zero row: that is what makes it empty.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.4 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        for module in model.modules():
+            if isinstance(getattr(module, "table", None), torch.nn.Parameter):
+                module.table[EMPTY] = 0

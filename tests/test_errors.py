@@ -1,0 +1,65 @@
+"""Messages for people: the nearest name, one line on stderr, a traceback for defects only."""
+
+import errno
+
+import pytest
+
+from pipeline.errors import Diverged, PipelineError, exit_with_message, unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("depfm", "deepfm"), ("flset", "flsest"), ("FM", None), ("transformer", None), (3, None)],
+)
+def test_an_unknown_name_gets_its_nearest(name: object, near: str | None) -> None:
+    message = unknown("model", name, ["fm", "deepfm", "flsest"])
+    assert message.startswith(f"unknown model {name!r};")
+    assert message.endswith("(valid: deepfm, flsest, fm)")
+    assert ("did you mean" in message) == (near is not None)
+    if near:
+        assert f"did you mean {near!r}?" in message
+
+
+def run(error: BaseException) -> None:
+    def main() -> None:
+        raise error
+
+    exit_with_message(main)
+
+
+def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    for error in (PipelineError("x.csv:3: bad line"), Diverged("x.csv:3: bad line")):
+        with pytest.raises(SystemExit) as stop:
+            run(error)
+        assert stop.value.code == 1
+        assert capsys.readouterr().err == "error: x.csv:3: bad line\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_full_disk_is_one_message(code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(OSError(code, "full", "data/x.npy"))
+    assert stop.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "while writing data/x.npy; nothing was left half-written" in message
+    assert message.count("\n") == 1
+
+
+def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(KeyboardInterrupt())
+    assert stop.value.code == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "denied"), OSError("no code")])
+def test_defects_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        run(error)
+    assert caught.value is error
+
+
+def test_success_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    exit_with_message(lambda: None)
+    assert capsys.readouterr() == ("", "")

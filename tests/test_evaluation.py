@@ -1,0 +1,424 @@
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import log_loss, roc_auc_score, roc_curve
+
+from pipeline import evaluation, plots
+from pipeline.data import Split
+from pipeline.errors import PipelineError
+from pipeline.evaluation import Holdout, delong, placements, standard_error
+from pipeline.files import read_json, write_json
+from stages import evaluate
+from tests import project as small
+from tests.reported import (
+    MODELS,
+    Project,
+    flip,
+    made_up_runs,
+    make_project,
+    other_weights,
+)
+
+
+@pytest.fixture(scope="module", name="project")
+def _project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return make_project(tmp_path_factory.mktemp("evaluation"))
+
+
+@pytest.fixture(scope="module", name="evaluated")
+def _evaluated(project: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict[str, Path]]:
+    return project.report(tmp_path_factory.mktemp("predictions"))
+
+
+@pytest.fixture(name="changed")
+def _changed(project: Project, tmp_path: Path) -> Project:
+    """A copy that a test may damage."""
+    shutil.copytree(project.root / "data", tmp_path / "data")
+    return Project(tmp_path)
+
+
+# predictions
+
+
+def test_predictions_have_the_promised_columns_and_order(project: Project, evaluated: tuple) -> None:
+    for model, path in evaluated[1].items():
+        schema = pq.read_schema(path)
+        types = ["string", "string", "int32", "int64", "uint8", "float"]
+        assert schema.names == ["model", "variant", "seed", "row", "label", "probability"]
+        assert [str(field.type) for field in schema] == types
+        table = pd.read_parquet(path)
+        order = table.sort_values(["variant", "seed", "row"], kind="stable")
+        assert order.index.tolist() == table.index.tolist()
+        assert set(table.model) == {model}
+        assert len(table) == 4 * len(np.load(project.processed / "test.row.npy"))
+
+
+def test_each_variant_and_seed_has_every_test_row_once_and_no_other(
+    project: Project, evaluated: tuple
+) -> None:
+    rows = {part: set(np.load(project.processed / f"{part}.row.npy")) for part in ("train", "valid", "test")}
+    label = np.load(project.processed / "test.label.npy")
+    for path in evaluated[1].values():
+        for _, table in pd.read_parquet(path).groupby(["variant", "seed"]):
+            assert set(table.row) == rows["test"]
+            assert len(table) == len(rows["test"])
+            assert table.label.tolist() == label.tolist()
+            assert not set(table.row) & (rows["train"] | rows["valid"])
+
+
+def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
+    project: Project, changed: Project, evaluated: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [run for run in changed.load() if run.model == "fm"]
+    for path in changed.processed.glob("*.npy"):
+        if not path.name.startswith("test."):
+            path.unlink()
+    flip(changed.processed)
+    read = []
+    load = Split.load.__func__
+
+    def record(cls: type[Split], folder: Path, part: str, *args: object) -> Split:
+        read.append(part)
+        return load(cls, folder, part, *args)
+
+    monkeypatch.setattr(Split, "load", classmethod(record))
+    evaluation.write_predictions(tmp_path / "fm.parquet", runs, Holdout.load(changed.processed))
+    before, after = pd.read_parquet(evaluated[1]["fm"]), pd.read_parquet(tmp_path / "fm.parquet")
+    assert read == ["test"]
+    assert after.probability.tolist() == before.probability.tolist()
+    assert (after.label == 1 - before.label).all()
+
+
+def test_reading_gives_what_was_predicted(project: Project, evaluated: tuple) -> None:
+    holdout = Holdout.load(project.processed)
+    for run in project.load():
+        stored = evaluation.read_predictions(evaluated[1][run.model])
+        for seed in (1, 2):
+            expected = evaluation.probabilities(run, seed, holdout.split)
+            assert stored[run.variant, seed].dtype == np.float32
+            np.testing.assert_array_equal(stored[run.variant, seed], expected)
+
+
+# figures
+
+
+def test_every_figure_can_be_recomputed_from_the_stored_predictions(
+    project: Project, evaluated: tuple
+) -> None:
+    report, files = evaluated
+    group = pd.Series(
+        np.load(project.processed / "test.group.npy"), index=np.load(project.processed / "test.row.npy")
+    )
+    aucs = {}
+    for result in report["results"]:
+        table = pd.read_parquet(files[result["model"]]).query("variant == @result['variant']")
+        per_seed = []
+        for seed, part in table.groupby("seed"):
+            y, p = part.label.to_numpy(), part.probability.to_numpy().astype(float)
+            base = np.full(len(y), y.mean())
+            users = [u for _, u in part.groupby(part.row.map(group)) if u.label.nunique() == 2]
+            bins = np.array_split(part.sort_values("probability", kind="stable").index, 10)
+            gaps = [
+                len(b) * abs(part.probability[b].astype(float).mean() - part.label[b].mean()) for b in bins
+            ]
+            loss = log_loss(y, np.clip(p, 1e-7, 1 - 1e-7))
+            per_seed.append(
+                {
+                    "seed": seed,
+                    "auc": roc_auc_score(y, p),
+                    "logloss": loss,
+                    "normalised_entropy": loss / log_loss(y, base),
+                    "gauc": sum(roc_auc_score(u.label, u.probability) * len(u) for u in users)
+                    / sum(map(len, users)),
+                    "ece": sum(gaps) / len(y),
+                }
+            )
+        assert [set(row) for row in result["seeds"]] == [set(row) for row in per_seed]
+        for ours, theirs in zip(result["seeds"], per_seed, strict=True):
+            assert ours == pytest.approx(theirs, abs=1e-12)
+        frame = pd.DataFrame(per_seed).drop(columns="seed")
+        assert result["mean"] == pytest.approx(frame.mean().to_dict())
+        assert result["std"] == pytest.approx(frame.std(ddof=1).to_dict(), abs=1e-12)
+        aucs[result["model"], result["variant"]] = result["mean"]["auc"]
+    for result in report["results"]:
+        lr = aucs["lr", result["variant"]]
+        assert result["relaimpr"] == pytest.approx((result["mean"]["auc"] - 0.5) / (lr - 0.5) - 1, abs=1e-12)
+
+
+def test_the_true_probabilities_give_the_best_figures_there_are(project: Project, evaluated: tuple) -> None:
+    report, _ = evaluated
+    truth, label = (np.load(project.processed / f"test.{name}.npy") for name in ("truth", "label"))
+    assert report["rows"] == len(label)
+    assert report["base_rate"] == pytest.approx(label.mean())
+    assert report["bayes"]["auc"] == pytest.approx(roc_auc_score(label, truth))
+    assert report["bayes"]["logloss"] == pytest.approx(log_loss(label, truth))
+    for result in report["results"]:
+        share = (result["mean"]["auc"] - 0.5) / (report["bayes"]["auc"] - 0.5)
+        assert result["learned"] == pytest.approx(share)
+        assert 0 < result["learned"] < 1
+
+
+def test_validation_figures_keys_and_budget_come_from_the_runs(project: Project, evaluated: tuple) -> None:
+    results = evaluated[0]["results"]
+    assert [(r["model"], r["variant"]) for r in results] == [
+        (model, variant) for model in MODELS for variant in ("default", "tuned")
+    ]
+    for run, result in zip(project.load(), results, strict=True):
+        best = [seed["best"]["valid_auc"] for seed in run.info["seeds"]]
+        assert result["valid_auc"] == pytest.approx(np.mean(best))
+        assert (result["key"], result["weights"]) == (run.info["key"], run.info["weights"])
+        assert result["trials"] == (8 if run.variant == "tuned" else 0)
+
+
+def test_without_a_group_or_the_truth_or_lr_their_figures_are_left_out(tmp_path: Path) -> None:
+    project = make_project(tmp_path, models=("fm",), extras=False)
+    report, _ = project.report(tmp_path / "predictions", "fm")
+    assert report["bayes"] is None
+    for result in report["results"]:
+        assert "gauc" not in result["mean"]
+        assert "gauc" not in result["seeds"][0]
+        assert "learned" not in result
+        assert result["relaimpr"] is None
+
+
+# champion
+
+
+def test_the_champion_is_chosen_on_validation_whatever_the_test_part_says(
+    changed: Project, evaluated: tuple, tmp_path: Path
+) -> None:
+    report, _ = evaluated
+    worst = min(report["results"], key=lambda r: r["mean"]["auc"])
+    path = changed.runs / "toy" / worst["model"] / worst["variant"] / "run.json"
+    run = read_json(path)
+    for seed, auc in zip(run["seeds"], (0.98, 0.99), strict=True):
+        seed["best"]["valid_auc"] = auc
+    write_json(path, run)
+    again, _ = changed.report(tmp_path / "predictions")
+    chosen = {"model": worst["model"], "variant": worst["variant"], "seed": 2, "key": worst["key"]}
+    assert again["champion"] == chosen
+
+
+def test_equal_champions_are_told_apart_by_logloss_then_name() -> None:
+    runs = made_up_runs({("fm", "default"): 0.8, ("deepfm", "default"): 0.8, ("lr", "default"): 0.7})
+    assert evaluation.champion(runs)[0].model == "deepfm"
+    assert evaluation.champion(runs[::-1])[0].model == "deepfm"
+    for seed in runs[0].info["seeds"]:
+        seed["best"]["valid_logloss"] -= 0.01
+    run, seed = evaluation.champion(runs)
+    assert (run.model, seed) == ("fm", 3)
+
+
+# comparisons
+
+
+def naive_delong(label: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Difference of two AUCs and its variance, by the loops of the paper."""
+
+    def kernel(x: float, y: float) -> float:
+        return 1.0 if x > y else 0.5 if x == y else 0.0
+
+    one, zero = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    tens = [[np.mean([kernel(s[i], s[j]) for j in zero]) for i in one] for s in (a, b)]
+    ones = [[np.mean([kernel(s[i], s[j]) for i in one]) for j in zero] for s in (a, b)]
+    S = np.cov(tens) / len(one) + np.cov(ones) / len(zero)
+    return np.mean(tens[0]) - np.mean(tens[1]), S[0, 0] + S[1, 1] - 2 * S[0, 1]
+
+
+@pytest.mark.parametrize("levels", [4, 10_000])
+def test_delong_is_the_papers_test_with_and_without_ties(levels: int) -> None:
+    rng = np.random.default_rng(0)
+    label = rng.integers(2, size=70)
+    a, b = (rng.integers(levels, size=70) + levels * 0.4 * label for _ in range(2))
+    difference, variance = naive_delong(label, a, b)
+    ours = delong(placements(label, [a]), placements(label, [b]))
+    assert ours["difference"] == pytest.approx(difference)
+    assert ours["difference"] == pytest.approx(roc_auc_score(label, a) - roc_auc_score(label, b))
+    assert ours["high"] - ours["low"] == pytest.approx(2 * 1.959964 * variance**0.5, rel=1e-6)
+    assert (ours["p"] < 0.05) == (ours["low"] > 0 or ours["high"] < 0)
+
+
+def test_the_interval_agrees_with_a_paired_bootstrap() -> None:
+    rng = np.random.default_rng(1)
+    label = rng.integers(2, size=600)
+    a = label + rng.normal(size=600)
+    b = a + rng.normal(scale=0.7, size=600)
+    drawn = (rng.integers(600, size=600) for _ in range(400))
+    gaps = [roc_auc_score(label[i], a[i]) - roc_auc_score(label[i], b[i]) for i in drawn]
+    ours = delong(placements(label, [a]), placements(label, [b]))
+    assert (ours["high"] - ours["low"]) / 2 / 1.96 == pytest.approx(np.std(gaps), rel=0.1)
+
+
+def test_several_seeds_give_the_mean_of_their_aucs() -> None:
+    rng = np.random.default_rng(2)
+    label = rng.integers(2, size=200)
+    scores = [label * 0.5 + rng.normal(size=200) for _ in range(3)]
+    values = placements(label, scores)
+    mean = np.mean([roc_auc_score(label, score) for score in scores])
+    assert [part.mean() for part in values] == pytest.approx([mean, mean])
+    # averaging out the seeds' own noise leaves less than one seed has, and more than none
+    assert 0 < standard_error(values) < standard_error(placements(label, scores[:1]))
+
+
+def test_a_prediction_compared_with_itself_differs_by_nothing() -> None:
+    values = placements(np.array([0, 1, 0, 1, 1]), [np.array([0.1, 0.4, 0.6, 0.8, 0.2])])
+    assert delong(values, values) == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+
+
+def test_comparisons_cover_tuning_and_the_champion_against_each_other_model(evaluated: tuple) -> None:
+    report, _ = evaluated
+    best = (report["champion"]["model"], report["champion"]["variant"])
+    pairs = {
+        tuple((c[s]["model"], c[s]["variant"]) for s in ("first", "second")) for c in report["comparisons"]
+    }
+    means = {(r["model"], r["variant"]): r for r in report["results"]}
+    assert {((m, "tuned"), (m, "default")) for m in MODELS} <= pairs
+    for model in set(MODELS) - {best[0]}:
+        better = max(("default", "tuned"), key=lambda v: means[model, v]["valid_auc"])
+        assert (best, (model, better)) in pairs
+    assert len(report["comparisons"]) == len(pairs) == 2 * len(MODELS) - 1
+    for c in report["comparisons"]:
+        a, b = (means[c[s]["model"], c[s]["variant"]]["mean"]["auc"] for s in ("first", "second"))
+        assert c["difference"] == pytest.approx(a - b, abs=1e-12)
+        assert c["low"] < c["difference"] < c["high"]
+
+
+# curves
+
+
+def test_the_roc_curve_is_the_interpolated_one() -> None:
+    rng = np.random.default_rng(4)
+    label, score = rng.integers(2, size=300), rng.integers(20, size=300) / 20
+    fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
+    grid = np.linspace(0, 1, 50)
+    np.testing.assert_allclose(evaluation.roc(label, score, grid), np.interp(grid, fpr, tpr))
+
+
+def test_bins_of_the_reliability_curve_hold_equally_many_rows() -> None:
+    probability = np.linspace(0, 1, 40, dtype=np.float32)[::-1]
+    label = (probability > 0.5).astype(np.uint8)
+    predicted, observed = evaluation.reliability(label, probability, 4)
+    np.testing.assert_allclose(predicted, [4.5 / 39, 14.5 / 39, 24.5 / 39, 34.5 / 39], rtol=1e-6)
+    assert observed.tolist() == [0, 0, 1, 1]
+
+
+# bad input
+
+
+@pytest.mark.parametrize(("variant", "command"), [("default", "train@toy-fm"), ("tuned", "tune@toy-fm")])
+@pytest.mark.parametrize("lost", ["run.json", "seed-2.safetensors"])
+def test_an_incomplete_run_is_named_with_the_command_that_makes_it(
+    changed: Project, variant: str, command: str, lost: str
+) -> None:
+    (changed.runs / "toy/fm" / variant / lost).unlink()
+    with pytest.raises(PipelineError, match=rf"toy/fm/{variant}.*dvc repro {command}"):
+        changed.load()
+
+
+def test_a_run_on_other_data_is_named(changed: Project) -> None:
+    flip(changed.processed)
+    with pytest.raises(PipelineError, match=r"toy/lr/default was trained on other data.*train@toy-lr"):
+        changed.load()
+
+
+def test_weights_that_do_not_fit_are_named(changed: Project) -> None:
+    path = changed.runs / "toy/fm/tuned/seed-1.safetensors"
+    holdout, runs = Holdout.load(changed.processed), changed.load("fm")
+    other_weights(path)
+    with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm.*--force tune@toy-fm"):
+        evaluation.probabilities(runs[1], 1, holdout.split)
+    path.write_bytes(b"torn")
+    with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm"):
+        evaluation.probabilities(runs[1], 1, holdout.split)
+
+
+def test_predictions_that_are_no_numbers_are_refused(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holdout = Holdout.load(project.processed)
+    monkeypatch.setattr(evaluation, "predict", lambda _network, split: split.label * float("nan"))
+    with pytest.raises(PipelineError, match="no numbers"):
+        evaluation.probabilities(project.load("lr")[0], 1, holdout.split)
+
+
+def test_a_test_part_that_is_missing_or_has_one_class_is_refused(changed: Project) -> None:
+    path = changed.processed / "test.label.npy"
+    np.save(path, np.zeros(300, np.uint8))
+    with pytest.raises(PipelineError, match=r"0 positive rows of 300.*data\.toy\.split"):
+        Holdout.load(changed.processed)
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"dvc repro split@toy"):
+        Holdout.load(changed.processed)
+
+
+# the stage
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file the stage wrote, hidden ones included."""
+    folders = (root / "data/predictions", root / "data/reports")
+    paths = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
+
+
+@pytest.fixture(scope="module", name="source")
+def _source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("stage")
+    small.make_project(root)
+    make_project(root, dataset=small.DATASET, models=("lr", "fm"))
+    return root
+
+
+@pytest.fixture(name="stage")
+def _stage(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project to run the stage in, with tracking off."""
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CTR_TRACKING", "off")
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--dataset", small.DATASET])
+    return tmp_path
+
+
+def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
+    stage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate.main()
+    first = contents(stage)
+    reports = {name.rpartition("/")[2] for name in first if name.startswith("data/reports")}
+    pictures = {"leaderboard", "learning_curves", "roc", "calibration", "tuning_history", "importances"}
+    assert reports == {"leaderboard.csv", "leaderboard.md", "report.json"} | {f"{n}.png" for n in pictures}
+    assert {f"data/predictions/{small.DATASET}/{model}.parquet" for model in ("lr", "fm")} < set(first)
+    shutil.rmtree(stage / "data/predictions")
+    shutil.rmtree(stage / "data/reports")
+    evaluate.main()
+    assert contents(stage) == first
+    assert "champion" in capsys.readouterr().out
+
+
+def test_a_stage_that_fails_late_leaves_the_old_report_whole(
+    stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate.main()
+    before = contents(stage)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plots, "save", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluate.main()
+    assert contents(stage) == before
+
+
+def test_files_of_models_that_left_the_list_go(stage: Path) -> None:
+    evaluate.main()
+    small.make_project(stage, models=["lr"])
+    evaluate.main()
+    names = {Path(name).name for name in contents(stage)}
+    assert "lr.parquet" in names
+    assert "fm.parquet" not in names

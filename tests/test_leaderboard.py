@@ -1,0 +1,118 @@
+import csv
+import io
+import re
+from typing import Any
+
+import pytest
+
+from pipeline import leaderboard
+from tests.reported import both, made_up_report, made_up_runs
+
+
+def board(**more: Any) -> dict[str, Any]:
+    """fm leads on validation data, deepfm on the test part."""
+    runs = made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77), seeds=more.pop("seeds", 3))
+    return made_up_report(runs, {("deepfm", "tuned"): 0.8}, **more)
+
+
+def rows(report: dict[str, Any]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(leaderboard.to_csv(report))))
+
+
+def table(report: dict[str, Any], which: int) -> list[list[str]]:
+    """The cells of a Markdown table, head first, without the line under the head."""
+    blocks = re.findall(r"(?:^\|.*\|\n)+", leaderboard.to_markdown(report), re.MULTILINE)
+    lines = [line.strip("|\n ").split(" | ") for line in blocks[which].splitlines()]
+    return [lines[0], *lines[2:]]
+
+
+def test_csv_has_every_figure_of_every_row_to_six_decimals() -> None:
+    report = board(bayes=True)
+    found = {(row["model"], row["variant"]): row for row in rows(report)}
+    assert len(found) == len(report["results"]) == 6
+    for result in report["results"]:
+        row = found[result["model"], result["variant"]]
+        for key, value in result["mean"].items():
+            assert row[key] == f"{value:.6f}"
+            assert row[f"{key}_std"] == f"{result['std'][key]:.6f}"
+        for key in ("valid_auc", "valid_logloss", "relaimpr", "learned", "auc_standard_error"):
+            assert row[key] == f"{result[key]:.6f}"
+        assert (row["key"], row["seeds"], row["trials"]) == (result["key"], "3", str(result["trials"]))
+
+
+def test_rows_stand_by_test_auc_whatever_the_order_of_the_report() -> None:
+    report = board()
+    text = leaderboard.to_csv(report)
+    aucs = [float(row["auc"]) for row in rows(report)]
+    assert aucs == sorted(aucs, reverse=True)
+    report["results"].reverse()
+    assert leaderboard.to_csv(report) == text
+
+
+def test_what_does_not_exist_stays_empty() -> None:
+    runs = made_up_runs(both(fm=0.78), seeds=1)
+    report = made_up_report(runs, gauc=False)
+    for row in rows(report):
+        for column in ("gauc", "gauc_std", "auc_std", "relaimpr", "learned"):
+            assert row[column] == ""
+    head, *lines = table(report, 0)
+    assert "gAUC" not in head
+    assert "learnable" not in head
+    assert not any("±" in cell for line in lines for cell in line)
+    page = leaderboard.to_markdown(report)
+    assert "gAUC" not in page
+    assert "RelaImpr is" not in page
+    assert "nan" not in page.lower()
+
+
+def test_the_best_test_row_is_bold_and_the_champion_has_the_star() -> None:
+    head, *lines = table(board(), 0)
+    bold = [line for line in lines if line[0].startswith("**")]
+    starred = [line for line in lines if "★" in line[1]]
+    assert bold == [lines[0]]
+    assert bold[0][:3] == ["**deepfm**", "**tuned**", "**0.8000 ± 0.0010**"]
+    assert [(line[0], line[1]) for line in starred] == [("fm", "tuned ★")]
+    assert {len(line) for line in lines} == {len(head)}
+
+
+def test_the_text_names_rows_seeds_budget_champion_and_how_it_was_chosen() -> None:
+    page = leaderboard.to_markdown(board())
+    assert "3 seeds (1, 2, 3) on 20,000 test rows" in page
+    assert "best of 8 trials" in page
+    assert "champion (★) is fm (tuned), seed 3" in page
+    assert "by its mean AUC on validation data, 0.7820" in page
+    assert "standard error of 0.0030" in page
+
+
+def test_generated_data_shows_what_could_be_learned() -> None:
+    report = board(bayes=True)
+    page = leaderboard.to_markdown(report)
+    assert "AUC 0.8500 and logloss 0.4500" in page
+    head, first, *_ = table(report, 0)
+    assert first[head.index("learnable")] == "**85.7%**"
+
+
+def test_differences_are_bold_only_where_the_interval_leaves_out_zero() -> None:
+    head, *lines = table(board(), 1)
+    assert head == ["model", "tuned - default", "fm (tuned) - this model"]
+    cells = {line[0]: line[1:] for line in lines}
+    assert list(cells) == ["deepfm", "fm", "lr"]
+    assert cells["deepfm"] == [
+        "**+0.0100 [+0.0040, +0.0160]**",
+        "+0.0010 [-0.0040, +0.0060] (tuned)",
+    ]
+    assert [cell.strip() for cell in cells["fm"][1:]] in ([], [""])
+
+
+def test_pictures_stand_at_the_end() -> None:
+    page = leaderboard.to_markdown(board(), ["leaderboard.png", "learning_curves.png"])
+    assert page.endswith("![leaderboard](leaderboard.png)\n\n![learning curves](learning_curves.png)\n")
+
+
+@pytest.mark.parametrize("bayes", [True, False])
+def test_the_terminal_table_is_aligned(bayes: bool) -> None:
+    lines = leaderboard.to_text(board(bayes=bayes)).splitlines()
+    body = lines[2:10]
+    assert body[0].startswith("model")
+    assert len({len(line) for line in body}) == 1
+    assert lines[-1] == "champion by validation AUC: fm (tuned), seed 3"

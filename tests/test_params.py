@@ -1,0 +1,172 @@
+"""params.yaml: every wrong key and value is named; settings of a dataset win; the space fits the model."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.errors import PipelineError
+from pipeline.params import Params, load
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(name="values")
+def _values() -> dict[str, Any]:
+    return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+
+
+def put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """Return a copy of `values` with one dotted key set."""
+    values = deepcopy(values)
+    *parents, last = path.split("/")
+    block = values
+    for key in parents:
+        block = block.setdefault(key, {})
+    block[last] = value
+    return values
+
+
+def test_the_projects_own_file_is_valid() -> None:
+    params = load(ROOT / "params.yaml")
+    for dataset in params.data:
+        for model in params.models:
+            config = params.config(dataset, model)
+            assert config.train.seeds, dataset
+            assert set(config.start) == set(config.space)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("datasets", ["syntetic"], r"datasets: unknown dataset 'syntetic'; did you mean 'synthetic'"),
+        ("datasets", [], r"datasets"),
+        ("models", ["depfm"], r"models: unknown model 'depfm'; did you mean 'deepfm'"),
+        ("models", ["fm", "fm"], r"models: names an item twice"),
+        (
+            "model/fm/embeding_size",
+            8,
+            r"model\.fm: unknown key 'embeding_size'; did you mean 'embedding",
+        ),
+        ("model/fm/embedding_size", "8", r"model\.fm\.embedding_size: .*int.*'8'"),
+        ("model/fm/embedding_size", 0, r"model\.fm\.embedding_size: must be at least 1"),
+        ("model/fm/embedding_dropout", 1.0, r"model\.fm\.embedding_dropout: must be at least 0 and at most"),
+        ("model/fiinet/fusion", "add", r"model\.fiinet\.fusion: .*'concat'"),
+        ("model/fm", 3, r"model\.fm: .*dict"),
+        ("train/lr", -1.0, r"train\.lr: must be above 0"),
+        ("train/lr", "fast", r"train\.lr: .*number.*'fast'"),
+        ("train/batchsize", 8, r"train: unknown key 'batchsize'; did you mean 'batch_size'"),
+        ("train/seeds", [], r"train\.seeds"),
+        ("train/threads", 0, r"train\.threads"),
+        ("tune/trials", 0, r"tune\.trials"),
+        ("tune/trails", 3, r"tune: unknown key 'trails'; did you mean 'trials'"),
+        ("tune/space/model/droput", {"choices": [1]}, r"tune\.space\.model: unknown model argument 'dro"),
+        (
+            "tune/space/model/fm",
+            {"hidden": {"choices": [1]}},
+            r"tune\.space\.model\.fm: unknown key 'hidden'",
+        ),
+        ("tune/space/train/lr", {"low": 2.0, "high": 1.0}, r"tune\.space\.train\.lr: .*low"),
+        (
+            "tune/space/train/lr",
+            {"low": 0.5, "high": 1.0},
+            r"tune\.space\.train\.lr: does not hold the",
+        ),
+        ("tune/space/train/lr", {"choices": []}, r"tune\.space\.train\.lr.*: .*empty"),
+        ("data/synthetic/source", "sythetic", r"data\.synthetic\.source: unknown source"),
+        ("data/synthetic/split/tst", 0.2, r"data\.synthetic\.split: unknown key 'tst'; did you mean 'test'"),
+        ("data/synthetic/encode/min_count", "2", r"data\.synthetic\.encode\.min_count"),
+        (
+            "data/synthetic/downloads",
+            {},
+            r"data\.synthetic: unknown key 'downloads'; did you",
+        ),
+        (
+            "data/synthetic/settings/trian",
+            {},
+            r"data\.synthetic\.settings: unknown key 'trian'",
+        ),
+        ("data/synthetic/settings/train", {"lr": -1.0}, r"train\.lr: must be above 0"),
+        ("evaluate/bin", 3, r"evaluate: unknown key 'bin'; did you mean 'bins'"),
+        ("trian", {}, r"unknown key 'trian'; did you mean 'train'"),
+    ],
+)
+def test_a_wrong_value_is_named(values: dict[str, Any], path: str, value: Any, message: str) -> None:
+    with pytest.raises(PipelineError, match=message) as caught:
+        Params(put(values, path, value))
+    assert str(caught.value).startswith("params.yaml: ")
+
+
+def test_a_missing_block_is_named(values: dict[str, Any]) -> None:
+    del values["tune"]
+    with pytest.raises(PipelineError, match=r"params\.yaml: tune"):
+        Params(values)
+
+
+def test_a_dataset_item_names_every_stage(values: dict[str, Any]) -> None:
+    del values["data"]["synthetic"]["encode"]
+    with pytest.raises(PipelineError, match=r"data\.synthetic\.encode: is missing; write `encode: {}`"):
+        Params(values)
+
+
+def test_a_model_without_a_block_is_named(values: dict[str, Any]) -> None:
+    del values["model"]["fm"]
+    with pytest.raises(PipelineError, match=r"model: has no block 'fm'"):
+        Params(values)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("datasets: [synthetic\nmodels: [fm]\n")
+    with pytest.raises(PipelineError, match="line 2"):
+        load(path)
+    with pytest.raises(PipelineError, match="not there"):
+        load(tmp_path / "nothing.yaml")
+
+
+def test_settings_of_a_dataset_win_over_the_blocks(values: dict[str, Any]) -> None:
+    values = put(
+        values,
+        "data/synthetic/settings",
+        {
+            "model": {"fm": {"embedding_size": 16}},
+            "train": {"batch_size": 7, "seeds": [9]},
+            "tune": {"trials": 3},
+        },
+    )
+    params = Params(values)
+    config = params.config("synthetic", "fm")
+    assert config.model["embedding_size"] == 16
+    assert config.train.fit["batch_size"] == 7
+    assert config.train.seeds == [9]
+    assert config.tune.trials == 3
+    assert params.config("synthetic", "lr").model == {}
+
+
+def test_the_space_holds_only_what_the_model_has(values: dict[str, Any]) -> None:
+    values = put(values, "data/synthetic/settings", {"train": {"lr": 0.001}})
+    values = put(values, "tune/space", {
+        "model": {
+            "embedding_size": {"choices": values_of(values, "embedding_size")},
+            "deepfm": {"hidden": {"choices": [values["model"]["deepfm"]["hidden"], [8, 8]]}},
+        },
+        "train": {"lr": {"low": 0.0001, "high": 0.1, "log": True}},
+    })  # fmt: skip
+    for item in values["data"].values():
+        item["settings"] = {"train": {"lr": 0.001}}
+    params = Params(values)
+    assert set(params.config("synthetic", "lr").space) == {"train.lr"}
+    assert set(params.config("synthetic", "fm").space) == {"model.embedding_size", "train.lr"}
+    deepfm = params.config("synthetic", "deepfm")
+    assert set(deepfm.space) == {"model.embedding_size", "model.hidden", "train.lr"}
+    model, fit = deepfm.at({"model.hidden": [8, 8], "train.lr": 0.01})
+    assert model["hidden"] == [8, 8]
+    assert fit["lr"] == 0.01
+    assert deepfm.model["hidden"] != [8, 8]
+
+
+def values_of(values: dict[str, Any], key: str) -> list[Any]:
+    """Every default a model of the file has for `key`, and the signatures' own."""
+    return sorted({block[key] for block in values["model"].values() if key in block} | {10, 16, 32})

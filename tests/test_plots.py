@@ -1,0 +1,126 @@
+import struct
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from pipeline import plots
+from pipeline.evaluation import Run
+from tests.reported import both, made_up_curves, made_up_report, made_up_runs
+
+ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history"]
+MANY = {f"model{i}": 0.75 + 0.001 * i for i in range(23)} | {"lr": 0.7}
+
+
+def drawn(runs: list[Run], **more: Any) -> dict[str, Figure]:
+    return plots.draw(made_up_report(runs, **more), made_up_curves(runs), runs)
+
+
+def texts(figure: Figure) -> str:
+    found = list(figure.texts) + [text for ax in figure.axes for text in ax.texts]
+    return "\n".join(text.get_text() for text in found)
+
+
+@pytest.fixture(scope="module", name="figures")
+def _figures() -> dict[str, Figure]:
+    return drawn(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77)), bayes=True)
+
+
+def test_every_picture_is_a_png_of_readme_width_with_a_title(
+    figures: dict[str, Figure], tmp_path: Path
+) -> None:
+    assert list(figures) == [f"{name}.png" for name in [*ALWAYS, "importances"]]
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        assert data.startswith(b"\x89PNG")
+        assert struct.unpack(">I", data[16:20])[0] == plots.WIDTH * plots.DPI
+        assert texts(figure)
+
+
+def test_the_same_values_give_the_same_bytes_whatever_the_users_style(
+    figures: dict[str, Figure], tmp_path: Path
+) -> None:
+    with rc_context({"font.size": 20, "axes.grid": False, "savefig.bbox": "tight", "lines.linewidth": 9}):
+        again = drawn(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77)), bayes=True)
+        for name, figure in again.items():
+            plots.save(figure, tmp_path / f"again-{name}")
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path / name)
+        data = (tmp_path / name).read_bytes()
+        assert data == (tmp_path / f"again-{name}").read_bytes()
+        assert b"tEXt" not in data  # no version, no time
+
+
+def test_titles_say_what_one_sees(figures: dict[str, Figure]) -> None:
+    title = {name: figure.texts[0].get_text() for name, figure in figures.items()}
+    assert title["leaderboard.png"].startswith("fm (tuned) leads with a test AUC of 0.7820, 81 %")
+    assert title["learning_curves.png"] == "fm (tuned) reaches the best validation AUC, 0.7820"
+    assert "fm finds" in title["roc.png"]
+    assert title["tuning_history.png"].startswith("The search helps")
+    assert title["importances.png"] == "train.lr matters most on average"
+    assert "true probabilities 0.8500" in texts(figures["leaderboard.png"])
+
+
+@pytest.mark.parametrize(
+    "auc", [{"lr": 0.7}, {"fm": 0.75, "lr": 0.7}, MANY], ids=["one model", "two models", "many models"]
+)
+def test_any_number_of_models_can_be_drawn(auc: dict[str, float], tmp_path: Path) -> None:
+    for name, figure in drawn(made_up_runs(both(**auc)), gauc=False).items():
+        plots.save(figure, tmp_path / name)
+        inside = figure.get_tightbbox()
+        assert inside.x0 >= -0.05, name
+        assert inside.x1 <= plots.WIDTH + 0.05, name
+        assert inside.y0 >= -0.05, name
+        assert inside.y1 <= figure.get_figheight() + 0.05, name
+
+
+def test_one_seed_no_lr_and_no_importances_can_be_drawn(tmp_path: Path) -> None:
+    figures = drawn(made_up_runs(both(fm=0.75, deepfm=0.76), seeds=1, importances=False))
+    assert list(figures) == [f"{name}.png" for name in ALWAYS]
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path / name)
+    assert "±" not in texts(figures["leaderboard.png"])
+
+
+def test_a_search_by_logloss_is_drawn_with_lower_as_better() -> None:
+    figure = plots.tuning_history(made_up_runs(both(lr=0.7, fm=0.78), metric="logloss"))
+    assert figure.texts[0].get_text().endswith("most: -0.0200 validation logloss over its default")
+    low, high = figure.axes[0].get_ylim()
+    assert low < 0.518 < high
+
+
+def test_a_search_without_a_gain_says_so() -> None:
+    runs = made_up_runs(both(fm=0.78))
+    for trial in runs[1].info["search"]["trials"][1:]:
+        trial["value"] = 0.5
+    figure = plots.tuning_history(runs)
+    assert figure.texts[0].get_text() == "No search finds anything better than the default"
+    assert "no gain" in texts(figure)
+
+
+def test_colours_are_distinct_and_the_rest_is_light() -> None:
+    few = plots._colours(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77)))
+    assert len(set(few.values())) == 3
+    assert few["lr"] == plots.SLATE
+    many = plots._colours(made_up_runs(both(**MANY)))
+    strong = {model for model, colour in many.items() if colour != plots.OTHER}
+    assert strong == {"lr", *(f"model{i}" for i in range(17, 23))}
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.08))
+def test_labels_keep_their_order_and_distance_and_stay_inside(values: list[float], gap: float) -> None:
+    places = plots._spread(sorted(values), gap)
+    assert all(b - a >= gap - 1e-9 for a, b in pairwise(places))
+    assert min(places) >= -1e-9
+    assert max(places) <= 1 + 1e-9
+
+
+def test_labels_with_room_stay_where_they_are() -> None:
+    assert plots._spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
+    assert plots._spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])

@@ -1,0 +1,109 @@
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import PipelineError
+from pipeline.splitting import TEST, TRAIN, VALID, assign, mix, permutation
+
+
+def log(rows: int, **columns: object) -> pa.Table:
+    label = np.arange(rows) % 2
+    return pa.table({"label": pa.array(label.astype(np.uint8)), **columns})
+
+
+def test_mix_is_splitmix64():
+    # the first outputs of the reference generator started at 1234567
+    state = np.uint64(1234567) + np.arange(3, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    assert mix(state).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_the_permutation_is_the_same_everywhere_for_ever():
+    assert permutation(10, seed=1024).tolist() == [3, 5, 8, 6, 0, 7, 4, 2, 1, 9]
+    assert permutation(10, seed=1).tolist() == [8, 6, 7, 9, 0, 5, 1, 3, 2, 4]
+    assert sorted(permutation(1000, seed=3).tolist()) == list(range(1000))
+
+
+def test_parts_have_the_exact_counts_and_depend_on_the_seed():
+    table = log(100_000)
+    parts = assign(table)
+    assert np.bincount(parts).tolist() == [72_000, 8_000, 20_000]
+    assert parts.dtype == np.uint8
+    assert (assign(table) == parts).all()
+    assert 0.6 < (assign(table, seed=1) != parts).sum() / (2 * 0.28 * 0.72 * 100_000) < 1.2
+
+
+@given(
+    rows=st.integers(20, 400), test=st.floats(0.1, 0.5), valid=st.floats(0.1, 0.5), seed=st.integers(0, 2**64)
+)
+def test_counts_are_met_to_the_row(rows: int, test: float, valid: float, seed: int):
+    table = pa.table({"label": pa.array(np.arange(rows) % 2)})
+    try:
+        parts = assign(table, seed=seed, test=test, valid=valid)
+    except PipelineError:  # a small part may have one class
+        return
+    tests = int(rows * test + 0.5)
+    assert (parts == TEST).sum() == tests
+    assert (parts == VALID).sum() == int((rows - tests) * valid + 0.5)
+
+
+def test_by_time_the_oldest_rows_train_and_the_newest_test_with_ties_in_row_order():
+    time = np.array([5, 1, 1, 9, 9, 9, 2, 3, 4, 1, 0, 0, 9, 9, 1, 2, 3, 4, 5, 6])
+    parts = assign(log(20, time=time), method="time", test=0.2, valid=0.25)
+    order = sorted(range(20), key=lambda row: (time[row], row))
+    assert [parts[row] for row in order] == [TRAIN] * 12 + [VALID] * 4 + [TEST] * 4
+
+
+def test_by_user_whole_groups_go_to_one_part_and_counts_are_nearly_met():
+    group = [f"u{number % 97}" for number in range(5000)]
+    parts = assign(log(5000, group=group), method="user", seed=3)
+    of_group: dict[str, set[int]] = {}
+    for name, part in zip(group, parts.tolist(), strict=True):
+        of_group.setdefault(name, set()).add(part)
+    assert all(len(found) == 1 for found in of_group.values())
+    assert abs((parts == TEST).sum() - 1000) <= 52
+    assert abs((parts == VALID).sum() - 400) <= 52
+    assert (assign(log(5000, group=group), method="user", seed=4) != parts).any()
+
+
+@pytest.mark.parametrize("values", [["train", "train", "valid", "valid", "test", "test"], [0, 0, 1, 1, 2, 2]])
+def test_a_given_column_decides(values: list[object]):
+    parts = assign(log(6, part=values), method="column", column="part")
+    assert parts.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_given_column_with_anything_else_is_an_error_with_the_row():
+    for odd in ("dev", None):
+        with pytest.raises(PipelineError, match=f"'part' holds {odd!r} in row 2"):
+            assign(log(3, part=["train", "test", odd]), method="column", column="part")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "tiem"}, "did you mean 'time'"),
+        ({"method": "time"}, "needs the column 'time', which this dataset does not have"),
+        ({"method": "user"}, "needs the column 'group'"),
+        ({"method": "column"}, "needs the key `column`"),
+        ({"method": "column", "column": "fold"}, "needs the column 'fold'"),
+        ({"test": 1.0}, "between 0 and 1"),
+        ({"test": 0.001}, "toy: the test part of 50 rows is empty"),
+        ({"valid": 0.001}, "toy: the valid part of 50 rows is empty"),
+    ],
+)
+def test_what_cannot_be_split_is_an_error(settings: dict[str, object], message: str):
+    with pytest.raises(PipelineError, match=message):
+        assign(log(50), "toy", **settings)
+
+
+def test_a_part_with_one_class_is_an_error_that_names_part_and_dataset():
+    label = np.array([1, 0, 1, 0, 1, 0, 0, 0, 1, 1], np.uint8)
+    table = pa.table({"label": label, "time": np.arange(10)})
+    with pytest.raises(PipelineError, match="toy: all 2 rows of the test part have the label 1"):
+        assign(table, "toy", method="time", valid=0.25)
+
+
+def test_missing_times_are_an_error():
+    with pytest.raises(PipelineError, match="'time' has missing values"):
+        assign(log(3, time=[1, None, 2]), method="time")

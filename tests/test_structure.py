@@ -1,0 +1,343 @@
+"""The rules of the house that a machine can check."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.errors import PipelineError
+from pipeline.models import MODELS
+from pipeline.params import Params
+
+ROOT = Path(__file__).parents[1]
+MODEL_FILES = sorted(path for path in (ROOT / "pipeline/models").glob("*.py") if path.stem != "__init__")
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+every_stage = pytest.mark.parametrize("stage", STAGES)
+every_model_file = pytest.mark.parametrize("path", MODEL_FILES, ids=lambda path: path.stem)
+
+# ---- imports, read from the source ----
+
+Sources = dict[str, Path]  # dotted name -> file
+
+
+def sources(root: Path) -> Sources:
+    """All modules of the library and of the stages."""
+    files = [path for folder in ("pipeline", "stages") for path in (root / folder).rglob("*.py")]
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in files
+    }
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Dotted names that a file imports, anywhere in it; `from a import b` gives both a and a.b."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):  # what only a type checker reads is no import
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.module is not None
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(found)
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a file holds no more than a docstring."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    return all(isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in body)
+
+
+# Tracking shows what a stage did and cannot change its outputs: neither it nor its helpers are deps.
+NO_DEP = {"pipeline.tracking"}
+# Checks params.yaml against the signatures of everything; DVC compares the values themselves. What a
+# stage uses of those modules it imports itself.
+NOT_FOLLOWED = {"pipeline.params"}
+
+
+def closure(script: str, modules: Sources) -> set[str]:
+    """The modules of ours that running `script` imports, packages on the way included."""
+    seen: set[str] = set()
+    waiting = {script}
+    while waiting:
+        name = waiting.pop()
+        if name not in modules or name in seen | NO_DEP:
+            continue
+        seen.add(name)
+        parts = name.split(".")
+        waiting |= {".".join(parts[:i]) for i in range(1, len(parts))}
+        if name not in NOT_FOLLOWED:
+            waiting |= imports(modules[name])
+    return {name for name in seen if not is_empty(modules[name])}
+
+
+def missing_deps(script: str, deps: list[str], root: Path) -> list[str]:
+    """Files that `script` imports and `deps` neither names nor has the folder of."""
+    modules = sources(root)
+    files = sorted(modules[name].relative_to(root) for name in closure(script, modules))
+    return [str(file) for file in files if not any(file.is_relative_to(dep) for dep in deps)]
+
+
+def block(stage: str) -> dict[str, Any]:
+    """A stage's entry in dvc.yaml, whether it is a list of items or not."""
+    entry: dict[str, Any] = STAGES[stage]
+    return entry.get("do", entry)
+
+
+def deps_of(stage: str) -> list[str]:
+    """The dependencies of a stage that are code."""
+    names = [next(iter(dep)) if isinstance(dep, dict) else dep for dep in block(stage)["deps"]]
+    return [name for name in names if name.startswith(("pipeline/", "stages/"))]
+
+
+# ---- the pipeline ----
+
+
+def test_each_script_is_a_stage_and_each_stage_a_script() -> None:
+    scripts = {path.stem for path in (ROOT / "stages").glob("*.py")} - {"__init__"}
+    assert set(STAGES) == scripts
+    for stage in STAGES:
+        assert block(stage)["cmd"].startswith(f"python -m stages.{stage} ")
+        assert {"matrix", "foreach"} & STAGES[stage].keys(), "every item is a target of its own"
+
+
+@every_stage
+def test_deps_cover_what_the_script_imports(stage: str) -> None:
+    """DVC does not follow imports: a module left out could change and nothing would run again."""
+    assert missing_deps(f"stages.{stage}", deps_of(stage), ROOT) == []
+
+
+@every_stage
+def test_deps_name_nothing_that_the_script_does_not_import(stage: str) -> None:
+    """A module too many makes a stage run again for nothing."""
+    modules = sources(ROOT)
+    used = [modules[name].relative_to(ROOT) for name in closure(f"stages.{stage}", modules)]
+    for dep in deps_of(stage):
+        assert (ROOT / dep).exists(), dep
+        assert any(file.is_relative_to(dep) for file in used), f"{stage} does not import {dep}"
+
+
+def test_the_check_of_deps_can_fail(tmp_path: Path) -> None:
+    texts = {
+        "stages/go.py": "from pipeline import a, tracking\ndef f():\n    from pipeline.sub.deep import x\n",
+        "stages/__init__.py": '"""Nothing."""',
+        "pipeline/__init__.py": "",
+        "pipeline/a.py": "import pipeline.b\nif TYPE_CHECKING:\n    import pipeline.never\n",
+        "pipeline/b.py": "import json",
+        "pipeline/never.py": "import json",
+        "pipeline/tracking.py": "import pipeline.never",
+        "pipeline/sub/__init__.py": "import pipeline.c",
+        "pipeline/sub/deep.py": "x = 1",
+        "pipeline/c.py": "from pipeline import b",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = ["stages/go.py", "pipeline/a.py", "pipeline/b.py", "pipeline/c.py", "pipeline/sub"]
+    assert missing_deps("stages.go", code, tmp_path) == []
+    for dep in code[:-1]:
+        assert missing_deps("stages.go", [d for d in code if d != dep], tmp_path) == [dep]
+    deep = ["pipeline/sub/__init__.py", "pipeline/sub/deep.py"]
+    assert missing_deps("stages.go", code[:-1], tmp_path) == deep
+
+
+def test_every_key_of_params_is_a_parameter_of_a_stage() -> None:
+    """Else a change of it would run nothing again."""
+    read = {key for stage in STAGES for key in block(stage).get("params", [])}
+    items = {key.split("}.")[1].split(".")[0] for key in read if key.startswith("data.$")}
+    assert items == {key for item in PARAMS["data"].values() for key in item}
+    lists = " ".join(str(STAGES[stage].get("matrix", STAGES[stage].get("foreach"))) for stage in STAGES)
+    for key in PARAMS.keys() - {"data", "mirror"}:  # where the bytes come from does not change them
+        listed = f"${{{key}}}" in lists
+        assert listed or key in {name.split(".")[0] for name in read}, key
+
+
+def blocks(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of all mappings inside a value."""
+    if isinstance(value, dict):
+        yield path
+        for key, inner in value.items():
+            yield from blocks(inner, (*path, key))
+
+
+@pytest.mark.parametrize("path", list(blocks(PARAMS)), ids=lambda path: ".".join(path) or "top")
+def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...]) -> None:
+    values = deepcopy(PARAMS)
+    inner = values
+    for key in path:
+        inner = inner[key]
+    inner["quatsch"] = 1
+    with pytest.raises(PipelineError, match=r"params\.yaml: .*quatsch"):
+        Params(values)
+
+
+# ---- imports ----
+
+CORE = ["pipeline.models", "pipeline.zoo", "pipeline.training", "pipeline.metrics", "pipeline.data"]
+HEAVY = {"mlflow", "optuna", "pandas", "dvc", "pydantic", "sklearn", "matplotlib", "pyarrow"}
+
+
+def heavy_after(imported: list[str], path: Path) -> set[str]:
+    """Which of the HEAVY libraries a fresh interpreter holds after these imports."""
+    code = f"import sys, {', '.join(imported)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    env = {**os.environ, "PYTHONPATH": str(path)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=path, env=env, capture_output=True, text=True, check=True
+    )
+    return HEAVY & set(result.stdout.split())
+
+
+def test_the_core_imports_no_tool() -> None:
+    assert heavy_after(CORE, ROOT) == set()
+
+
+def test_the_check_of_imports_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "optuna.py").touch()
+    (tmp_path / "hidden.py").write_text("import optuna")
+    (tmp_path / "core.py").write_text("import hidden")
+    assert heavy_after(["json"], tmp_path) == set()
+    assert heavy_after(["core"], tmp_path) == {"optuna"}
+
+
+def users(library: str) -> set[str]:
+    """Our modules that import a library, even inside a function."""
+    modules = sources(ROOT)
+    return {n for n, path in modules.items() if any(i.split(".")[0] == library for i in imports(path))}
+
+
+@pytest.mark.parametrize(
+    ("library", "door"), [("mlflow", "pipeline.tracking"), ("optuna", "pipeline.tuning")]
+)
+def test_a_tool_has_one_door(library: str, door: str) -> None:
+    assert users(library) == {door}
+
+
+def test_the_library_knows_no_stage() -> None:
+    assert {name.split(".")[0] for name in users("stages")} <= {"stages"}
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    names = {re.split(r"[^\w.-]", line)[0].lower() for line in declared}
+    owners = packages_distributions()
+    for path in sources(ROOT).values():
+        for name in {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names):
+            if name in ("pipeline", "stages"):
+                continue
+            candidates = {owner.lower() for owner in owners.get(name, [])}
+            assert candidates & names, f"{path.relative_to(ROOT)} imports {name}: add it to pyproject.toml"
+
+
+# ---- models ----
+
+
+def test_every_model_file_is_in_the_table() -> None:
+    homes = {name: inspect.getmodule(model).__name__ for name, model in MODELS.items()}  # type: ignore[union-attr]
+    assert homes == {path.stem: f"pipeline.models.{path.stem}" for path in MODEL_FILES}
+
+
+@every_model_file
+def test_a_models_docstring_names_paper_equation_shapes_and_departures(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    for part in (
+        r"^Paper: .*",
+        r"https://\S+",
+        r"^Equation\b",
+        r"^Shapes: ids \(B, S\) -> ",
+        r"^Differs from the paper: ",
+    ):
+        assert re.search(part, text, re.MULTILINE), part
+
+
+@every_model_file
+def test_a_model_is_short_and_knows_layers_and_the_schema_only(path: Path) -> None:
+    """No loss, device, seed, path, optimizer or logging: it cannot even import them."""
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 160
+    ours = {name for name in imports(path) if name.startswith("pipeline")}
+    assert all(name.startswith(("pipeline.layers", "pipeline.schema")) for name in ours)
+    allowed = {"torch", "jaxtyping", "pipeline", "itertools", "math", "typing", "collections"}
+    assert {name.split(".")[0] for name in imports(path)} <= allowed
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_models_signature_is_its_config(name: str) -> None:
+    schema, *options = inspect.signature(MODELS[name]).parameters.values()
+    assert schema.name == "schema"
+    for option in options:
+        assert option.kind is option.KEYWORD_ONLY, option
+        assert option.default is not option.empty, option
+        assert option.annotation is not option.empty, option
+
+
+# ---- text ----
+
+# Homes and folders of a single machine; hosts of package registries, which are the installer's affair.
+PRIVATE = re.compile(
+    r"(?<![\w.])/((home|Users)/(?!me\b)|(root|work|workspace|mnt|opt|srv|tmp/\w)\b)"
+    r"|\b[A-Z]:\\\\?Users"
+    r"|\b(pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.org|conda\.io|npmjs\.(org|com)|jsdelivr\.net)"
+    r"|--(extra-)?index-url|\[\[?tool\.uv\.index"
+)
+FOLDERS = ("pipeline", "stages", "tests", "benchmarks", ".ci", ".dvc", ".github")
+SKIPPED = {"__pycache__", "cache", "tmp", "config.local"}
+
+
+def texts() -> Iterator[tuple[Path, str]]:
+    """The project's own text files: those at its root and in its folders, not data and not caches."""
+    found = [path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith("mlflow.db")]
+    found += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    for path in sorted(found):
+        if SKIPPED & set(path.relative_to(ROOT).parts) or path == Path(__file__):
+            continue
+        try:
+            yield path, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+
+
+def test_no_file_names_a_machine_or_a_registry() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if PRIVATE.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "private"),
+    [
+        ("cd /home/anna/project", True),
+        ("cd /home/me/project", False),
+        ('path = "/work/shared"', True),
+        ("see /tmp/w/v", True),
+        (r"C:\Users\me", True),
+        ("https://pypi.org/simple", True),
+        ("--extra-index-url https://example.org", True),
+        ("../shared/datasets", False),
+        ("https://example.org/home/page", False),
+        ("data/work/file and a/root", False),
+        ("torch==2.13.0", False),
+    ],
+)
+def test_the_check_of_text_can_fail(line: str, private: bool) -> None:
+    assert bool(PRIVATE.search(line)) == private

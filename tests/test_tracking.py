@@ -1,0 +1,462 @@
+"""MLflow says what the files say: once, again after a loss, a kill or a move, and with models that load."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+import tracked
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from pipeline import tracking
+from pipeline.data import Split
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and torch.export warn of their own doings
+PROJECT = Path(__file__).resolve().parents[1]
+HEADER = {
+    "key": "0123456789abcdef",
+    "stage": "train",
+    "variant": "default",
+    "dataset": "toy",
+    "model": "fm",
+    "input": "fedcba9876543210",
+    "params": {"model": {"embedding_size": 4}, "train": {"lr": 0.01}},
+}
+LIVE = f"""
+import os, signal
+from pipeline import tracking
+with tracking.live({HEADER!r}, "train-fm") as run, run.child("seed-1", "k/seed-1", {{}}) as log:
+    log({{"step": 5, "epoch": 1.0, "valid_auc": 0.6}}, 5)
+    print("training", flush=True)
+    signal.pause()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "CTR_TRACKING"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    yield
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which everything is in MLflow; tests work on copies."""
+    root = tmp_path_factory.mktemp("projects") / "published"
+    tracked.write_project(root, models=("lr", "deepfm"))
+    tracking.sync(root)
+    return root
+
+
+@pytest.fixture
+def project(published: Path, tmp_path: Path) -> Path:
+    """A copy of the published project: a moved checkout, that is."""
+    return Path(shutil.copytree(published, tmp_path / "project"))
+
+
+@pytest.fixture
+def fresh(published: Path, tmp_path: Path) -> Path:
+    """The files of the published project without a database."""
+    shutil.copytree(published / "data", tmp_path / "fresh" / "data")
+    return tmp_path / "fresh"
+
+
+def client(root: Path) -> MlflowClient:
+    return tracking.configure(root).client
+
+
+def all_runs(root: Path, dataset: str = "toy") -> list[Run]:
+    experiment = client(root).get_experiment_by_name(dataset)
+    return list(client(root).search_runs([experiment.experiment_id], order_by=["start_time"]))
+
+
+def named(root: Path, name: str) -> Run:
+    (run,) = [run for run in all_runs(root) if run.info.run_name == name]
+    return run
+
+
+def children(root: Path, run: Run) -> dict[str, Run]:
+    mine = [r for r in all_runs(root) if r.data.tags.get("mlflow.parentRunId") == run.info.run_id]
+    assert len({r.info.run_name for r in mine}) == len(mine)
+    return {r.info.run_name: r for r in mine}
+
+
+def content(root: Path) -> dict[str, Any]:
+    """All that MLflow says, without ids and times."""
+    store, runs = client(root), all_runs(root)
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    said = {}
+    for run in runs:
+        parent = names.get(run.data.tags.get("mlflow.parentRunId", ""), "")
+        tags = {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.p")}
+        curves = {
+            key: [(point.step, point.value) for point in store.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        }
+        said[f"{parent}/{run.info.run_name}"] = {
+            "status": run.info.status,
+            "params": run.data.params,
+            "metrics": run.data.metrics,
+            "curves": {key: sorted(points) for key, points in curves.items()},
+            "tags": {k: v for k, v in tags.items() if k != "mlflow.parentRunId"},
+            "artifacts": sorted(file.path for file in store.list_artifacts(run.info.run_id)),
+            "inputs": [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs],
+            "models": len(run.outputs.model_outputs) if run.outputs else 0,
+        }
+    champion = store.get_model_version_by_alias("ctr-toy", "champion")
+    return {"runs": said, "champion": (champion.version, champion.tags)}
+
+
+def python(code: str, root: Path) -> "subprocess.Popen[str]":
+    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, env=env, text=True, stdout=subprocess.PIPE
+    )
+
+
+def test_everything_is_there(published: Path) -> None:
+    run = read_json(published / "data/runs/toy/deepfm/tuned/run.json")
+    parent = named(published, "tune-deepfm")
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["pipeline.key"] == run["key"]
+    assert parent.data.tags["pipeline.complete"] == "true"
+    assert parent.data.params["train.lr"] == "0.02"
+    assert parent.data.params["tune.trials"] == "3"
+    best = [seed["best"]["valid_auc"] for seed in run["seeds"]]
+    assert parent.data.metrics["best_valid_auc"] == pytest.approx(np.mean(best))
+    assert parent.data.metrics["best_valid_auc_std"] == pytest.approx(np.std(best, ddof=1))
+    assert [(d.dataset.name, d.dataset.digest) for d in parent.inputs.dataset_inputs] == [
+        ("toy", run["input"])
+    ]
+    parts = children(published, parent)
+    assert sorted(parts) == ["seed-1", "seed-2", "trial-000", "trial-001", "trial-002"]
+    assert parts["trial-002"].data.tags["pipeline.state"] == "PRUNED"
+    assert parts["trial-001"].data.params["train.lr"] == "0.02"
+    history = client(published).get_metric_history(parts["seed-2"].info.run_id, "valid_auc")
+    curve = run["seeds"][1]["curve"]
+    assert [(p.step, p.value) for p in history] == [(row["step"], row["valid_auc"]) for row in curve]
+
+
+def test_report_reaches_runs_experiment_and_registry(published: Path) -> None:
+    report = read_json(published / "data/reports/toy/report.json")
+    store = client(published)
+    for result in report["results"]:
+        stage = {"default": "train", "tuned": "tune"}[result["variant"]]
+        run = named(published, f"{stage}-{result['model']}")
+        assert run.data.metrics["test_auc"] == result["mean"]["auc"]
+        assert run.data.metrics["test_auc_std"] == result["std"]["auc"]
+        seeds = children(published, run)
+        for seed in result["seeds"]:
+            assert seeds[f"seed-{seed['seed']}"].data.metrics["test_logloss"] == seed["logloss"]
+    best = report["champion"]
+    version = store.get_model_version_by_alias("ctr-toy", "champion")
+    assert version.tags["key"] == best["key"]
+    assert version.tags["seed"] == str(best["seed"])
+    assert "| deepfm | tuned |" in store.get_experiment_by_name("toy").tags["mlflow.note.content"]
+    files = [file.path for file in store.list_artifacts(named(published, "evaluate").info.run_id)]
+    assert sorted(files) == ["leaderboard.md", "report.json", "roc.png"]
+
+
+def test_publishing_twice_is_publishing_once(project: Path) -> None:
+    before = content(project)
+    assert not tracking.publish(project / "data/runs/toy/lr/default")
+    assert not tracking.publish_report(project / "data/reports/toy")
+    assert "nothing to do" in tracking.sync(project)
+    assert content(project) == before
+
+
+def test_a_publication_that_was_cut_off_goes_on_without_repeating(project: Path) -> None:
+    before = content(project)
+    store, run = client(project), named(project, "tune-lr")
+    for tag in ("pipeline.complete", "mlflow.pipeline.logged_model"):
+        store.delete_tag(run.info.run_id, tag)
+    store.set_terminated(run.info.run_id, "KILLED")
+    store.delete_run(children(project, run)["trial-001"].info.run_id)
+    assert tracking.publish(project / "data/runs/toy/lr/tuned")
+    after = content(project)
+    after["runs"]["/tune-lr"]["models"] -= 1
+    assert after == before
+
+
+def test_a_lost_database_is_rebuilt(published: Path, fresh: Path) -> None:
+    line = tracking.sync(fresh)
+    assert "4 runs published, 1 report published" in line
+    assert content(fresh) == content(published)
+
+
+def test_sync_is_a_command_and_needs_no_mlflow_when_there_is_nothing_to_do(published: Path) -> None:
+    code = (
+        "import sys; sys.argv = ['pipeline', 'sync']; import pipeline.__main__ as m; m.main();"
+        "assert not {'mlflow', 'torch', 'sqlalchemy'} & set(sys.modules), 'slow'"
+    )
+    process = python(code, published)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert output.count("\n") == 1
+    assert "nothing to do" in output
+
+
+def test_two_processes_create_the_database_at_once(fresh: Path) -> None:
+    code = "from pathlib import Path; from pipeline import tracking; tracking.publish(Path('{}'))"
+    folders = ("data/runs/toy/lr/default", "data/runs/toy/lr/tuned")
+    processes = [python(code.format(folder), fresh) for folder in folders]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    names = [run.info.run_name for run in all_runs(fresh) if "pipeline.complete" in run.data.tags]
+    assert sorted(names) == ["train-lr", "tune-lr"]
+
+
+@pytest.mark.kill
+def test_a_killed_run_is_closed_and_a_living_one_left_alone(tmp_path: Path) -> None:
+    process = python(LIVE, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "training\n"
+    run = named(tmp_path, "train-fm")
+    assert run.info.status == "RUNNING"
+    assert children(tmp_path, run)["seed-1"].data.metrics == {"valid_auc": 0.6}
+    assert "closed" not in tracking.sync(tmp_path)
+    assert {each.info.status for each in all_runs(tmp_path)} == {"RUNNING"}
+
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert "2 interrupted runs closed" in tracking.sync(tmp_path)
+    assert {each.info.status for each in all_runs(tmp_path)} == {"KILLED"}
+    assert {each.data.tags["pipeline.state"] for each in all_runs(tmp_path)} == {"KILLED"}
+
+
+@pytest.mark.kill
+def test_starting_again_closes_the_killed_run_of_the_same_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = python(LIVE, tmp_path)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    monkeypatch.chdir(tmp_path)
+    with tracking.live(HEADER, "train-fm"):
+        status = [run.info.status for run in all_runs(tmp_path) if run.info.run_name == "train-fm"]
+        assert status == ["KILLED", "RUNNING"]
+
+
+def test_a_live_run_is_completed_and_nothing_is_logged_twice(
+    published: Path, fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class TrialPruned(Exception):
+        """As optuna's."""
+
+    folder = fresh / "data/runs/toy/lr/tuned"
+    run = read_json(folder / "run.json")
+    header = {key: value for key, value in run.items() if key not in ("seeds", "search", "weights")}
+    monkeypatch.chdir(fresh)
+    with tracking.live(header, "tune-lr") as live:
+        for number in (1, 2):  # trial 0 was finished before this process began
+            trial = run["search"]["trials"][number]
+            try:
+                with live.child(f"trial-{number:03d}", f"{run['key']}/x", trial["params"]) as log:
+                    for row in trial["curve"]:
+                        log(row, row["step"])
+                    if trial["state"] == "PRUNED":
+                        raise TrialPruned
+            except TrialPruned:
+                pass
+        with live.child("seed-1", f"{run['key']}/seed-1", run["params"]) as log:
+            for row in run["seeds"][0]["curve"][:-1]:  # the last point never arrived
+                log(row, row["step"])
+    assert tracking.publish(folder)
+    expected = {name: said for name, said in content(published)["runs"].items() if "tune-lr" in name}
+    store = client(fresh)
+    for name, said in expected.items():
+        parent, _, own = name.rpartition("/")
+        shown = children(fresh, named(fresh, parent))[own] if parent else named(fresh, own)
+        assert shown.info.status == said["status"]
+        assert shown.data.params == said["params"]
+        assert shown.data.tags["pipeline.state"] == said["tags"]["pipeline.state"]
+        for key, points in said["curves"].items():
+            if not key.startswith("test_"):
+                history = store.get_metric_history(shown.info.run_id, key)
+                assert sorted((point.step, point.value) for point in history) == points, (name, key)
+
+
+def test_a_forced_repetition_of_a_complete_run_shows_nothing_new(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = read_json(project / "data/runs/toy/lr/default/run.json")
+    monkeypatch.chdir(project)
+    before = content(project)
+    with tracking.live(run, "train-lr") as live, live.child("seed-1", "x", {}) as log:
+        log({"valid_auc": 0.5}, 1)
+    assert content(project) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "state"), [(ValueError, "FAILED", "FAILED"), (KeyboardInterrupt, "KILLED", "KILLED")]
+)
+def test_an_exception_marks_the_run(
+    error: type[BaseException], status: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error), tracking.live(HEADER, "train-fm") as live, live.child("seed-1", "x", {}):
+        raise error
+    for run in all_runs(tmp_path):
+        assert (run.info.status, run.data.tags["pipeline.state"]) == (status, state)
+
+
+def test_a_moved_checkout_keeps_its_artifacts(published: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(published, tmp_path / "a name with spaces, ünd umlauts"))
+    assert "moved" in tracking.sync(moved)
+    assert "nothing to do" in tracking.sync(moved)
+    store = client(moved)
+    run = named(moved, "evaluate")
+    assert run.info.artifact_uri.startswith((moved / "mlruns").as_uri())
+    image = store.download_artifacts(run.info.run_id, "roc.png", str(tmp_path))
+    assert Path(image).read_bytes() == (moved / "data/reports/toy/roc.png").read_bytes()
+    (moved / "mlruns").rename(tmp_path / "elsewhere")
+    with pytest.raises((OSError, MlflowException)):
+        mlflow.pytorch.load_model("models:/ctr-toy@champion")
+    (tmp_path / "elsewhere").rename(moved / "mlruns")
+    mlflow.pytorch.load_model("models:/ctr-toy@champion")
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("model", ["lr", "deepfm"])
+def test_the_logged_model_predicts_what_ours_does(model: str, rows: int, project: Path) -> None:
+    folder = project / "data/runs/toy" / model / "tuned"
+    run = read_json(folder / "run.json")
+    shown = named(project, f"tune-{model}")
+    seed = int(shown.data.tags["pipeline.seed"])
+    assert seed == max(run["seeds"], key=lambda each: each["best"]["valid_auc"])["seed"]
+    test = Split.load(project / "data/processed/toy", "test")
+    expected = tracked.probabilities(folder, run, seed, test)[:rows]
+    client(project)
+    uri = f"models:/{shown.outputs.model_outputs[0].model_id}"
+    loaded = mlflow.pytorch.load_model(uri)
+    torch.testing.assert_close(loaded(test.ids[:rows].long()), expected)
+    served = mlflow.pyfunc.load_model(uri).predict(test.ids[:rows].long().numpy())
+    np.testing.assert_allclose(served, expected.numpy(), rtol=1e-5)
+
+
+def test_no_artifact_is_a_pickle(published: Path) -> None:
+    names = {path.name for path in (published / "mlruns").rglob("*") if path.is_file()}
+    assert "model.pt2" in names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".joblib"))]
+
+
+def test_a_new_champion_is_a_new_version_and_the_old_one_comes_back(project: Path) -> None:
+    folder = project / "data/reports/toy"
+    report = read_json(folder / "report.json")
+    first = report["champion"]
+    other = next(result for result in report["results"] if result["key"] != first["key"])
+    changed = {**report, "champion": {**first, **{k: other[k] for k in ("model", "variant", "key")}}}
+    write_json(folder / "report.json", changed)
+    assert tracking.publish_report(folder)
+    version = client(project).get_model_version_by_alias("ctr-toy", "champion")
+    assert (str(version.version), version.tags["key"]) == ("2", other["key"])
+    write_json(folder / "report.json", report)
+    assert tracking.publish_report(folder)
+    version = client(project).get_model_version_by_alias("ctr-toy", "champion")
+    assert (str(version.version), version.tags["key"]) == ("1", first["key"])
+    assert len(client(project).search_model_versions("name = 'ctr-toy'")) == 2
+
+
+def test_a_run_deleted_by_hand_comes_back_with_its_test_metrics(project: Path) -> None:
+    before = content(project)
+    run = named(project, "train-lr")
+    for each in (run, *children(project, run).values()):
+        client(project).delete_run(each.info.run_id)
+    assert "1 run published, 1 report published" in tracking.sync(project)
+    assert content(project)["runs"] == before["runs"]
+
+
+def test_mlflow_tracking_uri_wins(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"sqlite:///{tmp_path / 'team.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.publish(fresh / "data/runs/toy/lr/default")
+    assert not (fresh / "mlflow.db").exists()
+    (experiment,) = [e for e in MlflowClient(uri).search_experiments() if e.name == "toy"]
+    (run,) = MlflowClient(uri).search_runs([experiment.experiment_id], "tags.`pipeline.complete` = 'true'")
+    assert run.info.run_name == "train-lr"
+    assert not tracking.publish(fresh / "data/runs/toy/lr/default")
+
+
+def test_an_experiment_of_dvc_is_tracked_by_the_checkout(
+    fresh: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = fresh / ".dvc/tmp/exps/tmp123"
+    shutil.copytree(published / "data", copy / "data")
+    monkeypatch.chdir(copy)
+    assert tracking.publish(Path("data/runs/toy/lr/default"))
+    assert (fresh / "mlflow.db").exists()
+    assert not (copy / "mlflow.db").exists()
+
+
+def test_tracking_can_be_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CTR_TRACKING", "off")
+    monkeypatch.chdir(fresh)
+    with tracking.live(HEADER, "train-fm") as live, live.child("seed-1", "x", {}) as log:
+        log({"valid_auc": 0.5}, 1)
+    assert not tracking.publish(fresh / "data/runs/toy/lr/default")
+    assert not tracking.publish_report(fresh / "data/reports/toy")
+    assert "switched off" in tracking.sync(fresh)
+    assert sorted(path.name for path in fresh.iterdir()) == ["data"]
+    monkeypatch.setenv("CTR_TRACKING", "0")
+    with pytest.raises(PipelineError, match="CTR_TRACKING='0'"):
+        tracking.sync(fresh)
+
+
+@pytest.mark.parametrize("damage", ["text", "half"])
+def test_a_damaged_database_is_named_with_the_way_out(
+    damage: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = project / "mlflow.db"
+    if damage == "text":
+        database.write_bytes(b"no database at all" * 100)
+    else:
+        import sqlite3
+
+        database.unlink()
+        with sqlite3.connect(database) as half:
+            half.execute("CREATE TABLE experiments (experiment_id INTEGER)")
+        half.close()
+    monkeypatch.chdir(project)
+    with pytest.raises(
+        PipelineError, match=r"mlflow\.db is no .*Move it away and run `python -m pipeline sync`"
+    ):
+        tracking.sync(project)
+    with pytest.raises(PipelineError, match="Move it away"), tracking.live(HEADER, "train-fm"):
+        pass
+
+
+def test_a_missing_file_is_named_and_the_rest_is_shown(
+    fresh: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = fresh / "data/runs/toy/lr/default/seed-1.safetensors"
+    for path in kept.parent.glob("*.safetensors"):
+        path.rename(path.with_suffix(".away"))
+    (fresh / "data/runs/toy/deepfm/default/run.json").write_text("{")
+    with pytest.raises(PipelineError) as caught:
+        tracking.sync(fresh)
+    assert "seed-" in str(caught.value)
+    assert "deepfm/default/run.json is damaged" in str(caught.value)
+    assert "pipeline.complete" not in named(fresh, "train-lr").data.tags
+    assert named(fresh, "tune-lr").data.tags["pipeline.complete"] == "true"
+    # a stage's results stand without MLflow, so it is told and goes on
+    assert not tracking.publish(kept.parent)
+    assert "python -m pipeline sync" in capsys.readouterr().err
+    for path in kept.parent.glob("*.away"):
+        path.rename(path.with_suffix(".safetensors"))
+    assert tracking.publish(kept.parent)
+    assert named(fresh, "train-lr").data.tags["pipeline.complete"] == "true"

@@ -1,0 +1,499 @@
+"""The only loop: what it computes, what it remembers, and that nothing of it depends on being killed."""
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rows import SCHEMAS, random_ids, random_split, wake
+from torch import nn
+
+from pipeline import training
+from pipeline.data import Split
+from pipeline.errors import Diverged, PipelineError
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.schema import EMPTY
+from pipeline.training import State, evaluate, fit, parameter_groups, pick_device, predict, reproducible
+from pipeline.zoo import build
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+SCHEMA = SCHEMAS["three-domains"]
+TRAIN, VALID = random_split(SCHEMA, 420, seed=1), random_split(SCHEMA, 150, seed=5)
+# everything that has a state: dropout of both kinds, batch norm, plateau, evaluations inside an epoch
+DEEPFM = {"embedding_size": 4, "hidden": [6], "dropout": 0.3, "embedding_dropout": 0.2, "batch_norm": True}
+CHOSEN: dict[str, Any] = {
+    "seed": 3,
+    "epochs": 5,
+    "batch_size": 64,
+    "lr": 0.02,
+    "embedding_l2": 1e-4,
+    "network_l2": 1e-3,
+    "evaluations_per_epoch": 3,
+    "patience": 6,
+    "lr_patience": 2,
+    "lr_factor": 0.5,
+}
+
+
+def deepfm(seed: int = 1, device: str = "cpu") -> nn.Module:
+    return build("deepfm", SCHEMA, DEEPFM, seed=seed).to(device)
+
+
+def on(device: str) -> tuple[Split, Split]:
+    return tuple(Split(s.schema, s.ids.to(device), s.label.to(device)) for s in (TRAIN, VALID))  # type: ignore[return-value]
+
+
+def bits(model: nn.Module) -> str:
+    total = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        total.update(key.encode() + value.cpu().numpy().tobytes())
+    return total.hexdigest()
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, auc: list[float], logloss: list[float] | None = None) -> None:
+    """Let the evaluations of a training give these values, one after the other."""
+    rows = iter(zip(auc, logloss or [0.5] * len(auc), strict=True))
+    monkeypatch.setattr(
+        training, "evaluate", lambda *_: dict(zip(("auc", "logloss"), next(rows), strict=True))
+    )
+
+
+# ---- same seed, same bits ----
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_seed_decides_every_bit(device: str) -> None:
+    results = []
+    for seed in (3, 3, 4):
+        model = deepfm(device=device)
+        torch.manual_seed(len(results))  # the world outside must not matter
+        state = fit(model, *on(device), **{**CHOSEN, "seed": seed})
+        results.append((bits(model), state))
+    assert results[0] == results[1]
+    assert results[0][0] != results[2][0]
+    assert results[0][1].curve != results[2][1].curve
+
+
+def test_a_log_a_checkpoint_and_a_bar_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain, watched = deepfm(), deepfm()
+    state = fit(plain, TRAIN, VALID, **CHOSEN)
+    assert state == fit(
+        watched,
+        TRAIN,
+        VALID,
+        **CHOSEN,
+        log=lambda *_: None,
+        checkpoint=tmp_path / "checkpoint",
+        progress="deepfm",
+    )
+    assert bits(plain) == bits(watched)
+    assert capsys.readouterr() == ("", ""), "a bar is for a terminal, not for a log file"
+
+
+# ---- the step: Adam on the mean logloss, L2 in the gradient, the norm cut ----
+
+
+class Adam:
+    """Kingma and Ba, 2015, algorithm 1, on one array."""
+
+    def __init__(self, lr: float) -> None:
+        self.lr, self.m, self.v, self.t = lr, 0.0, 0.0, 0
+
+    def step(self, w: np.ndarray, g: np.ndarray) -> np.ndarray:
+        self.t += 1
+        self.m = 0.9 * self.m + 0.1 * g
+        self.v = 0.999 * self.v + 0.001 * g**2
+        m, v = self.m / (1 - 0.9**self.t), self.v / (1 - 0.999**self.t)
+        return w - self.lr * m / (np.sqrt(v) + 1e-8)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 10.0, 0.05])
+@pytest.mark.parametrize(("embedding_l2", "network_l2"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.2, 0.4)])
+def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, clip_norm: float) -> None:
+    """Three full-batch steps of logistic regression, by hand."""
+    model = build("lr", SCHEMA, {}, seed=1)
+    wake(model)
+    linear = model.linear
+    assert isinstance(linear, FieldLinear)
+    table, bias = linear.table.detach().double().numpy()[:, 0].copy(), np.array([linear.bias.item()])
+    ids, label = TRAIN.ids.numpy(), TRAIN.label.double().numpy()
+    adam_table, adam_bias = Adam(0.1), Adam(0.1)
+    expected = []
+    for _ in range(3):
+        logit = bias[0] + (table[ids] * (ids != EMPTY)).sum(1)
+        error = (1 / (1 + np.exp(-logit)) - label) / len(label)
+        gradient, gradient_bias = np.zeros_like(table), np.array([error.sum()])
+        for row, e in zip(ids, error, strict=True):
+            for i in row[row != EMPTY]:
+                gradient[i] += e
+        norm = math.sqrt((gradient**2).sum() + gradient_bias[0] ** 2)
+        if clip_norm:
+            scale = min(1.0, clip_norm / norm)
+            gradient, gradient_bias = gradient * scale, gradient_bias * scale
+        table = adam_table.step(table, gradient + embedding_l2 * table)
+        bias = adam_bias.step(bias, gradient_bias + network_l2 * bias)
+        expected.append(np.r_[table, bias])
+
+    seen = []
+
+    def log(_row: dict[str, float], _step: int) -> None:
+        seen.append(np.r_[linear.table.detach().numpy()[:, 0], linear.bias.item()])
+
+    fit(
+        model,
+        TRAIN,
+        VALID,
+        seed=1,
+        epochs=3,
+        batch_size=1000,
+        lr=0.1,
+        embedding_l2=embedding_l2,
+        network_l2=network_l2,
+        clip_norm=clip_norm,
+        lr_patience=0,
+        patience=9,
+        log=log,
+    )
+    np.testing.assert_allclose(seen, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["lr", "fm", "deepfm", "fiinet", "flsest"])
+def test_tables_and_network_have_their_own_l2(name: str) -> None:
+    model = build(name, SCHEMA, {}, seed=1)
+    tables, network = parameter_groups(model, 0.1, 0.2)
+    assert (tables["weight_decay"], network["weight_decay"]) == (0.1, 0.2)
+    assert all(len(p) == SCHEMA.rows for p in tables["params"])
+    both = [id(p) for p in [*tables["params"], *network["params"]]]
+    assert sorted(both) == sorted(id(p) for p in model.parameters()), "each parameter once"
+    kinds = FieldEmbedding | FieldLinear
+    assert len(tables["params"]) == sum(isinstance(m, kinds) for m in model.modules())
+
+
+def test_l2_pulls_the_named_part_to_zero() -> None:
+    def sizes(**l2: float) -> tuple[float, float]:
+        model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
+        fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.01, patience=9, **l2)
+        groups = parameter_groups(model, 0, 0)
+        norms = [sum(p.square().sum().item() for p in group["params"]) for group in groups]
+        return norms[0], norms[1]
+
+    plain = sizes()
+    tables, network = sizes(embedding_l2=1.0), sizes(network_l2=1.0)
+    assert tables[0] < 0.3 * plain[0]
+    assert tables[1] > 0.6 * plain[1]
+    assert network[1] < 0.6 * plain[1]
+
+
+def test_train_logloss_is_the_mean_over_the_rows_since_the_last_evaluation() -> None:
+    """With a rate of nearly nothing the model stands still, so the mean is that of the start."""
+    model = build("lr", SCHEMA, {}, seed=1)
+    wake(model)
+    expected = evaluate(model, TRAIN)["logloss"]
+    state = fit(model, TRAIN, VALID, seed=1, epochs=2, batch_size=64, lr=1e-12, patience=9)
+    assert [row["train_logloss"] for row in state.curve] == pytest.approx([expected] * 2, rel=1e-5)
+
+
+# ---- evaluations, early stopping, the plateau ----
+
+
+@pytest.mark.parametrize(
+    ("often", "steps"),
+    [
+        (1, [7, 14]),
+        (2, [4, 7, 11, 14]),
+        (3, [2, 5, 7, 9, 12, 14]),
+        (7, list(range(1, 15))),
+        (50, list(range(1, 15))),
+    ],
+)
+def test_evaluations_stand_evenly_in_an_epoch(often: int, steps: list[int]) -> None:
+    state = fit(
+        deepfm(), TRAIN, VALID, **{**CHOSEN, "epochs": 2, "evaluations_per_epoch": often, "patience": 99}
+    )
+    assert TRAIN.count(64) == 7
+    assert [row["step"] for row in state.curve] == steps
+    assert [row["epoch"] for row in state.curve] == pytest.approx([step / 7 for step in steps])
+    assert (state.epoch, state.batch, state.step) == (2, 0, 14)
+
+
+@pytest.mark.parametrize("monitor", ["auc", "logloss"])
+def test_it_ends_with_the_best_weights_in_evaluation_mode(monitor: Any) -> None:
+    model = deepfm()
+    state = fit(model, TRAIN, VALID, **{**CHOSEN, "epochs": 12, "lr": 0.1, "patience": 5, "monitor": monitor})
+    best = state.curve[state.best]
+    assert state.best < len(state.curve) - 1, "the last weights would not tell the difference"
+    assert evaluate(model, VALID) == {"auc": best["valid_auc"], "logloss": best["valid_logloss"]}
+    values = [row[f"valid_{monitor}"] for row in state.curve]
+    assert values[state.best] == (max(values) if monitor == "auc" else min(values))
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("monitor", "auc", "logloss", "best"),
+    [
+        ("auc", [0.6, 0.7, 0.7, 0.65, 0.9], [0.5] * 5, 1),
+        ("auc", [0.6, 0.5, 0.7, 0.65, 0.6], [0.5] * 5, 2),
+        ("logloss", [0.5] * 5, [0.6, 0.5, 0.5, 0.55, 0.1], 1),
+        ("logloss", [0.5] * 5, [0.6, 0.7, 0.5, 0.55, 0.5], 2),
+    ],
+)
+def test_it_stops_after_patience_evaluations_without_a_gain(
+    monitor: Any, auc: list[float], logloss: list[float], best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, auc, logloss)
+    state = fit(deepfm(), TRAIN, VALID, seed=1, batch_size=64, patience=2, monitor=monitor)
+    assert (state.best, len(state.curve)) == (best, best + 3)
+
+
+def test_it_stops_after_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [0.5, 0.6, 0.7, 0.8])
+    state = fit(deepfm(), TRAIN, VALID, seed=1, epochs=4, batch_size=64)
+    assert (state.best, state.epoch, len(state.curve)) == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("lr_patience", "rates"),
+    [
+        (1, [1.0, 1.0, 0.1, 0.01, 0.01, 0.001, 0.0001]),
+        (2, [1.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.01]),
+        (0, [1.0] * 7),
+    ],
+)
+def test_the_rate_is_cut_on_a_plateau(
+    lr_patience: int, rates: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row shows the rate that led to it; gains come at evaluations 1 and 4 of 7."""
+    scripted(monkeypatch, [0.6, 0.5, 0.5, 0.7, 0.6, 0.6, 0.6])
+    state = fit(
+        build("lr", SCHEMA, {}, seed=1),
+        TRAIN,
+        VALID,
+        seed=1,
+        epochs=7,
+        batch_size=64,
+        lr=1.0,
+        lr_factor=0.1,
+        lr_patience=lr_patience,
+        patience=9,
+    )
+    assert [row["lr"] for row in state.curve] == pytest.approx(rates)
+
+
+def test_the_log_gets_the_curve() -> None:
+    seen: list[tuple[dict[str, float], int]] = []
+    state = fit(deepfm(), TRAIN, VALID, **CHOSEN, log=lambda row, step: seen.append((dict(row), step)))
+    assert [row for row, _ in seen] == state.curve
+    assert [step for _, step in seen] == [row["step"] for row in state.curve]
+    keys = {"step", "epoch", "lr", "train_logloss", "valid_auc", "valid_logloss"}
+    assert all(row.keys() == keys for row in state.curve)
+
+
+class Stop(Exception):
+    """What a log may raise, as a pruner does."""
+
+
+def stop_at(evaluation: int) -> Callable[[dict[str, float], int], None]:
+    remaining = iter(range(evaluation))
+
+    def log(_row: dict[str, float], _step: int) -> None:
+        if next(remaining, None) is None:
+            raise Stop
+
+    return log
+
+
+def test_what_the_log_raises_ends_the_training() -> None:
+    with pytest.raises(Stop):
+        fit(deepfm(), TRAIN, VALID, **CHOSEN, log=stop_at(2))
+
+
+# ---- bad input ----
+
+
+def test_a_training_that_explodes_says_so() -> None:
+    with pytest.raises(Diverged, match=r"at step 7.*try a lower lr"):
+        fit(build("fm", SCHEMA, {}, seed=1), TRAIN, VALID, seed=1, batch_size=64, lr=1e30)
+
+
+def test_weights_that_are_no_numbers_say_so() -> None:
+    model = build("fm", SCHEMA, {}, seed=1)
+    nn.init.constant_(model.embedding.table, float("nan"))  # type: ignore[union-attr, arg-type]
+    with pytest.raises(Diverged, match="not a finite number at step 7"):
+        fit(model, TRAIN, VALID, seed=1, batch_size=64)
+
+
+def empty() -> Split:
+    return Split(SCHEMA, TRAIN.ids[:0], TRAIN.label[:0])
+
+
+def test_an_empty_part_or_a_single_class_is_an_error() -> None:
+    one_class = Split(SCHEMA, VALID.ids, torch.ones(len(VALID)))
+    with pytest.raises(PipelineError, match="the train part has 0"):
+        fit(deepfm(), empty(), VALID, seed=1)
+    with pytest.raises(PipelineError, match="it has 0 positive rows of 0"):
+        fit(deepfm(), TRAIN, empty(), seed=1)
+    with pytest.raises(PipelineError, match="it has 150 positive rows of 150"):
+        fit(deepfm(), TRAIN, one_class, seed=1)
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert pick_device("cpu").type == "cpu"
+    for name in ("cuda:99", "gpu", "tpu9"):
+        with pytest.raises(PipelineError, match=f"device '{name}' cannot be used here"):
+            pick_device(name)
+
+
+@pytest.fixture
+def _switches() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_switches")
+def test_reproducible_fixes_kernels_and_threads() -> None:
+    reproducible(2)
+    assert torch.get_num_threads() == 2
+    assert torch.are_deterministic_algorithms_enabled()
+    model, other = deepfm(), deepfm()
+    assert fit(model, TRAIN, VALID, **CHOSEN) == fit(other, TRAIN, VALID, **CHOSEN)
+    assert bits(model) == bits(other)
+
+
+# ---- prediction ----
+
+
+@pytest.mark.parametrize("size", [1, 7, 149, 150, 8192])
+def test_predictions_come_in_the_order_of_the_rows(size: int) -> None:
+    model = deepfm()
+    wake(model)
+    expected = torch.sigmoid(model.eval()(VALID.ids))
+    torch.testing.assert_close(predict(model.train(), VALID, batch_size=size), expected)
+    assert not predict(model, VALID).requires_grad
+
+
+def test_evaluation_scores_all_rows_at_once() -> None:
+    """Not the mean of what each batch would give."""
+    model = build("lr", SCHEMA, {}, seed=1)
+    wake(model)
+    big = Split(SCHEMA, random_ids(SCHEMA, 10_000), (torch.rand(10_000) < 0.3).float())
+    probability = model.eval()(big.ids).sigmoid().double()
+    wins = probability[big.label == 1][:, None] - probability[big.label == 0][None]
+    assert evaluate(model, big)["auc"] == pytest.approx((wins.sign().mean().item() + 1) / 2, abs=1e-6)
+    losses = nn.functional.binary_cross_entropy(probability, big.label.double())
+    assert evaluate(model, big)["logloss"] == pytest.approx(losses.item(), rel=1e-6)
+
+
+# ---- killed and run again ----
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the loop may catch it."""
+
+
+def whole(device: str) -> tuple[str, State]:
+    model = deepfm(device=device)
+    state = fit(model, *on(device), **CHOSEN)
+    return bits(model), state
+
+
+def resumed(checkpoint: Path, device: str, **more: Any) -> tuple[str, State]:
+    model = deepfm(seed=99 if checkpoint.exists() else 1, device=device)  # it must bring everything
+    torch.manual_seed(123)
+    state = fit(model, *on(device), **CHOSEN, checkpoint=checkpoint, **more)
+    return bits(model), state
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_killed_at_any_evaluation_it_ends_with_the_same_bits(device: str, tmp_path: Path) -> None:
+    expected = whole(device)
+    evaluations = len(expected[1].curve)
+    assert evaluations > 8
+    assert len({row["lr"] for row in expected[1].curve}) > 1, "the plateau is part of the story"
+    for k in range(evaluations):
+        checkpoint = tmp_path / str(k)
+        with pytest.raises(Stop):
+            fit(deepfm(device=device), *on(device), **CHOSEN, checkpoint=checkpoint, log=stop_at(k))
+        assert resumed(checkpoint, device) == expected
+
+
+def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path: Path) -> None:
+    """In the middle of a step or of an evaluation: whatever came after the last checkpoint is redone."""
+    expected = whole("cpu")
+    for step in range(1, expected[1].step, 3):
+        for in_training in (True, False):
+            model, calls = deepfm(), iter(range(step))
+
+            def kill(
+                module: nn.Module, _args: Any, calls: Iterator[int] = calls, when: bool = in_training
+            ) -> None:
+                if module.training == when and next(calls, None) is None:
+                    raise Killed
+
+            model.register_forward_pre_hook(kill)
+            checkpoint = tmp_path / f"{step}-{in_training}"
+            try:
+                fit(model, TRAIN, VALID, **CHOSEN, checkpoint=checkpoint)
+            except Killed:
+                assert resumed(checkpoint, "cpu") == expected
+
+
+def test_killed_again_and_again(tmp_path: Path) -> None:
+    """Each time after one more evaluation."""
+    expected, checkpoint = whole("cpu"), tmp_path / "checkpoint"
+    for k in range(len(expected[1].curve)):
+        with pytest.raises(Stop):
+            resumed(checkpoint, "cpu", log=stop_at(k))
+    assert resumed(checkpoint, "cpu") == expected
+
+
+def test_the_log_hears_the_past_again(tmp_path: Path) -> None:
+    _, state = whole("cpu")
+    checkpoint, seen = tmp_path / "checkpoint", []
+    with pytest.raises(Stop):
+        fit(deepfm(), TRAIN, VALID, **CHOSEN, checkpoint=checkpoint, log=stop_at(4))
+    resumed(checkpoint, "cpu", log=lambda row, step: seen.append((dict(row), step)))
+    assert seen == [(row, row["step"]) for row in state.curve]
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    first = resumed(checkpoint, "cpu")
+    written = checkpoint.read_bytes()
+    assert resumed(checkpoint, "cpu") == first
+    assert checkpoint.read_bytes() == written
+
+
+def test_a_checkpoint_holds_plain_tensors_and_numbers(tmp_path: Path) -> None:
+    """It loads without pickle's freedom to run code, and nothing else lies beside it."""
+    checkpoint = tmp_path / "deep" / "checkpoint.pt"
+    _, state = resumed(checkpoint, "cpu")
+    saved = torch.load(checkpoint, weights_only=True)
+    assert State(**saved["state"]) == state
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.kill
+def test_sigkill_at_random_moments(tmp_path: Path) -> None:
+    """A real process, really killed, until it got through; see nursery.py."""
+    result = subprocess.run(
+        [sys.executable, Path(__file__).with_name("nursery.py"), tmp_path],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["kills"] >= 6
+    assert len(set(report["results"])) == 1, report
+    assert len(report["results"]) >= 2

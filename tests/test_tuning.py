@@ -1,0 +1,238 @@
+"""The search: default first, no repeats, resumable with the same result, one process at a time."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from pipeline import tuning
+from pipeline.errors import Diverged, PipelineError
+from pipeline.space import Dimension, Tune
+from pipeline.training import Log
+
+SPACE = {
+    "model.hidden": Dimension(choices=[[8], [16, 8]]),
+    "model.size": Dimension(low=2, high=64, log=True),
+    "train.lr": Dimension(low=1e-4, high=1e-1, log=True),
+}
+START = {"model.hidden": [16, 8], "model.size": 8, "train.lr": 1e-3}
+SETTINGS = Tune(trials=12, startup_trials=4, pruner_startup_trials=2, pruner_warmup_evaluations=1, space={})
+
+
+class Killed(BaseException):
+    """Stands for a process that goes away: nothing may catch it."""
+
+
+def height(point: dict[str, Any]) -> float:
+    """A smooth hill over the space with its top at lr 0.01, size 16, one hidden layer."""
+    return (
+        0.8
+        - 0.01 * (math.log10(point["train.lr"]) + 2) ** 2
+        - 0.005 * abs(math.log2(point["model.size"]) - 4)
+        - 0.01 * (len(point["model.hidden"]) - 1)
+    )
+
+
+def climb(number: int, point: dict[str, Any], log: Log) -> None:
+    """Three evaluations that approach the point's height."""
+    for step in (1, 2, 3):
+        log({"valid_auc": height(point) - 0.1 / step, "step": step}, step)
+
+
+def run(
+    journal: Path, objective: tuning.Objective = climb, settings: Tune = SETTINGS
+) -> list[tuning.Finished]:
+    """Search and drop the importances."""
+    return tuning.search("study", SPACE, START, objective, settings, journal=journal)[0]
+
+
+def test_the_default_comes_first_and_the_search_beats_it(tmp_path: Path) -> None:
+    trials = run(tmp_path / "j.jsonl")
+    assert trials[0].point == START
+    assert len(trials) == 12
+    assert [trial.number for trial in trials] == list(range(12))
+    best = tuning.best(trials, "auc")
+    assert best.value is not None
+    assert trials[0].value is not None
+    assert best.value > trials[0].value
+    assert all(isinstance(trial.point["model.hidden"], list) for trial in trials)
+
+
+def test_poor_trials_are_pruned_and_keep_their_curve(tmp_path: Path) -> None:
+    trials = run(tmp_path / "j.jsonl")
+    pruned = [trial for trial in trials if trial.state == "PRUNED"]
+    assert pruned
+    assert all(len(trial.curve) < 3 for trial in pruned)
+    assert all(len(trial.curve) == 3 for trial in trials if trial.state == "COMPLETE")
+
+
+def test_same_seed_same_search_and_another_seed_another(tmp_path: Path) -> None:
+    assert run(tmp_path / "a.jsonl") == run(tmp_path / "b.jsonl")
+    other = SETTINGS.model_copy(update={"seed": 2})
+    assert run(tmp_path / "c.jsonl", settings=other) != run(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("kill_at", [0, 1, 5, 11])
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_killed_search_ends_like_one_that_was_not(tmp_path: Path, kill_at: int, step: int) -> None:
+    def dies(number: int, point: dict[str, Any], log: Log) -> None:
+        for i in (1, 2, 3):
+            if (number, i) == (kill_at, step):
+                raise Killed
+            log({"valid_auc": height(point) - 0.1 / i, "step": i}, i)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed.jsonl", dies)
+    assert run(tmp_path / "killed.jsonl") == run(tmp_path / "whole.jsonl")
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_ended(tmp_path: Path) -> None:
+    small = run(tmp_path / "j.jsonl", settings=SETTINGS.model_copy(update={"trials": 5}))
+    calls = []
+
+    def counted(number: int, point: dict[str, Any], log: Log) -> None:
+        calls.append(number)
+        climb(number, point, log)
+
+    whole = run(tmp_path / "j.jsonl", counted)
+    assert whole[:5] == small
+    assert calls == list(range(5, 12))
+    assert run(tmp_path / "j.jsonl", counted, SETTINGS.model_copy(update={"trials": 5})) == small
+    assert len(calls) == 7
+
+
+def test_no_point_is_tried_twice_and_a_small_space_is_exhausted(tmp_path: Path) -> None:
+    space = {"model.size": Dimension(choices=[1, 2, 4])}
+    points = []
+
+    def note(number: int, point: dict[str, Any], log: Log) -> None:
+        points.append(point["model.size"])
+        log({"valid_auc": point["model.size"] / 10}, 1)
+
+    trials, _ = tuning.search("s", space, {"model.size": 2}, note, SETTINGS, journal=tmp_path / "j.jsonl")
+    assert sorted(points) == [1, 2, 4]
+    assert len(trials) == 3
+
+
+def test_an_empty_space_tries_the_default_once(tmp_path: Path) -> None:
+    def note(number: int, point: dict[str, Any], log: Log) -> None:
+        assert point == {}
+        log({"valid_auc": 0.7}, 1)
+
+    trials, importances = tuning.search("s", {}, {}, note, SETTINGS, journal=tmp_path / "j.jsonl")
+    assert len(trials) == 1
+    assert importances == {}
+
+
+def test_a_diverged_trial_counts_but_never_wins(tmp_path: Path) -> None:
+    def wild(number: int, point: dict[str, Any], log: Log) -> None:
+        if number in (0, 3):
+            raise Diverged("nan")
+        climb(number, point, log)
+
+    trials = run(tmp_path / "j.jsonl", wild)
+    assert trials[0].state == trials[3].state == "PRUNED"
+    assert tuning.best(trials, "auc").number not in (0, 3)
+
+    def always(number: int, point: dict[str, Any], log: Log) -> None:
+        raise Diverged("nan")
+
+    trials = run(tmp_path / "k.jsonl", always)
+    with pytest.raises(PipelineError, match="every trial"):
+        tuning.best(trials, "auc")
+
+
+def test_logloss_is_minimised(tmp_path: Path) -> None:
+    def loss(number: int, point: dict[str, Any], log: Log) -> None:
+        log({"valid_logloss": 1 - height(point)}, 1)
+
+    trials = run(tmp_path / "j.jsonl", loss, SETTINGS.model_copy(update={"metric": "logloss"}))
+    values = [trial.value for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
+    assert tuning.best(trials, "logloss").value == min(values)
+
+
+def test_importances_name_the_axis_that_matters(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"trials": 25, "pruner_startup_trials": 99})
+
+    def only_lr(number: int, point: dict[str, Any], log: Log) -> None:
+        log({"valid_auc": -((math.log10(point["train.lr"]) + 2) ** 2)}, 1)
+
+    _, importances = tuning.search("s", SPACE, START, only_lr, settings, journal=tmp_path / "j.jsonl")
+    assert set(importances) == {"ped_anova", "fanova"}
+    for shares in importances.values():
+        assert set(shares) == set(SPACE)
+        assert max(shares, key=lambda axis: shares[axis]) == "train.lr"
+
+
+def test_a_busy_study_is_an_error_and_another_study_is_not(tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".study.lock"), pytest.raises(PipelineError, match="busy"):
+        run(tmp_path / "j.jsonl")  # a second lock object excludes like another process
+    assert run(tmp_path / "j.jsonl")
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
+    journal = tmp_path / "j.jsonl"
+    five = SETTINGS.model_copy(update={"trials": 5})
+    small = run(journal, settings=five)
+    with open(journal, "ab") as file:
+        file.write(b'{"op_code": 5, "tri')
+    assert run(journal, settings=five) == small
+    assert journal.read_bytes().endswith(b"}\n")
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    journal = tmp_path / "j.jsonl"
+    journal.write_bytes(b"not json\nnot json\n")
+    with pytest.raises(PipelineError, match=r"j\.jsonl is damaged"):
+        run(journal)
+
+
+SCRIPT = textwrap.dedent(
+    """
+    import json, sys, time
+    from dataclasses import asdict
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[2])
+    from tests import test_tuning as t
+    from pipeline import tuning
+
+    def slow(number, point, log):
+        for step in (1, 2, 3):
+            time.sleep(0.03)
+            log({"valid_auc": t.height(point) - 0.1 / step, "step": step}, step)
+
+    trials = t.run(Path(sys.argv[1]), slow)
+    print(json.dumps([asdict(trial) for trial in trials]))
+    """
+)
+
+
+def test_sigkill_at_any_moment_changes_nothing(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent
+    journal = tmp_path / "killed.jsonl"
+    command = [sys.executable, "-c", SCRIPT, str(journal), str(root)]
+    kills = 0
+    for extra in range(3):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root)
+        while process.poll() is None and (
+            not journal.exists() or journal.stat().st_size < 3000 * (extra + 1)
+        ):
+            time.sleep(0.005)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.communicate()
+    assert kills >= 2
+    done = subprocess.run(command, capture_output=True, cwd=root, check=True, text=True)
+    resumed = json.loads(done.stdout.splitlines()[-1])
+    whole = [json.loads(json.dumps(vars(trial))) for trial in run(tmp_path / "whole.jsonl")]
+    assert resumed == whole
