@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pipeline.files import read_json
-from pipeline.schema import Schema
-
-Part = Literal["train", "valid", "test"]
-PARTS: tuple[Part, ...] = ("train", "valid", "test")
+from pipeline.schema import Part, Schema
 
 
 class Batch(NamedTuple):

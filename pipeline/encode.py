@@ -13,8 +13,7 @@ An infinite number falls into the outermost bin; NaN counts as missing.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +21,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.schema import EMPTY, Domain, Field, Schema
+from pipeline.schema import EMPTY, Column, Field, Kind, Schema
 
-Kind = Literal["category", "number", "bag"]
 Vocabulary = list[dict[str, Any]]
 Ids = NDArray[np.int32]
 TYPES: dict[Kind, pa.DataType] = {
@@ -32,15 +30,6 @@ TYPES: dict[Kind, pa.DataType] = {
     "number": pa.float64(),
     "bag": pa.list_(pa.string()),
 }
-
-
-@dataclass(frozen=True)
-class Column:
-    """One field of the interim table: strings, numbers (float64) or lists of strings."""
-
-    name: str
-    kind: Kind
-    domain: Domain
 
 
 def fit(
@@ -81,7 +70,7 @@ def fit(
         else:
             entry |= _ranked([counts for counts, _ in found], min_count)
         if column.kind == "bag":
-            entry["slots"] = max(1, min(max_slots, *(most for _, most in found)))
+            entry["slots"] = max(1, min(max_slots, max((most for _, most in found), default=0)))
         vocabulary.append(entry)
     return vocabulary
 

@@ -23,7 +23,7 @@ class ClickProbability(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).cpu()
+        self.model = copy.deepcopy(model).cpu().requires_grad_(False)
         self.eval()
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

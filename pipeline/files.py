@@ -18,12 +18,25 @@ def replacing(path: Path) -> Iterator[Path]:
     alone, writing into the file would not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*.tmp"):
+        if not _runs(stale.suffixes[-2][1:]):  # left by a process that was killed
+            stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:  # it runs and belongs to somebody else
+        return True
+    return True
 
 
 @contextmanager

@@ -147,12 +147,14 @@ def screen(
         rules: column -> (regular expression, what it should be, in words).
     """
     good = np.ones(len(table), dtype=bool)
+    reasons: dict[int, str] = {}
     for column, (pattern, meaning) in rules.items():
         matches = pc.match_substring_regex(table[column], f"^(?:{pattern})$").to_numpy()
-        for row in np.flatnonzero(good & ~matches):
-            value = table[column][int(row)].as_py()
-            ledger.reject(file, int(lines[row]), f"{column} {value[:80]!r} is not {meaning}")
+        for row in np.flatnonzero(good & ~matches).tolist():
+            reasons[row] = f"{column} {table[column][row].as_py()[:80]!r} is not {meaning}"
         good &= matches
+    for row, reason in sorted(reasons.items()):
+        ledger.reject(file, int(lines[row]), reason)
     return (table, lines) if good.all() else (table.filter(pa.array(good)), lines[good])
 
 

@@ -12,7 +12,19 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 Domain = Literal["user", "item", "context"]
+Kind = Literal["category", "number", "bag"]
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
 EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
+
+
+@dataclass(frozen=True)
+class Column:
+    """A field before it is encoded: a column of strings, of numbers (float64) or of lists of strings."""
+
+    name: str
+    kind: Kind
+    domain: Domain
 
 
 @dataclass(frozen=True)

@@ -11,30 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.data import PARTS
 from pipeline.errors import PipelineError, unknown
+from pipeline.permutation import permutation
+from pipeline.schema import PARTS
 
 Parts = NDArray[np.uint8]
 TRAIN, VALID, TEST = range(3)
 METHODS = ("random", "time", "user", "column")
-
-
-def mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit integers one to one: the output function of splitmix64.
-
-    Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
-    """
-    z = keys + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def permutation(count: int, seed: int) -> NDArray[np.int64]:
-    """Return the numbers below `count` in a random order."""
-    start = mix(np.array([seed % 2**64], np.uint64))
-    keys = np.add(start, np.arange(count, dtype=np.uint64))
-    return np.argsort(mix(keys), kind="stable")
 
 
 def assign(

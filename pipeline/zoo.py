@@ -23,4 +23,4 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
         try:
             return MODELS[name](schema, **options)
         except ValueError as error:
-            raise PipelineError(f"params.yaml: model.{name}: {error}") from None
+            raise PipelineError(f"model {name}: {error}") from None

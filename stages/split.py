@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import encode, splitting
-from pipeline.data import PARTS
 from pipeline.errors import exit_with_message
 from pipeline.files import read_json, write_json
+from pipeline.schema import PARTS, Column
 from stages import dataset_item, new_folder
 
 BATCH = 1 << 18  # rows held at a time
@@ -38,7 +38,7 @@ def write_rows(folder: Path, rows: pa.Table, parts: splitting.Parts) -> dict[str
 def main() -> None:
     name, item, _ = dataset_item(__doc__)
     interim = Path("data/interim", name)
-    columns = [encode.Column(**column) for column in read_json(interim / "columns.json")]
+    columns = [Column(**column) for column in read_json(interim / "columns.json")]
     source = pq.ParquetFile(interim / "table.parquet")
     # what is no field: label, group, time, truth, and the column of a given split
     rows = source.read([c for c in source.schema_arrow.names if c not in {column.name for column in columns}])

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import SCHEMAS, random_ids
 
-from pipeline.data import PARTS, Batch, Split
+from pipeline.data import Batch, Split
 from pipeline.files import write_json
-from pipeline.schema import Field, Schema
+from pipeline.schema import PARTS, Field, Schema
 
 # the single column holds the row's number, and the label tells it too
 NUMBERED = Schema((Field("row", 10_000),))

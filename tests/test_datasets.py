@@ -1,8 +1,7 @@
 """Readers on a few raw lines of each format, the awkward ones among them, and stages from end to end."""
 
-import hashlib
+import importlib
 import json
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,9 @@ from pipeline import metrics
 from pipeline.datasets import DATASETS, movielens_100k, synthetic
 from pipeline.encode import TYPES
 from pipeline.errors import PipelineError
+from pipeline.files import sha256
 from pipeline.raw import Ledger, records
+from pipeline.schema import PARTS
 
 MIRROR = Path(__file__).parent.parent.parent / "shared/datasets"
 GENRES = ["unknown", "Action", "Children's"]
@@ -80,10 +81,10 @@ def test_corrupted_lines_are_refused_with_file_line_and_reason(movielens: Callab
     assert len(rows) == 4
     assert ledger.first == [
         "u.data:1: 3 fields where 4 belong: '1\\t1\\t5'",
-        "u.data:10: 2 fields where 4 belong: '2\\t1'",
-        "u.data:4: movie 'one' is not a whole number",
         "u.data:2: rating '6' is not 1 to 5",
+        "u.data:4: movie 'one' is not a whole number",
         "u.data:9: time '99x' is not a whole number",
+        "u.data:10: 2 fields where 4 belong: '2\\t1'",
     ]
     account = ledger.check(len(rows), max_rejected=0.6, name="m")
     assert account["rows_in"] == 9 == account["rows_out"] + account["rejected"]
@@ -178,12 +179,10 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_synthetic_log_has_these_very_bytes(tmp_path: Path):
     synthetic.download(tmp_path, tmp_path, rows=2000, seed=7)
     assert (
-        hashlib.sha256((tmp_path / "clicks.csv").read_bytes()).hexdigest()
-        == "d4f0af7c4712ab42b9fc0907ddbb8a78864f87550b0647c65ae707998eb2b52d"
+        sha256(tmp_path / "clicks.csv") == "d4f0af7c4712ab42b9fc0907ddbb8a78864f87550b0647c65ae707998eb2b52d"
     )
     assert (
-        hashlib.sha256((tmp_path / "truth.csv").read_bytes()).hexdigest()
-        == "174e2c4f3ff1a25b6057bd9c20517541d46655f2065973c29ed2f9f89bc80d42"
+        sha256(tmp_path / "truth.csv") == "174e2c4f3ff1a25b6057bd9c20517541d46655f2065973c29ed2f9f89bc80d42"
     )
 
 
@@ -231,7 +230,8 @@ def test_planted_effects_have_all_three_orders_and_add_nothing_to_lower_ones():
         for axis, weight in enumerate(weights):
             assert abs(np.tensordot(weight, table, (0, axis))).max() < 0.3 * effect.std
         spread = np.sqrt((synthetic._outer(weights) * table**2).sum())
-        assert spread == pytest.approx(effect.std, rel=0.15)
+        # what was too extreme is cut off, so a little may be missing
+        assert 0.7 * effect.std < spread < 1.01 * effect.std
 
 
 def test_shuffled_labels_keep_their_rate_and_tell_no_truth(generated: Path):
@@ -267,37 +267,52 @@ def test_every_dataset_file_is_in_the_table_and_every_entry_is_a_dataset():
         assert source.__doc__
 
 
-def stages(folder: Path, dataset: str, **env: str) -> None:
-    for stage in ("download", "preprocess", "split"):
-        done = project.run(folder, stage, dataset=dataset, **env)
-        assert done.returncode == 0, done.stderr
+Run = Callable[..., Path]
 
 
-def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone(tmp_path: Path):
-    first, second = project.make_project(tmp_path / "a"), project.make_project(tmp_path / "b")
-    stages(first, "synthetic")
-    stages(second, "synthetic")
-    produced = sorted(path.relative_to(first) for path in (first / "data").rglob("*") if path.is_file())
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run stages in a project folder, in this process; return its data folder."""
+
+    def go(folder: Path, dataset: str, *names: str) -> Path:
+        if not (folder / "params.yaml").exists():
+            project.make_project(folder)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["stage", "--dataset", dataset])
+        for name in names or ("download", "preprocess", "split"):
+            importlib.import_module(f"stages.{name}").main()
+        return folder / "data"
+
+    monkeypatch.delenv("CTR_MIRROR", raising=False)
+    return go
+
+
+def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone(tmp_path: Path, run: Run):
+    first, second = run(tmp_path / "a", "synthetic"), run(tmp_path / "b", "synthetic")
+    produced = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     for path in produced:
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
-    processed = first / "data/processed/synthetic"
+    processed = first / "processed/synthetic"
     report = json.loads((processed / "report.json").read_text())
-    rows = [np.load(processed / f"{part}.row.npy") for part in ("train", "valid", "test")]
+    rows = [np.load(processed / f"{part}.row.npy") for part in PARTS]
     assert sorted(np.concatenate(rows).tolist()) == list(range(4000))
-    assert [report[part]["rows"] for part in ("train", "valid", "test")] == [2880, 320, 800]
+    assert [report[part]["rows"] for part in PARTS] == [2880, 320, 800]
+    table = pq.read_table(first / "interim/synthetic/table.parquet")
+    assert (np.load(processed / "test.truth.npy") == table["truth"].to_numpy()[rows[2]]).all()
+    group = np.array(table["group"].to_pylist())
+    codes = np.load(processed / "test.group.npy")
+    assert codes.dtype == np.int32
+    assert len(set(zip(codes.tolist(), group[rows[2]].tolist(), strict=True))) == len(set(codes.tolist()))
 
     # other values in valid and test rows leave everything that was fitted as it was
-    interim = second / "data/interim/synthetic/table.parquet"
-    table = pq.read_table(interim)
     held_out = np.ones(len(table), bool)
     held_out[rows[0]] = False
     for name, value in (("city", "nowhere"), ("price", 1e6)):
         values = [value if out else old for out, old in zip(held_out, table[name].to_pylist(), strict=True)]
         column = pa.array(values, table.schema.field(name).type)
         table = table.set_column(table.column_names.index(name), name, column)
-    pq.write_table(table, interim)
-    assert project.run(second, "split").returncode == 0
-    changed = second / "data/processed/synthetic"
+    pq.write_table(table, second / "interim/synthetic/table.parquet")
+    changed = run(tmp_path / "b", "synthetic", "split") / "processed/synthetic"
     for name in ("vocabulary.json", "schema.json", "train.ids.npy"):
         assert (changed / name).read_bytes() == (processed / name).read_bytes()
     fields = json.loads((changed / "schema.json").read_text())
@@ -306,65 +321,59 @@ def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone
     assert (np.load(changed / "test.ids.npy")[:, city] == unseen).all()
 
 
-def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Path):
-    folder = project.make_project(tmp_path)
-    assert project.run(folder, "download").returncode == 0
-    raw = folder / "data/raw/synthetic/clicks.csv"
+def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Path, run: Run):
+    data = run(tmp_path, "synthetic", "download")
+    raw = data / "raw/synthetic/clicks.csv"
     raw.write_text(raw.read_text().replace(",phone,", ",phone,,", 50))
-    done = project.run(folder, "preprocess")
-    assert done.returncode == 1
-    assert "50 of 4000 records of clicks.csv are corrupted" in done.stderr
-    assert "clicks.csv:" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (folder / "data/interim").exists() or not list((folder / "data/interim").iterdir())
+    with pytest.raises(PipelineError) as caught:
+        run(tmp_path, "synthetic", "preprocess")
+    assert "50 of 4000 records of clicks.csv are corrupted" in str(caught.value)
+    assert "\n  clicks.csv:" in str(caught.value)
+    assert not list((data / "interim").iterdir())
 
 
-def test_an_unknown_dataset_is_an_error_with_the_nearest_name(tmp_path: Path):
-    done = project.run(project.make_project(tmp_path), "download", dataset="sinthetic")
-    assert done.returncode == 1
-    assert "did you mean 'synthetic'" in done.stderr
+def test_a_split_without_rows_leaves_nothing(tmp_path: Path, run: Run):
+    project.make_project(tmp_path)
+    text = (tmp_path / "params.yaml").read_text().replace("test: 0.2", "test: 0.0001")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(PipelineError, match="synthetic: the test part of 4000 rows is empty"):
+        run(tmp_path, "synthetic")
+    assert not (tmp_path / "data/processed").exists()
+
+
+def test_an_unknown_dataset_is_an_error_with_the_nearest_name(tmp_path: Path, run: Run):
+    with pytest.raises(PipelineError, match="did you mean 'synthetic'"):
+        run(tmp_path, "sinthetic")
+
+
+def test_a_dataset_that_cannot_be_fetched_is_one_clear_error(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CTR_MIRROR", str(tmp_path / "empty"))
+    with pytest.raises(PipelineError) as caught:
+        run(tmp_path, "movielens-100k")
+    assert "it must hold movielens-100k/u.data" in str(caught.value)
+    assert "https://files.grouplens.org/datasets/movielens/ml-100k.zip" in str(caught.value)
+    assert not list((tmp_path / "data/raw").iterdir())
 
 
 @pytest.mark.skipif(
     not (MIRROR / "movielens-100k/u.data").exists(),
-    reason="the real MovieLens 100K is not there: ../shared/datasets/movielens-100k (layout <dataset>/<file>)",
+    reason="real data is not there: ../shared/datasets/movielens-100k/u.data and the files beside it",
 )
-def test_the_real_movielens_100k_from_the_mirror(tmp_path: Path):
-    folder = project.make_project(tmp_path)
-    stages(folder, "movielens-100k", CTR_MIRROR=str(MIRROR))
-    manifest = json.loads((folder / "data/raw/movielens-100k/manifest.json").read_text())
+def test_the_real_movielens_100k_from_the_mirror(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CTR_MIRROR", str(MIRROR))
+    data = run(tmp_path, "movielens-100k")
+    manifest = json.loads((data / "raw/movielens-100k/manifest.json").read_text())
     assert manifest["matches_publisher"] is True
-    report = json.loads((folder / "data/interim/movielens-100k/report.json").read_text())
+    report = json.loads((data / "interim/movielens-100k/report.json").read_text())
     assert (report["rows_in"], report["rows_out"], report["rejected"]) == (100_000, 100_000, 0)
     assert report["clicks"] == 55_375
-    table = pq.read_table(folder / "data/interim/movielens-100k/table.parquet")
+    table = pq.read_table(data / "interim/movielens-100k/table.parquet")
     assert len(set(table["user"].to_pylist())) == 943
     assert len(set(table["movie"].to_pylist())) == 1682
-    assert all(
-        table[column.name].null_count == 0 for column in movielens_100k.COLUMNS if column.name != "year"
-    )
-    processed = folder / "data/processed/movielens-100k"
-    assert [len(np.load(processed / f"{part}.ids.npy")) for part in ("train", "valid", "test")] == [
-        72_000,
-        8_000,
-        20_000,
-    ]
-    assert (
-        len(
-            np.unique(
-                np.concatenate([np.load(processed / f"{p}.group.npy") for p in ("train", "valid", "test")])
-            )
-        )
-        == 943
-    )
-
-
-def test_a_dataset_that_cannot_be_fetched_is_one_clear_error(tmp_path: Path):
-    folder = project.make_project(tmp_path)
-    done: subprocess.CompletedProcess[str] = project.run(
-        folder, "download", dataset="movielens-100k", CTR_MIRROR=str(tmp_path / "empty")
-    )
-    assert done.returncode == 1
-    assert "it must hold movielens-100k/u.data" in done.stderr
-    assert "https://files.grouplens.org/datasets/movielens/ml-100k.zip" in done.stderr
-    assert not (folder / "data/raw").exists() or not list((folder / "data/raw").iterdir())
+    assert {c.name for c in movielens_100k.COLUMNS if table[c.name].null_count} == {"year"}
+    processed = data / "processed/movielens-100k"
+    assert [len(np.load(processed / f"{part}.ids.npy")) for part in PARTS] == [72_000, 8_000, 20_000]
+    groups = np.concatenate([np.load(processed / f"{part}.group.npy") for part in PARTS])
+    assert sorted(set(groups.tolist())) == list(range(943))

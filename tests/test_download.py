@@ -326,7 +326,7 @@ from pathlib import Path
 from pipeline.download import File, Source, obtain
 url, md5, big, small, out = sys.argv[1:]
 files = (File("big.bin", big), File("small.txt", small))
-source = Source(name="set", url=url, archive="set.zip", digest=md5, inside="set/", licence="test", files=files)
+source = Source("set", url, "test", files, archive="set.zip", digest=md5, inside="set/")
 obtain(source, Path(out, "raw"), cache=Path(out, "cache"))
 """
 

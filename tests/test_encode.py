@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import encode
-from pipeline.encode import Column, apply, fit, schema
+from pipeline.encode import apply, fit, schema
 from pipeline.errors import PipelineError
 from pipeline.files import canonical
+from pipeline.schema import Column
 
 CITY, PRICE, TAGS = (
     Column("city", "category", "user"),

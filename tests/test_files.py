@@ -167,3 +167,14 @@ def test_a_folder_digest_tells_names_and_bytes_but_no_times(tmp_path: Path) -> N
     assert files.folder_digest(folder("three", {"a": "1", "sub/b": "3"})) != one
     assert files.folder_digest(folder("four", {"a": "1", "sub/c": "2"})) != one
     assert files.folder_digest(folder("five", {"a": "1", "b": "2"})) != one
+
+
+def test_what_a_killed_process_left_is_removed_and_a_live_ones_is_not(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, alive = tmp_path / f".a.json.{gone.pid}.tmp", tmp_path / f".a.json.{os.getppid()}.tmp"
+    dead.touch()
+    alive.touch()
+    files.write_text(tmp_path / "a.json", "x")
+    assert not dead.exists()
+    assert alive.exists()

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError
-from pipeline.splitting import TEST, TRAIN, VALID, assign, mix, permutation
+from pipeline.permutation import mix, permutation
+from pipeline.splitting import TEST, TRAIN, VALID, assign
 
 
 def log(rows: int, **columns: object) -> pa.Table:
@@ -98,7 +99,7 @@ def test_what_cannot_be_split_is_an_error(settings: dict[str, object], message: 
 
 
 def test_a_part_with_one_class_is_an_error_that_names_part_and_dataset():
-    label = np.array([1, 0, 1, 0, 1, 0, 0, 0, 1, 1], np.uint8)
+    label = np.array([1, 0, 1, 0, 1, 0, 0, 1, 1, 1], np.uint8)
     table = pa.table({"label": label, "time": np.arange(10)})
     with pytest.raises(PipelineError, match="toy: all 2 rows of the test part have the label 1"):
         assign(table, "toy", method="time", valid=0.25)

@@ -71,6 +71,10 @@ NO_DEP = {"pipeline.tracking"}
 # Checks params.yaml against the signatures of everything; DVC compares the values themselves. What a
 # stage uses of those modules it imports itself.
 NOT_FOLLOWED = {"pipeline.params"}
+# The table of models imports them all, but a stage of one model runs that one: its deps name
+# `pipeline/models/${item.model}.py`, so that another model's change or arrival retrains nothing.
+TABLE = "pipeline.models"
+ONE_MODEL = "pipeline/models/${item.model}.py"
 
 
 def closure(script: str, modules: Sources) -> set[str]:
@@ -89,10 +93,20 @@ def closure(script: str, modules: Sources) -> set[str]:
     return {name for name in seen if not is_empty(modules[name])}
 
 
+def needed(script: str, deps: list[str], root: Path) -> set[Path]:
+    """Files that `script` imports; of the models only what each imports, if it runs one at a time."""
+    modules = sources(root)
+    names = closure(script, modules)
+    if ONE_MODEL in deps:
+        models = {name for name in modules if name.startswith(TABLE)}
+        hidden = {name: path for name, path in modules.items() if name not in models}
+        names = closure(script, hidden).union(*(closure(model, modules) for model in models)) - models
+    return {modules[name].relative_to(root) for name in names}
+
+
 def missing_deps(script: str, deps: list[str], root: Path) -> list[str]:
     """Files that `script` imports and `deps` neither names nor has the folder of."""
-    modules = sources(root)
-    files = sorted(modules[name].relative_to(root) for name in closure(script, modules))
+    files = sorted(needed(script, deps, root))
     return [str(file) for file in files if not any(file.is_relative_to(dep) for dep in deps)]
 
 
@@ -128,9 +142,8 @@ def test_deps_cover_what_the_script_imports(stage: str) -> None:
 @every_stage
 def test_deps_name_nothing_that_the_script_does_not_import(stage: str) -> None:
     """A module too many makes a stage run again for nothing."""
-    modules = sources(ROOT)
-    used = [modules[name].relative_to(ROOT) for name in closure(f"stages.{stage}", modules)]
-    for dep in deps_of(stage):
+    used = needed(f"stages.{stage}", deps_of(stage), ROOT)
+    for dep in set(deps_of(stage)) - {ONE_MODEL}:
         assert (ROOT / dep).exists(), dep
         assert any(file.is_relative_to(dep) for file in used), f"{stage} does not import {dep}"
 
@@ -157,6 +170,28 @@ def test_the_check_of_deps_can_fail(tmp_path: Path) -> None:
         assert missing_deps("stages.go", [d for d in code if d != dep], tmp_path) == [dep]
     deep = ["pipeline/sub/__init__.py", "pipeline/sub/deep.py"]
     assert missing_deps("stages.go", code[:-1], tmp_path) == deep
+
+
+def test_a_stage_of_one_model_needs_what_any_model_imports(tmp_path: Path) -> None:
+    texts = {
+        "stages/go.py": "import pipeline.models",
+        "pipeline/models/__init__.py": "from pipeline.models import a, b",
+        "pipeline/models/a.py": "import pipeline.layer",
+        "pipeline/models/b.py": "import pipeline.other",
+        "pipeline/layer.py": "x = 1",
+        "pipeline/other.py": "x = 1",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = ["stages/go.py", ONE_MODEL, "pipeline/layer.py"]
+    assert missing_deps("stages.go", code, tmp_path) == ["pipeline/other.py"]
+    assert missing_deps("stages.go", [*code, "pipeline/other.py"], tmp_path) == []
+
+
+def test_only_stages_of_one_model_leave_the_others_out() -> None:
+    for stage in STAGES:
+        assert (ONE_MODEL in deps_of(stage)) == ("model" in STAGES[stage]["matrix"])
 
 
 def test_every_key_of_params_is_a_parameter_of_a_stage() -> None:

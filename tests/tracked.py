@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from pipeline import metrics
-from pipeline.data import PARTS, Split
+from pipeline.data import Split
 from pipeline.files import digest, folder_digest, write_json, write_text
-from pipeline.schema import Field, Schema
+from pipeline.schema import PARTS, Field, Schema
 from pipeline.training import fit, predict
 from pipeline.zoo import build
 

@@ -6,7 +6,7 @@ A dataset is a module with
     download(folder, cache, *, mirror, ...)     put the raw files and manifest.json into `folder`
     read(folder, ledger, ...)                   raw files -> clean tables, in the order of the log
 
-`read` yields Arrow tables with one column per field (see `encode.Column`), `label` (uint8) and, where
+`read` yields Arrow tables with one column per field (see `schema.Column`), `label` (uint8) and, where
 the data has them, `group` (string: whose rows form a group of gAUC), `time` (int64, seconds) and
 `truth` (float64: the true click probability). It is row-wise: nothing in it is fitted. What it does
 with corrupted records it writes into the ledger. The further keyword arguments of both functions are

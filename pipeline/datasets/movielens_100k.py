@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.download import File, Source, obtain
-from pipeline.encode import Column
 from pipeline.errors import PipelineError
 from pipeline.raw import Ledger, records, screen
+from pipeline.schema import Column
 
 SOURCE = Source(
     name="movielens-100k",

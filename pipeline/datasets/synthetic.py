@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.encode import Column
 from pipeline.errors import PipelineError
 from pipeline.files import sha256, write_json, writing
+from pipeline.permutation import permutation
 from pipeline.raw import Ledger, records, screen
-from pipeline.splitting import permutation
+from pipeline.schema import Column
 
 Floats = NDArray[np.float64]
 Levels = NDArray[np.int64]

@@ -51,7 +51,7 @@ class FieldEmbedding(nn.Module):
         """Sum the slots of each field."""
         if not self.bags:
             return vectors
-        fields = vectors.new_zeros(len(vectors), self.fields, vectors.shape[2])
+        fields = vectors.new_zeros(vectors.shape[0], self.fields, vectors.shape[2])
         return fields.index_add(1, self.slot_field, vectors)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:

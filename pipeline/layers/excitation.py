@@ -58,7 +58,8 @@ class SEST(nn.Module):
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F K"]:
         m = e * self.reweight(e.mean(2)).unsqueeze(2)
-        z = e.abs().mean(2)
+        size = e.abs()
+        z = size.mean(2)
         lam = (z * self.threshold(z)).unsqueeze(2)
-        eta = e.sign() * torch.relu(e.abs() - lam)
+        eta = e.sign() * torch.relu(size - lam)
         return eta + m if self.merge == "sum" else torch.cat([m, eta], 2)

@@ -27,18 +27,18 @@ class FwBI(nn.Module):
         bias: add a learnt vector to each part, as the authors' code does.
     """
 
-    groups: Tensor
+    domain: Tensor
     first: Tensor
     second: Tensor
 
     def __init__(self, schema: Schema, dim: int, *, dicefactor: float = 0.0, bias: bool = True) -> None:
         super().__init__()
         g = len(schema.groups)
-        groups = torch.zeros(g, len(schema.fields))
+        domain = torch.zeros(len(schema.fields), dtype=torch.long)
         for m, members in enumerate(schema.groups):
-            groups[m, list(members)] = 1.0
+            domain[list(members)] = m
         pairs = torch.tensor(list(combinations(range(g), 2)), dtype=torch.long).reshape(-1, 2)
-        self.register_buffer("groups", groups, persistent=False)
+        self.register_buffer("domain", domain, persistent=False)
         self.register_buffer("first", pairs[:, 0].contiguous(), persistent=False)
         self.register_buffer("second", pairs[:, 1].contiguous(), persistent=False)
         self.r_between = nn.Parameter(torch.ones(len(pairs))) if len(pairs) else None
@@ -46,9 +46,13 @@ class FwBI(nn.Module):
         self.bias = nn.Parameter(torch.zeros(2, dim)) if bias else None
         self.dicefactor = dicefactor
 
+    def sums(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B G D"]:
+        """Sum the fields of each domain."""
+        return e.new_zeros(e.shape[0], len(self.r_within), e.shape[2]).index_add(1, self.domain, e)
+
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B D"]:
-        s = self.groups @ e
-        fm = self.r_within @ (s * s - self.groups @ (e * e))
+        s = self.sums(e)
+        fm = self.r_within @ (s * s - self.sums(e * e))
         mf = torch.zeros_like(fm)
         if self.r_between is not None:
             mf = self.r_between @ (s[:, self.first] * s[:, self.second])

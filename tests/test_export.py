@@ -1,0 +1,69 @@
+"""A run's files become the model again, and a graph of it that others can use."""
+
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+from rows import SCHEMAS
+from safetensors.torch import save_file
+
+from pipeline import export
+from pipeline.errors import PipelineError
+from pipeline.models import MODELS
+from pipeline.zoo import build
+
+RUN = {"model": "fm", "params": {"model": {"embedding_size": 4}}}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.export's own
+@pytest.mark.parametrize("name", MODELS)
+def test_the_graph_of_every_model_takes_any_number_of_rows(name: str) -> None:
+    schema = SCHEMAS["three-domains"]
+    model = build(name, schema, {}, seed=1).eval()
+    click = export.ClickProbability(model)
+    example = torch.from_numpy(export.example(schema))
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        dynamic = [{0: torch.export.Dim.AUTO}]
+        graph = torch.export.export(click, (example,), dynamic_shapes=dynamic).module()
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    for rows in (1, 2, 5, 64):
+        ids = example.repeat(32, 1)[:rows]
+        torch.testing.assert_close(graph(ids), model(ids).sigmoid())
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_example_holds_valid_ids(name: str) -> None:
+    schema = SCHEMAS[name]
+    unseen, last = export.example(schema)
+    filled = [slot for slot in range(schema.slots) if unseen[slot]]
+    assert [unseen[slot] for slot in filled] == list(schema.first)
+    ends = [first + field.size - 1 for first, field in zip(schema.first, schema.fields, strict=True)]
+    assert [last[slot] for slot in filled] == ends
+    assert set(unseen[[s for s in range(schema.slots) if s not in filled]]) <= {0}
+
+
+def test_weights_come_back(tmp_path: Path) -> None:
+    schema = SCHEMAS["two-domains"]
+    saved = build("fm", schema, {"embedding_size": 4}, seed=1)
+    save_file(saved.state_dict(), tmp_path / "seed-7.safetensors")
+    loaded = export.load(tmp_path, RUN, schema, 7).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["missing", "damaged", "other schema"])
+def test_what_cannot_be_loaded_is_named(damage: str, tmp_path: Path) -> None:
+    path, schema = tmp_path / "seed-1.safetensors", SCHEMAS["two-domains"]
+    if damage == "damaged":
+        path.write_bytes(b"no weights")
+    elif damage == "other schema":
+        save_file(build("fm", SCHEMAS["no-bags"], {"embedding_size": 4}, seed=1).state_dict(), path)
+    with pytest.raises(PipelineError, match=r"seed-1\.safetensors.*run `dvc repro`"):
+        export.load(tmp_path, RUN, schema, 1)
+
+
+def test_a_missing_schema_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"schema\.json is missing"):
+        export.read_schema(tmp_path)
