@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +83,10 @@ class Store:
         from mlflow.exceptions import MlflowException
 
         mlflow.set_tracking_uri(self.uri)  # the registry looks logged models up at the global address
+        if self.local:
+            os.environ.pop(
+                "MLFLOW_TRACKING_URI", None
+            )  # set by the line above; for us it means another place
         try:
             client = mlflow.MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
             client.search_experiments(max_results=1)
@@ -302,27 +306,31 @@ def live(header: Block, name: str) -> Iterator[Live | Off]:
         yield Live(store, experiment, run, tags)
 
 
-def publish(folder: Path) -> bool:
+def publish(folder: Path, *, model: bool = True) -> bool:
     """Bring MLflow up to what a run's folder says; return whether there was anything to do.
 
     What goes wrong is told and does not stop the stage: its files are complete and `sync` shows them.
 
     Args:
         folder: data/runs/<dataset>/<model>/<variant>.
+        model: log the model too. The first one in a process takes a second; without it the run is left
+            for `publish_report` or `sync` to complete.
     """
-    return _or_warn(_bring_run, folder)
+    return _or_warn(partial(_bring_run, model=model), folder)
 
 
 def publish_report(folder: Path) -> bool:
     """Bring MLflow up to what a dataset's report says; return whether there was anything to do.
 
     Test metrics go to the runs they belong to, the leaderboard and plots to a run `evaluate` and the
-    experiment's description, and the champion into the registry as `ctr-<dataset>`. What goes wrong is
-    told and does not stop the stage.
+    experiment's description, and the champion into the registry as `ctr-<dataset>`. Runs of the dataset
+    that are not complete are completed first. What goes wrong is told and does not stop the stage.
 
     Args:
         folder: data/reports/<dataset>.
     """
+    for path in sorted(folder.resolve().parents[1].glob(f"runs/{folder.name}/*/*/run.json")):
+        publish(path.parent)
     return _or_warn(_bring_report, folder)
 
 
@@ -378,7 +386,7 @@ def _or_warn(bring: Callable[[Path], bool], folder: Path) -> bool:
         return False
 
 
-def _bring_run(folder: Path) -> bool:
+def _bring_run(folder: Path, *, model: bool = True) -> bool:
     folder = folder.resolve()
     run = _read(
         folder / "run.json", "key", "dataset", "model", "variant", "stage", "params", "input", "seeds"
@@ -388,7 +396,7 @@ def _bring_run(folder: Path) -> bool:
         return False
     store = configure(root)
     with store.writing(), _explained(folder):
-        return _publish(store, folder, run, root / "data/processed" / run["dataset"])
+        return _publish(store, folder, run, root / "data/processed" / run["dataset"], model=model)
 
 
 def _bring_report(folder: Path) -> bool:
@@ -408,7 +416,7 @@ def _bring_report(folder: Path) -> bool:
         return _publish_report(store, folder, report, key)
 
 
-def _publish(store: Store, folder: Path, run: Block, processed: Path) -> bool:
+def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: bool) -> bool:
     """Complete the newest run of a key, or a new one; the tag that says so comes last."""
     experiment = store.experiment(run["dataset"])
     before = store.named(experiment, run["key"])
@@ -417,32 +425,41 @@ def _publish(store: Store, folder: Path, run: Block, processed: Path) -> bool:
     name, tags = f"{run['stage']}-{run['model']}", {**record.tags(run), "pipeline.key": run["key"]}
     shown = before[0] if before else store.start(experiment, name, tags)
     parent = shown.info.run_id
-    children = store.children(experiment, parent) if before else {}
-    for part in record.children(run):
-        own = {**record.tags(run), "mlflow.parentRunId": parent, "pipeline.key": f"{run['key']}/{part[0]}"}
-        child = children.get(part[0]) or store.start(experiment, part[0], own)
-        _publish_child(store, child, *part)
+    if shown.data.tags.get("pipeline.state") != "COMPLETE":
+        _publish_children(store, experiment, parent, run)
+        _publish_parent(store, shown, folder, run)
+        _log_dataset(store, shown, run, processed)
+        store.log(parent, tags={"pipeline.state": "COMPLETE"})
+        store.client.set_terminated(parent)
+    if model:
+        if "mlflow.pipeline.logged_model" not in shown.data.tags:
+            _log_model(store, experiment, parent, folder, run, processed)
+        store.log(parent, tags={"pipeline.complete": "true"})
+    return True
 
+
+def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> None:
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".csv", ".png"):
-            store.client.log_artifact(parent, str(path))
+            store.client.log_artifact(shown.info.run_id, str(path))
     figures = [record.summary(seed["best"]) for seed in run["seeds"]]
     metrics = _points({**record.spread(figures), "weights": run.get("weights")})
     if search := run.get("search"):
         for number, value in record.progress(search).items():
             metrics += _points({f"search_best_{search['metric']}": value}, number)
     store.log(
-        parent,
+        shown.info.run_id,
         params={key: value for key, value in record.params(run).items() if key not in shown.data.params},
         metrics=[] if shown.data.metrics else metrics,
         tags={"mlflow.note.content": record.description(run)},
     )
-    _log_dataset(store, shown, run, processed)
-    if "mlflow.pipeline.logged_model" not in shown.data.tags:
-        _log_model(store, experiment, parent, folder, run, processed)
-    store.log(parent, tags={"pipeline.state": "COMPLETE", "pipeline.complete": "true"})
-    store.client.set_terminated(parent)
-    return True
+
+
+def _publish_children(store: Store, experiment: str, parent: str, run: Block) -> None:
+    children = store.children(experiment, parent)
+    for part in record.children(run):
+        own = {**record.tags(run), "mlflow.parentRunId": parent, "pipeline.key": f"{run['key']}/{part[0]}"}
+        _publish_child(store, children.get(part[0]) or store.start(experiment, part[0], own), *part)
 
 
 def _publish_child(
@@ -514,8 +531,9 @@ def _log_model(store: Store, experiment: str, parent: str, folder: Path, run: Bl
     seed = best["seed"]
     network = export.ClickProbability(export.load(folder, run, schema, seed))
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.int64), (-1, schema.slots), "ids")]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,), "probability")]),
+        # no names: with one the served model would be given a dict, which MLflow does not take here
+        inputs=Schema([TensorSpec(np.dtype(np.int64), (-1, schema.slots))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1,))]),
     )
     logged = store.client.create_logged_model(
         experiment,

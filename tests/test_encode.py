@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from typing import Any
 
@@ -125,8 +126,6 @@ def test_unseen_counts_are_by_field():
 
 
 def test_a_vocabulary_survives_json_and_encodes_new_rows_alike():
-    import json
-
     table = rows(city=["a", None], price=[0.1, 1 / 3], tags=[["x"], None])
     vocabulary = fit([table], COLUMNS, bins=2)
     again = json.loads(json.dumps(vocabulary))
@@ -154,14 +153,11 @@ def test_chunks_change_nothing_and_every_id_is_in_its_field(
     whole = rows(*(list(column) for column in zip(*table, strict=True)))
     options = {"min_count": min_count, "bins": bins, "max_slots": max_slots}
     vocabulary = fit([whole], COLUMNS, **options)
-    assert canonical(fit([whole.slice(0, cut), whole.slice(cut)], COLUMNS, **options)) == canonical(
-        vocabulary
-    )
+    parts = [whole.slice(0, cut), whole.slice(cut)]
+    assert canonical(fit(parts, COLUMNS, **options)) == canonical(vocabulary)
     fields = schema(vocabulary)
     ids = apply(vocabulary, whole)
-    assert (
-        np.vstack([apply(vocabulary, whole.slice(0, cut)), apply(vocabulary, whole.slice(cut))]) == ids
-    ).all()
+    assert (np.vstack([apply(vocabulary, part) for part in parts]) == ids).all()
     for slot, field in enumerate(fields.slot_field):
         first, size = fields.first[field], fields.fields[field].size
         inside = (ids[:, slot] >= first) & (ids[:, slot] < first + size)

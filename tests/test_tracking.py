@@ -182,7 +182,7 @@ def test_publishing_twice_is_publishing_once(project: Path) -> None:
 def test_a_publication_that_was_cut_off_goes_on_without_repeating(project: Path) -> None:
     before = content(project)
     store, run = client(project), named(project, "tune-lr")
-    for tag in ("pipeline.complete", "mlflow.pipeline.logged_model"):
+    for tag in ("pipeline.complete", "pipeline.state", "mlflow.pipeline.logged_model"):
         store.delete_tag(run.info.run_id, tag)
     store.set_terminated(run.info.run_id, "KILLED")
     store.delete_run(children(project, run)["trial-001"].info.run_id)
@@ -190,6 +190,15 @@ def test_a_publication_that_was_cut_off_goes_on_without_repeating(project: Path)
     after = content(project)
     after["runs"]["/tune-lr"]["models"] -= 1
     assert after == before
+
+
+def test_models_can_wait_for_the_report(published: Path, fresh: Path) -> None:
+    for path in sorted((fresh / "data/runs").glob("*/*/*/run.json")):
+        assert tracking.publish(path.parent, model=False)
+    assert client(fresh).search_logged_models(["1"]) == []
+    assert tracking.publish_report(fresh / "data/reports/toy")
+    assert content(fresh) == content(published)
+    assert "nothing to do" in tracking.sync(fresh)
 
 
 def test_a_lost_database_is_rebuilt(published: Path, fresh: Path) -> None:
@@ -210,13 +219,14 @@ def test_sync_is_a_command_and_needs_no_mlflow_when_there_is_nothing_to_do(publi
     assert "nothing to do" in output
 
 
-def test_two_processes_create_the_database_at_once(fresh: Path) -> None:
-    code = "from pathlib import Path; from pipeline import tracking; tracking.publish(Path('{}'))"
-    folders = ("data/runs/toy/lr/default", "data/runs/toy/lr/tuned")
-    processes = [python(code.format(folder), fresh) for folder in folders]
+def test_two_processes_create_the_database_at_once(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from pipeline import tracking; tracking.configure(Path()).experiment('{}')"
+    )
+    processes = [python(code.format(dataset), tmp_path) for dataset in ("one", "two")]
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    names = [run.info.run_name for run in all_runs(fresh) if "pipeline.complete" in run.data.tags]
-    assert sorted(names) == ["train-lr", "tune-lr"]
+    names = {experiment.name for experiment in client(tmp_path).search_experiments()}
+    assert names == {"Default", "one", "two"}
 
 
 @pytest.mark.kill
@@ -227,7 +237,7 @@ def test_a_killed_run_is_closed_and_a_living_one_left_alone(tmp_path: Path) -> N
     run = named(tmp_path, "train-fm")
     assert run.info.status == "RUNNING"
     assert children(tmp_path, run)["seed-1"].data.metrics == {"valid_auc": 0.6}
-    assert "closed" not in tracking.sync(tmp_path)
+    assert "interrupted" not in tracking.sync(tmp_path)
     assert {each.info.status for each in all_runs(tmp_path)} == {"RUNNING"}
 
     process.send_signal(signal.SIGKILL)

@@ -1,11 +1,11 @@
 """A generated click log whose true click probabilities are known.
 
 It needs no network and says how much of what can be learnt a model has learnt. Users and items are
-drawn from Zipf laws and carry attributes; every impression has a time and a device.
-The logit of a click is an intercept plus the planted `EFFECTS`, each a table over the levels of one,
-two or three fields, centred over each of its fields: an effect of order two adds nothing that a
-first-order model could see, and so on. A missing value is a level with an effect of its own, so the
-truth is a function of what the log shows. User and item ids themselves add only a little.
+drawn from Zipf laws and carry attributes; every impression has a time and a device. The logit of a
+click is an intercept plus the planted `EFFECTS`, each a table over the levels of one, two or three
+fields, centred over each of its fields: a cross adds nothing that a model of lower order could see.
+A missing value adds nothing, so the truth is a function of what the log shows. User and item ids
+themselves add only a little.
 
 All draws come from the raw 64-bit stream of PCG64, which NumPy guarantees never to change, through
 inverse distribution functions written here; so the files are the same with every version.
@@ -71,12 +71,12 @@ EFFECTS = (
     Effect(("age", "category"), 0.55, rank=2),
     Effect(("device", "hour"), 0.45),
     Effect(("city", "category"), 0.30, rank=1),
-    Effect(("gender", "device", "category"), 0.70, rank=1),
+    Effect(("gender", "device", "category"), 0.65, rank=1),
     Effect(("user",), 0.07),
     Effect(("item",), 0.07),
     Effect(("user", "item"), 0.07, rank=2),
 )
-INTERCEPT = -1.45
+INTERCEPT = -1.5
 
 USERS, ITEMS = 400, 120
 AGES = ["<18", "18-24", "25-34", "35-44", "45-54", "55+"]
@@ -96,7 +96,7 @@ NAMES = {  # the last level of a field that can be missing is the missing one
     "device": [*DEVICES, ""],
 }
 START, DAYS = np.datetime64("2026-01-05T00:00:00", "s"), 28  # a Monday; whole weeks
-MISSING = {"age": 0.04, "gender": 0.05, "city": 0.03, "price": 0.07}
+MISSING = {"age": 0.04, "gender": 0.05, "city": 0.03, "price": 0.07, "device": 0.02}
 
 HEADER = [
     "time", "user", "age", "gender", "city", "item", "category", "tags", "price", "device", "click",
@@ -228,7 +228,7 @@ class _World:
             "item": _zipf(ITEMS, 0.8),
             "hour": _chances(HOUR_WEIGHTS),
             "weekday": _chances([1] * 7),
-            "device": _chances([54, 32, 12, 2]),
+            "device": np.r_[0.98 * _chances([55, 33, 12]), MISSING["device"]],
         }
         self.of_user = {
             "age": self._attribute("age", [5, 16, 26, 22, 17, 14], USERS),
@@ -306,7 +306,7 @@ class _World:
         return np.asarray(np.bincount(_coarse(name, level, fields), weight, size), np.float64)
 
     def _table(self, effect: Effect) -> Floats:
-        """Draw a table, centre it over every field, scale it to its standard deviation."""
+        """Draw a table, centre it over every field (missing levels at 0), scale it to its std."""
         weights = [self._levels(name, effect.fields) for name in effect.fields]
         if effect.fields == ("tags",):
             table: Floats = self.tags @ self._normal(len(TAGS))
@@ -315,12 +315,15 @@ class _World:
             table = np.sum([_outer([factor[r] for factor in factors]) for r in range(effect.rank)], axis=0)
         else:
             table = self._normal(*map(len, weights))
-        for axis, weight in enumerate(weights):
-            table = table - np.expand_dims(np.tensordot(weight, table, (0, axis)), axis)
+        for axis, (name, weight) in enumerate(zip(effect.fields, weights, strict=True)):
+            known = np.ones(len(weight))
+            if name in MISSING:
+                known[-1] = 0.0
+            mean = np.tensordot(weight * known / (weight @ known), table, (0, axis))
+            shape = [-1 if other == axis else 1 for other in range(table.ndim)]
+            table = (table - np.expand_dims(mean, axis)) * known.reshape(shape)
         spread = np.sqrt((_outer(weights) * table**2).sum())
-        # no level so extreme that it decides alone
-        table = np.clip(table * (effect.std / spread), -3 * effect.std, 3 * effect.std)
-        return np.asarray(np.round(table, 3))
+        return np.asarray(np.round(table * (effect.std / spread), 3))
 
 
 def _coarse(name: str, level: Levels, fields: tuple[str, ...]) -> Levels:

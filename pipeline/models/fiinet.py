@@ -34,23 +34,24 @@ from pipeline.schema import Schema
 
 
 class Crosses(nn.Module):
-    """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D)."""
+    """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D).
+
+    By slices, as the paper does: field i times the lower crosses of the fields behind it, which in
+    lexicographic order are the last ones.
+    """
 
     def __init__(self, fields: int, order: int) -> None:
         super().__init__()
-        self.order = order
-        for n in range(2, order + 1):
-            # A cross of n fields is one of n - 1 fields times its last field: where the two lie.
-            lower = {cross: i for i, cross in enumerate(combinations(range(fields), n - 1))}
-            parts = [(lower[cross[:-1]], cross[-1]) for cross in combinations(range(fields), n)]
-            self.register_buffer(f"parts{n}", torch.tensor(parts).T.contiguous(), persistent=False)
+        self.starts = [
+            [comb(fields, n - 1) - comb(fields - 1 - i, n - 1) for i in range(fields - n + 1)]
+            for n in range(2, order + 1)
+        ]
         self.weight = nn.Parameter(torch.ones(comb(fields, order), 1))
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
         product = e
-        for n in range(2, self.order + 1):
-            lower, last = self.get_buffer(f"parts{n}")
-            product = product.index_select(1, lower) * e.index_select(1, last)
+        for starts in self.starts:
+            product = torch.cat([e[:, i : i + 1] * product[:, s:] for i, s in enumerate(starts)], 1)
         return self.weight * product
 
 

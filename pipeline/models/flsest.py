@@ -38,6 +38,7 @@ class FLSEST(nn.Module):
         schema: Schema,
         *,
         embedding_size: int = 16,
+        embedding_std: float = 0.01,
         hidden: list[int] = [200, 200, 200],  # noqa: B006  never changed, only read
         dropout: float = 0.5,
         embedding_dropout: float = 0.0,
@@ -56,7 +57,7 @@ class FLSEST(nn.Module):
         super().__init__()
         f = len(schema.fields)
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout)
+        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout, std=embedding_std)
         self.sest = nn.ModuleList(
             SEST(len(group), reduction=reduction, threshold=threshold, merge=merge)
             for group in (schema.groups if use_sest else ())
