@@ -27,7 +27,7 @@ def main() -> None:
     with tracking.live(head, f"train-{args.model}") as run:
         result = runs.train_seeds(head, block, parts, config.train.seeds, run.child, out)
     runs.finish(out, {**head, **result})
-    tracking.publish(out)
+    tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ def main() -> None:
     }
     runs.finish(out, {**head, "params": {**tuned, "seeds": seeds}, **result, "search": found})
     shutil.rmtree(runs.CHECKPOINTS / study, ignore_errors=True)
-    tracking.publish(out)
+    tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once
 
 
 if __name__ == "__main__":

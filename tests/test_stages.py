@@ -43,7 +43,7 @@ def _whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tracking_changes_no_output_and_checkpoints_are_gone(data: Path, whole: Path, tmp_path: Path) -> None:
-    """This is why dvc.yaml need not name pipeline/tracking.py."""
+    """This is why dvc.yaml need not name pipeline/tracking."""
     folder = copy(data, tmp_path / "tracked")
     for stage in ("train", "tune"):
         done = project.run(folder, stage, "fm")

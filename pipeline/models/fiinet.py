@@ -69,7 +69,7 @@ class Align(nn.Module):
         self.register_buffer("inside", torch.tensor(inside), persistent=False)
 
     def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
-        return self.inside @ crosses
+        return torch.einsum("kc,bcd->bkd", self.inside, crosses)
 
 
 class Project(nn.Module):
@@ -80,7 +80,7 @@ class Project(nn.Module):
         self.weight = dense(channels, to, bias=False).weight
 
     def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
-        return self.weight @ crosses
+        return torch.einsum("kc,bcd->bkd", self.weight, crosses)
 
 
 class FiiNet(nn.Module):

@@ -11,7 +11,8 @@ Shapes: ids (B, S) -> E (B, F, D) -> V (B, F, D or 2D) -> logit (B,).
 
 Differs from the paper: eq. 8 is a sum where the text says concatenation (`merge` offers both), and
 sigma2 is not named (`threshold` offers relu and sigmoid). The linear term stands once (section
-3.4). `use_*` are the ablations of Table 5. Dropout on the embeddings and batch norm are options.
+3.4). `use_*` are the ablations of Table 5. The embeddings' initial deviation and dropout, and batch
+norm, are options.
 """
 
 from typing import Literal

@@ -8,9 +8,9 @@ import torch
 from rows import SCHEMAS
 from safetensors.torch import save_file
 
-from pipeline import export
 from pipeline.errors import PipelineError
 from pipeline.models import MODELS
+from pipeline.tracking import models
 from pipeline.zoo import build
 
 RUN = {"model": "fm", "params": {"model": {"embedding_size": 4}}}
@@ -21,8 +21,8 @@ RUN = {"model": "fm", "params": {"model": {"embedding_size": 4}}}
 def test_the_graph_of_every_model_takes_any_number_of_rows(name: str) -> None:
     schema = SCHEMAS["three-domains"]
     model = build(name, schema, {}, seed=1).eval()
-    click = export.ClickProbability(model)
-    example = torch.from_numpy(export.example(schema))
+    click = models.ClickProbability(model)
+    example = torch.from_numpy(models.example(schema))
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         dynamic = [{0: torch.export.Dim.AUTO}]
@@ -37,7 +37,7 @@ def test_the_graph_of_every_model_takes_any_number_of_rows(name: str) -> None:
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_example_holds_valid_ids(name: str) -> None:
     schema = SCHEMAS[name]
-    unseen, last = export.example(schema)
+    unseen, last = models.example(schema)
     filled = [slot for slot in range(schema.slots) if unseen[slot]]
     assert [unseen[slot] for slot in filled] == list(schema.first)
     ends = [first + field.size - 1 for first, field in zip(schema.first, schema.fields, strict=True)]
@@ -49,7 +49,7 @@ def test_weights_come_back(tmp_path: Path) -> None:
     schema = SCHEMAS["two-domains"]
     saved = build("fm", schema, {"embedding_size": 4}, seed=1)
     save_file(saved.state_dict(), tmp_path / "seed-7.safetensors")
-    loaded = export.load(tmp_path, RUN, schema, 7).state_dict()
+    loaded = models.load(tmp_path, RUN, schema, 7).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in saved.state_dict().items())
 
 
@@ -61,9 +61,9 @@ def test_what_cannot_be_loaded_is_named(damage: str, tmp_path: Path) -> None:
     elif damage == "other schema":
         save_file(build("fm", SCHEMAS["no-bags"], {"embedding_size": 4}, seed=1).state_dict(), path)
     with pytest.raises(PipelineError, match=r"seed-1\.safetensors.*run `dvc repro`"):
-        export.load(tmp_path, RUN, schema, 1)
+        models.load(tmp_path, RUN, schema, 1)
 
 
 def test_a_missing_schema_is_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"schema\.json is missing"):
-        export.read_schema(tmp_path)
+        models.read_schema(tmp_path)

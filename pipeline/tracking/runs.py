@@ -1,0 +1,145 @@
+"""A run's folder in MLflow: the run, its seeds and trials beneath it, its dataset and its model."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.files import canonical, read_json
+from pipeline.tracking import record
+from pipeline.tracking.guards import explained, or_warn, read
+from pipeline.tracking.record import Block, Row
+from pipeline.tracking.store import Store, configure, is_complete, points
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+
+def publish(folder: Path, *, model: bool = True) -> bool:
+    """Bring MLflow up to what a run's folder says; return whether there was anything to do.
+
+    What goes wrong is told and does not stop the stage: its files are complete and `sync` shows them.
+
+    Args:
+        folder: data/runs/<dataset>/<model>/<variant>.
+        model: log the model too. The first one in a process takes a second; without it the run is left
+            for `publish_report` or `sync` to complete.
+    """
+    return or_warn(partial(bring_run, model=model), folder)
+
+
+def bring_run(folder: Path, *, model: bool = True) -> bool:
+    """Do what `publish` does.
+
+    Raises:
+        PipelineError: a file is missing or damaged, or MLflow refuses it.
+    """
+    folder = folder.resolve()
+    run = read(folder / "run.json", "key", "dataset", "model", "variant", "stage", "params", "input", "seeds")
+    root = folder.parents[4]
+    if run["key"] in Store.of(root).standing().complete:
+        return False
+    store = configure(root)
+    with store.writing(), explained(folder):
+        return _publish(store, folder, run, root / "data/processed" / run["dataset"], model=model)
+
+
+def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: bool) -> bool:
+    """Complete the newest run of a key, or a new one; the tag that says so comes last."""
+    experiment = store.experiment(run["dataset"])
+    before = store.named(experiment, run["key"])
+    if before and is_complete(before[0]):
+        return False
+    name, tags = f"{run['stage']}-{run['model']}", {**record.tags(run), "pipeline.key": run["key"]}
+    shown = before[0] if before else store.start(experiment, name, tags)
+    parent = shown.info.run_id
+    if shown.data.tags.get("pipeline.state") != "COMPLETE":
+        _publish_children(store, experiment, parent, run)
+        _publish_parent(store, shown, folder, run)
+        _log_dataset(store, shown, run, processed)
+        store.log(parent, tags={"pipeline.state": "COMPLETE"})
+        store.client.set_terminated(parent)
+    if model:
+        if "mlflow.pipeline.logged_model" not in shown.data.tags:
+            from pipeline.tracking.models import log_model  # with torch
+
+            log_model(store, experiment, parent, folder, run, processed)
+        store.log(parent, tags={"pipeline.complete": "true"})
+    return True
+
+
+def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".csv", ".png"):
+            store.client.log_artifact(shown.info.run_id, str(path))
+    figures = [record.summary(seed["best"]) for seed in run["seeds"]]
+    metrics = points({**record.spread(figures), "weights": run.get("weights")})
+    if search := run.get("search"):
+        for number, value in record.progress(search).items():
+            metrics += points({f"search_best_{search['metric']}": value}, number)
+    store.log(
+        shown.info.run_id,
+        params={key: value for key, value in record.params(run).items() if key not in shown.data.params},
+        metrics=[] if shown.data.metrics else metrics,
+        tags={"mlflow.note.content": record.description(run)},
+    )
+
+
+def _publish_children(store: Store, experiment: str, parent: str, run: Block) -> None:
+    children = store.children(experiment, parent)
+    for part in record.children(run):
+        own = {**record.tags(run), "mlflow.parentRunId": parent, "pipeline.key": f"{run['key']}/{part[0]}"}
+        _publish_child(store, children.get(part[0]) or store.start(experiment, part[0], own), *part)
+
+
+def _publish_child(
+    store: Store, child: "Run", name: str, params: Block, state: str, curve: list[Row], best: Row
+) -> None:
+    """Add to a child what it lacks: all if it is new, next to nothing if it was live."""
+    run, have = child.info.run_id, child.data
+    missing = curve
+    if have.tags.get("mlflow.pipeline.points") == str(len(curve)):
+        missing = []
+    elif have.metrics:
+        there = {point.step for point in store.client.get_metric_history(run, "valid_auc")}
+        missing = [row for row in curve if row["step"] not in there]
+    metrics = points({k: v for k, v in record.summary(best).items() if k not in have.metrics})
+    for row in missing:
+        metrics += points(row, int(row["step"]))
+    settings = record.child_params(name, params)
+    store.log(
+        run,
+        params={key: value for key, value in settings.items() if key not in have.params},
+        metrics=metrics,
+        tags={"pipeline.state": state, "mlflow.pipeline.points": len(curve)},
+    )
+    store.client.set_terminated(run, "KILLED" if state == "PRUNED" else "FINISHED")
+
+
+def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> None:
+    """Name the dataset a run was trained on: its digest, fields, and rows of each part."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if shown.inputs and shown.inputs.dataset_inputs:
+        return
+    fields = read_json(processed / "schema.json") if (processed / "schema.json").exists() else []
+    columns = [{"name": each["name"], "type": "long", "required": True} for each in fields]
+    dataset = Dataset(
+        name=run["dataset"],
+        digest=run["input"],
+        source_type="local",
+        source=canonical({"uri": f"data/processed/{run['dataset']}"}),
+        schema=canonical({"mlflow_colspec": columns}) if columns else None,
+        profile=canonical(_rows(processed)),
+    )
+    tag = InputTag("mlflow.data.context", "training")
+    store.client.log_inputs(shown.info.run_id, [DatasetInput(dataset, [tag])])
+
+
+def _rows(processed: Path) -> dict[str, int]:
+    import numpy as np
+
+    return {
+        f"{part}_rows": len(np.load(path, mmap_mode="r"))
+        for part in ("train", "valid", "test")
+        if (path := processed / f"{part}.label.npy").exists()
+    }

@@ -1,0 +1,99 @@
+"""MLflow's database file without MLflow."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import PipelineError
+from pipeline.tracking import database
+
+
+def write(path: Path, artifacts: Path, *, dataset: str = "toy") -> None:
+    """Write what matters here of MLflow's tables."""
+    old = artifacts.as_uri()
+    columns = {
+        "alembic_version": "version_num",
+        "experiments": "experiment_id, artifact_location",
+        "experiment_tags": "experiment_id, key, value",
+        "runs": "run_uuid, artifact_uri, status, lifecycle_stage",
+        "tags": "run_uuid, key, value",
+        "logged_models": "artifact_location",
+        "model_versions": "source, storage_location",
+        "registered_model_aliases": "name, alias",
+    }
+    rows = [
+        ("experiments", (1, f"{old}/{dataset}")),
+        ("experiment_tags", (1, "pipeline.dataset", dataset)),
+        ("runs", ("r1", f"{old}/{dataset}/r1/artifacts", "FINISHED", "active")),
+        ("runs", ("r2", f"{old}/{dataset}/r2/artifacts", "RUNNING", "active")),
+        ("runs", ("r3", f"{old}/{dataset}/r3/artifacts", "FINISHED", "deleted")),
+        ("tags", ("r1", "pipeline.key", "a")),
+        ("tags", ("r1", "pipeline.complete", "true")),
+        ("tags", ("r1", "mlflow.pipeline.report", "b")),
+        ("tags", ("r2", "pipeline.key", "c")),
+        ("tags", ("r2", "mlflow.pipeline.process", "host 1 2")),
+        ("tags", ("r3", "pipeline.key", "d")),
+        ("tags", ("r3", "pipeline.complete", "true")),
+        ("logged_models", (f"{old}/{dataset}/models/m-1/artifacts",)),
+        ("model_versions", ("models:/m-1", f"{old}/{dataset}/models/m-1/artifacts")),
+        ("registered_model_aliases", ("ctr-toy", "champion")),
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, names in columns.items():
+            connection.execute(f"CREATE TABLE {table} ({names})")
+        for table, values in rows:
+            connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+
+
+def paths(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [
+            value
+            for table, column in database.PATHS
+            for (value,) in connection.execute(f"SELECT {column} FROM {table}")
+        ]
+
+
+def test_standing_tells_what_is_done(tmp_path: Path) -> None:
+    path, artifacts = tmp_path / "mlflow.db", tmp_path / "mlruns"
+    assert database.standing(path, artifacts) == database.Standing()
+    assert not path.exists()
+    write(path, artifacts)
+    assert database.standing(path, artifacts) == database.Standing(
+        complete={"a"}, reported={("a", "b")}, champions={"ctr-toy"}, running=1, moved=False
+    )
+
+
+def test_all_five_columns_follow_the_checkout(tmp_path: Path) -> None:
+    path, old, new = tmp_path / "mlflow.db", tmp_path / "old/mlruns", tmp_path / "new place/mlruns"
+    write(path, old)
+    before = paths(path)
+    assert database.standing(path, new).moved
+    assert database.relocate(path, new)
+    assert paths(path) == [text.replace(old.as_uri(), new.as_uri()) for text in before]
+    assert sum(new.as_uri() in text for text in paths(path)) == 6
+    assert not database.standing(path, new).moved
+    assert not database.relocate(path, new)
+
+
+@pytest.mark.parametrize("content", [b"", b"text, no database", b"SQLite format 3\0" + b"\xff" * 200])
+def test_what_is_no_database_of_mlflow_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"mlflow\.db is no readable MLflow database"):
+        database.check(path)
+    assert path.read_bytes() == content
+
+
+def test_a_new_database_does_not_take_in_the_log_of_an_old_one(tmp_path: Path) -> None:
+    path, new = tmp_path / "mlflow.db", tmp_path / "new.db"
+    path.with_name("mlflow.db-wal").write_bytes(b"left behind")
+    database.create(new)
+    write(new, tmp_path)
+    database.install(new, path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["mlflow.db"]
+    database.check(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

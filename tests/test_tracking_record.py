@@ -1,0 +1,89 @@
+"""A run's files in MLflow's terms."""
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from pipeline.tracking import record
+
+
+def run(variant: str = "tuned") -> dict[str, Any]:
+    def row(auc: float, epoch: int) -> dict[str, float]:
+        return {"step": 10 * epoch, "epoch": epoch, "valid_auc": auc, "valid_logloss": 1 - auc}
+
+    seeds = [
+        {"seed": seed, "best": row(auc, seed), "curve": [row(0.5, 1), row(auc, seed)]}
+        for seed, auc in ((1, 0.6), (2, 0.8), (3, 0.8))
+    ]
+    trials = [
+        {"number": 0, "state": "COMPLETE", "value": 0.6, "params": {}, "curve": [row(0.6, 1), row(0.5, 2)]},
+        {"number": 1, "state": "PRUNED", "value": None, "params": {}, "curve": []},
+        {"number": 2, "state": "COMPLETE", "value": 0.7, "params": {}, "curve": [row(0.7, 1)]},
+        {"number": 3, "state": "COMPLETE", "value": 0.5, "params": {}, "curve": [row(0.5, 1)]},
+    ]
+    return {
+        "model": "fm",
+        "dataset": "toy",
+        "variant": variant,
+        "params": {"model": {"embedding_size": 4}, "train": {"lr": 0.1}, "seeds": [1, 2, 3]},
+        "tune": {"trials": 4, "space": {"train.lr": {"low": 0.1}}},
+        "seeds": seeds,
+        "search": {"metric": "auc", "best": 2, "trials": trials},
+    }
+
+
+def test_params_are_flat_and_leave_the_space_out() -> None:
+    assert record.params(run()) == {
+        "model.embedding_size": "4",
+        "train.lr": "0.1",
+        "seeds": "[1, 2, 3]",
+        "tune.trials": "4",
+    }
+
+
+def test_children_are_seeds_and_trials_with_their_best_row() -> None:
+    parts = {name: (state, best.get("valid_auc")) for name, _, state, _, best in record.children(run())}
+    assert parts == {
+        "seed-1": ("COMPLETE", 0.6),
+        "seed-2": ("COMPLETE", 0.8),
+        "seed-3": ("COMPLETE", 0.8),
+        "trial-000": ("COMPLETE", 0.6),
+        "trial-001": ("PRUNED", None),
+        "trial-002": ("COMPLETE", 0.7),
+        "trial-003": ("COMPLETE", 0.5),
+    }
+
+
+def test_the_best_seed_is_the_first_of_equals() -> None:
+    assert record.best_seed(run())["seed"] == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"), [("auc", [0.6, 0.6, 0.7, 0.7]), ("logloss", [0.6, 0.6, 0.6, 0.5])]
+)
+def test_progress_is_the_best_so_far(metric: str, expected: list[float]) -> None:
+    assert record.progress({**run()["search"], "metric": metric}) == dict(enumerate(expected))
+
+
+def test_spread_is_mean_and_sample_deviation() -> None:
+    rows = [{"best_valid_auc": 0.6, "best_epoch": 1.0}, {"best_valid_auc": 0.8, "best_epoch": 2.0}]
+    assert record.spread(rows) == pytest.approx(
+        {"best_valid_auc": 0.7, "best_epoch": 1.5, "best_valid_auc_std": 0.02**0.5}
+    )
+    assert record.spread(rows[:1]) == rows[0]
+
+
+def test_the_description_tells_seeds_and_search() -> None:
+    text = record.description(run())
+    assert "trial 2 of 4 (1 pruned)" in text
+    assert "| 2 | 2 | 0.8000 | 0.2000 |" in text
+
+
+def test_the_saved_view_unpacks_as_the_page_does_it() -> None:
+    view = json.loads(record.board_view())
+    kind, packed = view["state"].split(";")
+    state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert (view["name"], kind, state["orderByKey"]) == ("Leaderboard", "deflate", "metrics.`test_auc`")
