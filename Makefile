@@ -20,7 +20,7 @@ $(VENV)/.complete: requirements.lock
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock; \
 	else \
-	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock; \
+	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock; \
 	fi
 	@test -d .git || $(VENV)/bin/dvc config --local core.no_scm true
 	@touch $@
