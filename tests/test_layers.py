@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.excitation import SEST, Excitation
 from pipeline.layers.fwbi import FwBI
-from pipeline.layers.mlp import MLP
+from pipeline.layers.mlp import MLP, Dropout
 from pipeline.layers.pairs import bi_interaction
 from pipeline.models.fiinet import Align, Crosses, FiiNet
 from pipeline.schema import EMPTY, Field, Schema
@@ -249,7 +249,7 @@ def test_mlp_without_hidden_layers_is_the_identity() -> None:
 
 def test_mlp_normalises_before_the_activation() -> None:
     network = MLP(5, [4], batch_norm=True, dropout=0.5)
-    kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout]
+    kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU, Dropout]
     assert all(isinstance(layer, kind) for layer, kind in zip(network, kinds, strict=True))
 
 

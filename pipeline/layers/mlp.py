@@ -43,7 +43,7 @@ class MLP(nn.Sequential):
             layers.append(dense(inputs, width))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width))
-            layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            layers += [ACTIVATIONS[activation](), Dropout(dropout)]
             inputs = width
         super().__init__(*layers)
         self.outputs = inputs
