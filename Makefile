@@ -5,6 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 WORKERS ?= 2
+PORT ?= 5000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro sync ui test check clean
@@ -32,9 +33,11 @@ repro: setup ## the whole pipeline: data, training, tuning, evaluation, MLflow
 sync: setup ## bring MLflow up to what the files say
 	@python -m pipeline sync
 
-ui: setup ## browse the runs at http://127.0.0.1:5000
+ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui PORT=5001)
 	@python -m pipeline sync
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port 5000 --workers 1
+	@echo "runs:        http://127.0.0.1:$(PORT)/#/experiments"
+	@echo "leaderboard: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=leaderboard"
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: setup ## all tests
 	@python -m pytest -n $(WORKERS)
