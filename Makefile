@@ -23,6 +23,7 @@ $(VENV)/.complete: requirements.lock
 	else \
 	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock; \
 	fi
+	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # every stage is a process: it should not compile again
 	@test -d .git || $(VENV)/bin/dvc config --local core.no_scm true
 	@touch $@
 
