@@ -470,3 +470,11 @@ def test_a_missing_file_is_named_and_the_rest_is_shown(
         path.rename(path.with_suffix(".safetensors"))
     assert tracking.publish(kept.parent)
     assert named(fresh, "train-lr").data.tags["pipeline.complete"] == "true"
+
+
+def test_a_report_without_its_runs_waits_for_them(fresh: Path) -> None:
+    """A fresh clone has the reports that are in git, and none of the runs."""
+    shutil.rmtree(fresh / "data/runs")
+    said = tracking.sync(fresh)
+    assert "the report of toy waits for its runs" in said
+    assert not (fresh / "mlflow.db").exists()
