@@ -37,7 +37,7 @@ sync: setup ## bring MLflow up to what the files say
 ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui PORT=5001)
 	@python -m pipeline sync
 	@echo "runs:        http://127.0.0.1:$(PORT)/#/experiments"
-	@echo "leaderboard: http://127.0.0.1:$(PORT)/#/experiments/1/runs?viewStateShareKey=leaderboard"
+	@echo "leaderboard: http://127.0.0.1:$(PORT)/#/experiments/<number>/runs?viewStateShareKey=leaderboard"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1
 
 test: setup ## all tests

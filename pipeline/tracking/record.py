@@ -138,12 +138,12 @@ def board_view() -> str:
 
     The form is what the page itself writes when a person saves a view.
     """
-    metrics = ("test_auc", "test_auc_std", "test_logloss", "best_valid_auc", "best_valid_auc_std", "weights")
+    metrics = ("best_valid_auc", "test_auc", "test_auc_std", "test_logloss")
     state = {
         "searchFilter": "tags.`pipeline.complete` = 'true' AND tags.`pipeline.stage` != 'evaluate'",
         "orderByKey": "metrics.`test_auc`",
         "orderByAsc": False,
-        "selectedColumns": [*(f"metrics.`{name}`" for name in metrics), "attributes.`Models`"],
+        "selectedColumns": [f"metrics.`{name}`" for name in metrics],
     }
     packed = base64.b64encode(zlib.compress(canonical(state).encode())).decode()
     return canonical({"name": "Leaderboard", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
