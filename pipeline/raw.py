@@ -13,6 +13,7 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
+from pipeline.files import read_json, sha256
 
 Lines = NDArray[np.int64]
 SHOWN = 20  # refused records that are told in full
@@ -232,3 +233,27 @@ def _parse(
         keep = ~(empty & np.isin(lines, list(blank)))
         table, lines = table.filter(pa.array(keep)), lines[keep]
     return table, lines.astype(np.int64), sorted(bad.items())
+
+
+def verify(folder: Path) -> None:
+    """Check that the files of a raw folder are those that the download stage put there.
+
+    DVC links them to its cache, so what writes into one of them changes the cached copy too, and
+    DVC would go on believing in both.
+
+    Raises:
+        PipelineError: a file or the manifest is missing, or a file has other bytes.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        raise PipelineError(f"{manifest} is missing; run the download stage again")
+    for name, entry in read_json(manifest)["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise PipelineError(f"{path} is missing; run the download stage again")
+        if (found := sha256(path)) != entry["sha256"]:
+            raise PipelineError(
+                f"{path} was changed after its download (sha256 {found[:12]}..., it was "
+                f"{entry['sha256'][:12]}...): remove {folder} and .dvc/cache, which may be linked to it "
+                "(`make clean` does), and run again"
+            )

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from pipeline.datasets import DATASETS
 from pipeline.errors import exit_with_message
 from pipeline.files import write_json
-from pipeline.raw import Ledger
+from pipeline.raw import Ledger, verify
 from stages import dataset_item, new_folder
 
 
@@ -17,6 +17,7 @@ def main() -> None:
     options = dict(item.preprocess)
     max_rejected = options.pop("max_rejected", 0.001)
     source, ledger, rows, clicks = DATASETS[item.source], Ledger(), 0, 0
+    verify(Path("data/raw", name))
     with new_folder(Path("data/interim", name)) as folder:
         writer = None
         try:

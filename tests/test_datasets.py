@@ -324,6 +324,9 @@ def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Pat
     data = run(tmp_path, "synthetic", "download")
     raw = data / "raw/synthetic/clicks.csv"
     raw.write_text(raw.read_text().replace(",phone,", ",phone,,", 50))
+    manifest = json.loads((raw.parent / "manifest.json").read_text())
+    manifest["files"]["clicks.csv"]["sha256"] = sha256(raw)  # as if it had come like that
+    (raw.parent / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(PipelineError) as caught:
         run(tmp_path, "synthetic", "preprocess")
     assert "50 of 4000 records of clicks.csv are corrupted" in str(caught.value)

@@ -117,3 +117,14 @@ def test_a_wrong_name_ends_with_one_line_and_no_traceback(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert folder_digest(folder / "data") == before
+
+
+def test_a_raw_file_changed_after_its_download_is_named(data: Path, tmp_path: Path) -> None:
+    folder = copy(data, tmp_path / "changed")
+    raw = folder / "data/raw" / project.DATASET / "clicks.csv"
+    raw.write_bytes(raw.read_bytes() + raw.read_bytes().splitlines(keepends=True)[-1])
+    done = project.run(folder, "preprocess")
+    assert done.returncode == 1
+    assert "clicks.csv was changed after its download" in done.stderr
+    raw.unlink()
+    assert "clicks.csv is missing" in project.run(folder, "preprocess").stderr
