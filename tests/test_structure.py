@@ -153,6 +153,13 @@ def test_deps_name_nothing_that_the_script_does_not_import(stage: str) -> None:
         assert any(file.is_relative_to(dep) for file in used), f"{stage} does not import {dep}"
 
 
+def write_modules(root: Path, texts: dict[str, str]) -> None:
+    """Lay out a toy project: file name -> source."""
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
 def test_the_check_of_deps_can_fail(tmp_path: Path) -> None:
     texts = {
         "stages/go.py": (
@@ -170,9 +177,7 @@ def test_the_check_of_deps_can_fail(tmp_path: Path) -> None:
         "pipeline/sub/deep.py": "x = 1",
         "pipeline/c.py": "from pipeline import b",
     }
-    for name, text in texts.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_modules(tmp_path, texts)
     code = ["stages/go.py", "pipeline/a.py", "pipeline/b.py", "pipeline/c.py", "pipeline/sub"]
     assert missing_deps("stages.go", code, tmp_path) == []
     for dep in code[:-1]:
@@ -190,9 +195,7 @@ def test_a_stage_of_one_model_needs_what_any_model_imports(tmp_path: Path) -> No
         "pipeline/layer.py": "x = 1",
         "pipeline/other.py": "x = 1",
     }
-    for name, text in texts.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+    write_modules(tmp_path, texts)
     code = ["stages/go.py", ONE_MODEL, "pipeline/layer.py"]
     assert missing_deps("stages.go", code, tmp_path) == ["pipeline/other.py"]
     assert missing_deps("stages.go", [*code, "pipeline/other.py"], tmp_path) == []
