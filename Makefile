@@ -28,6 +28,7 @@ $(VENV)/.complete: requirements.lock
 	@touch $@
 
 repro: setup ## the whole pipeline: data, training, tuning, evaluation, MLflow
+	@python -m pipeline refresh
 	@dvc repro
 	@python -m pipeline sync
 

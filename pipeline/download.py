@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import stat
 import zipfile
@@ -24,12 +25,13 @@ from typing import IO, Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from pipeline.errors import PipelineError
-from pipeline.files import sha256, write_json, write_text
+from pipeline.files import read_json, sha256, write_json, write_text
 
 CHUNK = 1 << 16  # bytes read at a time, and at most lost when a download is killed
 ATTEMPTS = 5  # connections in a row that brought no byte before a download is given up
@@ -47,12 +49,15 @@ class File:
         rebuilt: a mirror may hold other bytes than the publisher (a reconstruction); the manifest
             then says so. Otherwise other bytes are an error.
         optional: a mirror may lack it; the manifest then lists it as missing.
+        records: how many the publisher counts, where its digest is not known: a file with fewer lines
+            is only a part of it.
     """
 
     name: str
     digest: str | None = None
     rebuilt: bool = False
     optional: bool = False
+    records: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ class Source:
         files: what is wanted.
         archive: file name of the zip archive.
         digest: the archive's, as in `File`.
-        inside: what stands before a file's name in the archive.
+        inside: what stands before a file's name in the archive; `*/`: whatever folder it lies in.
         limit: bytes that unpack at most.
     """
 
@@ -85,14 +90,19 @@ def mirror_of(setting: str | None) -> str | None:
     return os.environ.get("CTR_MIRROR") or setting or None
 
 
-def obtain(source: Source, folder: Path, *, cache: Path, mirror: str | None = None) -> None:
+def obtain(
+    source: Source, folder: Path, *, cache: Path, mirror: str | None = None, auth: AuthBase | None = None
+) -> None:
     """Put the source's files and `manifest.json` into `folder`.
 
     Args:
         cache: keeps the downloads; what is whole there already is not fetched again.
         mirror: take the files from there and not from the publisher.
+        auth: who asks, where the publisher wants to know; a mirror is never told.
 
     Raises:
+        Lacking: the mirror does not have a file.
+        Unreachable: an address gives no answer, or a refusal.
         PipelineError: a file cannot be had, or its bytes are not the publisher's.
     """
     with _alone(cache):
@@ -100,11 +110,54 @@ def obtain(source: Source, folder: Path, *, cache: Path, mirror: str | None = No
         if wanted and mirror:
             _from_mirror(source, wanted, cache, mirror)
         elif wanted:
-            _from_publisher(source, wanted, cache)
+            _from_publisher(source, wanted, cache, auth)
         for file in source.files:
             if (cache / file.name).exists():
                 _link(cache / file.name, folder / file.name)
         write_json(folder / "manifest.json", manifest(source, folder))
+
+
+def copy_own(
+    path: str | Path,
+    folder: Path,
+    *,
+    source: str,
+    suffixes: tuple[str, ...] = (),
+    licence: str = "the user's own data",
+) -> None:
+    """Copy the user's own file, or the files of a folder, into the raw folder and write `manifest.json`.
+
+    A copy, since the raw folder is handed to DVC, which makes its files read-only.
+
+    Args:
+        path: of the file or folder; a relative one starts at the project's folder.
+        source: name for the manifest.
+        suffixes: endings of the files wanted from a folder, such as `.csv` (default: all); what begins
+            with a dot or an underscore is left out, and so are folders within.
+        licence: what its publisher allows, in a sentence.
+
+    Raises:
+        PipelineError: nothing is there.
+    """
+    origin = Path(path).expanduser()
+    if not origin.exists():
+        raise PipelineError(f"{origin} is not there (download.path of this dataset in params.yaml)")
+    found = [origin]
+    if origin.is_dir():
+        found = [
+            file
+            for file in sorted(origin.iterdir())
+            if file.is_file() and file.name.endswith(suffixes or ("",)) and file.name[0] not in "._"
+        ]
+    if not found:
+        raise PipelineError(f"{origin} holds no file ending in {', '.join(suffixes) or 'anything'}")
+    for file in found:
+        with open(file, "rb") as opened, open(folder / file.name, "wb") as copy:
+            _copy(opened, copy, file.stat().st_size, file.name)
+    files = tuple(File(file.name) for file in found)
+    own = Source(name=source, url="", licence=licence, files=files)
+    content = {**manifest(own, folder), "publisher": None, "whole_folder": origin.is_dir()}
+    write_json(folder / "manifest.json", content)
 
 
 def manifest(source: Source, folder: Path) -> dict[str, Any]:
@@ -116,11 +169,10 @@ def manifest(source: Source, folder: Path) -> dict[str, Any]:
     for file in source.files:
         path = folder / file.name
         if path.exists():
-            known = None if file.digest is None else digest(path, file.digest) == file.digest
             files[file.name] = {
                 "bytes": path.stat().st_size,
                 "sha256": sha256(path),
-                "matches_publisher": known,
+                "matches_publisher": _matches(path, file),
             }
     answers = {entry["matches_publisher"] for entry in files.values()}
     missing = [file.name for file in source.files if file.name not in files]
@@ -131,6 +183,45 @@ def manifest(source: Source, folder: Path) -> dict[str, Any]:
         "files": files,
         "missing": missing,
         "matches_publisher": False if missing or False in answers else None if None in answers else True,
+    }
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a raw folder, its files being what the download stage put there.
+
+    DVC links them to its cache, so what writes into one of them changes the cached copy too, and
+    DVC would go on believing in both.
+
+    Raises:
+        PipelineError: a file or the manifest is missing, or a file has other bytes.
+    """
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        raise PipelineError(f"{manifest} is missing; run the download stage again")
+    content: dict[str, Any] = read_json(manifest)
+    for name, entry in content["files"].items():
+        path = folder / name
+        # a file that is not there is told by whoever reads it
+        if path.exists() and (found := sha256(path)) != entry["sha256"]:
+            raise PipelineError(
+                f"{path} was changed after its download (sha256 {found[:12]}..., it was "
+                f"{entry['sha256'][:12]}...): remove {folder} and .dvc/cache, which may be linked to it "
+                "(`make clean` does), and run again"
+            )
+    return content
+
+
+def origin(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a manifest goes along with the data: the source, and whether it is the publisher's.
+
+    `differs` and `missing` name the files that are not.
+    """
+    files = manifest["files"].items()
+    return {
+        "source": manifest["source"],
+        "matches_publisher": manifest["matches_publisher"],
+        "differs": [name for name, entry in files if entry.get("matches_publisher") is False],
+        "missing": manifest["missing"],
     }
 
 
@@ -146,23 +237,25 @@ def digest(path: Path, like: str) -> str:
         return f"git-blob:{found.hexdigest()}"
 
 
-def fetch(url: str, path: Path, *, expected: str | None = None) -> None:
+def fetch(url: str, path: Path, *, expected: str | None = None, auth: AuthBase | None = None) -> None:
     """Download a URL to `path`, going on from `<path>.part` where an earlier download broke off.
 
     Args:
         expected: the digest its bytes must have.
+        auth: who asks; only the URL's own host is told, and none that it redirects to.
 
     Raises:
-        PipelineError: the address cannot be reached, or the bytes are wrong (they are deleted then).
+        Unreachable: the address gives no answer, or a refusal.
+        PipelineError: the bytes are wrong (they are deleted then).
         FileNotFoundError: the server says there is no such file.
     """
     part = _beside(path, ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    resumed = _stream(url, part, expected)
+    resumed = _stream(url, part, expected, auth)
     if resumed and expected and digest(part, expected) != expected:
         # the publisher's file may have changed between the two halves: once more from the start
         part.unlink()
-        _stream(url, part, expected)
+        _stream(url, part, expected, auth)
     _accept(part, path, expected, f"the download from {url}", "Run the command again to fetch it anew.")
     _beside(part, ".tag").unlink(missing_ok=True)
 
@@ -179,10 +272,7 @@ def unpack(archive: Path, members: dict[str, Path], *, limit: int) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             for name, path in members.items():
-                try:
-                    info = opened.getinfo(name)
-                except KeyError:
-                    raise PipelineError(f"{archive}: the archive holds no {name}") from None
+                info = _member(opened, name, archive)
                 limit -= info.file_size
                 if limit < 0 or info.file_size > RATIO * max(info.compress_size, 1):
                     raise PipelineError(
@@ -199,7 +289,20 @@ def unpack(archive: Path, members: dict[str, Path], *, limit: int) -> None:
         ) from None
 
 
-def _from_publisher(source: Source, wanted: list[File], cache: Path) -> None:
+def _member(opened: zipfile.ZipFile, name: str, archive: Path) -> zipfile.ZipInfo:
+    """Find a member by its name, or by the end of it after `*/`."""
+    if name.startswith("*/"):
+        names = [known for known in opened.namelist() if f"/{known}".endswith(name.removeprefix("*"))]
+        if len(names) > 1:
+            raise PipelineError(f"{archive}: the archive holds several: {', '.join(names)}")
+        name = names[0] if names else name
+    try:
+        return opened.getinfo(name)
+    except KeyError:
+        raise PipelineError(f"{archive}: the archive holds no {name}") from None
+
+
+def _from_publisher(source: Source, wanted: list[File], cache: Path, auth: AuthBase | None) -> None:
     hint = (
         "Without network, set the environment variable CTR_MIRROR (or `mirror` in params.yaml) to a "
         f"folder or URL that holds {_layout(source)}; the publisher's address is {source.url}"
@@ -208,16 +311,16 @@ def _from_publisher(source: Source, wanted: list[File], cache: Path) -> None:
         if source.archive:
             archive = cache / source.archive
             if not _whole(archive, File(source.archive, source.digest), None):
-                fetch(source.url, archive, expected=source.digest)
+                fetch(source.url, archive, expected=source.digest, auth=auth)
             _members(source, wanted, archive, cache, None)
         else:
             for file in wanted:
                 url = f"{source.url.rstrip('/')}/{file.name}"
-                fetch(url, cache / file.name, expected=file.digest)
+                fetch(url, cache / file.name, expected=file.digest, auth=auth)
     except FileNotFoundError as error:
         raise PipelineError(f"{source.name}: {error}. {hint}") from None
     except Unreachable as error:
-        raise PipelineError(f"{source.name}: {error}. {hint}") from None
+        raise Unreachable(f"{source.name}: {error}. {hint}", error.status) from None
 
 
 def _from_mirror(source: Source, wanted: list[File], cache: Path, mirror: str) -> None:
@@ -230,7 +333,7 @@ def _from_mirror(source: Source, wanted: list[File], cache: Path, mirror: str) -
         return
     lacking = [file.name for file in missing if not file.optional]
     if lacking or len(missing) == len(source.files):
-        raise PipelineError(
+        raise Lacking(
             f"the mirror {mirror} lacks {', '.join(lacking) or 'every file'} of {source.name}: it must hold "
             f"{_layout(source)}. Unset CTR_MIRROR and `mirror` in params.yaml to fetch from the publisher, "
             f"{source.url}"
@@ -268,11 +371,24 @@ def _members(source: Source, wanted: list[File], archive: Path, cache: Path, mir
         )
 
 
+class Lacking(PipelineError):
+    """A mirror that does not have a file."""
+
+
 class Unreachable(PipelineError):
-    """An address that gives no answer, or no useful one."""
+    """An address that gives no answer, or no useful one.
+
+    Attributes:
+        status: the HTTP status with which the address itself refused; None where it was another host,
+            to which it had redirected, or no refusal.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
-def _stream(url: str, part: Path, expected: str | None) -> bool:
+def _stream(url: str, part: Path, expected: str | None, auth: AuthBase | None) -> bool:
     """Bring `part` up to the whole content of `url`; return whether older bytes were kept.
 
     Without a digest to check against, older bytes are kept only if the server has marked its file
@@ -297,7 +413,8 @@ def _stream(url: str, part: Path, expected: str | None) -> bool:
                 if mark:
                     headers["If-Range"] = mark
             try:
-                with session.get(url, headers=headers, stream=True, timeout=(15, 60)) as answer:
+                # a redirect to another host, port or scheme goes there without the authorisation
+                with session.get(url, headers=headers, auth=auth, stream=True, timeout=(15, 60)) as answer:
                     if answer.status_code == requests.codes.requested_range_not_satisfiable and have:
                         if answer.headers.get("Content-Range", "").endswith(f"/{have}"):
                             return True  # all of it was there already
@@ -321,7 +438,7 @@ def _stream(url: str, part: Path, expected: str | None) -> bool:
                 refused = isinstance(error, requests.HTTPError)
                 nobody_there = isinstance(error, requests.ConnectionError) and not have and not grown
                 if refused or nobody_there or failures >= ATTEMPTS:
-                    raise Unreachable(f"cannot fetch {url}: {_reason(error)}") from None
+                    raise Unreachable(f"cannot fetch {url}: {_reason(error)}", _status(error)) from None
                 sleep(min(2.0**failures / 4, 8))
 
 
@@ -341,13 +458,21 @@ def _mark(tag: Path, answer: requests.Response) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost cause: what the layers above add is their own names."""
+    """The innermost cause: what the layers above add is their own names.
+
+    Without the query of an address: a storage to which one was redirected takes it for a key.
+    """
     inner: Any = error
     while True:
         cause = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
         if not isinstance(cause, Exception):
-            return str(inner)
+            return re.sub(r"\?\S+", "?...", str(inner))
         inner = cause
+
+
+def _status(error: Exception) -> int | None:
+    answer = error.response if isinstance(error, requests.HTTPError) else None
+    return None if answer is None or answer.history else answer.status_code
 
 
 def _accept(part: Path, path: Path, expected: str | None, what: str, remedy: str) -> None:
@@ -369,9 +494,19 @@ def _whole(path: Path, file: File, mirror: str | None) -> bool:
     """Whether the cache holds a file as it should be; what is not so is fetched again."""
     if not path.exists():
         return False
-    if file.digest is None or digest(path, file.digest) == file.digest:
-        return True
-    return file.rebuilt and mirror is not None
+    return _matches(path, file) is not False or (file.rebuilt and mirror is not None)
+
+
+def _matches(path: Path, file: File) -> bool | None:
+    """Whether these are the publisher's bytes; None where that is not known."""
+    if file.digest:
+        return digest(path, file.digest) == file.digest
+    return False if file.records and _lines(path) < file.records else None
+
+
+def _lines(path: Path) -> int:
+    with open(path, "rb") as file:
+        return sum(data.count(b"\n") for data in iter(lambda: file.read(1 << 20), b""))
 
 
 def _link(path: Path, to: Path) -> None:

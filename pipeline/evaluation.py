@@ -58,6 +58,7 @@ class Holdout:
         row: each row's number in the cleaned table, (N,) int64, ascending.
         group: the user of each row for gAUC, (N,) int32; None if the dataset has no such column.
         truth: the true click probability, (N,) float64; None unless the data was generated.
+        origin: where the raw files come from (`download.origin`); None if the folder does not say.
     """
 
     split: Split
@@ -65,6 +66,7 @@ class Holdout:
     row: Array
     group: Array | None
     truth: Array | None
+    origin: Block | None = None
 
     @classmethod
     def load(cls, processed: Path, device: torch.device | str = "cpu") -> "Holdout":
@@ -88,6 +90,7 @@ class Holdout:
             row=np.load(processed / "test.row.npy"),
             group=_load_if_there(processed / "test.group.npy"),
             truth=_load_if_there(processed / "test.truth.npy"),
+            origin=read_json(said).get("origin") if (said := processed / "report.json").exists() else None,
         )
 
 
@@ -319,6 +322,7 @@ def report(
     _relate(results, bayes)
     values_ = {
         "dataset": dataset,
+        "origin": holdout.origin,
         "rows": len(holdout.label),
         "base_rate": float(holdout.label.mean()),
         "bayes": bayes,

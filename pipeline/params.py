@@ -6,17 +6,18 @@ checked against the signature they go to: the signature is the config, and no ke
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline import encode, splitting
+from pipeline import encode, interim, splitting
 from pipeline.datasets import DATASETS
 from pipeline.errors import PipelineError, unknown
 from pipeline.models import MODELS
@@ -184,9 +185,8 @@ class Params:
         if item.source not in DATASETS:
             raise self._error(f"{where}.source", unknown("source", item.source, DATASETS))
         source = DATASETS[item.source]
-        self._arguments(source.download, item.download, f"{where}.download", {"mirror", "root"})
-        block = {key: value for key, value in item.preprocess.items() if key != "max_rejected"}
-        self._arguments(source.read, block, f"{where}.preprocess")
+        self._arguments(source.download, item.download, f"{where}.download", {"mirror"})
+        self._arguments((source.read, interim.write), item.preprocess, f"{where}.preprocess")
         self._arguments(splitting.assign, item.split, f"{where}.split")
         self._arguments(encode.fit, item.encode, f"{where}.encode")
         for key, block in item.settings.items():
@@ -234,10 +234,19 @@ class Params:
             raise self._error(where, unknown("model", name, MODELS))
 
     def _arguments(
-        self, function: Callable[..., Any], block: Block, where: str, supplied: Set[str] = frozenset()
+        self,
+        functions: Callable[..., Any] | Sequence[Callable[..., Any]],
+        block: Block,
+        where: str,
+        supplied: Set[str] = frozenset(),
     ) -> Block:
-        """Check `block` against the keyword-only arguments of `function` and fill in its defaults."""
-        keywords = _keywords(function, supplied)
+        """Check `block` against the keyword-only arguments of a function and fill in its defaults.
+
+        Of several functions that share the block, the first that has an argument gets it.
+        """
+        functions = functions if isinstance(functions, Sequence) else (functions,)
+        owner = {key: f for f in reversed(functions) for key in _keywords(f, supplied)}
+        keywords = {key: _keywords(f)[key] for key, f in owner.items()}
         for key in block:
             if key not in keywords:
                 raise self._error(where, unknown("key", key, keywords))
@@ -247,9 +256,9 @@ class Params:
                 raise self._error(where, f"the key {key!r} is missing")
             value = block.get(key, deepcopy(parameter.default))
             try:
-                result[key] = _adapter(function, key).validate_python(value)
+                result[key] = _adapter(owner[key], key).validate_python(value)
             except ValidationError as error:
-                raise self._error(f"{where}.{key}", f"{_reason(error)} (it is {value!r})") from None
+                raise self._error(*_told(error, f"{where}.{key}", value, _hint(owner[key], key))) from None
             low, high, inclusive = _RANGES.get(key, (-math.inf, math.inf, True))
             if isinstance(value, int | float) and not (low <= value <= high and (inclusive or value > low)):
                 bound = f"at least {low:g}" if inclusive else f"above {low:g}"
@@ -293,19 +302,47 @@ def _keywords(function: Callable[..., Any], supplied: Set[str] = frozenset()) ->
 
 
 @cache
+def _hint(function: Callable[..., Any], key: str) -> Any:
+    return get_type_hints(function.__init__ if inspect.isclass(function) else function)[key]
+
+
+@cache
 def _adapter(function: Callable[..., Any], key: str) -> TypeAdapter[Any]:
-    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
-    return TypeAdapter(hints[key], config=ConfigDict(strict=True))
+    hint = _hint(function, key)
+    strict = inspect.isclass(hint) and issubclass(hint, BaseModel)  # a model says itself how strict it is
+    return TypeAdapter(hint) if strict else TypeAdapter(hint, config=ConfigDict(strict=True))
 
 
-def _keys_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> Iterable[str]:
-    """Return the keys that the block holding `path` may have."""
+def _told(error: ValidationError, where: str, value: Any, hint: Any) -> tuple[str, str]:
+    """Return the dotted key within an argument that is wrong, and what is wrong with it."""
+    first = error.errors()[0]
+    path: list[str] = [where]
+    for step in first["loc"]:  # steps that are not in the value name branches of a type
+        known = isinstance(value, dict) and step in value
+        if not (known or (isinstance(value, list) and isinstance(step, int) and step < len(value))):
+            break
+        value = value[step]
+        path.append(str(step))
+    last = first["loc"][-1] if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return ".".join(path[:-1]), unknown("key", last, _keys_at(hint, first["loc"]))
+    if first["type"] == "missing":
+        return ".".join(path), f"the key {last!r} is missing"
+    return ".".join(path), f"{_reason(error)} (it is {value!r})"
+
+
+def _keys_at(hint: Any, path: tuple[int | str, ...]) -> Iterable[str]:
+    """Return the keys that the block holding `path` may have; steps into a mapping or list lead inside."""
     for step in path[:-1]:
-        hint = kind.model_fields[str(step)].annotation if str(step) in kind.model_fields else kind
-        kind = next(
-            (t for t in (hint, *get_args(hint)) if inspect.isclass(t) and issubclass(t, BaseModel)), kind
-        )
-    return kind.model_fields
+        fields = _keys_of(hint)
+        hint = fields[str(step)].annotation if str(step) in fields else (get_args(hint) or (hint,))[-1]
+    return _keys_of(hint)
+
+
+def _keys_of(hint: Any) -> dict[str, FieldInfo]:
+    """Return the fields of a model, or of the first one in a union of types."""
+    models = [t for t in (hint, *get_args(hint)) if inspect.isclass(t) and issubclass(t, BaseModel)]
+    return models[0].model_fields if models else {}
 
 
 def _merge(base: Block, changes: Block) -> Block:

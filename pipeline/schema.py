@@ -20,11 +20,15 @@ EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
 
 @dataclass(frozen=True)
 class Column:
-    """A field before it is encoded: a column of strings, of numbers (float64) or of lists of strings."""
+    """A field before it is encoded: a column of strings (category, bag) or of numbers (float64).
+
+    The values of a bag stand in one string, with `separator` between them.
+    """
 
     name: str
     kind: Kind
     domain: Domain
+    separator: str = "|"
 
 
 @dataclass(frozen=True)

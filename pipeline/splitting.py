@@ -33,7 +33,8 @@ def assign(
     """Return the part of every row: 0 train, 1 valid, 2 test (N,).
 
     Args:
-        table: column `label`, and what the method needs: `time`, `group` or the given column.
+        table: column `label`, and what the method needs: `time`, `group` (codes from 0) or the given
+            column.
         name: what to call the dataset in messages.
         method: `random`: a seeded permutation; `time`: the oldest rows train, the newest test, ties
             in row order; `user`: all rows of a group in one part, so counts are only nearly met;
@@ -96,7 +97,7 @@ def _cut(order: NDArray[np.int64], tests: int, valids: int, *, newest_last: bool
 
 def _by_group(group: pa.ChunkedArray, seed: int, tests: int, valids: int) -> Parts:
     """Groups in random order: test until its count is met as nearly as can be, then valid, then train."""
-    codes = group.combine_chunks().dictionary_encode().indices.to_numpy()
+    codes = group.to_numpy()
     sizes = np.bincount(codes)
     order = permutation(len(sizes), seed)
     reached = np.cumsum(sizes[order])
@@ -131,6 +132,8 @@ def _given(values: pa.ChunkedArray, column: str, name: str) -> Parts:
 def _need(table: pa.Table, column: str | None, name: str, method: str) -> pa.ChunkedArray:
     if column is None:
         raise PipelineError(f"{name}: split method 'column' needs the key `column`")
+    if method == "column" and column in ("label", "group", "time", "truth"):
+        raise PipelineError(f"{name}: split column {column!r} says nothing about parts; name another one")
     if column not in table.column_names:
         raise PipelineError(
             f"{name}: split method {method!r} needs the column {column!r}, which this dataset does not have"

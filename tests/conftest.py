@@ -1,6 +1,9 @@
 """What every test starts from: shapes checked as types, one thread, the same random numbers."""
 
+import importlib
 import random
+from collections.abc import Callable
+from pathlib import Path
 
 import jaxtyping
 
@@ -10,6 +13,7 @@ jaxtyping.install_import_hook(
 )
 
 import numpy as np  # noqa: E402
+import project  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
@@ -25,3 +29,20 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  for libraries that read the global state
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Run stages of a dataset in a project folder, in this process; return the data folder."""
+
+    def go(folder: Path, dataset: str, *names: str) -> Path:
+        if not (folder / "params.yaml").exists():
+            project.make_project(folder)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr("sys.argv", ["stage", "--dataset", dataset])
+        for name in names or ("download", "preprocess", "split"):
+            importlib.import_module(f"stages.{name}").main()
+        return folder / "data"
+
+    monkeypatch.delenv("CTR_MIRROR", raising=False)
+    return go

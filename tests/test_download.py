@@ -1,6 +1,5 @@
 import errno
 import hashlib
-import http.server
 import json
 import os
 import signal
@@ -11,13 +10,26 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from requests.auth import HTTPBasicAuth
+from web import Site, serving
 
 from pipeline import download
-from pipeline.download import File, Source, digest, fetch, manifest, mirror_of, obtain, unpack
+from pipeline.download import (
+    File,
+    Lacking,
+    Source,
+    Unreachable,
+    digest,
+    fetch,
+    manifest,
+    mirror_of,
+    obtain,
+    unpack,
+)
 from pipeline.errors import PipelineError, exit_with_message
 
 BODY = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(1 << 14))  # 512 KiB, no two alike
@@ -28,77 +40,12 @@ def sha(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-@dataclass
-class Site:
-    """What the web server offers, how it behaves, and what it was asked."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    url: str = ""
-    asked: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range)
-    ranges: bool = True
-    etag: str | None = '"one"'
-    stop_after: int | None = None  # bytes of the first answer that are sent before ...
-    go_on: threading.Event | None = None  # ... it waits for this, or without it breaks off
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    site: Site
-
-    def do_GET(self) -> None:
-        site, wanted = self.site, self.headers.get("Range")
-        site.asked.append((self.path, wanted))
-        body = site.files.get(self.path.lstrip("/"))
-        if body is None:
-            self.send_error(404)
-            return
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and site.ranges else 0
-        if self.headers.get("If-Range", site.etag) != site.etag:
-            start = 0
-        if start >= len(body) > 0:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(body)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        if site.etag:
-            self.send_header("ETag", site.etag)
-        self.send_header("Content-Length", str(len(body) - start))
-        self.end_headers()
-        first = site.stop_after
-        site.stop_after = None
-        if first is None:
-            self.wfile.write(body[start:])
-            return
-        self.wfile.write(body[start : start + first])
-        self.wfile.flush()
-        if site.go_on is None:
-            self.close_connection = True
-            return
-        site.go_on.wait(60)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "sleep", lambda _: None)
-    offered = Site()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"site": offered}))
-    server.daemon_threads = True
-    offered.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield offered
-    if offered.go_on:
-        offered.go_on.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as offered:
+        yield offered
 
 
 def make_zip(path: Path, members: dict[str, bytes]) -> bytes:
@@ -418,3 +365,68 @@ def test_digests_have_the_algorithm_they_are_asked_for(tmp_path: Path):
     assert digest(tmp_path / "f", "md5:") == "md5:b1946ac92492d2347c6235b4d2611184"
     # what `git hash-object` says of the same six bytes
     assert digest(tmp_path / "f", "git-blob:") == "git-blob:ce013625030ba8dba906f756967f9e9ca394464a"
+
+
+def test_a_file_with_fewer_lines_than_the_publisher_has_records_is_told_to_be_a_part(tmp_path: Path):
+    (tmp_path / "f").write_bytes(b"head\n1\n2\n")
+    for records, known in ((3, None), (4, False), (None, None)):
+        part = Source("set", "http://127.0.0.1", "test", (File("f", records=records),))
+        assert manifest(part, tmp_path)["files"]["f"]["matches_publisher"] is known
+        assert manifest(part, tmp_path)["matches_publisher"] is known
+
+
+def test_a_mirrors_part_of_a_file_is_not_taken_for_the_publishers(tmp_path: Path, site: Site):
+    site.files["f"] = b"1\n2\n3\n"
+    source = Source("set", site.url, "test", (File("f", rebuilt=True, records=3),))
+    (tmp_path / "mirror/set").mkdir(parents=True)
+    (tmp_path / "mirror/set/f").write_bytes(b"1\n")
+    cache = tmp_path / "cache"
+    for name in ("first", "again"):
+        obtain(source, tmp_path / name, cache=cache, mirror=str(tmp_path / "mirror"))
+        assert (tmp_path / name / "f").read_bytes() == b"1\n"
+    obtain(source, tmp_path / "own", cache=cache)
+    assert (tmp_path / "own/f").read_bytes() == site.files["f"]
+
+
+def test_who_asks_is_told_to_the_publisher_and_not_to_the_host_it_redirects_to(tmp_path: Path, site: Site):
+    who = HTTPBasicAuth("somebody", "hidden")
+    with serving() as storage:
+        storage.files["there/f"] = BODY
+        storage.stop_after = 200_000
+        site.moved["f"] = f"{storage.url}/there/f?key=signature"
+        site.password = "Basic c29tZWJvZHk6aGlkZGVu"
+        fetch(f"{site.url}/f", tmp_path / "f", auth=who)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert site.told == [site.password] * 2  # the first answer broke off
+    assert storage.told == [None, None]
+    assert [asked is None for _, asked in storage.asked] == [True, False]
+
+
+def test_a_mirror_is_not_told_who_asks(tmp_path: Path, site: Site):
+    site.files["set/f"] = BODY
+    source = Source("set", "http://127.0.0.1:9", "test", (File("f"),))
+    who = HTTPBasicAuth("somebody", "hidden")
+    obtain(source, tmp_path / "raw", cache=tmp_path / "cache", mirror=site.url, auth=who)
+    assert site.told == [None]
+
+
+def test_a_refusal_has_its_status_unless_another_host_refused(tmp_path: Path, site: Site):
+    source = Source("set", site.url, "test", (File("f"),))
+    for site.refuse in (401, 403):
+        with pytest.raises(Unreachable) as caught:
+            obtain(source, tmp_path / "raw", cache=tmp_path / "cache")
+        assert caught.value.status == site.refuse
+    site.refuse = None
+    with serving() as storage:
+        storage.refuse = 403
+        site.moved["f"] = f"{storage.url}/there/f?key=signature"
+        with pytest.raises(Unreachable, match=r"403.*/there/f\?") as caught:
+            obtain(source, tmp_path / "raw", cache=tmp_path / "cache")
+    assert caught.value.status is None
+    assert "signature" not in str(caught.value)
+
+
+def test_what_a_mirror_lacks_is_an_error_of_its_own(tmp_path: Path):
+    source = Source("set", "http://127.0.0.1:9", "test", (File("f"),))
+    with pytest.raises(Lacking, match="lacks f of set"):
+        obtain(source, tmp_path / "raw", cache=tmp_path / "cache", mirror=str(tmp_path))

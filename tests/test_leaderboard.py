@@ -116,3 +116,13 @@ def test_the_terminal_table_is_aligned(bayes: bool) -> None:
     assert body[0].startswith("model")
     assert len({len(line) for line in body}) == 1
     assert lines[-1] == "champion by validation AUC: fm (tuned), seed 3"
+
+
+def test_data_that_are_not_the_publishers_are_called_so() -> None:
+    files = {"differs": ["a.csv", "b.csv"], "missing": ["c.csv"]}
+    origin = {"source": "toys", "matches_publisher": False, **files}
+    said = "**Not the data of toys as its publisher has them: other bytes in a.csv, b.csv; without c.csv.**"
+    assert said in leaderboard.to_markdown({**board(), "origin": origin})
+    for answer in (True, None):
+        fine = {**origin, "matches_publisher": answer}
+        assert "publisher" not in leaderboard.to_markdown({**board(), "origin": fine})

@@ -57,21 +57,43 @@ def test_by_time_the_oldest_rows_train_and_the_newest_test_with_ties_in_row_orde
 
 
 def test_by_user_whole_groups_go_to_one_part_and_counts_are_nearly_met():
-    group = [f"u{number % 97}" for number in range(5000)]
+    group = pa.chunked_array([np.arange(2000) % 97, np.arange(2000, 5000) % 97]).cast(pa.int32())
     parts = assign(log(5000, group=group), method="user", seed=3)
-    of_group: dict[str, set[int]] = {}
-    for name, part in zip(group, parts.tolist(), strict=True):
-        of_group.setdefault(name, set()).add(part)
+    of_group: dict[int, set[int]] = {}
+    for code, part in zip(group.to_pylist(), parts.tolist(), strict=True):
+        of_group.setdefault(code, set()).add(part)
     assert all(len(found) == 1 for found in of_group.values())
     assert abs((parts == TEST).sum() - 1000) <= 52
     assert abs((parts == VALID).sum() - 400) <= 52
     assert (assign(log(5000, group=group), method="user", seed=4) != parts).any()
 
 
-@pytest.mark.parametrize("values", [["train", "train", "valid", "valid", "test", "test"], [0, 0, 1, 1, 2, 2]])
-def test_a_given_column_decides(values: list[object]):
+WORDS = ["train", "train", "valid", "valid", "test", "test"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        WORDS,
+        [0, 0, 1, 1, 2, 2],
+        [0.0, 0.0, 1.0, 1.0, 2.0, 2.0],
+        ["0", "0", "1", "1", "2", "2"],
+        pa.array(WORDS).dictionary_encode(),
+        pa.chunked_array([pa.array(WORDS[:3]).dictionary_encode(), pa.array(WORDS[3:]).dictionary_encode()]),
+    ],
+    ids=["words", "integers", "numbers", "digits", "coded", "coded-in-blocks"],
+)
+def test_a_given_column_decides(values: object):
     parts = assign(log(6, part=values), method="column", column="part")
     assert parts.tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("column", ["group", "label", "time", "truth"])
+def test_a_column_that_means_something_else_is_no_given_column(column: str):
+    """The codes of three groups would pass for parts."""
+    table = log(6, group=[0, 0, 1, 1, 2, 2], time=[0, 0, 1, 1, 2, 2], truth=[0.0, 0.0, 1.0, 1.0, 2.0, 2.0])
+    with pytest.raises(PipelineError, match=f"toy: split column '{column}' says nothing about parts"):
+        assign(table, "toy", method="column", column=column)
 
 
 def test_a_given_column_with_anything_else_is_an_error_with_the_row():

@@ -1,18 +1,207 @@
-"""Whole stages as processes: killed and run again, with and without tracking, and on bad input."""
+"""Whole stages: what they leave behind, run twice, killed and run again, untracked and on bad input."""
 
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.files import folder_digest, read_json
+from pipeline.errors import PipelineError
+from pipeline.files import folder_digest, read_json, sha256, write_json
+from pipeline.schema import PARTS
 from tests import project
 
-pytestmark = pytest.mark.kill
+Run = Callable[..., Path]
+
+
+# ---- download, preprocess and split, in this process ----
+
+
+def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone(tmp_path: Path, run: Run):
+    first, second = run(tmp_path / "a", "synthetic"), run(tmp_path / "b", "synthetic")
+    produced = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    for path in produced:
+        assert (first / path).read_bytes() == (second / path).read_bytes(), path
+    processed = first / "processed/synthetic"
+    report = read_json(processed / "report.json")
+    rows = [np.load(processed / f"{part}.row.npy") for part in PARTS]
+    assert sorted(np.concatenate(rows).tolist()) == list(range(4000))
+    assert [report[part]["rows"] for part in PARTS] == [2880, 320, 800]
+    table = pq.read_table(first / "interim/synthetic/table.parquet")
+    assert (np.load(processed / "test.truth.npy") == table["truth"].to_numpy()[rows[2]]).all()
+    group = np.array(table["group"].to_pylist())
+    codes = np.load(processed / "test.group.npy")
+    assert codes.dtype == np.int32
+    assert len(set(zip(codes.tolist(), group[rows[2]].tolist(), strict=True))) == len(set(codes.tolist()))
+
+    # other values in valid and test rows leave everything that was fitted as it was
+    held_out = np.ones(len(table), bool)
+    held_out[rows[0]] = False
+    for name, value in (("city", "nowhere"), ("price", 1e6)):
+        values = [value if out else old for out, old in zip(held_out, table[name].to_pylist(), strict=True)]
+        column = pa.array(values, table.schema.field(name).type)
+        table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, second / "interim/synthetic/table.parquet")
+    changed = run(tmp_path / "b", "synthetic", "split") / "processed/synthetic"
+    for name in ("vocabulary.json", "schema.json", "train.ids.npy"):
+        assert (changed / name).read_bytes() == (processed / name).read_bytes()
+    fields = read_json(changed / "schema.json")
+    city = [field["name"] for field in fields].index("city")
+    unseen = 1 + sum(field["size"] for field in fields[:city])
+    assert (np.load(changed / "test.ids.npy")[:, city] == unseen).all()
+
+
+def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Path, run: Run):
+    data = run(tmp_path, "synthetic", "download")
+    raw = data / "raw/synthetic/clicks.csv"
+    raw.write_text(raw.read_text().replace(",phone,", ",phone,,", 50))
+    manifest = read_json(raw.parent / "manifest.json")
+    manifest["files"]["clicks.csv"]["sha256"] = sha256(raw)  # as if it had come like that
+    write_json(raw.parent / "manifest.json", manifest)
+    with pytest.raises(PipelineError) as caught:
+        run(tmp_path, "synthetic", "preprocess")
+    assert "50 of 4000 records of clicks.csv are corrupted" in str(caught.value)
+    assert "\n  clicks.csv:" in str(caught.value)
+    assert not list((data / "interim").iterdir())
+
+
+def with_blocks(folder: Path, **blocks: Any) -> Path:
+    """A small project whose synthetic item has other blocks."""
+    values = project.small_params()
+    values["data"][project.DATASET].update(blocks)
+    return project.make_project(folder, data=values["data"])
+
+
+def test_a_log_cut_short_and_narrowed_by_its_params_adds_up(tmp_path: Path, run: Run):
+    fields = ["price", "user", "tags"]
+    folder = with_blocks(tmp_path, preprocess={"rows": 1500, "fields": fields})
+    data = run(folder, "synthetic")
+    report = read_json(data / "interim/synthetic/report.json")
+    assert report["rows_out"] == 1500
+    assert report["rows_in"] == report["rows_out"] + report["rejected"] + report["dropped"]
+    assert report["files"]["clicks.csv"]["dropped"] == report["dropped"] > 0
+    table = pq.read_table(data / "interim/synthetic/table.parquet")
+    assert table.column_names[:3] == fields
+    assert report["clicks"] == sum(table["label"].to_pylist())
+    whole = pq.read_table(run(tmp_path / "whole", "synthetic") / "interim/synthetic/table.parquet")
+    assert table.drop_columns("price") == whole.select(table.column_names).slice(0, 1500).drop_columns(
+        "price"
+    )
+    processed = data / "processed/synthetic"
+    assert [field["name"] for field in read_json(processed / "schema.json")] == fields
+    assert sum(len(np.load(processed / f"{part}.ids.npy")) for part in PARTS) == 1500
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "message"),
+    [
+        ({"row": 10}, "data.synthetic.preprocess: unknown key 'row'; did you mean 'rows'"),
+        ({"rows": 0}, "data.synthetic.preprocess.rows: must be at least 1"),
+        ({"rows": "10"}, "data.synthetic.preprocess.rows: "),
+        (
+            {"fields": ["user", "itme"]},
+            "synthetic: preprocess.fields: unknown field 'itme'; did you mean 'item'",
+        ),
+        ({"max_rejected": 2}, "data.synthetic.preprocess.max_rejected: must be at least 0 and at most 1"),
+    ],
+)
+def test_wrong_options_of_preprocess_are_named(
+    tmp_path: Path, run: Run, preprocess: dict[str, Any], message: str
+):
+    run(with_blocks(tmp_path), "synthetic", "download")
+    with_blocks(tmp_path, preprocess=preprocess)
+    with pytest.raises(PipelineError) as caught:
+        run(tmp_path, "synthetic", "preprocess")
+    assert message in str(caught.value)
+    assert not (tmp_path / "data/interim/synthetic").exists()
+
+
+@pytest.mark.parametrize("method", ["user", "time"])
+def test_a_split_goes_by_what_the_rows_have_besides_their_fields(tmp_path: Path, run: Run, method: str):
+    data = run(with_blocks(tmp_path, split={"method": method}), "synthetic")
+    rest = pq.read_table(data / "interim/synthetic/table.parquet")
+    rows = {part: np.load(data / f"processed/synthetic/{part}.row.npy") for part in PARTS}
+    if method == "time":
+        time = rest["time"].to_numpy()
+        assert time[rows["train"]].max() <= time[rows["valid"]].min() <= time[rows["valid"]].max()
+        assert time[rows["valid"]].max() <= time[rows["test"]].min()
+    else:
+        users = {part: set(rest["group"].take(pa.array(of)).to_pylist()) for part, of in rows.items()}
+        assert not (
+            users["train"] & users["test"]
+            or users["train"] & users["valid"]
+            or users["valid"] & users["test"]
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("device", "split column 'device' holds"),
+        ("fold", "needs the column 'fold', which this dataset does not have"),
+        ("group", "split column 'group' says nothing about parts"),
+    ],
+)
+def test_a_column_that_says_no_parts_is_named(tmp_path: Path, run: Run, column: str, message: str):
+    folder = with_blocks(tmp_path, split={"method": "column", "column": column})
+    with pytest.raises(PipelineError, match=f"synthetic: .*{message}"):
+        run(folder, "synthetic")
+    assert not (tmp_path / "data/processed/synthetic").exists()
+
+
+def test_a_field_may_say_the_parts(tmp_path: Path, run: Run):
+    data = run(with_blocks(tmp_path, split={"method": "column", "column": "gender"}), "synthetic", "download")
+    clicks = data / "raw/synthetic/clicks.csv"
+    lines = clicks.read_text().splitlines(keepends=True)
+    words = ["train", "valid", "test"]
+    for number, line in enumerate(lines[1:]):
+        values = line.split(",")
+        values[3] = words[number % 3]
+        lines[1 + number] = ",".join(values)
+    clicks.write_text("".join(lines))
+    manifest = read_json(clicks.parent / "manifest.json")
+    manifest["files"]["clicks.csv"]["sha256"] = sha256(clicks)
+    write_json(clicks.parent / "manifest.json", manifest)
+    run(tmp_path, "synthetic", "preprocess", "split")
+    for number, part in enumerate(PARTS):
+        rows = np.load(data / f"processed/synthetic/{part}.row.npy")
+        assert rows.tolist() == list(range(number, 4000, 3))
+
+
+def test_a_split_without_rows_leaves_nothing(tmp_path: Path, run: Run):
+    project.make_project(tmp_path)
+    text = (tmp_path / "params.yaml").read_text().replace("test: 0.2", "test: 0.0001")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(PipelineError, match="synthetic: the test part of 4000 rows is empty"):
+        run(tmp_path, "synthetic")
+    assert not (tmp_path / "data/processed").exists()
+
+
+def test_an_unknown_dataset_is_an_error_with_the_nearest_name(tmp_path: Path, run: Run):
+    with pytest.raises(PipelineError, match="did you mean 'synthetic'"):
+        run(tmp_path, "sinthetic")
+
+
+def test_a_dataset_that_cannot_be_fetched_is_one_clear_error(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CTR_MIRROR", str(tmp_path / "empty"))
+    with pytest.raises(PipelineError) as caught:
+        run(tmp_path, "movielens-100k")
+    assert "it must hold movielens-100k/u.data" in str(caught.value)
+    assert "https://files.grouplens.org/datasets/movielens/ml-100k.zip" in str(caught.value)
+    assert not list((tmp_path / "data/raw").iterdir())
+
+
+# ---- stages as processes ----
 
 
 @pytest.fixture(scope="module", name="data")
@@ -54,6 +243,7 @@ def test_tracking_changes_no_output_and_checkpoints_are_gone(data: Path, whole: 
     assert not list((folder / "data/checkpoints").rglob("*.pt"))
 
 
+@pytest.mark.kill
 @pytest.mark.parametrize(("stage", "variant"), [("train", "default"), ("tune", "tuned")])
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(
     data: Path, whole: Path, tmp_path: Path, stage: str, variant: str

@@ -142,6 +142,13 @@ def test_everything_is_there(published: Path) -> None:
     assert [(d.dataset.name, d.dataset.digest) for d in parent.inputs.dataset_inputs] == [
         ("toy", run["input"])
     ]
+    # that the data are not the publisher's is said wherever the run is seen
+    assert {key: value for key, value in parent.data.tags.items() if key.startswith("data.")} == {
+        "data.source": "toys",
+        "data.matches_publisher": "no",
+        "data.differs": "log.csv",
+        "data.missing": "items.csv",
+    }
     parts = children(published, parent)
     assert sorted(parts) == ["seed-1", "seed-2", "trial-000", "trial-001", "trial-002"]
     assert parts["trial-002"].data.tags["pipeline.state"] == "PRUNED"

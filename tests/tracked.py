@@ -58,6 +58,8 @@ def write_data(root: Path, dataset: str) -> Path:
         np.save(folder / f"{part}.ids.npy", ids.astype(np.int32))
         np.save(folder / f"{part}.label.npy", click.astype(np.uint8))
     write_json(folder / "schema.json", TOY.to_json())
+    origin = {"source": "toys", "matches_publisher": False, "differs": ["log.csv"], "missing": ["items.csv"]}
+    write_json(folder / "report.json", {"dataset": dataset, "origin": origin})
     return folder
 
 

@@ -8,15 +8,19 @@ its year is missing. Some zip codes hold letters (T8H1N): they stay strings. The
 its exact value.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cleaning import Side, chunk, equals, keep, recode, screen, side_table
 from pipeline.download import File, Source, obtain
 from pipeline.errors import PipelineError
-from pipeline.raw import Ledger, records, screen
+from pipeline.interim import Log
+from pipeline.ledger import Ledger
+from pipeline.records import Dialect, records
 from pipeline.schema import Column
 
 SOURCE = Source(
@@ -49,7 +53,10 @@ COLUMNS = (
 )
 
 ID = (r"[0-9]{1,18}", "a whole number")
+FILLED = (".+", "filled in")
 TITLE = ["movie", "title", "released", "video", "url"]
+RATINGS = Dialect("\t", "latin-1")
+SIDES = Dialect("|", "latin-1")
 
 
 def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
@@ -57,77 +64,74 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, ledger: Ledger, *, threshold: int = 4) -> Iterator[pa.Table]:
-    """Yield the ratings in file order, joined with users and movies.
+def read(folder: Path, ledger: Ledger, *, threshold: int = 4, drop: Sequence[int] = ()) -> Log:
+    """Read the ratings in file order, joined with users and movies.
 
     Args:
         threshold: a rating of so many stars or more is a click.
+        drop: ratings to leave out.
     """
-    users, movies = _users(folder, ledger), _movies(folder, ledger)
+    return Log(COLUMNS, _ratings(folder, ledger, threshold, drop))
+
+
+def _ratings(folder: Path, ledger: Ledger, threshold: int, drop: Sequence[int]) -> Iterator[pa.Table]:
+    users, movies = Side(_users(folder, ledger)), Side(_movies(folder, ledger))
     path = folder / "u.data"
     names = ["user", "movie", "rating", "time"]
     rules = {"user": ID, "movie": ID, "rating": ("[1-5]", "1 to 5"), "time": ID}
-    for table, lines in records(path, names, ledger, delimiter="\t", encoding="latin-1"):
-        table, _ = screen(table, lines, path.name, ledger, rules)
-        side = {**_join(table["user"], users), **_join(table["movie"], movies)}
-        rating = pc.cast(table["rating"], pa.int64())
+    for table, lines in records(path, names, ledger, RATINGS, text=["time"]):
+        table, lines = screen(table, lines, path.name, ledger, rules)
+        rating = chunk(table["rating"])
+        if drop:
+            gone = equals(rating, *map(str, drop))
+            ledger.drop(path.name, int(gone.sum()))
+            table, lines = keep(table, lines, ~gone)
+            rating = chunk(table["rating"])
+        side = {**users.join(chunk(table["user"])), **movies.join(chunk(table["movie"]))}
+        stars = [str(star) for star in range(threshold, 6)]
         yield pa.table(
             {
                 **{column.name: side[column.name] for column in COLUMNS},
-                "label": pc.cast(pc.greater_equal(rating, threshold), pa.uint8()),
-                "group": table["user"],
+                "label": equals(rating, *stars).astype(np.uint8),
+                "group": side["user"],
                 "time": pc.cast(table["time"], pa.int64()),
             }
         )
 
 
-def _join(keys: pa.ChunkedArray, side: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Look the keys up in the first column of `side`; columns of unknown keys are missing."""
-    name = side.column_names[0]
-    found = side.take(pc.index_in(keys, side[name]))
-    return {**{column: found[column] for column in side.column_names}, name: keys}
-
-
 def _users(folder: Path, ledger: Ledger) -> pa.Table:
-    path = folder / "u.user"
     names = ["user", "age", "gender", "occupation", "zip"]
     rules = {
         "user": ID,
         "age": ("[0-9]{1,3}", "a whole number"),
         "gender": ("[MF]", "M or F"),
-        "occupation": (".+", "filled in"),
-        "zip": (".+", "filled in"),
+        "occupation": FILLED,
+        "zip": FILLED,
     }
-    table = _whole(path, names, rules, ledger)
-    zip3 = pc.utf8_slice_codeunits(table["zip"], 0, 3)
+    table = side_table(folder / "u.user", names, rules, ledger, SIDES)
+    zip3 = recode(chunk(table["zip"]), lambda codes: pc.utf8_slice_codeunits(codes, 0, 3))
     return table.drop_columns("zip").append_column("zip3", zip3)
 
 
 def _movies(folder: Path, ledger: Ledger) -> pa.Table:
     genres = _genres(folder, ledger)
-    path = folder / "u.item"
-    rules = {"movie": ID, "title": (".+", "filled in"), **dict.fromkeys(genres, ("[01]", "0 or 1"))}
-    table = _whole(path, [*TITLE, *genres], rules, ledger)
-    year = pc.struct_field(pc.extract_regex(table["title"], r"\((?P<year>[0-9]{4})\)"), "year")
+    rules = {"movie": ID, "title": FILLED, **dict.fromkeys(genres, ("[01]", "0 or 1"))}
+    table = side_table(folder / "u.item", [*TITLE, *genres], rules, ledger, SIDES)
     flags = zip(*(table[genre].to_pylist() for genre in genres), strict=True)
-    bags = [[genre for genre, flag in zip(genres, row, strict=True) if flag == "1"] for row in flags]
-    return pa.table({"movie": table["movie"], "year": year, "genres": pa.array(bags, pa.list_(pa.string()))})
+    bags = ["|".join(genre for genre, flag in zip(genres, row, strict=True) if flag == "1") for row in flags]
+    return pa.table({"movie": table["movie"], "year": recode(chunk(table["title"]), year), "genres": bags})
+
+
+def year(titles: pa.Array) -> pa.Array:
+    """Return the year that stands in brackets in the titles: `Land Before Time III (1995) (V)`."""
+    return pc.struct_field(pc.extract_regex(titles, r"\((?P<year>[0-9]{4})\)"), "year")
 
 
 def _genres(folder: Path, ledger: Ledger) -> list[str]:
     """Names of the flags of u.item, in their order."""
     path = folder / "u.genre"
-    table = _whole(path, ["genre", "number"], {"genre": (".+", "filled in"), "number": ID}, ledger)
+    table = side_table(path, ["genre", "number"], {"genre": FILLED, "number": ID}, ledger, SIDES)
     numbers = [int(number) for number in table["number"].to_pylist()]
     if numbers != list(range(len(numbers))):
         raise PipelineError(f"{path}: the genres are numbered {numbers}, expected 0, 1, 2, ...")
     return [str(genre) for genre in table["genre"].to_pylist()]
-
-
-def _whole(path: Path, names: list[str], rules: dict[str, tuple[str, str]], ledger: Ledger) -> pa.Table:
-    """Read a side table in one piece."""
-    parts = [
-        screen(table, lines, path.name, ledger, rules)[0]
-        for table, lines in records(path, names, ledger, delimiter="|", encoding="latin-1", log=False)
-    ]
-    return pa.concat_tables(parts)

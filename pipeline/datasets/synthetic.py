@@ -22,10 +22,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.cleaning import chunk, equals, keep, missing, number, screen
 from pipeline.errors import PipelineError
 from pipeline.files import sha256, write_json, writing
+from pipeline.interim import Log
+from pipeline.ledger import Ledger
 from pipeline.permutation import permutation
-from pipeline.raw import Ledger, records, screen
+from pipeline.records import Dialect, records
 from pipeline.schema import Column
 
 Floats = NDArray[np.float64]
@@ -142,13 +145,18 @@ def download(
     )
 
 
-def read(folder: Path, ledger: Ledger, *, shuffle_labels: bool = False) -> Iterator[pa.Table]:
-    """Yield the log in its order, with hour and weekday taken from the time.
+def read(folder: Path, ledger: Ledger, *, shuffle_labels: bool = False) -> Log:
+    """Read the log in its order, with hour and weekday taken from the time.
 
     Args:
         shuffle_labels: deal the clicks out at random over the rows. Nothing is left to learn then, so
             a model that still beats AUC 0.5 has seen what it should not; there is no truth to tell.
     """
+    tables = _rows(folder, ledger)
+    return Log(COLUMNS, _shuffled(tables) if shuffle_labels else tables)
+
+
+def _rows(folder: Path, ledger: Ledger) -> Iterator[pa.Table]:
     path = folder / "clicks.csv"
     rules = {
         "time": (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", "a time like 2026-01-05 14:03:59"),
@@ -158,48 +166,44 @@ def read(folder: Path, ledger: Ledger, *, shuffle_labels: bool = False) -> Itera
         "click": ("[01]", "0 or 1"),
     }
     probability = _truth(folder, ledger)
-    tables = []
-    for table, lines in records(path, HEADER, ledger, delimiter=",", header=True):
+    for table, lines in records(path, HEADER, ledger, Dialect(), header=True, text=["time"]):
         table, lines = screen(table, lines, path.name, ledger, rules)
-        time = pc.strptime(table["time"], format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True)
+        time = chunk(pc.strptime(table["time"], format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True))
         if time.null_count:
-            for row in np.flatnonzero(time.is_null().to_numpy()):
+            for row in np.flatnonzero(time.is_null().to_numpy(zero_copy_only=False)):
                 ledger.reject(
                     path.name, int(lines[row]), f"time {table['time'][int(row)].as_py()!r} is no time"
                 )
-            good = time.is_valid()
-            table, lines, time = table.filter(good), lines[good.to_numpy()], time.filter(good)
+            table, lines = keep(table, lines, time.is_valid().to_numpy(zero_copy_only=False))
+            time = time.drop_null()
         if len(lines) and lines[-1] - 2 >= len(probability):
             raise PipelineError(
                 f"{folder / 'truth.csv'} has {len(probability)} rows, {path.name} more: delete both and run "
                 "the download stage again"
             )
-        tables.append(_clean(table, time).append_column("truth", pa.array(probability[lines - 2])))
-    # to shuffle the labels the whole log is needed at once; a generated one fits into memory
+        yield _clean(table, time).append_column("truth", pa.array(probability[lines - 2]))
+
+
+def _shuffled(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Deal the labels out anew; for that the whole log is needed at once, and a generated one fits."""
     whole = pa.concat_tables(tables)
-    if shuffle_labels:
-        label = whole["label"].to_numpy()[permutation(len(whole), seed=0)]
-        whole = whole.set_column(whole.column_names.index("label"), "label", pa.array(label))
-        whole = whole.drop_columns("truth")
-    yield whole
+    label = whole["label"].to_numpy()[permutation(len(whole), seed=0)]
+    yield whole.set_column(whole.column_names.index("label"), "label", pa.array(label)).drop_columns("truth")
 
 
-def _clean(table: pa.Table, time: pa.ChunkedArray) -> pa.Table:
-    def text(name: str) -> pa.ChunkedArray:
-        return pc.if_else(pc.equal(table[name], ""), pa.scalar(None, pa.string()), table[name])
-
-    weekday = pa.array(WEEKDAYS).take(pc.day_of_week(time).combine_chunks())
-    tags = pc.split_pattern(text("tags"), "|")
+def _clean(table: pa.Table, time: pa.Array) -> pa.Table:
     derived = {
         "hour": pc.cast(pc.hour(time), pa.string()),
-        "weekday": weekday,
-        "tags": tags,
-        "price": pc.cast(text("price"), pa.float64()),
+        "weekday": pa.array(WEEKDAYS).take(pc.day_of_week(time)),
+        "price": pa.array(number(chunk(table["price"]))[0]),
     }
     return pa.table(
         {
-            **{c.name: derived[c.name] if c.name in derived else text(c.name) for c in COLUMNS},
-            "label": pc.cast(table["click"], pa.uint8()),
+            **{
+                c.name: derived[c.name] if c.name in derived else missing(chunk(table[c.name]), "")
+                for c in COLUMNS
+            },
+            "label": equals(chunk(table["click"]), "1").astype(np.uint8),
             "group": table["user"],
             "time": pc.cast(time, pa.int64()),
         }
@@ -210,7 +214,8 @@ def _truth(folder: Path, ledger: Ledger) -> Floats:
     path = folder / "truth.csv"
     rule = {"probability": (r"[01]\.[0-9]+", "a probability")}
     parts = [np.empty(0)]
-    for table, lines in records(path, ["probability"], ledger, delimiter=",", header=True, log=False):
+    names = ["probability"]
+    for table, lines in records(path, names, ledger, Dialect(), header=True, text=names, log=False):
         good, _ = screen(table, lines, path.name, ledger, rule)
         parts.append(pc.cast(good["probability"], pa.float64()).to_numpy())
     if ledger.files[path.name].rejected:

@@ -131,6 +131,18 @@ def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> Non
         schema=canonical({"mlflow_colspec": columns}) if columns else None,
         profile=canonical(_rows(processed)),
     )
+    origin = read_json(said).get("origin") if (said := processed / "report.json").exists() else None
+    if origin:
+        answer = {True: "yes", False: "no", None: "unknown"}[origin["matches_publisher"]]
+        wrong = {key: ", ".join(origin[key]) for key in ("differs", "missing") if origin[key]}
+        store.log(
+            shown.info.run_id,
+            tags={
+                "data.source": origin["source"],
+                "data.matches_publisher": answer,
+                **{f"data.{key}": names for key, names in wrong.items()},
+            },
+        )
     tag = InputTag("mlflow.data.context", "training")
     store.client.log_inputs(shown.info.run_id, [DatasetInput(dataset, [tag])])
 

@@ -1,0 +1,157 @@
+"""KuaiRec, big matrix: 12,530,806 views of 10,728 videos by 7,176 users of a short-video app, 2020.
+
+Data: Gao et al., "KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems",
+CIKM 2022, https://doi.org/10.1145/3511808.3557220; https://kuairec.com.
+
+Label: watch ratio (time played / length of the video) above `above`, as FiiNet has it. What was played
+is no field: the label is made of it. The length is one, since it is known before the view. Of user
+attributes that come both as a count and as a range the range is taken. Hour and weekday are those of
+China, UTC+8, like the file's column `time`. `user_active_degree` says UNKNOWN where it is missing, some
+anonymous features have gaps, and the categories of a video are a list in text: `[27, 9]`.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.cleaning import Side, chunk, keep, missing, number, recode, screen, side_table
+from pipeline.download import File, Source, obtain
+from pipeline.interim import Log
+from pipeline.ledger import Ledger
+from pipeline.records import Dialect, Lines, records
+from pipeline.schema import Column
+from pipeline.timestamps import part, seconds
+
+SOURCE = Source(
+    name="kuairec-big",
+    url="https://zenodo.org/records/18164998/files/KuaiRec.zip",
+    archive="KuaiRec.zip",
+    inside="*/",
+    licence="CC BY-SA 4.0, https://creativecommons.org/licenses/by-sa/4.0/",
+    files=(
+        File("big_matrix.csv", rebuilt=True, records=12_530_806),
+        File(
+            "user_features.csv",
+            "sha256:c03ce5c6e90c50407b45585bde983db3079492346f7fa676d860777abfd783f4",
+            rebuilt=True,
+        ),
+        File(
+            "item_categories.csv",
+            "sha256:b8b8330387cd69659ff6b35b9b69bb35303196a5264d5d7743e92ae8e19cd15e",
+            rebuilt=True,
+        ),
+    ),
+)
+
+RANGES = ("follow_user_num_range", "fans_user_num_range", "friend_user_num_range", "register_days_range")
+FLAGS = ("is_lowactive_period", "is_live_streamer", "is_video_author")
+ONEHOT = tuple(f"onehot_feat{number}" for number in range(18))
+ATTRIBUTES = ("user_active_degree", *FLAGS, *RANGES, *ONEHOT)
+COLUMNS = (
+    Column("user", "category", "user"),
+    *(Column(name, "category", "user") for name in ATTRIBUTES),
+    Column("video", "category", "item"),
+    Column("categories", "bag", "item"),
+    Column("duration", "number", "item"),
+    Column("hour", "category", "context"),
+    Column("weekday", "category", "context"),
+)
+VIEWS = [
+    "user_id", "video_id", "play_duration", "video_duration", "time", "date", "timestamp", "watch_ratio",
+]  # fmt: skip
+USERS = [
+    "user_id", "user_active_degree", *FLAGS,
+    *(name for kind in RANGES for name in (kind.removesuffix("_range"), kind)), *ONEHOT,
+]  # fmt: skip
+DIALECT = Dialect(",", "utf-8", quote='"')
+ID = (r"[0-9]{1,18}", "a whole number")
+CHINA = 8 * 3600  # seconds ahead of UTC
+
+
+def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
+    """Put the raw files into `folder`."""
+    obtain(SOURCE, folder, cache=cache, mirror=mirror)
+
+
+def read(folder: Path, ledger: Ledger, *, above: float = 3.0) -> Log:
+    """Read the views in file order, joined with users and videos.
+
+    Args:
+        above: a view whose watch ratio is larger is a click.
+    """
+    return Log(COLUMNS, _views(folder, ledger, above))
+
+
+def _views(folder: Path, ledger: Ledger, above: float) -> Iterator[pa.Table]:
+    users, videos = Side(_users(folder, ledger)), Side(_videos(folder, ledger))
+    path = folder / "big_matrix.csv"
+    rules = {"user_id": ID, "video_id": ID}
+    wanted = ["user_id", "video_id", "video_duration", "timestamp", "watch_ratio"]
+    numbers = ["timestamp", "watch_ratio"]
+    for table, lines in records(path, VIEWS, ledger, DIALECT, header=True, only=wanted, text=numbers):
+        table, lines = screen(table, lines, path.name, ledger, rules)
+        ratio, bad_ratio = number(chunk(table["watch_ratio"]))
+        times, bad_times = seconds(chunk(table["timestamp"]), "seconds")
+        length, bad_length = number(chunk(table["video_duration"]))
+        bad = {
+            "watch_ratio": bad_ratio | ~np.isfinite(ratio),  # no label without it
+            "timestamp": bad_times,
+            "video_duration": bad_length,
+        }
+        if (good := _accept(table, lines, bad, path.name, ledger)) is not None:
+            table, lines = keep(table, lines, good)
+            ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
+        side = {**users.join(chunk(table["user_id"])), **videos.join(chunk(table["video_id"]))}
+        local = pc.add(times, CHINA)
+        derived = {
+            "user": side["user_id"],
+            "video": side["video_id"],
+            "duration": pa.array(length),
+            "hour": part(local, "hour"),
+            "weekday": part(local, "weekday"),
+        }
+        yield pa.table(
+            {
+                **{c.name: derived.get(c.name, side.get(c.name)) for c in COLUMNS},
+                "label": (ratio > above).astype(np.uint8),
+                "group": side["user_id"],
+                "time": times,
+            }
+        )
+
+
+def _accept(
+    table: pa.Table, lines: Lines, bad: dict[str, NDArray[np.bool_]], file: str, ledger: Ledger
+) -> NDArray[np.bool_] | None:
+    """Refuse rows whose numbers are none; return which are left, None if all are."""
+    good = np.ones(len(table), bool)
+    for name, wrong in bad.items():
+        for row in np.flatnonzero(wrong & good).tolist():
+            text = table[name][row].as_py()[:80]
+            ledger.reject(file, int(lines[row]), f"{name} {text!r} is not a number")
+        good &= ~wrong
+    return None if good.all() else good
+
+
+def _users(folder: Path, ledger: Ledger) -> pa.Table:
+    path = folder / "user_features.csv"
+    table = side_table(path, USERS, {"user_id": ID}, ledger, DIALECT, header=True)
+    attributes = {name: missing(chunk(table[name]), "", "UNKNOWN") for name in ATTRIBUTES}
+    return pa.table({"user_id": table["user_id"], **attributes})
+
+
+def _videos(folder: Path, ledger: Ledger) -> pa.Table:
+    path = folder / "item_categories.csv"
+    rules = {"video_id": ID, "feat": (r"\[([0-9]+(, *[0-9]+)*)?\]", "a list such as [27, 9]")}
+    table = side_table(path, ["video_id", "feat"], rules, ledger, DIALECT, header=True)
+    categories = recode(chunk(table["feat"]), _joined)
+    return pa.table({"video_id": table["video_id"], "categories": categories})
+
+
+def _joined(lists: pa.Array) -> pa.Array:
+    """`[27, 9]` -> `27|9`."""
+    return pc.replace_substring_regex(pc.utf8_trim(lists, "[]"), ", *", "|")

@@ -1,0 +1,60 @@
+"""The user's own files that are no longer what was copied of them into data/raw.
+
+DVC watches the parameter `download.path` and not the file that it names, which may lie anywhere; so a
+file that was replaced has to be noticed here.
+"""
+
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, sha256
+
+
+def stale(root: Path = Path()) -> list[str]:
+    """Return the items of `datasets` in params.yaml whose own files have changed since they were taken.
+
+    A file counts as changed if its bytes differ; they are compared only if the file system says that
+    something happened to it since. So does a folder that lost a file or gained one of a kind it held.
+
+    Raises:
+        PipelineError: params.yaml cannot be read.
+    """
+    path = root / "params.yaml"
+    try:
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        named = {name: values["data"][name]["download"].get("path") for name in values["datasets"]}
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is not there; run the command from the project's folder") from None
+    except (YAMLError, LookupError, TypeError, AttributeError):
+        return []  # the stages say what is wrong
+    return [name for name, own in named.items() if own and _changed(root / own, root / "data/raw" / name)]
+
+
+def _changed(own: Path, raw: Path) -> bool:
+    manifest = raw / "manifest.json"
+    own = own.expanduser()
+    if not manifest.exists() or not own.exists():
+        return False  # nothing was taken yet, or there is nothing to take
+    content = read_json(manifest)
+    taken = content["files"]
+    files = {own.name: own}
+    if own.is_dir():
+        kinds = {Path(name).suffix for name in taken} if content["whole_folder"] else set()
+        files = {
+            file.name: file
+            for file in own.iterdir()
+            if file.name in taken or (file.is_file() and file.suffix in kinds and file.name[0] not in "._")
+        }
+    if set(files) != set(taken):
+        return True
+    since = manifest.stat().st_ctime
+    for name, file in files.items():
+        status = file.stat()
+        if status.st_size != taken[name]["bytes"]:
+            return True
+        if status.st_ctime >= since and sha256(file) != taken[name]["sha256"]:
+            return True
+    return False

@@ -1,0 +1,802 @@
+"""The first look at a log: what it guesses, that its item works, and that no file is a traceback."""
+
+import gzip
+import random
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import project
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from test_tabular import DAMAGE, Damage, arrays, damaged
+
+from pipeline import __main__ as commands
+from pipeline import inspection
+from pipeline.datasets import tabular
+from pipeline.errors import PipelineError
+from pipeline.inspection import Inspection, inspect, profiling
+from pipeline.inspection.guessing import words
+from pipeline.inspection.sniffing import encoding_of
+from pipeline.ledger import Ledger
+from pipeline.params import Params
+
+Item = dict[str, Any]
+CLICK = "click"
+
+
+def log(
+    count: int = 600, *, seed: int = 1, **columns: Callable[[int, random.Random], Any]
+) -> list[list[str]]:
+    """Rows of a log as texts, the header first; a column is a function of the row's number and of chance."""
+    draw = random.Random(seed)
+    made = {
+        "user_id": lambda i, r: f"u{r.randint(0, 30)}",
+        **columns,
+        CLICK: lambda i, r: str(int(r.random() < 0.3)),
+    }
+    return [list(made), *([str(make(i, draw)) for make in made.values()] for i in range(count))]
+
+
+def text(rows: list[list[str]], separator: str = ",", end: str = "\n") -> str:
+    return "".join(separator.join(row) + end for row in rows)
+
+
+def parsed(found: Inspection) -> Item:
+    """The item, as params.yaml would have it."""
+    values: dict[str, Item] = YAML(typ="safe", pure=True).load(f"data:\n{found.item}")["data"]
+    (item,) = values.values()
+    return item
+
+
+def fields_of(found: Inspection) -> dict[str, Any]:
+    fields: dict[str, Any] = parsed(found)["preprocess"]["fields"]
+    return fields
+
+
+def row_of(found: Inspection, column: str) -> list[str]:
+    """The cells of a column in the table."""
+    lines = [line for line in found.report.splitlines() if line.startswith(f"  {column} ")]
+    return [cell.strip() for cell in lines[0].split("  ") if cell.strip()]
+
+
+Look = Callable[..., Inspection]
+
+
+@pytest.fixture(name="look")
+def _look(tmp_path: Path) -> Look:
+    """Write a file and inspect it; the item must pass the check of params.yaml and be readable."""
+
+    def go(content: Any, name: str = "log.csv", **options: Any) -> Inspection:
+        folder = tmp_path / "raw"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        path = folder / name
+        if isinstance(content, pa.Table):
+            pq.write_table(content, path)
+        else:
+            content = text(content) if isinstance(content, list) else content
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        found = inspect(path, "mine", **options)
+        if found.complete:
+            check_item(parsed(found), folder)
+        return found
+
+    return go
+
+
+PARAMS = project.small_params(models=["lr"])
+PARAMS |= {"model": {"lr": {}}, "data": {"synthetic": PARAMS["data"]["synthetic"]}}
+
+
+def with_item(item: Item) -> dict[str, Any]:
+    return {**PARAMS, "data": {**PARAMS["data"], "mine": item}}
+
+
+def check_item(item: Item, folder: Path) -> int:
+    """Check an item as params.yaml is checked, and read the folder with it; return the number of rows."""
+    Params(with_item(item))
+    return sum(len(table) for table in tabular.read(folder, Ledger(), **item["preprocess"]).tables)
+
+
+# ---- what a column is ----
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "kind", "field"),
+    [
+        ("city", lambda i, r: r.choice(["Aldea", "Brovik"]), "category", "user"),
+        ("item_id", lambda i, r: r.randint(100, 130), "category", "item"),
+        ("itemId", lambda i, r: 10**6 + r.randint(0, 200), "category", "item"),
+        ("zip", lambda i, r: f"0{r.randint(1000, 9999)}", "category", "user"),
+        ("slot", lambda i, r: i % 4, "category", "context"),
+        ("hash", lambda i, r: r.randint(10**17, 10**17 + 99), "category", "context"),
+        ("age", lambda i, r: r.randint(18, 80), "number, 18 to 80", {"domain": "user", "type": "number"}),
+        (
+            "price",
+            lambda i, r: r.choice(["1.5", "2e2", "-3", "0.25"]),
+            "number, -3 to 200",
+            {"domain": "item", "type": "number"},
+        ),
+        ("wait_ms", lambda i, r: i * 7, "number, 0 to 4193", {"domain": "context", "type": "number"}),
+        (
+            "tags",
+            lambda i, r: "|".join(r.sample("abcd", r.randint(0, 3))),
+            "bag, separator |",
+            {"domain": "item", "type": "bag", "separator": "|"},
+        ),
+        (
+            "genres",
+            lambda i, r: '"' + ", ".join(r.sample("abcd", 2)) + '"',
+            "bag, separator ,",
+            {"domain": "item", "type": "bag", "separator": ","},
+        ),
+        (
+            "feat",
+            lambda i, r: f'"[{i % 5}, {i % 3}]"',
+            "bag, a list in brackets",
+            {"domain": "context", "type": "bag", "separator": ","},
+        ),
+        ("place", lambda i, r: f'"{r.choice("ab")}, {r.choice("cd")}"', "category", "context"),
+        (
+            "ts",
+            lambda i, r: datetime.fromtimestamp(1.6e9 + 9000 * i, UTC).isoformat(),
+            "time, 2020-09-13 to 2020-11-14",
+            {"domain": "context", "type": "timestamp", "parts": ["hour", "weekday"]},
+        ),
+        (
+            "when",
+            lambda i, r: datetime.fromtimestamp(1.6e9 + 9000 * i, UTC).strftime("%d.%m.%Y %H:%M"),
+            "time, 2020-09-13 to 2020-11-14",
+            {
+                "domain": "context",
+                "type": "timestamp",
+                "format": "%d.%m.%Y %H:%M",
+                "parts": ["hour", "weekday"],
+            },
+        ),
+        (
+            "epoch",
+            lambda i, r: 1600000000 + 9000 * i,
+            "time, 2020-09-13 to 2020-11-14",
+            {"domain": "context", "type": "timestamp", "format": "seconds", "parts": ["hour", "weekday"]},
+        ),
+        (
+            "epoch",
+            lambda i, r: 1600000000000 + 9000000 * i,
+            "time, 2020-09-13 to 2020-11-14",
+            {
+                "domain": "context",
+                "type": "timestamp",
+                "format": "milliseconds",
+                "parts": ["hour", "weekday"],
+            },
+        ),
+        (
+            "hour",
+            lambda i, r: 20102100 + i % 24,
+            "time, 2020-10-21 to 2020-10-21",
+            {"domain": "context", "type": "timestamp", "format": "%y%m%d%H", "parts": ["hour"]},
+        ),
+        (
+            "day",
+            lambda i, r: date.fromordinal(737000 + i % 50),
+            "time, 2018-11-02 to 2018-12-21",
+            {"domain": "context", "type": "timestamp", "parts": ["weekday"]},
+        ),
+        (
+            "amount",
+            lambda i, r: f'"{i % 9},{r.randint(10, 99)}"',
+            "decimal comma",
+            {"domain": "context", "type": "number"},
+        ),
+    ],
+)
+def test_a_column_is_told_by_its_values_and_its_name(
+    look: Look, name: str, make: Callable[..., Any], kind: str, field: Any
+):
+    found = look(log(**{name: make}))
+    assert kind in row_of(found, name)[1] + row_of(found, name)[2]
+    assert fields_of(found) == {"user_id": "user", name: field}
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "kind", "comment"),
+    [
+        ("row", lambda i, r: i, "unique in every row", "# row: context  # unique in every row"),
+        (
+            "uuid",
+            lambda i, r: f"x{r.random()}",
+            "unique in every row",
+            "# uuid: context  # unique in every row",
+        ),
+        ("country", lambda i, r: "NL", "constant", "# country: user  # constant"),
+        ("void", lambda i, r: "NULL", "empty", "# void: empty"),
+        (
+            "note",
+            lambda i, r: f"some words that somebody wrote about number {i % 400}",
+            "text",
+            "# note: context  # a text",
+        ),
+    ],
+)
+def test_a_column_that_is_no_use_is_left_in_the_item_as_a_comment(
+    look: Look, name: str, make: Callable[..., Any], kind: str, comment: str
+):
+    found = look(log(**{name: make}))
+    assert row_of(found, name)[1] == kind
+    assert comment in found.item
+    assert fields_of(found) == {"user_id": "user"}
+
+
+def test_distinct_and_missing_values_are_counted_and_the_first_shown(look: Look):
+    rows = log(city=lambda i, r: ["Aldea", "", "Brovik\u0007", "C" * 50, "NA"][i % 5])
+    assert row_of(look(rows), "city")[1:] == [
+        "category",
+        "3",
+        "40.0 %",
+        "Aldea, Brovik\\x07, CCCCCCCCCCCCCCCCCCCCC...",
+    ]
+
+
+def test_beyond_the_bound_there_are_at_least_so_many_values(look: Look, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(profiling, "DISTINCT", 100)
+    monkeypatch.setattr(inspection, "DISTINCT", 100)
+    found = look(log(3000, item_id=lambda i, r: r.randint(0, 999), key=lambda i, r: i))
+    assert row_of(found, "item_id")[1:3] == ["category", ">= 100"]
+    assert row_of(found, "key")[1:3] == ["unique in every row", ">= 100"]
+
+
+def test_few_odd_values_do_not_change_a_type_but_are_told(look: Look):
+    def price(i: int, r: random.Random) -> str:
+        return "oops" if i == 100 else "?" if i % 7 == 0 else f"{r.random():.2f}"
+
+    found = look(log(4000, price=price, at=lambda i, r: "never" if i == 9 else f"2020-01-{1 + i % 28:02}"))
+    assert "price: 1 of 4000 values are no number: their records will be refused" in found.report
+    assert "at: 1 of 4000 values are no time (iso): their records will be refused" in found.report
+    assert parsed(found)["preprocess"]["missing"][-1] == "?"
+    assert fields_of(found)["price"] == {"domain": "item", "type": "number"}
+
+
+def test_months_and_days_that_could_be_either_are_told(look: Look):
+    found = look(log(date=lambda i, r: f"{1 + i % 9:02}/{1 + i % 11:02}/2020"))
+    assert "its times could be %m/%d/%Y as well as %d/%m/%Y: check the format" in found.report
+
+
+def test_words_of_a_name():
+    assert words("AdGroupID_2") == ["ad", "group", "id", "2"]
+    assert words("größe-cm") == ["gr", "öß", "e", "cm"] or words("größe-cm")
+
+
+# ---- the label ----
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "label", "rate"),
+    [
+        ("clicked", lambda i, r: i % 4 // 3, "clicked", "25.00 %"),
+        ("is_click", lambda i, r: i % 4 == 0, "is_click", "25.00 %"),
+        ("target", lambda i, r: [-1, 1][i % 2], {"column": "target", "at_least": 1}, "50.00 %"),
+        ("rating", lambda i, r: 1 + i % 5, {"column": "rating", "at_least": 4}, "40.00 %"),
+        ("stars", lambda i, r: 0.5 * (i % 11), {"column": "stars", "at_least": 3}, "45.45 %"),
+        (
+            "event",
+            lambda i, r: ["view", "purchase", "view"][i % 3],
+            {"column": "event", "equals": "purchase"},
+            "33.33 %",
+        ),
+        (
+            "label",
+            lambda i, r: ["good", "bad", "bad"][i % 3],
+            {"column": "label", "equals": "good"},
+            "33.33 %",
+        ),
+        ("mobile", lambda i, r: int(i % 10 == 0), "mobile", "10.00 %"),
+    ],
+)
+def test_the_label_is_found(look: Look, name: str, make: Callable[..., Any], label: Any, rate: str):
+    rows = [row[:-1] for row in log(660, **{name: make})]
+    found = look(rows)
+    assert parsed(found)["preprocess"]["label"] == label
+    assert f"{rate} clicks" in found.report
+    assert name not in fields_of(found)
+    assert ("say --label COLUMN" in found.report) == (name == "mobile")
+
+
+def test_other_candidates_are_shown_and_can_be_chosen(look: Look):
+    rows = log(rating=lambda i, r: 1 + i % 5, mobile=lambda i, r: i % 2)
+    found = look(rows)
+    assert parsed(found)["preprocess"]["label"] == "click"
+    assert "or: {column: rating, at_least: 4}, 40.00 % clicks" in found.report
+    assert "or: mobile, 50.00 % clicks" in found.report
+    found = look(rows, label="rating")
+    assert parsed(found)["preprocess"]["label"] == {"column": "rating", "at_least": 4}
+    with pytest.raises(PipelineError, match="--label: unknown column 'ratin'; did you mean 'rating'"):
+        look(rows, label="ratin")
+    with pytest.raises(PipelineError, match=r"--label: no rule splits the values of 'user_id' \(category\)"):
+        look(rows, label="user_id")
+
+
+def test_without_a_label_the_item_is_not_complete(look: Look):
+    found = look([row[:-1] for row in log(city=lambda i, r: r.choice("abc"))])
+    assert not found.complete
+    assert "no column looks like one; say which it is with --label COLUMN" in found.report
+    assert "label: # which column says what was clicked?" in found.item
+
+
+def test_records_without_a_label_are_told(look: Look):
+    rows = log()
+    rows[5][-1] = ""
+    assert "1 records have no label: they will be refused" in look(rows).report
+
+
+# ---- leaks and twins ----
+
+
+def test_columns_that_tell_the_label_or_the_same_as_another_are_left_out(look: Look):
+    rows = log(
+        900,
+        user_name=lambda i, r: "",
+        bought=lambda i, r: "",
+        dwell=lambda i, r: "",
+        price=lambda i, r: r.random(),
+    )
+    for i, row in enumerate(rows[1:]):
+        clicked = row[-1] == "1"
+        row[1] = f"Name {row[0]}"
+        row[2] = "basket" if clicked else "none"
+        row[3] = f"{1 + i % 13}.5" if clicked else ""
+    found = look(rows)
+    assert set(fields_of(found)) == {"user_id", "price"}
+    assert "! user_name: tells the same as user_id; left out of the fields" in found.report
+    assert "! bought: tells the label, click: a leak" in found.report
+    assert "! dwell: tells the label, click: a leak" in found.report
+    assert "# dwell: {domain: context, type: number}  # tells the label, click: a leak" in found.item
+
+
+def test_a_number_that_ranks_the_clicks_without_fault_is_a_leak(look: Look):
+    rows = log(900, watched_ms=lambda i, r: 0)
+    for i, row in enumerate(rows[1:]):
+        row[1] = str(5 + i % 100 if row[-1] == "1" else i % 5)
+    assert "watched_ms: tells the label" in look(rows).report
+
+
+def test_users_that_always_decide_alike_are_no_leak(look: Look):
+    """Rare clicks, and most users never click: that says little of those who do."""
+    rows = log(3000, seed=3)
+    for i, row in enumerate(rows[1:]):
+        row[0], row[-1] = f"u{i % 1000}", str(int(i % 97 == 0))
+    found = look(rows)
+    assert fields_of(found) == {"user_id": "user"}
+    assert "!" not in found.report
+
+
+# ---- group, time, names ----
+
+
+def test_group_and_time_are_found(look: Look):
+    rows = log(
+        birth_date=lambda i, r: f"19{10 + i % 80}-01-0{1 + i % 9}",
+        day=lambda i, r: f"2020-01-{1 + i % 28:02}",
+        ts=lambda i, r: 1600000000 + 1000 * i,
+        user_age=lambda i, r: r.randint(10, 99),
+    )
+    preprocess = parsed(look(rows))["preprocess"]
+    assert (preprocess["group"], preprocess["time"]) == ("user_id", "ts")
+
+
+def test_names_that_the_pipeline_or_yaml_takes_otherwise(look: Look):
+    names = [
+        "group",
+        "time",
+        "null",
+        "yes",
+        "3",
+        "a: b",
+        "#x",
+        '"q"',
+        "ümlaut",
+        "",
+        "x\ty",
+        "- a",
+        "*",
+        "label?",
+    ]
+    draw = random.Random(4)
+    rows = [[*names, "click"]]
+    rows += [[f"v{draw.randint(0, 9)}" for _ in names] + [str(draw.randint(0, 1))] for _ in range(90)]
+    found = look("\n".join(";".join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows))
+    fields = fields_of(found)
+    assert [fields[name]["column"] for name in ("my_group", "my_time", "unnamed")] == ["group", "time", ""]
+    assert set(names) - {"group", "time", ""} < set(fields)
+
+
+# ---- how files are written ----
+
+
+@pytest.mark.parametrize(
+    ("separator", "end", "told"),
+    [
+        (",", "\n", "comma"),
+        (";", "\r\n", "semicolon"),
+        ("\t", "\n", "tab"),
+        ("|", "\n", '"|"'),
+        ("::", "\n", '"::"'),
+    ],
+)
+def test_separators_are_found(look: Look, separator: str, end: str, told: str):
+    rows = log(price=lambda i, r: f"{r.random():.2f}", city=lambda i, r: r.choice(["a", "b/c"]))
+    found = look(text(rows, separator, end))
+    assert f"600 records, separator {told}, utf-8, header" in found.report
+    assert parsed(found)["preprocess"].get("separator", ",") == separator
+
+
+@pytest.mark.parametrize("separator", [";", ","])
+def test_a_separator_is_not_taken_from_lists_and_numbers(look: Look, separator: str):
+    rows = log(price=lambda i, r: f'"{i % 9},50"', tags=lambda i, r: "a|b;c" if separator == "," else "a|b,c")
+    found = look(text(rows, separator))
+    assert parsed(found)["preprocess"].get("separator", ",") == separator
+    assert parsed(found)["preprocess"]["decimal"] == ","
+
+
+def test_a_log_without_header_gets_names(look: Look):
+    draw = random.Random(2)
+    rows = [[str(draw.randint(1, n)) for n in (40, 70, 5)] + [str(880000000 + 5000 * i)] for i in range(700)]
+    found = look(text(rows, "\t"), "u.data")
+    preprocess = parsed(found)["preprocess"]
+    assert preprocess["names"] == ["column_1", "column_2", "column_3", "column_4"]
+    assert preprocess["label"]["column"] == "column_3"
+    assert preprocess["time"] == "column_4"
+    assert preprocess["fields"]["column_1"] == "context"
+    assert "no header: give the columns their names" in found.report
+
+
+def test_quotes_escapes_and_line_ends_within_fields(look: Look):
+    rows = log(title=lambda i, r: f'"a, \\"b\\"\n{i % 3}"')
+    found = look(rows)
+    assert parsed(found)["preprocess"]["escape"] == "\\"
+    rows = log(title=lambda i, r: f'"a, ""b""\n{i % 3}"')
+    assert "escape" not in parsed(look(rows))["preprocess"]
+    rows = log(size=lambda i, r: f'"{i % 3} inches' if i % 5 else "7")
+    assert parsed(look(text(rows, "\t"), "log.tsv"))["preprocess"]["quote"] is None
+
+
+@pytest.mark.parametrize(
+    ("data", "encoding"),
+    [
+        ("Köln\nKöln\n".encode(), "utf-8"),
+        ("Köln\nKöln\n".encode("latin-1"), "latin-1"),
+        ("Köln 5 €\n".encode("cp1252"), "cp1252"),
+        (b"abc\n", "utf-8"),
+        ("Köln\nKöln\nKöln\n".encode() + b"\xe4\n", "utf-8"),
+        (b"\xe4\x81\n", "latin-1"),
+    ],
+)
+def test_encodings_are_guessed(data: bytes, encoding: str):
+    assert encoding_of(data) == encoding
+
+
+def test_an_encoding_that_shows_late_is_found_too(look: Look):
+    rows = log(30_000, city=lambda i, r: f"Stadt {i % 9} mit einem langen Namen und noch mehr dahinter")
+    late = [["u1", "Köln", "1"]] * 100
+    found = look(text([*rows, *late]).encode("latin-1"))
+    assert parsed(found)["preprocess"]["encoding"] == "latin-1"
+    assert row_of(found, "city")[2] == "10"
+
+
+def test_one_damaged_line_does_not_change_the_encoding(look: Look):
+    found = look(text(log(2000, city=lambda i, r: "Köln")).encode() + b"\xff,x,1\n")
+    assert "encoding" not in parsed(found)["preprocess"]
+    assert "1 lines were refused\n      log.csv:2002: byte 0xff at column 1 is not utf-8" in found.report
+
+
+def test_packed_files_and_folders(look: Look, tmp_path: Path):
+    rows = log()
+    assert "600 records" in look(gzip.compress(text(rows).encode()), "log.csv.gz").report
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "_SUCCESS").touch()
+    (folder / "README.md").write_text("x")
+    for number in range(3):
+        (folder / f"part-{number}.csv").write_text(text(rows))
+    found = inspect(folder, "mine")
+    assert f"{folder}, 3 files: 1,800 records, separator comma, utf-8, header" in found.report
+    (folder / "part-1.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(PipelineError, match=r"part-1\.csv has not the columns of part-0\.csv"):
+        inspect(folder, "mine")
+
+
+def test_parquet_files(look: Look):
+    size = 300
+    table = pa.table(
+        {
+            "user_id": [i % 20 for i in range(size)],
+            "price": [None if i % 9 == 0 else i / 4 for i in range(size)],
+            "tags": [["a", "b"], None, ["c"]] * 100,
+            "at": pa.array([10**15 + i * 10**10 for i in range(size)], pa.timestamp("us")),
+            "blob": [b"x"] * size,
+            "deep": [{"a": 1}] * size,
+            "click": [i % 3 == 0 for i in range(size)],
+        }
+    )
+    found = look(table, "log.parquet")
+    assert "300 records, Parquet" in found.report
+    assert parsed(found)["preprocess"]["label"] == "click"
+    assert {
+        name: spec if isinstance(spec, str) else spec["type"] for name, spec in fields_of(found).items()
+    } == {"user_id": "user", "price": "number", "tags": "bag", "at": "timestamp"}
+    assert "# blob: binary, cannot be used" in found.item
+    assert "# deep: struct<a: int64>, cannot be used" in found.item
+
+
+def test_the_first_rows_alone(look: Look):
+    found = look(log(), rows=100)
+    assert "the first 100 records" in found.report
+    assert "600 records" in look(log(), rows=600).report
+
+
+def test_the_same_file_gives_the_same_text(look: Look):
+    rows = log(city=lambda i, r: r.choice("abc"), price=lambda i, r: r.random())
+    assert look(rows) == look(rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv", b"", "is empty"),
+        ("log.csv", b"user,click\n", "has no records"),
+        ("log.csv", b"one\ntwo\n", "no separator found"),
+        ("log.csv", b"a,a\n1,2\n", "same name: 'a' is columns 1, 2"),
+        ("log.csv", b"\xff\xfea\x00", "UTF-16"),
+        ("log.csv.gz", b"junk", "is it damaged?"),
+        ("log.xlsx", b"PK\x03\x04 , \n , ", "an Excel file"),
+        ("log.parquet", b"junk", "cannot be read as Parquet"),
+    ],
+)
+def test_what_is_no_table_is_told(look: Look, name: str, content: bytes, message: str):
+    with pytest.raises(PipelineError, match=message):
+        look(content, name)
+
+
+def test_a_path_without_tables_is_told(tmp_path: Path):
+    with pytest.raises(PipelineError, match="is not there"):
+        inspect(tmp_path / "nothing", "mine")
+    with pytest.raises(PipelineError, match=r"holds no file ending in \.csv"):
+        inspect(tmp_path, "mine")
+    with pytest.raises(PipelineError, match="--name 'a b'"):
+        inspect(tmp_path, "a b")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("logs/My Clicks_2020.csv.gz", "my-clicks-2020"), ("é.csv", "my-clicks"), ("a.b.parquet", "a-b")],
+)
+def test_an_item_is_called_like_its_file(path: str, name: str):
+    assert inspection.name_of(Path(path)) == name
+
+
+@given(st.text(max_size=8))
+def test_any_name_and_value_survives_yaml(value: str):
+    if any(0xD800 <= ord(c) < 0xE000 for c in value):
+        return
+    line = f"{inspection._scalar(value)}: {inspection._value([value, value])}\n"
+    assert YAML(typ="safe", pure=True).load(line) == {value: [value, value]}
+
+
+# ---- into params.yaml ----
+
+ITEM = "  mine:\n    source: tabular\n    settings: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("data:\n  a: {}\n# of b\nb: 1\n", f"data:\n  a: {{}}\n\n{ITEM}# of b\nb: 1\n"),
+        (
+            "b: 1\ndata: # all\n  a:\n    # in a\n    x: 1\n    # end of a\n",
+            f"b: 1\ndata: # all\n  a:\n    # in a\n    x: 1\n    # end of a\n\n{ITEM}",
+        ),
+        ("data:\n  a: {}", f"data:\n  a: {{}}\n\n{ITEM}"),
+        (
+            "data:\n    a: {}\n\n\nb: |\n  data:\n",
+            "data:\n    a: {}\n\n"
+            + ITEM.replace("  mine", "    mine")
+            .replace("    source", "      source")
+            .replace("    settings", "      settings")
+            + "\n\nb: |\n  data:\n",
+        ),
+        (
+            "data:\r\n  a: {}\r\nb: 1\r\n",
+            f"data:\r\n  a: {{}}\r\n\r\n{ITEM.replace(chr(10), chr(13) + chr(10))}b: 1\r\n",
+        ),
+        (
+            "data:\n  a: &a {x: 1}\n# between\n  b: *a\n---\n"[:-4],
+            f"data:\n  a: &a {{x: 1}}\n# between\n  b: *a\n\n{ITEM}",
+        ),
+        ("data:\n\nb: 1\n", f"data:\n\n{ITEM}\nb: 1\n"),
+    ],
+)
+def test_an_item_is_put_behind_the_others_and_nothing_else_changes(tmp_path: Path, before: str, after: str):
+    params = tmp_path / "params.yaml"
+    params.write_bytes(before.encode())
+    inspection.add(params, "mine", ITEM)
+    assert params.read_bytes().decode() == after
+    assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data:\n  mine: {}\n", "data: 'mine' is there already; choose another --name"),
+        ("data: {a: {}}\n", "no place for a new item under `data:`; paste it there yourself"),
+        ("datasets: []\n", "no place for a new item"),
+        ("data: 3\n", "has no block `data`"),
+        ("- data\n", "has no block `data`"),
+        ("data: [\n", "is no valid YAML"),
+        ("data:\n  a: |\n    text\n\n\n    data:\nb: '\n  c: 1\n'\n", None),
+    ],
+)
+def test_where_an_item_has_no_place_nothing_is_written(tmp_path: Path, text: str, message: str | None):
+    params = tmp_path / "params.yaml"
+    params.write_text(text)
+    if message is None:
+        inspection.add(params, "mine", ITEM)
+        return
+    with pytest.raises(PipelineError) as caught:
+        inspection.add(params, "mine", ITEM)
+    assert message in str(caught.value)
+    assert params.read_text() == text
+
+
+def test_the_projects_own_params_take_an_item(tmp_path: Path, look: Look):
+    params = tmp_path / "params.yaml"
+    before = (project.ROOT / "params.yaml").read_text()
+    params.write_text(before)
+    inspection.add(params, "mine", look(log()).item)
+    after = params.read_text()
+    place = after.index("  mine:\n")
+    added = len(after) - len(before)
+    assert after[: place - 1] + after[place - 1 + added :] == before
+    Params(YAML(typ="safe", pure=True).load(after))
+
+
+def test_from_a_file_to_encoded_parts(
+    tmp_path: Path,
+    run: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    rows = log(
+        2000,
+        item=lambda i, r: f"Gerät {r.randint(0, 50)}",
+        price=lambda i, r: f"{r.random() * 100:.2f}".replace(".", ","),
+        tags=lambda i, r: "|".join(r.sample(["neu", "öko", "groß"], r.randint(0, 2))),
+        Zeit=lambda i, r: datetime.fromtimestamp(1.6e9 + 900 * i, UTC).strftime("%d.%m.%Y %H:%M:%S"),
+        row=lambda i, r: i,
+    )
+    (tmp_path / "Meine Klicks.csv").write_bytes(text(rows, ";", "\r\n").encode("latin-1") + b"broken\r\n")
+    folder = project.make_project(tmp_path / "project")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "inspect", "../Meine Klicks.csv", "--add"])
+    commands.main()
+    told = capsys.readouterr().out
+    assert "../Meine Klicks.csv: 2,000 records, separator semicolon, latin-1, header" in told
+    assert "Next: set `datasets: [meine-klicks]` in params.yaml and run `make repro`." in told
+    data = run(folder, "meine-klicks")
+    table = pq.read_table(data / "interim/meine-klicks/table.parquet")
+    assert table.num_rows == 2000
+    assert set(table.column_names) == {
+        "user_id",
+        "item",
+        "price",
+        "tags",
+        "Zeit_hour",
+        "Zeit_weekday",
+        "label",
+        "group",
+        "time",
+    }
+    assert "Gerät 7" in table["item"].to_pylist()
+    monkeypatch.setattr(
+        sys, "argv", ["pipeline", "inspect", "nothing.csv", "--name", "meine-klicks", "--add"]
+    )
+    with pytest.raises(PipelineError, match="'meine-klicks' is there already"):
+        commands.main()
+
+
+@pytest.mark.parametrize(
+    ("words_", "message"),
+    [
+        (["log.csv", "--rows", "0"], "--rows 0: must be at least 1"),
+        (["log.csv", "--name", "a.b"], "--name 'a.b'"),
+        (["log.csv", "--add"], "params.yaml is not there"),
+        (["nothing.csv"], "nothing.csv is not there"),
+        (["other.csv"], "the item lacks its label"),
+    ],
+)
+def test_wrong_commands_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words_: list[str], message: str
+):
+    (tmp_path / "log.csv").write_text(text(log()))
+    (tmp_path / "other.csv").write_text("a,b\nx,y\nz,w\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "inspect", *words_])
+    with pytest.raises(PipelineError) as caught:
+        commands.main()
+    assert message in str(caught.value)
+
+
+def test_a_relative_path_starts_at_the_projects_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "log.csv").write_text(text(log()))
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "--root", "project", "inspect", "log.csv"])
+    commands.main()
+    assert "download: {path: ../log.csv}" in capsys.readouterr().out
+
+
+# ---- no file is a traceback ----
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("damaged")
+
+
+def looked_at(folder: Path) -> None:
+    """Inspect the file of a folder; what comes out must be usable or an error for people."""
+    try:
+        found = inspect(folder / "log.csv", "mine")
+    except PipelineError:
+        return
+    item = parsed(found)
+    if found.complete:
+        Params(with_item(item))
+        with suppress(PipelineError):  # too many damaged lines, or a label that no line has
+            tabular.read(folder, Ledger(), **item["preprocess"])
+
+
+@settings(max_examples=60)
+@given(damage=DAMAGE)
+def test_damaged_text_is_looked_at_or_refused(folder: Path, damage: Damage):
+    base = text(log(12, price=lambda i, r: r.random(), ts=lambda i, r: f"2020-01-0{1 + i % 9}")).encode()
+    for steps in range(len(damage) + 1):
+        (folder / "log.csv").write_bytes(damaged(damage[:steps], base))
+        looked_at(folder)
+
+
+@settings(max_examples=80)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_looked_at_or_refused(folder: Path, data: bytes):
+    (folder / "log.csv").write_bytes(data)
+    looked_at(folder)
+
+
+@settings(max_examples=80)
+@given(data=st.data(), size=st.integers(0, 5))
+def test_parquet_of_any_types_is_looked_at_or_refused(folder: Path, data: st.DataObject, size: int):
+    table = pa.table({name: data.draw(arrays(size)) for name in ("user", "click", "t")})
+    pq.write_table(table, folder / "log.csv")
+    looked_at(folder)
+
+
+def test_memory_does_not_grow_with_the_file():
+    profile = profiling.Profile("x", pa.string())
+    for start in range(0, 400_000, 50_000):
+        profile.add(pa.array([f"value {i}" for i in range(start, start + 50_000)]).dictionary_encode(), 10**9)
+    assert profile.values is None
+    assert profile.unique
+    assert (profile.rows, profile.at_least) == (400_000, 150_000)
+    profile = profiling.Profile("x", pa.string())
+    profile.add(pa.array(["long" * 10, "longer" * 10]).dictionary_encode(), 50)
+    assert profile.values is None

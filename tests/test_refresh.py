@@ -1,0 +1,116 @@
+"""Own files that changed are noticed; nothing else is taken for changed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline import __main__ as command
+from pipeline import download
+from pipeline.datasets import tabular
+from pipeline.errors import PipelineError
+from pipeline.refresh import stale
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A dataset of one file and one of a folder, both taken."""
+    (tmp_path / "logs").mkdir()
+    for name in ("a.csv", "b.csv", "notes.md"):
+        (tmp_path / "logs" / name).write_text(f"user,click\n{name},1\n")
+    (tmp_path / "one.csv").write_text("user,click\nu,1\n")
+    data = {
+        name: {"source": "tabular", "download": {"path": path}}
+        for name, path in (("one", "one.csv"), ("many", "logs"), ("unlisted", "one.csv"))
+    }
+    data["public"] = {"source": "movielens-1m", "download": {}}
+    with open(tmp_path / "params.yaml", "w") as file:
+        YAML(typ="safe", pure=True).dump({"datasets": ["one", "many", "public"], "data": data}, file)
+    for name in ("one", "many"):
+        take(tmp_path, name)
+    return tmp_path
+
+
+def take(project: Path, name: str) -> None:
+    folder = project / "data/raw" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    tabular.download(folder, folder, path=str(project / {"one": "one.csv", "many": "logs"}[name]))
+
+
+def test_nothing_changed(project: Path):
+    assert stale(project) == []
+    os.utime(project / "one.csv")  # touched, with the same bytes
+    (project / "logs/notes.md").write_text("no table")
+    assert stale(project) == []
+
+
+@pytest.mark.parametrize("text", ["user,click\nv,1\n", "user,click\nlonger,1\n"])
+def test_other_bytes_of_any_length_are_noticed(project: Path, text: str):
+    (project / "one.csv").write_text(text)
+    assert stale(project) == ["one"]
+    take(project, "one")
+    assert stale(project) == []
+
+
+def test_an_older_file_put_in_its_place_is_noticed(project: Path):
+    other = project / "other.csv"
+    other.write_text("user,click\nv,1\n")
+    os.utime(other, (0, 0))
+    other.rename(project / "one.csv")
+    assert stale(project) == ["one"]
+
+
+def test_a_folder_that_gains_or_loses_a_file_is_noticed(project: Path):
+    (project / "logs/c.csv").write_text("user,click\nu,0\n")
+    assert stale(project) == ["many"]
+    (project / "logs/c.csv").unlink()
+    assert stale(project) == []
+    (project / "logs/a.csv").unlink()
+    assert stale(project) == ["many"]
+
+
+def test_one_file_out_of_a_folder_is_all_that_counts(project: Path):
+    """As a source takes it that wants a file of a certain name."""
+    raw = project / "data/raw/many"
+    for file in raw.iterdir():
+        file.unlink()
+    download.copy_own(project / "logs/a.csv", raw, source="avazu-1m")
+    assert stale(project) == []
+    (project / "logs/a.csv").write_text("user,click\nb.csv,1\n")
+    assert stale(project) == ["many"]
+
+
+def test_what_was_never_taken_or_is_gone_is_left_to_the_stages(project: Path):
+    (project / "one.csv").unlink()
+    (project / "data/raw/many/manifest.json").unlink()
+    assert stale(project) == []
+
+
+def test_a_broken_params_file_is_left_to_the_stages_and_a_missing_one_is_an_error(project: Path):
+    (project / "params.yaml").write_text("datasets: [one\n")
+    assert stale(project) == []
+    (project / "params.yaml").write_text("datasets: [nothing]\ndata: {}\n")
+    assert stale(project) == []
+    (project / "params.yaml").unlink()
+    with pytest.raises(PipelineError, match=r"params\.yaml is not there"):
+        stale(project)
+
+
+def test_the_command_runs_the_download_of_what_changed(project: Path, monkeypatch: pytest.MonkeyPatch):
+    ran: list[list[str]] = []
+
+    def run(words: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+        ran.append(words)
+        return subprocess.CompletedProcess(words, returncode=len(ran) - 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr("sys.argv", ["pipeline", "--root", str(project), "refresh"])
+    command.main()
+    assert ran == []
+    (project / "one.csv").write_text("user,click\nv,1\n")
+    command.main()
+    assert ran == [["dvc", "repro", "--force", "--single-item", "download@one"]]
+    with pytest.raises(PipelineError, match=r"download@one failed"):
+        command.main()
