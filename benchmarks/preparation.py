@@ -1,0 +1,145 @@
+"""From a raw log to encoded parts: time and peak memory of `preprocess` and `split`.
+
+    python -m benchmarks.preparation kuairec                  12.5 million generated rows, 1.1 GB
+    python -m benchmarks.preparation avazu                    40 million generated rows, 7 GB
+    python -m benchmarks.preparation kuairec --rows 2000000 --compare
+
+The log is generated into `--folder` (kept, so that a second run finds it). Every step is a process of
+its own; its peak memory is the operating system's figure. `--compare` adds what a user would write
+instead: pandas reads and joins everything, scikit-learn encodes labels and splits. Seconds on shared
+machines mean little: compare the figures of one run.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parent.parent
+SOURCES = {  # dataset, its log, rows of the original
+    "kuairec": ("kuairec-big", "big_matrix.csv", 12_530_806),
+    "avazu": ("avazu-1m", "train.csv", 40_428_967),
+}
+GENERATE = """
+import sys
+from pathlib import Path
+from benchmarks import logs
+logs.{}(Path(sys.argv[1]), int(sys.argv[2]))
+"""
+READ = """
+import sys
+with open(sys.argv[1], "rb", buffering=0) as file:
+    while file.read(16 << 20):
+        pass
+"""
+PARSE = """
+import sys
+from pathlib import Path
+from pipeline.ledger import Ledger
+from pipeline.records import Dialect, first_line, records
+path, dialect = Path(sys.argv[1]), Dialect(quote='"')
+names = first_line(path, dialect)
+print(sum(len(table) for table, _ in records(path, names, Ledger(), dialect, header=True)), "rows")
+"""
+PANDAS = """
+import sys
+from pathlib import Path
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import LabelEncoder
+path = Path(sys.argv[1])
+log = pd.read_csv(path, dtype={"id": str})
+if path.name == "big_matrix.csv":
+    log["label"] = (log["watch_ratio"] > 3).astype(int)
+    stamp = pd.to_datetime(log["time"])
+    log["hour"], log["weekday"] = stamp.dt.hour, stamp.dt.weekday
+    log = log.drop(columns=["play_duration", "time", "date", "timestamp", "watch_ratio"])
+    log = log.merge(pd.read_csv(path.parent / "user_features.csv"), on="user_id", how="left")
+    log = log.merge(pd.read_csv(path.parent / "item_categories.csv"), on="video_id", how="left")
+else:
+    log = log.rename(columns={"click": "label"}).drop(columns=["id"])
+fields = [name for name in log.columns if name != "label"]
+for name in fields:
+    log[name] = LabelEncoder().fit_transform(log[name].fillna("").astype(str))
+train, test = train_test_split(log, test_size=0.2, random_state=1024)
+train, valid = train_test_split(train, test_size=0.1, random_state=1024)
+for name, part in (("train", train), ("valid", valid), ("test", test)):
+    np.save(path.parent / f"pandas.{name}.npy", part[fields].to_numpy(np.int32))
+"""
+
+
+def main() -> None:
+    """Generate, run, print a table."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("log", choices=sorted(SOURCES))
+    parser.add_argument("--rows", type=int, default=None, help="rows of the log (default: as the original)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "data/benchmarks")
+    parser.add_argument("--compare", action="store_true", help="also the way with pandas and scikit-learn")
+    arguments = parser.parse_args()
+    name, file, size = SOURCES[arguments.log]
+    rows = arguments.rows or size
+    folder: Path = arguments.folder.resolve() / f"{arguments.log}-{rows}"
+    path = folder / "mirror" / name / file
+    if not (folder / "generated").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run([sys.executable, "-c", GENERATE.format(arguments.log), str(path.parent), str(rows)], folder)
+        (folder / "generated").touch()
+    _params(folder, name, rows)
+    megabytes = path.stat().st_size / 1e6
+    print(f"{rows:,} rows, {megabytes:,.0f} MB, {os.cpu_count()} cores\n")
+    steps = {
+        "reading the file once": [sys.executable, "-c", READ, str(path)],
+        "parsing every column": [sys.executable, "-c", PARSE, str(path)],
+        "download (copy, sha256)": _stage("download", name),
+        "preprocess": _stage("preprocess", name),
+        "split": _stage("split", name),
+    }
+    if arguments.compare:
+        steps["the same with pandas"] = [sys.executable, "-c", PANDAS, str(path)]
+    seconds = {}
+    print("| step | seconds | MB of log / s | million rows / s | peak memory, GiB |")
+    print("|---|---:|---:|---:|---:|")
+    for step, command in steps.items():
+        seconds[step], peak = _run(command, folder)
+        speed = f"{megabytes / seconds[step]:.0f} | {rows / 1e6 / seconds[step]:.2f}"
+        print(f"| {step} | {seconds[step]:.1f} | {speed} | {peak:.2f} |", flush=True)
+    ours = seconds["preprocess"] + seconds["split"]
+    print(f"\npreprocess + split: {ours:.1f} s, {ours / seconds['reading the file once']:.0f} x reading once")
+    if arguments.compare:
+        print(f"pandas takes {seconds['the same with pandas'] / ours:.1f} times as long")
+
+
+def _stage(stage: str, dataset: str) -> list[str]:
+    return [sys.executable, "-m", f"stages.{stage}", "--dataset", dataset]
+
+
+def _params(folder: Path, name: str, rows: int) -> None:
+    """Write a params.yaml that takes the generated log for the true one."""
+    yaml = YAML(typ="safe", pure=True)
+    values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values["datasets"], values["mirror"] = [name], str(folder / "mirror")
+    if "rows" in values["data"][name]["preprocess"]:
+        values["data"][name]["preprocess"]["rows"] = rows
+    with open(folder / "params.yaml", "w", encoding="utf-8") as file:
+        yaml.dump(values, file)
+
+
+# this process imports little, since a child's peak memory counts from what its parent held
+def _run(command: list[str], folder: Path) -> tuple[float, float]:
+    """Run a step; return its seconds and its peak memory in GiB."""
+    env = {k: v for k, v in os.environ.items() if k != "CTR_MIRROR"} | {"PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    child = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command[:4])} failed")
+    return time.perf_counter() - start, usage.ru_maxrss / 2**20
+
+
+if __name__ == "__main__":
+    main()
