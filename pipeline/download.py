@@ -225,6 +225,13 @@ def origin(manifest: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def not_the_publishers(manifest: dict[str, Any]) -> list[str]:
+    """Say what of a raw folder is not as its publisher has it; nothing if all is, or nobody can tell."""
+    found = origin(manifest)
+    said = [f"other bytes in {', '.join(found['differs'])}"] if found["differs"] else []
+    return said + ([f"without {', '.join(found['missing'])}"] if found["missing"] else [])
+
+
 def digest(path: Path, like: str) -> str:
     """Return `<algorithm>:<hexadecimal>` of a file, with the algorithm of the digest `like`."""
     algorithm = like.partition(":")[0]

@@ -24,8 +24,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     "unknown model 'depfm'; did you mean 'deepfm'? (valid: deepfm, fm)"
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {name!r}{hint} (valid: {', '.join(names)})"
 
 

@@ -160,7 +160,9 @@ class Params:
         runtime = {key: block.pop(key) for key in ("seeds", "device", "threads") if key in block}
         train = self._validated(Train, runtime, "train")
         train.fit = self._arguments(fit, block, "train", _RUNTIME)
-        tune = self._validated(Tune, _merge(self._file.tune, settings.get("tune", {})), "tune")
+        tune = self._validated(Tune, self._file.tune, "tune")
+        if "tune" in settings:
+            tune = self._validated(Tune, _merge(self._file.tune, settings["tune"]), f"{where}.tune")
         config = Config(
             model=self.model_block(model, dataset), train=train, tune=tune, space=self._space(model, tune)
         )

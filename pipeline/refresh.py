@@ -9,7 +9,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, unknown
 from pipeline.files import read_json, sha256
 
 
@@ -17,25 +17,34 @@ def stale(root: Path = Path()) -> list[str]:
     """Return the items of `datasets` in params.yaml whose own files have changed since they were taken.
 
     A file counts as changed if its bytes differ; they are compared only if the file system says that
-    something happened to it since. So does a folder that lost a file or gained one of a kind it held.
+    something happened to it since. So does a folder that lost a file or gained one of a kind it held. One
+    that is gone is told of.
 
     Raises:
-        PipelineError: params.yaml cannot be read.
+        PipelineError: there is no params.yaml, or an item of `datasets` is not in it.
     """
     path = root / "params.yaml"
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        for name in values["datasets"]:
+            if name not in values["data"]:
+                raise PipelineError(f"{path}: datasets: {unknown('dataset', name, values['data'])}")
         named = {name: values["data"][name]["download"].get("path") for name in values["datasets"]}
     except FileNotFoundError:
         raise PipelineError(f"{path} is not there; run the command from the project's folder") from None
     except (YAMLError, LookupError, TypeError, AttributeError):
         return []  # the stages say what is wrong
-    return [name for name, own in named.items() if own and _changed(root / own, root / "data/raw" / name)]
+    found = []
+    for name, own in named.items():
+        if own and not (root / Path(own).expanduser()).exists() and (root / "data/raw" / name).exists():
+            print(f"{name}: {own} is gone; going on with the copy in data/raw/{name}")
+        elif own and _changed(root / Path(own).expanduser(), root / "data/raw" / name):
+            found.append(name)
+    return found
 
 
 def _changed(own: Path, raw: Path) -> bool:
     manifest = raw / "manifest.json"
-    own = own.expanduser()
     if not manifest.exists() or not own.exists():
         return False  # nothing was taken yet, or there is nothing to take
     content = read_json(manifest)

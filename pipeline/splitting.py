@@ -135,8 +135,10 @@ def _need(table: pa.Table, column: str | None, name: str, method: str) -> pa.Chu
     if method == "column" and column in ("label", "group", "time", "truth"):
         raise PipelineError(f"{name}: split column {column!r} says nothing about parts; name another one")
     if column not in table.column_names:
+        hint = f"keep: [{column}]" if method == "column" else f"{column}: <its column>"
         raise PipelineError(
-            f"{name}: split method {method!r} needs the column {column!r}, which this dataset does not have"
+            f"{name}: split method {method!r} needs the column {column!r}, which this dataset does not have; "
+            f"of a log of your own name it in params.yaml: data.{name}.preprocess.{hint}"
         )
     if method != "column" and table[column].null_count:
         raise PipelineError(f"{name}: split method {method!r}: column {column!r} has missing values")

@@ -3,20 +3,28 @@
 from pathlib import Path
 
 from pipeline.datasets import DATASETS
-from pipeline.download import mirror_of
+from pipeline.download import mirror_of, not_the_publishers
 from pipeline.errors import exit_with_message
+from pipeline.files import read_json
 from stages import dataset_item, new_folder
 
 
 def main() -> None:
     name, item, settings = dataset_item(__doc__)
-    with new_folder(Path("data/raw", name)) as folder:
+    raw = Path("data/raw", name)
+    with new_folder(raw) as folder:
         DATASETS[item.source].download(
             folder,
             Path("data/downloads", item.source),
             mirror=mirror_of(settings.mirror),
             **item.download,
         )
+    content = read_json(raw / "manifest.json")
+    size = sum(entry["bytes"] for entry in content["files"].values())
+    known = {True: "as the publisher has them", False: "not as the publisher has them", None: ""}
+    kind = known[content["matches_publisher"]]
+    parts = [f"{len(content['files'])} files, {size / 1e6:,.1f} MB", kind, *not_the_publishers(content)]
+    print(f"{name}: {', '.join(part for part in parts if part)}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import download, interim
 from pipeline.datasets import DATASETS
-from pipeline.errors import exit_with_message
+from pipeline.errors import PipelineError, exit_with_message
 from pipeline.ledger import Ledger
 from stages import dataset_item, new_folder
 
@@ -18,7 +18,11 @@ def main() -> None:
     raw, ledger = Path("data/raw", name), Ledger()
     origin = download.origin(download.verify(raw))
     with new_folder(Path("data/interim", name)) as folder:
-        log = source.read(raw, ledger, **special)
+        try:
+            log = source.read(raw, ledger, **special)
+        except PipelineError as error:
+            where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
+            raise PipelineError(f"{where}{error}") from None
         report = interim.write(folder, log, ledger, name, origin, **general)
     print(
         f"{name}: {report['rows_in']} rows in, {report['rows_out']} out, {report['rejected']} corrupted, "

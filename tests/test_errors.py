@@ -13,7 +13,7 @@ from pipeline.errors import Diverged, PipelineError, exit_with_message, unknown
 )
 def test_an_unknown_name_gets_its_nearest(name: object, near: str | None) -> None:
     message = unknown("model", name, ["fm", "deepfm", "flsest"])
-    assert message.startswith(f"unknown model {name!r};")
+    assert message.startswith(f"unknown model {name!r}")
     assert message.endswith("(valid: deepfm, flsest, fm)")
     assert ("did you mean" in message) == (near is not None)
     if near:

@@ -325,6 +325,15 @@ def test_other_candidates_are_shown_and_can_be_chosen(look: Look):
         look(rows, label="user_id")
 
 
+@pytest.mark.parametrize("column", ["rating", "click"])
+def test_one_damaged_value_does_not_hide_a_label(look: Look, column: str):
+    rows = log(3000, rating=lambda i, r: 1 + i % 5)
+    rows[7][rows[0].index(column)] = "broken"
+    found = look(rows)
+    assert parsed(found)["preprocess"]["label"] == "click"
+    assert "or: {column: rating, at_least: 4}" in found.report
+
+
 def test_without_a_label_the_item_is_not_complete(look: Look):
     found = look([row[:-1] for row in log(city=lambda i, r: r.choice("abc"))])
     assert not found.complete

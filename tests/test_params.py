@@ -62,6 +62,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("train/threads", 0, r"train\.threads"),
         ("tune/trials", 0, r"tune\.trials"),
         ("tune/trails", 3, r"tune: unknown key 'trails'; did you mean 'trials'"),
+        ("data/synthetic/settings/tune/trails", 3, r"data\.synthetic\.settings\.tune: unknown key 'trails'"),
         ("tune/space/model/droput", {"choices": [1]}, r"tune\.space\.model: unknown model argument 'dro"),
         (
             "tune/space/model/fm",

@@ -82,17 +82,21 @@ def test_one_file_out_of_a_folder_is_all_that_counts(project: Path):
     assert stale(project) == ["many"]
 
 
-def test_what_was_never_taken_or_is_gone_is_left_to_the_stages(project: Path):
+def test_what_is_gone_is_told_of_and_what_was_never_taken_is_left_to_the_stages(
+    project: Path, capsys: pytest.CaptureFixture[str]
+):
     (project / "one.csv").unlink()
     (project / "data/raw/many/manifest.json").unlink()
     assert stale(project) == []
+    assert capsys.readouterr().out == "one: one.csv is gone; going on with the copy in data/raw/one\n"
 
 
 def test_a_broken_params_file_is_left_to_the_stages_and_a_missing_one_is_an_error(project: Path):
     (project / "params.yaml").write_text("datasets: [one\n")
     assert stale(project) == []
-    (project / "params.yaml").write_text("datasets: [nothing]\ndata: {}\n")
-    assert stale(project) == []
+    (project / "params.yaml").write_text("datasets: [on]\ndata: {one: {}}\n")
+    with pytest.raises(PipelineError, match="unknown dataset 'on'; did you mean 'one'"):
+        stale(project)
     (project / "params.yaml").unlink()
     with pytest.raises(PipelineError, match=r"params\.yaml is not there"):
         stale(project)

@@ -188,7 +188,10 @@ def _rules(found: Survey, guesses: Mapping[str, Guess], named: bool, column: str
     some = list(found.profiles) if column is None else [column]
     rules = [guessing.label(found.profiles[c], named=named, chosen=column is not None) for c in some]
     if column is not None and rules == [None]:
-        raise PipelineError(f"--label: no rule splits the values of {column!r} ({guesses[column].kind})")
+        raise PipelineError(
+            f"--label: no rule splits the values of {column!r} ({guesses[column].kind}) in two; "
+            f"write one by hand: `label: {{column: {column}, above: 3}}`, `at_least:` or `equals:`"
+        )
     return sorted((rule for rule in rules if rule), key=lambda rule: rule.doubt)
 
 
@@ -418,6 +421,7 @@ def _strange(found: Survey) -> int:
 def _shown(text: str) -> str:
     """Return a text that fits into a line of a table."""
     cut = text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
+    cut = cut.replace(tables.BETWEEN, ", ")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut) or '""'
 
 

@@ -178,17 +178,17 @@ def label(profile: Profile, *, named: bool = True, chosen: bool = False) -> Rule
     hinted = 0 if name.lower().replace("_", "") in _LABELS else 1 if found & _LABELS else None
     lower = pc.utf8_lower(values)
     yes, no = equals(lower, *YES), equals(lower, *NO)
-    if (yes | no).all():
+    # a few damaged values, whose records will be refused, do not make it another column
+    if profile.counts[~(yes | no)].sum() <= profile.stray:
         rate = _rate(profile, yes)
         return Rule(name, {}, rate, 3 if hinted is None else hinted) if 0 < rate < 1 else None
     numbers, bad = number(values)
-    if not bad.any():
-        contiguous = (
-            profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == len(values) > 2
-        )
-        doubt = None if hinted is None or len(values) > 2 else hinted + 1
-        doubt = 2 if found & _RATINGS and len(values) <= 21 else doubt
-        doubt = 4 if doubt is None and not named and contiguous and len(values) <= 11 else doubt
+    if profile.counts[bad].sum() <= profile.stray:
+        levels = int((~bad).sum())
+        contiguous = profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == levels > 2
+        doubt = None if hinted is None or levels > 2 else hinted + 1
+        doubt = 2 if found & _RATINGS and levels <= 21 else doubt
+        doubt = 4 if doubt is None and not named and contiguous and levels <= 11 else doubt
         return _threshold(profile, numbers, 0 if chosen else doubt)
     doubt = hinted + 1 if hinted is not None else 2 if found & _EVENTS else 0 if chosen else None
     return None if doubt is None else _event(profile, lower, doubt)
@@ -198,7 +198,8 @@ def clicks(values: pa.DictionaryArray, rule: Rule) -> tuple[Flags, Flags]:
     """Return which values are clicks by a rule, and which are labels at all."""
     known = values.is_valid().to_numpy(zero_copy_only=False)
     if not rule.rule:
-        return equals(recode(values, pc.utf8_lower), *YES), known
+        lower = recode(values, pc.utf8_lower)
+        return equals(lower, *YES), known & equals(lower, *YES, *NO)
     if "equals" in rule.rule:
         return equals(values, rule.rule["equals"]), known
     numbers, _ = number(values)
