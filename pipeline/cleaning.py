@@ -89,7 +89,7 @@ def number(column: pa.Array) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """
     if pa.types.is_dictionary(column.type):
         values, bad = number(column.dictionary)
-        codes = _codes(column, len(values))
+        codes = codes_of(column, len(values))
         return np.r_[values, np.nan][codes], np.r_[bad, False][codes]
     empty = pc.equal(pc.utf8_trim_whitespace(column), "")
     column = pc.if_else(empty, pa.scalar(None, pa.string()), column)
@@ -116,6 +116,13 @@ def _cast(column: pa.Array) -> pa.Array | None:
 def encoded(column: pa.Array) -> pa.DictionaryArray:
     """Return a column of strings as a coded one."""
     return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+
+
+def codes_of(coded: pa.DictionaryArray, null: int) -> NDArray[np.int32]:
+    """Return the place of each row's value among the distinct ones, `null` for a missing one."""
+    indices = pc.fill_null(coded.indices, null) if coded.indices.null_count else coded.indices
+    codes: NDArray[np.int32] = indices.to_numpy(zero_copy_only=False)
+    return codes
 
 
 def chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -163,16 +170,8 @@ def _each(column: pa.Array, test: Callable[[pa.Array], pa.Array]) -> NDArray[np.
     """Apply a test to the distinct values; a missing value fails it."""
     coded = encoded(column)
     answers = pc.fill_null(test(coded.dictionary), False).to_numpy(zero_copy_only=False)
-    passed: NDArray[np.bool_] = np.r_[answers, False][_codes(coded, len(answers))]
+    passed: NDArray[np.bool_] = np.r_[answers, False][codes_of(coded, len(answers))]
     return passed
-
-
-def _codes(coded: pa.DictionaryArray, null: int) -> NDArray[np.int32]:
-    indices = coded.indices
-    if indices.null_count:
-        indices = pc.fill_null(indices, null)
-    codes: NDArray[np.int32] = indices.to_numpy(zero_copy_only=False)
-    return codes
 
 
 def _is_text(kind: pa.DataType) -> bool:

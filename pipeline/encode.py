@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.cleaning import chunk, encoded
+from pipeline.cleaning import chunk, codes_of, encoded
 from pipeline.errors import PipelineError
 from pipeline.schema import EMPTY, Column, Field, Kind, Schema
 
@@ -135,7 +135,7 @@ class Encoder:
                 sources.append((np.asarray(_bin(_floats(column), entry, first)), np.empty(0, np.int32)))
                 continue
             made, coded = rows[block], encoded(column)
-            codes = _indices(coded, null=len(coded.dictionary))
+            codes = codes_of(coded, len(coded.dictionary))
             sources.append((codes, made.ids))
             if truncated is not None and entry["kind"] == "bag":
                 counts = np.bincount(codes, minlength=len(made.lost))
@@ -178,12 +178,6 @@ def _entries(entry: Mapping[str, Any]) -> int:
     return len(entry["values"])
 
 
-def _indices(coded: pa.DictionaryArray, *, null: int) -> NDArray[np.int32]:
-    indices = pc.fill_null(coded.indices, null) if coded.indices.null_count else coded.indices
-    codes: NDArray[np.int32] = indices.to_numpy(zero_copy_only=False)
-    return codes
-
-
 def _floats(column: pa.Array) -> NDArray[np.float64]:
     """Return numbers, NaN where one is missing."""
     values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
@@ -193,7 +187,7 @@ def _floats(column: pa.Array) -> NDArray[np.float64]:
 def _counted(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
     """Return the distinct strings of a block, a missing one last, and how many rows hold each."""
     coded = encoded(column)
-    codes = _indices(coded, null=len(coded.dictionary))
+    codes = codes_of(coded, len(coded.dictionary))
     counts = np.bincount(codes, minlength=len(coded.dictionary) + 1)
     return pa.concat_arrays([coded.dictionary, pa.nulls(1, pa.string())]), counts
 
@@ -230,8 +224,9 @@ def _bins(parts: list[NDArray[np.float64]], bins: int) -> dict[str, Any]:
     """Edges at the quantiles; equal ones fall together and the first bin is never empty."""
     missing = any(bool(np.isnan(part).any()) for part in parts)
     values = np.concatenate([part[np.isfinite(part)] for part in parts]) if parts else np.empty(0)
-    if not len(values):
-        return {"edges": [], "values": False, "missing": missing}
+    if not len(values):  # infinite numbers alone share one bin
+        held = any(bool(np.isinf(part).any()) for part in parts)
+        return {"edges": [], "values": held, "missing": missing}
     ranks = [k * len(values) // bins for k in range(1, bins)]
     values = np.partition(values, [0, *ranks])
     edges = np.unique(values[ranks])

@@ -92,6 +92,12 @@ def test_missing_and_infinite_numbers():
     assert apply(always_missing, rows(price=[1.0, None]))[:, 0].tolist() == [1, 2]
 
 
+def test_infinite_numbers_alone_are_seen():
+    inf = float("inf")
+    vocabulary = fit([rows(price=[inf, -inf, None])], [PRICE])
+    assert apply(vocabulary, rows(price=[inf, -inf, None, 1.0]))[:, 0].tolist() == [3, 3, 2, 3]
+
+
 def test_repeated_numbers_share_a_bin_and_no_bin_is_empty_in_train():
     values = [0.0] * 90 + [1.0] * 5 + [2.0] * 5
     vocabulary = fit([rows(price=values)], [PRICE], bins=20)
@@ -194,6 +200,7 @@ def naive_number_ids(
     """The ids of the new rows if the field were alone."""
     known = sorted(value for value in train if value is not None and np.isfinite(value))
     missing = any(value is None or np.isnan(value) for value in train)
+    held = any(value is not None and not np.isnan(value) for value in train)
     cuts = {known[k * len(known) // bins] for k in range(1, bins)} if known else set()
     edges = sorted(cut for cut in cuts if cut > known[0])
     ids = []
@@ -201,7 +208,7 @@ def naive_number_ids(
         if value is None or np.isnan(value):
             ids.append([2 if missing else 1])
         else:
-            ids.append([2 + missing + bisect_right(edges, value) if known else 1])
+            ids.append([2 + missing + bisect_right(edges, value) if held else 1])
     return ids
 
 

@@ -71,28 +71,34 @@ def read(folder: Path, ledger: Ledger, *, threshold: int = 4, drop: Sequence[int
         threshold: a rating of so many stars or more is a click.
         drop: ratings to leave out.
     """
-    return Log(COLUMNS, _ratings(folder, ledger, threshold, drop))
-
-
-def _ratings(folder: Path, ledger: Ledger, threshold: int, drop: Sequence[int]) -> Iterator[pa.Table]:
     users, movies = Side(_users(folder, ledger)), Side(_movies(folder, ledger))
-    path = folder / "u.data"
+    return Log(COLUMNS, ratings(folder / "u.data", RATINGS, ledger, users, movies, threshold, drop))
+
+
+def ratings(
+    path: Path,
+    dialect: Dialect,
+    ledger: Ledger,
+    users: Side,
+    movies: Side,
+    threshold: int,
+    drop: Sequence[int],
+) -> Iterator[pa.Table]:
+    """Yield the ratings of a file of user, movie, rating, time, joined with users and movies."""
     names = ["user", "movie", "rating", "time"]
     rules = {"user": ID, "movie": ID, "rating": ("[1-5]", "1 to 5"), "time": ID}
-    for table, lines in records(path, names, ledger, RATINGS, text=["time"]):
+    stars = [str(star) for star in range(threshold, 6)]
+    for table, lines in records(path, names, ledger, dialect, text=["time"]):
         table, lines = screen(table, lines, path.name, ledger, rules)
-        rating = chunk(table["rating"])
         if drop:
-            gone = equals(rating, *map(str, drop))
+            gone = equals(chunk(table["rating"]), *map(str, drop))
             ledger.drop(path.name, int(gone.sum()))
             table, lines = keep(table, lines, ~gone)
-            rating = chunk(table["rating"])
         side = {**users.join(chunk(table["user"])), **movies.join(chunk(table["movie"]))}
-        stars = [str(star) for star in range(threshold, 6)]
         yield pa.table(
             {
                 **{column.name: side[column.name] for column in COLUMNS},
-                "label": equals(rating, *stars).astype(np.uint8),
+                "label": equals(chunk(table["rating"]), *stars).astype(np.uint8),
                 "group": side["user"],
                 "time": pc.cast(table["time"], pa.int64()),
             }

@@ -9,20 +9,18 @@ AUC of 0.90 and more. Fields are separated by `::`, everything is latin-1. The a
 movies 177 have no rating.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cleaning import Side, chunk, equals, keep, recode, screen, side_table
-from pipeline.datasets.movielens_100k import FILLED, ID, year
+from pipeline.cleaning import Side, chunk, recode, side_table
+from pipeline.datasets.movielens_100k import COLUMNS, FILLED, ID, ratings, year
 from pipeline.download import File, Source, obtain
 from pipeline.interim import Log
 from pipeline.ledger import Ledger
-from pipeline.records import Dialect, records
-from pipeline.schema import Column
+from pipeline.records import Dialect
 
 SOURCE = Source(
     name="movielens-1m",
@@ -39,16 +37,6 @@ SOURCE = Source(
     ),
 )
 
-COLUMNS = (
-    Column("user", "category", "user"),
-    Column("gender", "category", "user"),
-    Column("age", "category", "user"),
-    Column("occupation", "category", "user"),
-    Column("zip3", "category", "user"),
-    Column("movie", "category", "item"),
-    Column("year", "category", "item"),
-    Column("genres", "bag", "item"),
-)
 DIALECT = Dialect("::", "latin-1")
 
 
@@ -64,30 +52,8 @@ def read(folder: Path, ledger: Ledger, *, threshold: int = 4, drop: Sequence[int
         threshold: a rating of so many stars or more is a click.
         drop: ratings to leave out.
     """
-    return Log(COLUMNS, _ratings(folder, ledger, threshold, drop))
-
-
-def _ratings(folder: Path, ledger: Ledger, threshold: int, drop: Sequence[int]) -> Iterator[pa.Table]:
     users, movies = Side(_users(folder, ledger)), Side(_movies(folder, ledger))
-    path = folder / "ratings.dat"
-    names = ["user", "movie", "rating", "time"]
-    rules = {"user": ID, "movie": ID, "rating": ("[1-5]", "1 to 5"), "time": ID}
-    for table, lines in records(path, names, ledger, DIALECT, text=["time"]):
-        table, lines = screen(table, lines, path.name, ledger, rules)
-        if drop:
-            gone = equals(chunk(table["rating"]), *map(str, drop))
-            ledger.drop(path.name, int(gone.sum()))
-            table, lines = keep(table, lines, ~gone)
-        side = {**users.join(chunk(table["user"])), **movies.join(chunk(table["movie"]))}
-        stars = [str(star) for star in range(threshold, 6)]
-        yield pa.table(
-            {
-                **{column.name: side[column.name] for column in COLUMNS},
-                "label": equals(chunk(table["rating"]), *stars).astype(np.uint8),
-                "group": side["user"],
-                "time": pc.cast(table["time"], pa.int64()),
-            }
-        )
+    return Log(COLUMNS, ratings(folder / "ratings.dat", DIALECT, ledger, users, movies, threshold, drop))
 
 
 def _users(folder: Path, ledger: Ledger) -> pa.Table:
