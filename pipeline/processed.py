@@ -18,7 +18,11 @@ from pipeline.splitting import Parts
 
 def write_rows(folder: Path, rows: pa.Table, parts: Parts) -> dict[str, Any]:
     """Write what each row has besides its ids; return the counts of every part."""
-    extra = {name: rows[name].to_numpy() for name in ("label", "group", "truth") if name in rows.column_names}
+    extra = {
+        name: rows[name].to_numpy()
+        for name in ("label", "group", "time", "truth")
+        if name in rows.column_names
+    }
     report: dict[str, Any] = {}
     for number, part in enumerate(PARTS):
         row = np.flatnonzero(parts == number)

@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from pipeline import metrics
-from pipeline.data import Split
+from pipeline.data import Batch, Split
 from pipeline.errors import Diverged, PipelineError
 from pipeline.files import writing
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
@@ -91,6 +91,43 @@ def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -
     return [{"params": params, "weight_decay": l2} for params, l2 in groups if params]
 
 
+def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
+    """Return the model's logit of every row; a model that is `timed` is told the rows' times, too.
+
+    Raises:
+        PipelineError: such a model, and rows without times.
+    """
+    inputs = [batch.ids]
+    if getattr(model, "timed", False):
+        inputs.append(_times(model, batch))
+    result: Tensor = model(*inputs)
+    return result
+
+
+def _times(model: nn.Module, batch: Batch) -> Tensor:
+    if batch.time is None:
+        raise PipelineError(
+            f"{type(model).__name__} looks at what came before a row, and the rows of this dataset have no "
+            "time: take the model off `models`, or give the dataset a time column"
+        )
+    return batch.time
+
+
+def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> None:
+    """Let a model that has a `prepare` learn what it needs before the first step of gradient descent.
+
+    It is called with all train rows and a function that trains another model on them (FNN's
+    machine); what it learns is part of its state, so it is saved and loaded like any weight.
+
+    Args:
+        settings: of `fit`, for that other model.
+    """
+    learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
+    if learn is not None:
+        rows = Batch(train.ids, train.label, train.time)
+        learn(rows, lambda other: fit(other, train, valid, **settings))
+
+
 def fit(  # noqa: C901  the one loop, told in one place
     model: nn.Module,
     train: Split,
@@ -137,6 +174,8 @@ def fit(  # noqa: C901  the one loop, told in one place
         PipelineError: no row to train on, or a validation part without both classes.
         Diverged: the loss became infinite or not a number.
     """
+    own = ("model", "train", "valid", "log", "checkpoint", "progress")
+    settings = {key: value for key, value in locals().items() if key not in (*own, "own")}
     if not len(train) or not 0 < valid.label.mean() < 1:
         raise PipelineError(
             f"training needs rows (the train part has {len(train)}) and both classes in the validation "
@@ -146,13 +185,15 @@ def fit(  # noqa: C901  the one loop, told in one place
     groups = parameter_groups(model, embedding_l2, network_l2)
     optimizer = torch.optim.Adam(groups, lr=lr, fused=True)
     torch.manual_seed(seed)
-    state = State()
-    best_weights = _copy(model)
     if checkpoint is not None and checkpoint.exists():
         state, best_weights = _load(checkpoint, model, optimizer)
         if log is not None:
             for past in state.curve:
                 log(past, int(past["step"]))
+    else:
+        prepare(model, train, valid, **settings)
+        torch.manual_seed(seed)
+        state, best_weights = State(), _copy(model)
 
     order = torch.Generator()
     batches = train.count(batch_size)
@@ -164,7 +205,7 @@ def fit(  # noqa: C901  the one loop, told in one place
         while state.epoch < epochs and state.bad < patience:
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(batch_size, order, skip=state.batch):
-                loss = binary_cross_entropy_with_logits(model(batch.ids), batch.label)
+                loss = binary_cross_entropy_with_logits(logits(model, batch), batch.label)
                 optimizer.zero_grad()
                 loss.backward()
                 if clip_norm:
@@ -215,7 +256,7 @@ def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[
     """
     was_training = model.training
     model.eval()
-    probability = torch.cat([model(batch.ids).sigmoid() for batch in split.batches(batch_size)])
+    probability = torch.cat([logits(model, batch).sigmoid() for batch in split.batches(batch_size)])
     model.train(was_training)
     return probability
 

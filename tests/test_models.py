@@ -8,49 +8,21 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from rows import SCHEMAS, random_ids, random_split, wake
+from readings import NEEDS, OTHER, READINGS
+from rows import SCHEMAS, random_ids, random_split, times, wake
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pipeline.data import Split
+from pipeline.data import Batch, Split
 from pipeline.errors import PipelineError
+from pipeline.layers.prepared import Prepared
 from pipeline.models import MODELS
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.training import evaluate, fit
+from pipeline.training import evaluate, fit, logits, prepare
 from pipeline.zoo import build
 
 ROOT = Path(__file__).parents[1]
 
-# The readings and ablations that each model has beside its defaults.
-READINGS: dict[str, list[dict[str, Any]]] = {
-    "deepfm": [{"hidden": []}, {"activation": "tanh"}],
-    "fiinet": [
-        {"gate": "sigmoid"},
-        {"squeeze": "max"},
-        {"attention": False},
-        {"orders": [2]},
-        {"orders": [3]},
-        {"fusion": "project", "channels": 5},
-        {"fusion": "project", "channels": 5, "squeeze": "max"},
-        {"fusion": "project", "channels": 5, "attention": False},
-        {"fusion": "align"},
-        {"fusion": "align", "attention": False},
-        {"hidden": []},
-    ],
-    "flsest": [
-        {"merge": "concat"},
-        {"threshold": "relu"},
-        {"merge": "concat", "threshold": "relu"},
-        {"use_fwbi": False},
-        {"use_mlp": False},
-        {"use_sest": False},
-        {"use_fwbi": False, "use_sest": False},
-        {"use_mlp": False, "use_sest": False},
-        {"use_mlp": False, "merge": "concat"},
-        {"reduction": 1},
-        {"dicefactor": 0.3},
-    ],
-}
 # Small and without chance, wherever the signature has the name.
 SMALL = {"embedding_size": 4, "hidden": [8, 6], "dropout": 0.0}
 
@@ -64,9 +36,10 @@ def options(name: str, **more: Any) -> dict[str, Any]:
 def cases() -> list[Any]:
     found = []
     for name in MODELS:
-        readings = [{}, *READINGS.get(name, [])]
-        if "batch_norm" in inspect.signature(MODELS[name]).parameters:
-            readings.append({"batch_norm": True})
+        readings: list[dict[str, Any]] = [{}, *READINGS.get(name, [])]
+        general = [{"batch_norm": True}, {"embedding_transform": "senet"}, {"embedding_transform": "sest"}]
+        known = inspect.signature(MODELS[name]).parameters.keys()
+        readings += [reading for reading in general if reading.keys() <= known]
         for reading in readings:
             label = ",".join(f"{key}={value}" for key, value in reading.items())
             found.append(pytest.param(name, options(name, **reading), id=f"{name}:{label}".rstrip(":")))
@@ -78,11 +51,24 @@ every_reading = pytest.mark.parametrize(("name", "chosen"), cases())
 every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 
 
+def ready(name: str, schema: Schema, chosen: dict[str, Any], seed: int = 1) -> nn.Module:
+    """A model as it is before its first gradient step."""
+    model = build(name, schema, chosen, seed=seed)
+    rows = random_split(schema, 200)
+    prepare(model, rows, rows, seed=seed, epochs=1)
+    return model
+
+
 def awake(name: str, schema: Schema, chosen: dict[str, Any], seed: int = 1) -> nn.Module:
     """A model with no parameter left at its start, in evaluation mode."""
-    model = build(name, schema, chosen, seed=seed)
+    model = ready(name, schema, chosen, seed)
     wake(model)
     return model.eval()
+
+
+def score(model: nn.Module, ids: Tensor) -> Tensor:
+    """The logits; each row has a time of its own, which goes along with its values."""
+    return logits(model, Batch(ids, torch.zeros(len(ids)), times(ids)))
 
 
 def same_bits(a: nn.Module, b: nn.Module) -> bool:
@@ -93,9 +79,9 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
 @every_schema
 @every_reading
 def test_one_finite_logit_a_row(name: str, chosen: dict[str, Any], schema: Schema) -> None:
-    for model in (build(name, schema, chosen, seed=1), awake(name, schema, chosen)):
+    for model in (ready(name, schema, chosen), awake(name, schema, chosen)):
         for mode in (True, False):
-            logit = model.train(mode)(random_ids(schema, 5))
+            logit = score(model.train(mode), random_ids(schema, 5))
             assert logit.shape == (5,)
             assert logit.dtype == torch.float32
             assert logit.isfinite().all()
@@ -106,9 +92,9 @@ def test_one_finite_logit_a_row(name: str, chosen: dict[str, Any], schema: Schem
 def test_a_row_is_scored_on_its_own(name: str, chosen: dict[str, Any], schema: Schema) -> None:
     model, ids = awake(name, schema, chosen), random_ids(schema, 9)
     order = torch.randperm(9)
-    together = model(ids)
-    torch.testing.assert_close(model(ids[order]), together[order])
-    alone = torch.cat([model(row[None]) for row in ids])
+    together = score(model, ids)
+    torch.testing.assert_close(score(model, ids[order]), together[order])
+    alone = torch.cat([score(model, row[None]) for row in ids])
     torch.testing.assert_close(alone, together)
 
 
@@ -122,7 +108,7 @@ def test_order_within_a_bag_and_where_it_is_empty_change_nothing(
     for i in range(len(schema.fields)):
         columns = [s for s, field in enumerate(schema.slot_field) if field == i]
         shuffled[:, columns] = ids[:, columns[::-1]]
-    torch.testing.assert_close(model(shuffled), model(ids))
+    torch.testing.assert_close(score(model, shuffled), score(model, ids))
 
 
 @every_reading
@@ -135,7 +121,7 @@ def test_more_empty_slots_change_nothing(name: str, chosen: dict[str, Any]) -> N
     padded[:, [0, 2, 3, 5, 6, 7]] = ids
     a, b = awake(name, narrow, chosen), awake(name, wide, chosen)
     assert same_bits(a, b)
-    torch.testing.assert_close(b(padded), a(ids))
+    torch.testing.assert_close(score(b, padded), score(a, ids))
 
 
 @every_reading
@@ -143,8 +129,8 @@ def test_a_missing_bag_is_scored(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["three-domains"]
     model, ids = awake(name, schema, chosen), random_ids(schema, 4)
     ids[:, [s for s, field in enumerate(schema.slot_field) if schema.fields[field].slots > 1]] = EMPTY
-    assert model(ids).isfinite().all()
-    assert model(torch.full_like(ids, EMPTY)).isfinite().all()
+    assert score(model, ids).isfinite().all()
+    assert score(model, torch.full_like(ids, EMPTY)).isfinite().all()
 
 
 @every_schema
@@ -158,10 +144,10 @@ def test_every_parameter_learns_and_is_saved(name: str, chosen: dict[str, Any], 
     ids = random_ids(schema, 64)
     label = (ids[:, 0] % 2).float()
     asleep: set[str] | None = None
-    for seed in range(8):
-        model = build(name, schema, chosen, seed=seed)
+    for seed in range(20):
+        model = ready(name, schema, chosen, seed)
         wake(model, seed)
-        binary_cross_entropy_with_logits(model(ids), label).backward()
+        binary_cross_entropy_with_logits(score(model, ids), label).backward()
         parameters = dict(model.named_parameters())
         assert all(p.requires_grad and p.grad is not None for p in parameters.values())
         assert all(p.grad.isfinite().all() for p in parameters.values() if p.grad is not None)
@@ -176,7 +162,13 @@ def test_every_parameter_learns_and_is_saved(name: str, chosen: dict[str, Any], 
 @every_reading
 def test_only_what_is_learnt_is_saved(name: str, chosen: dict[str, Any]) -> None:
     model = build(name, SCHEMAS["two-domains"], chosen, seed=1)
-    constants = model.state_dict().keys() - dict(model.named_parameters()).keys()
+    learnt_before = {
+        f"{path}.{key}".lstrip(".")
+        for path, module in model.named_modules()
+        if isinstance(module, Prepared)
+        for key, _ in module.named_buffers(recurse=False)
+    }
+    constants = model.state_dict().keys() - dict(model.named_parameters()).keys() - learnt_before
     assert all(
         key.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked") for key in constants
     )
@@ -188,7 +180,7 @@ def test_weights_survive_saving(name: str, chosen: dict[str, Any]) -> None:
     model, other = awake(name, schema, chosen), build(name, schema, chosen, seed=2).eval()
     other.load_state_dict(model.state_dict())
     ids = random_ids(schema, 9)
-    assert torch.equal(other(ids), model(ids))
+    assert torch.equal(score(other, ids), score(model, ids))
 
 
 @every_reading
@@ -207,17 +199,17 @@ def test_the_seed_alone_decides_the_weights(name: str, chosen: dict[str, Any]) -
 @every_schema
 @every_reading
 def test_a_batch_of_one_works(name: str, chosen: dict[str, Any], schema: Schema) -> None:
-    model, ids = build(name, schema, chosen, seed=1), random_ids(schema, 1)
-    assert model.eval()(ids).shape == (1,)
+    model, ids = ready(name, schema, chosen), random_ids(schema, 1)
+    assert score(model.eval(), ids).shape == (1,)
     if not chosen.get("batch_norm"):
-        assert model.train()(ids).shape == (1,)
+        assert score(model.train(), ids).shape == (1,)
 
 
 @every_reading
 def test_ids_of_32_and_64_bits_agree(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["three-domains"]
     model, ids = awake(name, schema, chosen), random_ids(schema, 9)
-    assert torch.equal(model(ids.int()), model(ids.long()))
+    assert torch.equal(score(model, ids.int()), score(model, ids.long()))
 
 
 @every_model
@@ -226,13 +218,13 @@ def test_ids_stay_integers(name: str) -> None:
     schema = Schema(
         (Field("item", 2, 1, "item"), Field("hour", 2, 1, "context"), Field("user", 2**24 + 4, 1, "user"))
     )
-    model = build(name, schema, options(name, embedding_size=1, hidden=[2]), seed=1).eval()
+    model = ready(name, schema, options(name, embedding_size=1, hidden=[2])).eval()
     ids = torch.tensor([[1, 3, 2**24], [1, 3, 2**24 + 1]])
     assert ids[0, 2].float() == ids[1, 2].float()
     for module in model.modules():
         if isinstance(getattr(module, "table", None), nn.Parameter):
             module.table.data[ids[0]], module.table.data[ids[1, 2]] = 1.0, 2.0
-    assert model(ids)[0] != model(ids)[1]
+    assert score(model, ids)[0] != score(model, ids)[1]
 
 
 @every_reading
@@ -269,7 +261,7 @@ def test_sixty_four_rows_are_learnt_by_heart(name: str, chosen: dict[str, Any]) 
 def test_scoring_in_between_changes_nothing(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["two-domains"]
     rows = random_split(schema, 40)
-    model = build(name, schema, options(name, **{**chosen, "dropout": 0.5}), seed=1).train()
+    model = ready(name, schema, options(name, **{**chosen, "dropout": 0.5})).train()
     before = copy.deepcopy(model.state_dict())
     assert evaluate(model, rows) == evaluate(model, rows)
     assert all(module.training for module in model.modules())
@@ -285,50 +277,27 @@ def test_dropout_acts_in_training_only(name: str) -> None:
         return  # nothing to drop
     schema = SCHEMAS["two-domains"]
     model, ids = awake(name, schema, heavy), random_ids(schema, 9)
-    assert torch.equal(model(ids), model(ids))
-    assert not torch.equal(model.train()(ids), model(ids))
+    assert torch.equal(score(model, ids), score(model, ids))
+    assert not torch.equal(score(model.train(), ids), score(model, ids))
 
 
 @every_model
 def test_every_option_reaches_the_model(name: str) -> None:
     """Each keyword argument, changed, changes the model: none is accepted and forgotten."""
     schema = SCHEMAS["two-domains"]
-    # what else must be set for an option to matter
-    needs = {"channels": {"fusion": "project"}}
-    other: dict[str, Any] = {
-        "embedding_size": 5,
-        "embedding_std": 0.2,
-        "hidden": [3],
-        "dropout": 0.4,
-        "embedding_dropout": 0.4,
-        "dicefactor": 0.4,
-        "reduction": 1,
-        "merge": "concat",
-        "threshold": "relu",
-        "use_fwbi": False,
-        "use_mlp": False,
-        "use_sest": False,
-        "batch_norm": True,
-        "activation": "tanh",
-        "orders": [2],
-        "fusion": "align",
-        "gate": "sigmoid",
-        "channels": 7,
-        "squeeze": "max",
-        "attention": False,
-    }
     ids = random_ids(schema, 30)
 
     def result(changes: dict[str, Any]) -> tuple[Tensor, int]:
-        model = build(name, schema, options(name, **changes), seed=1)
+        model = ready(name, schema, options(name, **changes))
         wake(model)
         torch.manual_seed(3)
-        return model.train()(ids), sum(p.numel() for p in model.parameters())
+        return score(model.train(), ids), sum(p.numel() for p in model.parameters())
 
     for key in list(inspect.signature(MODELS[name]).parameters)[1:]:
-        base = needs.get(key, {})
-        assert key in other, f"say here which other value of {key} to try"
-        (a, weights), (b, others) = result(base), result({**base, key: other[key]})
+        base = NEEDS.get(key, {})
+        other = OTHER.get(f"{name}.{key}", OTHER.get(key))
+        assert other is not None, f"say in readings.py which other value of {key} to try"
+        (a, weights), (b, others) = result(base), result({**base, key: other})
         assert weights != others or not torch.equal(a, b), key
 
 
@@ -341,7 +310,7 @@ def test_its_block_in_params_builds_it() -> None:
         for name, changes in block.items():
             chosen = {**params["model"][name], **changes}
             for schema in SCHEMAS.values():
-                assert build(name, schema, chosen, seed=1)(random_ids(schema, 3)).isfinite().all()
+                assert score(ready(name, schema, chosen), random_ids(schema, 3)).isfinite().all()
 
 
 def test_unknown_names_and_impossible_options_are_explained() -> None:

@@ -1,12 +1,17 @@
 """From ids to vectors: one table for all fields."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.layers.excitation import SENET, DomainSEST
 from pipeline.layers.mlp import Dropout
 from pipeline.schema import EMPTY, Schema
+
+Transform = Literal["none", "senet", "sest"]
 
 
 def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
@@ -23,7 +28,7 @@ def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
 class FieldEmbedding(nn.Module):
     """Embed every field as one vector: a value's row, or the sum of a bag's rows.
 
-    Shapes: ids (B, S) -> (B, F, D). An empty slot adds nothing; an all-empty bag is the zero
+    Shapes: ids (B, S) -> E (B, F, D). An empty slot adds nothing; an all-empty bag is the zero
     vector (FLSEST, section 3.2).
 
     Args:
@@ -31,16 +36,29 @@ class FieldEmbedding(nn.Module):
         dim: D.
         dropout: probability with which a component of a slot's vector is dropped in training.
         std: standard deviation of the initial rows.
+        transform: what lies between the embedding and the model: `senet` reweighs the fields (FiBiNET,
+            eq. 2-4), `sest` reweighs and thresholds them, domain by domain (FLSEST, section 3.3).
     """
 
     slot_field: Tensor
 
-    def __init__(self, schema: Schema, dim: int, *, dropout: float = 0.0, std: float = 0.01) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        dim: int,
+        *,
+        dropout: float = 0.0,
+        std: float = 0.01,
+        transform: Transform = "none",
+    ) -> None:
         super().__init__()
         self.table = _table(schema, dim, std)
         self.dropout = Dropout(dropout)
         self.fields = len(schema.fields)
         self.bags = schema.slots > self.fields
+        self.transform: nn.Module | None = None
+        if transform != "none":
+            self.transform = SENET(self.fields) if transform == "senet" else DomainSEST(schema)
         self.register_buffer("slot_field", torch.tensor(schema.slot_field), persistent=False)
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
@@ -54,8 +72,23 @@ class FieldEmbedding(nn.Module):
         fields = vectors.new_zeros(vectors.shape[0], self.fields, vectors.shape[2])
         return fields.index_add(1, self.slot_field, vectors)
 
+    def terms_and_fields(
+        self, ids: Int[Tensor, "B S"]
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B F D"]]:
+        """Embed the terms whose pairs a factorization machine sums, and the fields.
+
+        The terms are the slots, so that two values of one bag make a pair too; a transform works on
+        fields, then the terms are the transformed fields.
+        """
+        terms = self.slots(ids)
+        fields = self.pool(terms)
+        if self.transform is None:
+            return terms, fields
+        fields = self.transform(fields)
+        return fields, fields
+
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
-        return self.pool(self.slots(ids))
+        return self.terms_and_fields(ids)[1]
 
 
 class FieldLinear(nn.Module):

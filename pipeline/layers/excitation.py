@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.layers.mlp import dense
+from pipeline.schema import Schema
 
 
 class Excitation(nn.Module):
@@ -24,6 +25,21 @@ class Excitation(nn.Module):
 
     def forward(self, z: Float[Tensor, "B F"]) -> Float[Tensor, "B F"]:
         return self.final(self.w2(torch.relu(self.w1(z))))
+
+
+class SENET(nn.Module):
+    """Squeeze and excitation: V = a * e with a = relu(W2 relu(W1 mean_k e)).
+
+    Source: Huang, Zhang and Zhang, "FiBiNET", RecSys 2019, https://arxiv.org/abs/1905.09433, eq. 2-4.
+    Shapes: (B, F, D) -> (B, F, D).
+    """
+
+    def __init__(self, fields: int, *, reduction: int = 3) -> None:
+        super().__init__()
+        self.reweight = Excitation(fields, reduction)
+
+    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
+        return e * self.reweight(e.mean(2)).unsqueeze(2)
 
 
 class SEST(nn.Module):
@@ -63,3 +79,36 @@ class SEST(nn.Module):
         lam = (z * self.threshold(z)).unsqueeze(2)
         eta = e.sign() * torch.relu(size - lam)
         return eta + m if self.merge == "sum" else torch.cat([m, eta], 2)
+
+
+class DomainSEST(nn.Module):
+    """SEST on the fields of each general feature domain (FLSEST, section 3.3), weights of its own for each.
+
+    Shapes: (B, F, D) -> (B, F, D), or (B, F, 2D) with `merge="concat"`; fields in schema order.
+    """
+
+    order: Tensor
+    back: Tensor
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        reduction: int = 3,
+        threshold: Literal["relu", "sigmoid"] = "sigmoid",
+        merge: Literal["sum", "concat"] = "sum",
+    ) -> None:
+        super().__init__()
+        self.sizes = [len(group) for group in schema.groups]
+        self.domains = nn.ModuleList(
+            SEST(size, reduction=reduction, threshold=threshold, merge=merge) for size in self.sizes
+        )
+        # where each field comes to lie when they stand domain by domain, and back
+        order = torch.tensor([field for group in schema.groups for field in group])
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("back", order.argsort(), persistent=False)
+
+    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F K"]:
+        parts = e.index_select(1, self.order).split(self.sizes, 1)
+        v = torch.cat([sest(part) for sest, part in zip(self.domains, parts, strict=True)], 1)
+        return v.index_select(1, self.back)

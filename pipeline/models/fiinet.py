@@ -20,7 +20,6 @@ offers the readings:
 is the paper's mean or SKNet's max. Dropout on the embeddings and batch norm are options.
 """
 
-from itertools import combinations
 from math import comb
 from typing import Literal
 
@@ -28,59 +27,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.crosses import Align, Crosses, Project
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
-
-
-class Crosses(nn.Module):
-    """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D).
-
-    By slices, as the paper does: field i times the lower crosses of the fields behind it, which in
-    lexicographic order are the last ones.
-    """
-
-    def __init__(self, fields: int, order: int) -> None:
-        super().__init__()
-        self.starts = [
-            [comb(fields, n - 1) - comb(fields - 1 - i, n - 1) for i in range(fields - n + 1)]
-            for n in range(2, order + 1)
-        ]
-        self.weight = nn.Parameter(torch.ones(comb(fields, order), 1))
-
-    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
-        product = e
-        for starts in self.starts:
-            product = torch.cat([e[:, i : i + 1] * product[:, s:] for i, s in enumerate(starts)], 1)
-        return self.weight * product
-
-
-class Align(nn.Module):
-    """Each cross of `to` fields: the mean of the crosses of `order` fields inside it."""
-
-    inside: Tensor
-
-    def __init__(self, fields: int, order: int, to: int) -> None:
-        super().__init__()
-        inside = [
-            [float(set(low) <= set(high)) / comb(to, order) for low in combinations(range(fields), order)]
-            for high in combinations(range(fields), to)
-        ]
-        self.register_buffer("inside", torch.tensor(inside), persistent=False)
-
-    def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
-        return torch.einsum("kc,bcd->bkd", self.inside, crosses)
-
-
-class Project(nn.Module):
-    """A linear map over the channel axis: (B, C, D) -> (B, K, D)."""
-
-    def __init__(self, channels: int, to: int) -> None:
-        super().__init__()
-        self.weight = dense(channels, to, bias=False).weight
-
-    def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
-        return torch.einsum("kc,bcd->bkd", self.weight, crosses)
 
 
 class FiiNet(nn.Module):
@@ -92,9 +42,10 @@ class FiiNet(nn.Module):
         *,
         embedding_size: int = 32,
         embedding_std: float = 0.1,
+        embedding_dropout: float = 0.0,
+        embedding_transform: Transform = "none",
         hidden: list[int] = [400, 400],  # noqa: B006  never changed, only read
         dropout: float = 0.2,
-        embedding_dropout: float = 0.0,
         orders: list[int] = [2, 3],  # noqa: B006  never changed, only read
         fusion: Literal["concat", "project", "align"] = "concat",
         gate: Literal["softmax", "sigmoid"] = "softmax",
@@ -112,7 +63,13 @@ class FiiNet(nn.Module):
             raise ValueError(f"fusion {fusion} weighs orders against each other: give two or take concat")
         super().__init__()
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout, std=embedding_std)
+        self.embedding = FieldEmbedding(
+            schema,
+            embedding_size,
+            dropout=embedding_dropout,
+            std=embedding_std,
+            transform=embedding_transform,
+        )
         self.split = nn.ModuleList(Crosses(f, order) for order in orders)
         sizes = [comb(f, order) for order in orders]
         c = {"concat": sum(sizes), "project": channels, "align": sizes[-1]}[fusion]

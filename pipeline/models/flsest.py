@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear
-from pipeline.layers.excitation import SEST
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.excitation import DomainSEST
 from pipeline.layers.fwbi import FwBI
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
@@ -31,18 +31,16 @@ from pipeline.schema import Schema
 class FLSEST(nn.Module):
     """FwBI and MLP on the embedding and on its SEST copy."""
 
-    order: Tensor
-    back: Tensor
-
     def __init__(
         self,
         schema: Schema,
         *,
         embedding_size: int = 16,
         embedding_std: float = 0.01,
+        embedding_dropout: float = 0.0,
+        embedding_transform: Transform = "none",
         hidden: list[int] = [200, 200, 200],  # noqa: B006  never changed, only read
         dropout: float = 0.5,
-        embedding_dropout: float = 0.0,
         dicefactor: float = 0.0,
         reduction: int = 3,
         merge: Literal["sum", "concat"] = "sum",
@@ -58,16 +56,16 @@ class FLSEST(nn.Module):
         super().__init__()
         f = len(schema.fields)
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout, std=embedding_std)
-        self.sest = nn.ModuleList(
-            SEST(len(group), reduction=reduction, threshold=threshold, merge=merge)
-            for group in (schema.groups if use_sest else ())
+        self.embedding = FieldEmbedding(
+            schema,
+            embedding_size,
+            dropout=embedding_dropout,
+            std=embedding_std,
+            transform=embedding_transform,
         )
-        # Fields stand in schema order, SEST works domain by domain: where each field comes to lie.
-        order = torch.tensor([field for group in schema.groups for field in group])
-        self.register_buffer("order", order, persistent=False)
-        self.register_buffer("back", order.argsort(), persistent=False)
-        self.group_sizes = [len(group) for group in schema.groups]
+        self.sest = None
+        if use_sest:
+            self.sest = DomainSEST(schema, reduction=reduction, threshold=threshold, merge=merge)
         dims = [embedding_size]
         if use_sest:
             dims.append(embedding_size * (2 if merge == "concat" else 1))
@@ -82,15 +80,9 @@ class FLSEST(nn.Module):
         widths = sum(dims) * use_fwbi + sum(mlp.outputs for mlp in networks)
         self.out = dense(widths, 1, bias=False)
 
-    def select(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F K"]:
-        """SEST per domain, fields back in schema order."""
-        parts = e.index_select(1, self.order).split(self.group_sizes, 1)
-        v = torch.cat([sest(part) for sest, part in zip(self.sest, parts, strict=True)], 1)
-        return v.index_select(1, self.back)
-
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        copies = [e, self.select(e)] if self.sest else [e]
+        copies = [e] if self.sest is None else [e, self.sest(e)]
         # not strict: an ablated part has no modules
         parts = [fwbi(x) for fwbi, x in zip(self.fwbi, copies, strict=False)]
         parts += [mlp(x.flatten(1)) for mlp, x in zip(self.mlp, copies, strict=False)]

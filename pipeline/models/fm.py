@@ -9,13 +9,14 @@ the pairs as 0.5 sum_d [(sum_i v_id)^2 - sum_i v_id^2].
 Shapes: ids (B, S) -> logit (B,). The pairs run over slots, so two values of one multi-valued field
 make a pair too, as every x_i does in the paper.
 
-Differs from the paper: dropout on the embeddings as an option.
+Differs from the paper: dropout on the embeddings and a transform of them as options; with a
+transform (FM+SENET, FM+SEST) the pairs run over fields.
 """
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.pairs import bi_interaction
 from pipeline.schema import Schema
 
@@ -23,11 +24,25 @@ from pipeline.schema import Schema
 class FM(nn.Module):
     """Linear term plus the inner products of all pairs."""
 
-    def __init__(self, schema: Schema, *, embedding_size: int = 16, embedding_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        embedding_size: int = 16,
+        embedding_std: float = 0.01,
+        embedding_dropout: float = 0.0,
+        embedding_transform: Transform = "none",
+    ) -> None:
         super().__init__()
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(schema, embedding_size, dropout=embedding_dropout)
+        self.embedding = FieldEmbedding(
+            schema,
+            embedding_size,
+            dropout=embedding_dropout,
+            std=embedding_std,
+            transform=embedding_transform,
+        )
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        v = self.embedding.slots(ids)
+        v, _ = self.embedding.terms_and_fields(ids)
         return self.linear(ids) + bi_interaction(v).sum(1)

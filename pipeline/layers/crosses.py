@@ -1,0 +1,60 @@
+"""Feature crosses of one order, and how crosses of several orders come onto one channel axis."""
+
+from itertools import combinations
+from math import comb
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.layers.mlp import dense
+
+
+class Crosses(nn.Module):
+    """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D).
+
+    Source: FiiNet eq. 1-2, https://arxiv.org/abs/2405.08852. By slices, as the paper does: field i times
+    the lower crosses of the fields behind it, which in lexicographic order are the last ones.
+    """
+
+    def __init__(self, fields: int, order: int) -> None:
+        super().__init__()
+        self.starts = [
+            [comb(fields, n - 1) - comb(fields - 1 - i, n - 1) for i in range(fields - n + 1)]
+            for n in range(2, order + 1)
+        ]
+        self.weight = nn.Parameter(torch.ones(comb(fields, order), 1))
+
+    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
+        product = e
+        for starts in self.starts:
+            product = torch.cat([e[:, i : i + 1] * product[:, s:] for i, s in enumerate(starts)], 1)
+        return self.weight * product
+
+
+class Align(nn.Module):
+    """Each cross of `to` fields: the mean of the crosses of `order` fields inside it."""
+
+    inside: Tensor
+
+    def __init__(self, fields: int, order: int, to: int) -> None:
+        super().__init__()
+        inside = [
+            [float(set(low) <= set(high)) / comb(to, order) for low in combinations(range(fields), order)]
+            for high in combinations(range(fields), to)
+        ]
+        self.register_buffer("inside", torch.tensor(inside), persistent=False)
+
+    def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
+        return torch.einsum("kc,bcd->bkd", self.inside, crosses)
+
+
+class Project(nn.Module):
+    """A linear map over the channel axis: (B, C, D) -> (B, K, D)."""
+
+    def __init__(self, channels: int, to: int) -> None:
+        super().__init__()
+        self.weight = dense(channels, to, bias=False).weight
+
+    def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
+        return torch.einsum("kc,bcd->bkd", self.weight, crosses)

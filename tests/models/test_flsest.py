@@ -1,0 +1,63 @@
+"""FLSEST against its equations."""
+
+from typing import Any
+
+import pytest
+import torch
+from loops import (
+    Matrix,
+    Vector,
+    embed,
+    every_schema,
+    exact,
+    flat,
+    fwbi,
+    linear,
+    mlp,
+    relu,
+    sest,
+    sigmoid,
+    times,
+)
+from rows import random_ids
+
+from pipeline.schema import Schema
+from pipeline.zoo import build
+
+FLSESTS: list[dict[str, Any]] = [
+    {},
+    {"merge": "concat"},
+    {"threshold": "relu"},
+    {"merge": "concat", "threshold": "relu", "reduction": 1},
+    {"use_sest": False},
+    {"use_fwbi": False},
+    {"use_mlp": False},
+    {"use_mlp": False, "use_sest": False},
+    {"use_fwbi": False, "use_sest": False},
+]
+
+
+@pytest.mark.parametrize("reading", FLSESTS, ids=str)
+@every_schema
+def test_flsest(schema: Schema, reading: dict[str, Any]) -> None:
+    model = exact(build("flsest", schema, {"embedding_size": 3, "hidden": [4], **reading}, seed=1))
+    final = relu if reading.get("threshold") == "relu" else sigmoid
+    ids, expected = random_ids(schema, 20), []
+    for row in ids.tolist():
+        e = embed(model.embedding.table, schema, row)
+        copies = [e]
+        if reading.get("use_sest", True):
+            v: Matrix = [[] for _ in e]
+            for layer, group in zip(model.sest.domains, schema.groups, strict=True):
+                for f, vector in zip(group, sest(layer, [e[f] for f in group], final), strict=True):
+                    v[f] = vector
+            copies.append(v)
+        x: Vector = []
+        if reading.get("use_fwbi", True):
+            x += [
+                value for part, c in zip(model.fwbi, copies, strict=True) for value in fwbi(part, schema, c)
+            ]
+        if reading.get("use_mlp", True):
+            x += [value for part, c in zip(model.mlp, copies, strict=True) for value in mlp(part, flat(c))]
+        expected.append(linear(model.linear, row) + times(model.out.weight, x)[0])
+    torch.testing.assert_close(model(ids), torch.tensor(expected).double())

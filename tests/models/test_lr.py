@@ -1,0 +1,15 @@
+"""LR against its equation."""
+
+import torch
+from loops import every_schema, exact, linear
+from rows import random_ids
+
+from pipeline.schema import Schema
+from pipeline.zoo import build
+
+
+@every_schema
+def test_lr(schema: Schema) -> None:
+    model, ids = exact(build("lr", schema, {}, seed=1)), random_ids(schema, 20)
+    expected = [linear(model.linear, row) for row in ids.tolist()]
+    torch.testing.assert_close(model(ids), torch.tensor(expected).double())
