@@ -185,7 +185,7 @@ def probabilities(run: Run, seed: int, test: Split) -> Array:
     """
     path = _weights(run, seed)
     remedy = f"run `dvc repro --force {STAGES[run.variant]}@{run.info['dataset']}-{run.model}`"
-    network = build(run.model, test.schema, run.info["params"]["model"], seed=seed)
+    network = build(run.info["architecture"], test.schema, run.info["params"]["model"], seed=seed)
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:

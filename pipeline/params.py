@@ -6,7 +6,7 @@ checked against the signature they go to: the signature is the config, and no ke
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from pipeline.training import fit
 T = TypeVar("T", bound=BaseModel)
 
 # fit's arguments that a stage supplies itself
-_RUNTIME = {"seed", "log", "checkpoint", "progress"}
+_RUNTIME = frozenset({"seed", "log", "checkpoint", "progress"})
 # what a number may be, by the name it has in every signature: (lowest, highest, lowest allowed itself)
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "lr": (0, math.inf, False),
@@ -49,6 +49,34 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "channels": (1, math.inf, True),
     "rows": (1, math.inf, True),
     "max_rejected": (0, 1, True),
+    "interaction_dropout": (0, 0.99, True),
+    "attention_size": (1, math.inf, True),
+    "heads": (1, math.inf, True),
+    "attention_layers": (1, math.inf, True),
+    "gate_size": (1, math.inf, True),
+    "crosses": (0, math.inf, True),
+    "history": (1, math.inf, True),
+    "intents": (1, math.inf, True),
+    "intent_size": (1, math.inf, True),
+    "neighbours": (1, math.inf, True),
+    "second_neighbours": (1, math.inf, True),
+    "cross_layers": (1, math.inf, True),
+    "low_rank": (0, math.inf, True),
+    "experts": (1, math.inf, True),
+    "temperature": (0, math.inf, False),
+    "blocks": (1, math.inf, True),
+    "block_size": (1, math.inf, True),
+    "aggregation": (0, math.inf, False),
+    "layers": (1, math.inf, True),
+    "maps": (1, math.inf, True),
+    "neurons": (1, math.inf, True),
+    "rank": (1, math.inf, True),
+    "fm_vectors": (1, math.inf, True),
+    "linear_vectors": (1, math.inf, True),
+    "trees": (1, math.inf, True),
+    "leaves": (2, math.inf, True),
+    "tree_lr": (0, math.inf, False),
+    "smoothing": (0, math.inf, False),
 }
 
 
@@ -84,6 +112,7 @@ class Evaluate(Strict):
 class _File(Strict):
     datasets: list[str] = Field(min_length=1)
     models: list[str] = Field(min_length=1)
+    variants: list[str] = Field(default_factory=list)
     mirror: str | None = None
     data: dict[str, Dataset]
     model: dict[str, Block]
@@ -96,12 +125,14 @@ class Config(BaseModel):
     """What one model is trained and tuned with on one dataset.
 
     Attributes:
+        architecture: the model's name in `MODELS`; of a variant its `base`.
         model: keyword arguments of the model's constructor.
         train: seeds, device, threads and the keyword arguments of `training.fit`.
         tune: budget and sampler; `space` holds only the axes this model has, by dotted name
             (`model.embedding_size`, `train.lr`).
     """
 
+    architecture: str
     model: Block
     train: Train
     tune: Tune
@@ -123,25 +154,39 @@ class Config(BaseModel):
 
 
 class Params:
-    """The whole file, checked: lists, dataset items, and `config(dataset, model)`."""
+    """The whole file, checked: lists, dataset items, and `config(dataset, model)`.
+
+    Attributes:
+        datasets: names of the dataset items that run.
+        models: names of the models and variants that run.
+        blocks: names of all models and variants that have a block, whether they run or not.
+    """
 
     def __init__(self, values: Any, where: str = "params.yaml") -> None:
         self._where = where
         self._file = self._validated(_File, values, "")
-        self.datasets, self.models = self._file.datasets, self._file.models
+        self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
+        self.blocks = self._file.model.keys()
         self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
         for name in self.datasets:
             if name not in self.data:
                 raise self._error("datasets", unknown("dataset", name, self.data))
-        for name in self.models:
+        for name in self._file.models:
             self._known_model(name, "models")
             if name not in self._file.model:
                 raise self._error("model", f"has no block {name!r}; write `{name}: {{}}` for its defaults")
-        for key, names in (("datasets", self.datasets), ("models", self.models)):
+        for name in self._file.variants:
+            if name in MODELS or name not in self._file.model:
+                known = self._file.model.keys() - MODELS.keys()
+                raise self._error(
+                    "variants", unknown("variant (a block of `model` with a `base`)", name, known)
+                )
+        for key in ("datasets", "models", "variants"):
+            names = getattr(self._file, key)
             if len(set(names)) < len(names):
                 raise self._error(key, "names an item twice")
         for name in self._file.model:
-            self._known_model(name, "model")
+            self.architecture(name)
             self.model_block(name, None)
         for name, item in self.data.items():
             self._check_dataset(name, item)
@@ -164,7 +209,11 @@ class Params:
         if "tune" in settings:
             tune = self._validated(Tune, _merge(self._file.tune, settings["tune"]), f"{where}.tune")
         config = Config(
-            model=self.model_block(model, dataset), train=train, tune=tune, space=self._space(model, tune)
+            architecture=self.architecture(model),
+            model=self.model_block(model, dataset),
+            train=train,
+            tune=tune,
+            space=self._space(model, tune),
         )
         for name, start in config.start.items():
             if not config.space[name].holds(start):
@@ -175,19 +224,46 @@ class Params:
                 )
         return config
 
+    def architecture(self, model: str) -> str:
+        """Return the name in `MODELS` of a model, or of what a variant is based on."""
+        if model in MODELS:
+            return model
+        base = self._file.model[model].get("base")
+        if base is None:
+            raise self._error(
+                "model",
+                f"{unknown('model', model, MODELS)}; a variant names the model it is a variant of: `base`",
+            )
+        if base not in MODELS:
+            raise self._error(f"model.{model}.base", unknown("model", base, MODELS))
+        return str(base)
+
     def model_block(self, model: str, dataset: str | None) -> Block:
-        """Return all keyword arguments of a model, the signature's defaults filled in."""
-        where, settings = f"model.{model}", {}
-        if dataset is not None:
-            settings = self.data[dataset].settings.get("model", {}).get(model, {})
-        return self._arguments(MODELS[model], _merge(self._file.model[model], settings), where)
+        """Return all keyword arguments of a model, the signature's defaults filled in.
+
+        A variant has the options of its base where it says nothing else. A dataset's `settings.model`
+        holds options for every model that has them, and blocks by model name for one.
+        """
+        architecture = self.architecture(model)
+        settings = {} if dataset is None else self.data[dataset].settings.get("model", {})
+        known = _keywords(MODELS[architecture])
+        names = dict.fromkeys((architecture, model))  # a variant's own blocks come last, and win
+        block: Block = {}
+        for name in names:
+            block = _merge(block, self._file.model.get(name, {}))
+        block = _merge(block, {key: value for key, value in settings.items() if key in known})
+        for name in names:
+            block = _merge(block, settings.get(name, {}))
+        if model != architecture:
+            block.pop("base")
+        return self._arguments(MODELS[architecture], block, f"model.{model}")
 
     def _check_dataset(self, name: str, item: Dataset) -> None:
         where = f"data.{name}"
         if item.source not in DATASETS:
             raise self._error(f"{where}.source", unknown("source", item.source, DATASETS))
         source = DATASETS[item.source]
-        self._arguments(source.download, item.download, f"{where}.download", {"mirror"})
+        self._arguments(source.download, item.download, f"{where}.download", frozenset({"mirror"}))
         self._arguments((source.read, interim.write), item.preprocess, f"{where}.preprocess")
         self._arguments(splitting.assign, item.split, f"{where}.split")
         self._arguments(encode.fit, item.encode, f"{where}.encode")
@@ -196,29 +272,35 @@ class Params:
                 raise self._error(f"{where}.settings", unknown("key", key, ("model", "train", "tune")))
             if not isinstance(block, dict):
                 raise self._error(f"{where}.settings.{key}", "must be a block of keys")
-        for model in item.settings.get("model", {}):
-            self._known_model(model, f"{where}.settings.model")
+        options = _every_option()
+        for key in item.settings.get("model", {}):
+            if key not in self._file.model and key not in options:
+                choices = [*self._file.model, *options]
+                raise self._error(f"{where}.settings.model", unknown("model or model argument", key, choices))
 
     def _space(self, model: str, tune: Tune) -> dict[str, Dimension]:
         """Pick the axes of one model.
 
         `space.model` holds axes for every model that has the argument, and blocks by model name for
-        one model alone; an axis set to null is left out.
+        one model and its variants, or for one variant; an axis set to null is left out.
         """
+        architecture = self.architecture(model)
         space = tune.space
         for key in space:
             if key not in ("model", "train"):
                 raise self._error("tune.space", unknown("key", key, ("model", "train")))
-        shared = {k: v for k, v in (space.get("model") or {}).items() if k not in MODELS}
-        everything = {name for m in MODELS.values() for name in _keywords(m)}
+        shared = {k: v for k, v in (space.get("model") or {}).items() if k not in self._file.model}
         for key in shared:
-            if key not in everything:
-                raise self._error("tune.space.model", unknown("model argument", key, everything))
-        own = (space.get("model") or {}).get(model) or {}
-        keys = _keywords(MODELS[model])
-        for key in own:
-            if key not in keys:
-                raise self._error(f"tune.space.model.{model}", unknown("key", key, keys))
+            if key not in _every_option():
+                raise self._error("tune.space.model", unknown("model argument", key, _every_option()))
+        own: Block = {}
+        keys = _keywords(MODELS[architecture])
+        for name in dict.fromkeys((architecture, model)):
+            block = (space.get("model") or {}).get(name) or {}
+            own.update(block)
+            for key in block:
+                if key not in keys:
+                    raise self._error(f"tune.space.model.{name}", unknown("key", key, keys))
         axes = {f"model.{k}": v for k, v in {**shared, **own}.items() if k in keys}
         fit_keys = _keywords(fit, _RUNTIME)
         for key, value in (space.get("train") or {}).items():
@@ -240,7 +322,7 @@ class Params:
         functions: Callable[..., Any] | Sequence[Callable[..., Any]],
         block: Block,
         where: str,
-        supplied: Set[str] = frozenset(),
+        supplied: frozenset[str] = frozenset(),
     ) -> Block:
         """Check `block` against the keyword-only arguments of a function and fill in its defaults.
 
@@ -298,9 +380,22 @@ def load(path: Path = Path("params.yaml")) -> Params:
     return Params(values, path.name)
 
 
-def _keywords(function: Callable[..., Any], supplied: Set[str] = frozenset()) -> dict[str, inspect.Parameter]:
+def _keywords(
+    function: Callable[..., Any], supplied: frozenset[str] = frozenset()
+) -> dict[str, inspect.Parameter]:
+    return {name: p for name, p in _keyword_only(function).items() if name not in supplied}
+
+
+@cache
+def _keyword_only(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     parameters = inspect.signature(function).parameters
-    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and name not in supplied}
+    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+@cache
+def _every_option() -> frozenset[str]:
+    """Return the arguments that some model has."""
+    return frozenset(name for model in MODELS.values() for name in _keywords(model))
 
 
 @cache

@@ -24,12 +24,20 @@ CHECKPOINTS = Path("data/checkpoints")
 
 
 def header(
-    stage: Literal["train", "tune"], dataset: str, model: str, params: Block, processed: Path, **more: Any
+    stage: Literal["train", "tune"],
+    dataset: str,
+    model: str,
+    architecture: str,
+    params: Block,
+    processed: Path,
+    **more: Any,
 ) -> Block:
     """Return the head of `run.json`: what decides the result, and the key that names it.
 
     Args:
         stage: `train` for the default configuration, `tune` for the searched one.
+        model: its name in the report.
+        architecture: its name in `MODELS`.
         params: {"model": constructor arguments, "train": fit arguments, "seeds": [...]}.
         processed: the folder of encoded rows; its digest is part of the key.
         more: further values that decide the result, such as the search space.
@@ -39,6 +47,7 @@ def header(
         "variant": {"train": "default", "tune": "tuned"}[stage],
         "dataset": dataset,
         "model": model,
+        "architecture": architecture,
         "params": params,
         "input": folder_digest(processed),
         **more,
@@ -98,7 +107,7 @@ def train_seeds(
         name = f"seed-{seed}"
         with child(name, f"{head['key']}/{name}", params) as log:
             network, state = train_once(
-                head["model"],
+                head["architecture"],
                 parts,
                 params,
                 seed,

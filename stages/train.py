@@ -23,7 +23,8 @@ def main() -> None:
     parts = Split.load(processed, "train", device), Split.load(processed, "valid", device)
 
     block = {"model": config.model, "train": config.train.fit}
-    head = runs.header("train", args.dataset, args.model, {**block, "seeds": config.train.seeds}, processed)
+    whole = {**block, "seeds": config.train.seeds}
+    head = runs.header("train", args.dataset, args.model, config.architecture, whole, processed)
     with tracking.live(head, f"train-{args.model}") as run:
         result = runs.train_seeds(head, block, parts, config.train.seeds, run.child, out)
     runs.finish(out, {**head, **result})

@@ -31,7 +31,8 @@ def main() -> None:
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
     plan = {**config.tune.model_dump(), "space": space}
     block = {"model": config.model, "train": config.train.fit}
-    head = runs.header("tune", args.dataset, args.model, {**block, "seeds": seeds}, processed, tune=plan)
+    whole = {**block, "seeds": seeds}
+    head = runs.header("tune", args.dataset, args.model, config.architecture, whole, processed, tune=plan)
     # a study goes on when only its budget grows; a change of anything else starts a new one
     study = f"{args.dataset}-{args.model}-{digest({**head, 'key': None, 'tune': {**plan, 'trials': None}})}"
     with tracking.live(head, f"tune-{args.model}") as run:
@@ -41,7 +42,7 @@ def main() -> None:
             name = f"trial-{number:03d}"
             with run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit}) as log:
                 runs.train_trial(
-                    args.model,
+                    config.architecture,
                     parts,
                     {"model": model, "train": fit},
                     seeds[0],

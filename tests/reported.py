@@ -68,6 +68,7 @@ def make_project(
                 "variant": variant,
                 "dataset": dataset,
                 "model": model,
+                "architecture": model,
                 "input": folder_digest(project.processed),
                 "params": params,
             }

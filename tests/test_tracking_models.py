@@ -3,35 +3,58 @@
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
-from rows import SCHEMAS
+from rows import SCHEMAS, random_ids, random_split, times, wake
 from safetensors.torch import save_file
 
+from pipeline.data import Batch
 from pipeline.errors import PipelineError
 from pipeline.models import MODELS
 from pipeline.tracking import models
+from pipeline.training import is_timed, logits, prepare
 from pipeline.zoo import build
 
-RUN = {"model": "fm", "params": {"model": {"embedding_size": 4}}}
+RUN = {"model": "fm", "architecture": "fm", "params": {"model": {"embedding_size": 4}}}
 
 
 @pytest.mark.filterwarnings("ignore")  # torch.export's own
 @pytest.mark.parametrize("name", MODELS)
 def test_the_graph_of_every_model_takes_any_number_of_rows(name: str) -> None:
+    """Also with what it remembers of the train rows, and with times where it is told them."""
     schema = SCHEMAS["three-domains"]
-    model = build(name, schema, {}, seed=1).eval()
-    click = models.ClickProbability(model)
-    example = torch.from_numpy(models.example(schema))
+    model, train = build(name, schema, {}, seed=1), random_split(schema, 200)
+    prepare(model, train, train, seed=1, epochs=1)
+    click = models.ClickProbability(model.eval())
+    example = torch.from_numpy(models.example(schema, timed=is_timed(model)))
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         dynamic = [{0: torch.export.Dim.AUTO}]
         graph = torch.export.export(click, (example,), dynamic_shapes=dynamic).module()
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
-    for rows in (1, 2, 5, 64):
-        ids = example.repeat(32, 1)[:rows]
-        torch.testing.assert_close(graph(ids), model(ids).sigmoid())
+    for n in (1, 2, 5, 64):
+        ids = random_ids(schema, n).long()
+        rows = torch.cat([ids, times(ids).unsqueeze(1)], 1) if is_timed(model) else ids
+        expected = logits(model, Batch(ids, torch.zeros(n), times(ids))).sigmoid()
+        torch.testing.assert_close(graph(rows), expected)
+
+
+def test_a_row_of_a_timed_model_ends_with_its_time() -> None:
+    schema = SCHEMAS["three-domains"]
+    plain, timed = models.example(schema), models.example(schema, timed=True)
+    assert (timed[:, :-1] == plain).all()
+    assert np.datetime64(int(timed[0, -1]), "s") == np.datetime64("2017-07-14T02:40:00")
+    assert not is_timed(build("fm", schema, {}, seed=1))
+    model, train = build("din", schema, {}, seed=1), random_split(schema, 200)
+    assert is_timed(model)
+    prepare(model, train, train)
+    wake(model)
+    click = models.ClickProbability(model)
+    ids = random_ids(schema, 50).long()
+    early, late = (click(torch.cat([ids, torch.full((50, 1), time)], 1)) for time in (0, 99_999))
+    assert not torch.allclose(early, late), "before all that users clicked, and after"
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

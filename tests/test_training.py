@@ -345,6 +345,16 @@ def test_an_empty_part_or_a_single_class_is_an_error() -> None:
         fit(deepfm(), TRAIN, one_class, seed=1)
 
 
+def test_a_model_that_looks_back_needs_times() -> None:
+    model = build("din", SCHEMA, {}, seed=1)
+    timeless = Split(SCHEMA, TRAIN.ids, TRAIN.label)
+    for rows, other in ((timeless, VALID), (TRAIN, Split(SCHEMA, VALID.ids, VALID.label))):
+        with pytest.raises(PipelineError, match=r"DIN looks at what came before a row, and .* have no time"):
+            fit(model, rows, other, seed=1, epochs=1)
+    with pytest.raises(PipelineError, match="DIN looks at what came before"):
+        predict(model, timeless)
+
+
 def test_a_device_that_is_not_there_is_an_error() -> None:
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert pick_device("cpu").type == "cpu"

@@ -73,6 +73,7 @@ def write_run(
         "variant": variant,
         "dataset": processed.name,
         "model": model,
+        "architecture": model,
         "input": folder_digest(processed),
         "params": {**params, "seeds": list(range(1, seeds + 1))},
     }

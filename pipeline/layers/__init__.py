@@ -6,4 +6,5 @@ Letters in the shapes:
     S  slots: columns of ids           F  fields
     D  embedding size                  H  width of a hidden layer
     G  general feature domains         C  channels (feature crosses)
+    P  pairs of fields
 """

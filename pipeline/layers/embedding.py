@@ -34,7 +34,8 @@ class FieldEmbedding(nn.Module):
     Args:
         schema: the fields.
         dim: D.
-        dropout: probability with which a component of a slot's vector is dropped in training.
+        dropout: probability with which a component of a vector is dropped in training: of a field's,
+            or of a slot's where a machine pairs slots.
         std: standard deviation of the initial rows.
         transform: what lies between the embedding and the model: `senet` reweighs the fields (FiBiNET,
             eq. 2-4), `sest` reweighs and thresholds them, domain by domain (FLSEST, section 3.3).
@@ -63,7 +64,10 @@ class FieldEmbedding(nn.Module):
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embed every slot on its own, with dropout in training."""
-        return self.dropout(F.embedding(ids, self.table, padding_idx=EMPTY))
+        return self.dropout(self._rows(ids))
+
+    def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
+        return F.embedding(ids, self.table, padding_idx=EMPTY)
 
     def pool(self, vectors: Float[Tensor, "B S D"]) -> Float[Tensor, "B F D"]:
         """Sum the slots of each field."""
@@ -80,15 +84,15 @@ class FieldEmbedding(nn.Module):
         The terms are the slots, so that two values of one bag make a pair too; a transform works on
         fields, then the terms are the transformed fields.
         """
+        if self.transform is not None:
+            fields = self(ids)
+            return fields, fields
         terms = self.slots(ids)
-        fields = self.pool(terms)
-        if self.transform is None:
-            return terms, fields
-        fields = self.transform(fields)
-        return fields, fields
+        return terms, self.pool(terms)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
-        return self.terms_and_fields(ids)[1]
+        fields = self.dropout(self.pool(self._rows(ids)))
+        return fields if self.transform is None else self.transform(fields)
 
 
 class FieldLinear(nn.Module):

@@ -14,12 +14,18 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`, its mask drawn on a CPU by comparing uniform numbers: the same law, 3 times as fast."""
+    """`nn.Dropout`; on a CPU its mask is cut from random 64-bit words, 16 bits a component.
+
+    The same law, with the probability rounded to 1 / 65536, in a third of the time.
+    """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
         if input.is_cuda or not self.training or self.p in (0, 1):
             return super().forward(input)
-        return input * ((torch.rand_like(input) >= self.p) / (1 - self.p))
+        dropped, count = round(self.p * 2**16), input.numel()
+        words = torch.empty((count + 3) // 4, dtype=torch.int64, device=input.device).random_(-(2**63), None)
+        bits = words.view(torch.int16)[:count].view(input.shape)
+        return input * ((bits >= dropped - 2**15) * (2**16 / (2**16 - dropped)))
 
 
 class MLP(nn.Sequential):

@@ -21,22 +21,28 @@ from pipeline.schema import EMPTY, Schema
 from pipeline.tracking import record
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
+from pipeline.training import is_timed
 from pipeline.zoo import build
 
+_MOMENT = 1_500_000_000  # seconds, of the example's rows: a Friday in July 2017
 _NAMES = ("key", "dataset", "model", "variant")  # what a logged model says of itself
 
 
 class ClickProbability(nn.Module):
-    """What a trained model is used for: ids (B, S) -> click probability (B,), on the CPU, no dropout."""
+    """What a trained model is used for: ids (B, S) -> click probability (B,), on the CPU, no dropout.
+
+    Of a model that is `timed` the rows have one more column (B, S + 1): the time in seconds.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = copy.deepcopy(model).cpu().requires_grad_(False)
         self.eval()
 
-    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+    def forward(self, rows: Int[Tensor, "B _"]) -> Float[Tensor, " B"]:
         """Return the click probability of each row."""
-        return torch.sigmoid(self.model(ids))
+        inputs = (rows[:, :-1], rows[:, -1]) if is_timed(self.model) else (rows,)
+        return torch.sigmoid(self.model(*inputs))
 
 
 def load(folder: Path, run: dict[str, Any], schema: Schema, seed: int) -> nn.Module:
@@ -50,7 +56,7 @@ def load(folder: Path, run: dict[str, Any], schema: Schema, seed: int) -> nn.Mod
     Raises:
         PipelineError: the weights are missing, damaged, or belong to another schema.
     """
-    model = build(run["model"], schema, run["params"]["model"], seed=seed)
+    model = build(run["architecture"], schema, run["params"]["model"], seed=seed)
     path = folder / f"seed-{seed}.safetensors"
     try:
         model.load_state_dict(load_file(path))
@@ -77,8 +83,11 @@ def read_schema(folder: Path) -> Schema:
     return Schema.from_json(read_json(path))
 
 
-def example(schema: Schema) -> NDArray[np.int64]:
-    """Return two rows (2, S) of valid ids: all unseen, and the last of each field with bags of one value."""
+def example(schema: Schema, *, timed: bool = False) -> NDArray[np.int64]:
+    """Return two rows (2, S) of valid ids: all unseen, and the last of each field with bags of one value.
+
+    A model that is `timed` has a time behind them.
+    """
     unseen, last = [], []
     seen: set[int] = set()
     for index in schema.slot_field:
@@ -86,6 +95,9 @@ def example(schema: Schema) -> NDArray[np.int64]:
         unseen.append(EMPTY if index in seen else first)
         last.append(EMPTY if index in seen else first + schema.fields[index].size - 1)
         seen.add(index)
+    if timed:
+        unseen.append(_MOMENT)
+        last.append(_MOMENT)
     return np.array([unseen, last], dtype=np.int64)
 
 
@@ -100,9 +112,10 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
     schema, best = read_schema(processed), record.best_seed(run)
     seed = best["seed"]
     network = ClickProbability(load(folder, run, schema, seed))
+    examples = example(schema, timed=is_timed(network.model))
     signature = ModelSignature(
         # no names: with one the served model would be given a dict, which MLflow does not take here
-        inputs=Columns([TensorSpec(np.dtype(np.int64), (-1, schema.slots))]),
+        inputs=Columns([TensorSpec(np.dtype(np.int64), (-1, examples.shape[1]))]),
         outputs=Columns([TensorSpec(np.dtype(np.float32), (-1,))]),
     )
     logged = store.client.create_logged_model(
@@ -130,7 +143,7 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
                 path,
                 mlflow_model=model,
                 serialization_format="pt2",
-                input_example=example(schema),
+                input_example=examples,
                 signature=signature,
                 # named here, since MLflow would load the model to find out
                 pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "numpy", "torch")],

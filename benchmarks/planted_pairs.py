@@ -1,0 +1,189 @@
+"""Do models that weigh pairs of fields give weight to the pairs that were planted?
+
+    python -m benchmarks.planted_pairs [model ...]      reads data/processed/synthetic; three minutes
+
+The synthetic log plants four crosses of two fields (`pipeline/datasets/synthetic.py`). Each model is
+trained with its defaults for that dataset, on every seed; then all pairs are ranked by what the model
+itself says of them, and by what its logit does:
+
+attention, |r|    the model's own weight of the pair, mean over the test rows
+times the norm    that weight times the length of e_i * e_j, as papers draw their heat maps
+centred           the same with each field's mean taken off its embeddings: what of e_i * e_j is neither
+                  field's alone, since <e_i, mean of e_j> is a function of field i and no cross
+double difference of the logit, when i, j or both are taken from another row: mean of squares over 4. It
+                  needs no weights, so it goes for any model: what it knows, whatever its weights say
+
+The first column of numbers is the chance that a planted pair stands above an `other` one; then comes the
+place of each planted pair among all, under its strength (standard deviation in logits). Left out of
+`other` are three kinds that may stand high with good reason. Users have one age, gender and city, items
+one category, price and list of tags: where user stands for age or item for category, a pair can carry
+their cross (`stand-in`); where one field decides the other, only first-order effects (`nested`). A pair
+inside a planted triple has no effect of its own, but a double difference sees the triple in it.
+"""
+
+import sys
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline import metrics, params
+from pipeline.data import Split
+from pipeline.datasets.synthetic import EFFECTS
+from pipeline.training import fit, logits, predict, reproducible
+from pipeline.zoo import build
+
+PROCESSED = Path("data/processed/synthetic")
+DECIDES = {"user": {"age", "gender", "city"}, "item": {"category", "tags", "price"}}
+PLANTED = {frozenset(effect.fields): effect.std for effect in EFFECTS if len(effect.fields) == 2}
+TRIPLES = {frozenset(effect.fields) for effect in EFFECTS if len(effect.fields) == 3}
+# model, what is changed in its options and in those of the training
+READINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("fiinet", {}, {}),
+    ("fiinet", {"fusion": "concat"}, {}),
+    ("fwfm", {}, {}),
+    ("afm", {}, {}),
+    ("afm", {}, {"embedding_l2": 1e-5}),
+    ("autoint", {}, {}),
+    ("autoint", {}, {"embedding_l2": 1e-5}),
+]
+Scores = dict[str, Tensor]  # name of the score -> one number a pair (P,)
+
+
+def kind(a: str, b: str) -> str:
+    """What a pair of fields is: planted, in a planted triple, stand-in, nested or other."""
+    if frozenset((a, b)) in PLANTED:
+        return "planted"
+    if any({a, b} <= triple for triple in TRIPLES):
+        return "in triple"
+    if b in DECIDES.get(a, ()) or a in DECIDES.get(b, ()):
+        return "nested"
+    means = [{a, *DECIDES.get(a, ())}, {b, *DECIDES.get(b, ())}]
+    if any(frozenset((x, y)) in PLANTED for x in means[0] for y in means[1]):
+        return "stand-in"
+    return "other"
+
+
+def products(e: Tensor) -> Tensor:
+    """e_i * e_j of every pair: (N, F, D) -> (N, P, D)."""
+    first, second = torch.tensor(list(combinations(range(e.shape[1]), 2))).T
+    return e[:, first] * e[:, second]
+
+
+def weighed(name: str, weight: Tensor, e: Tensor) -> Scores:
+    """A weight (N, P) or (P,), alone and times the length of the products."""
+    found = {name: weight, "times the norm": weight * products(e).norm(dim=2)}
+    found["centred"] = weight * products(e - e.mean(0)).norm(dim=2)
+    return {key: value.reshape(-1, value.shape[-1]).mean(0) for key, value in found.items()}
+
+
+def fiinet(model: Any, ids: Tensor) -> Scores:
+    """The gate of each pair; with `align`, the mean of the triples' gates of order 2 around it."""
+    e = model.embedding(ids)
+    branches = [bring(split(e)) for split, bring in zip(model.split, model.bring, strict=True)]
+    if model.fusion == "concat":
+        gates = model.weights(torch.cat(branches, 1))[:, 0, : len(model.split[0].weight)]
+    else:
+        inside = model.bring[0].inside
+        gates = model.weights(sum(branches))[:, 0] @ (inside / inside.sum(0))
+    found = weighed("attention", gates, e)
+    w = model.split[0].weight.abs().squeeze(1)
+    return {key: value if key == "attention" else w * value for key, value in found.items()}
+
+
+def fwfm(model: Any, ids: Tensor) -> Scores:
+    """The weight of each pair."""
+    return weighed("|r|", model.r.abs(), model.embedding(ids))
+
+
+def afm(model: Any, ids: Tensor) -> Scores:
+    """The share of each pair in the attention."""
+    e = model.embedding(ids)
+    a = model.h(torch.relu(model.w(products(e)))).softmax(1).squeeze(2)
+    return weighed("attention", a, e)
+
+
+def autoint(model: Any, ids: Tensor) -> Scores:
+    """Attention of i to j and of j to i, mean over heads, in each layer."""
+    layers = model.attention(ids)
+    first, second = torch.tensor(list(combinations(range(layers[0].shape[2]), 2))).T
+    found = {}
+    for number, weights in enumerate(layers, 1):
+        a = weights.mean((0, 1))
+        found[f"attention, layer {number}"] = a[first, second] + a[second, first]
+    return found
+
+
+SCORES: dict[str, Callable[[Any, Tensor], Scores]] = {
+    "fiinet": fiinet,
+    "fwfm": fwfm,
+    "afm": afm,
+    "autoint": autoint,
+}
+
+
+def double_difference(model: Any, rows: Split) -> Tensor:
+    """How far the logit is from a sum over i and over j, pair by pair: E[(f - f_i - f_j + f_ij)^2] / 4.
+
+    f_i is the logit with field i taken from another row: superset importance, Liu and Owen, "Estimating
+    mean dimensionality of analysis of variance decompositions", JASA 101(474), 2006.
+    """
+    schema, ids = rows.schema, rows.ids
+    other = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(1))]
+
+    def logit(*fields: int) -> Tensor:
+        swapped = torch.tensor([field in fields for field in schema.slot_field])
+        mixed = Split(schema, torch.where(swapped, other, ids), rows.label, rows.time)
+        return torch.cat([logits(model, batch) for batch in mixed.batches(8192)]).double()
+
+    whole, alone = logit(), [logit(i) for i in range(len(schema.fields))]
+    pairs = combinations(range(len(schema.fields)), 2)
+    values = [(whole - alone[i] - alone[j] + logit(i, j)).square().mean() / 4 for i, j in pairs]
+    return torch.stack(values)
+
+
+def main(wanted: list[str]) -> None:
+    """Train, rank and print; all models or those wanted."""
+    train, valid, test = (Split.load(PROCESSED, part) for part in ("train", "valid", "test"))
+    names = [field.name for field in train.schema.fields]
+    pairs = list(combinations(names, 2))
+    kinds = np.array([kind(a, b) for a, b in pairs])
+    planted = [i for i, name in enumerate(kinds) if name == "planted"]
+    label = test.label.numpy()
+    print(f"{len(pairs)} pairs: " + ", ".join(f"{(kinds == k).sum()} {k}" for k in np.unique(kinds)))
+    print(f"test AUC of the truth {metrics.auc(label, np.load(PROCESSED / 'test.truth.npy')):.4f}\n")
+    heads = [f"{' x '.join(pairs[i])} ({PLANTED[frozenset(pairs[i])]})" for i in planted]
+    print(f"| model | score | planted above other | {' | '.join(heads)} | first three |")
+    print("|---|---|---:|" + "---:|" * len(heads) + "---|")
+    for name, options, settings in READINGS:
+        if wanted and name not in wanted:
+            continue
+        config = params.load().config("synthetic", name)
+        reproducible(config.train.threads)
+        total: dict[str, Any] = {}
+        auc = []
+        for seed in config.train.seeds:
+            model = build(name, train.schema, {**config.model, **options}, seed=seed)
+            fit(model, train, valid, seed=seed, **{**config.train.fit, **settings})
+            auc.append(metrics.auc(label, predict(model, test).numpy()))
+            with torch.inference_mode():
+                found = SCORES[name](model, test.ids)
+                found["double difference"] = double_difference(model, test)
+            for key, value in found.items():
+                total[key] = total.get(key, 0) + (value / value.sum()).numpy()
+        changed = "".join(f", {key}={value}" for key, value in (options | settings).items())
+        title = f"{name}{changed}, AUC {np.mean(auc):.4f}"
+        for key, value in total.items():
+            rank = np.argsort(np.argsort(-value)) + 1
+            clear = np.isin(kinds, ("planted", "other"))
+            above = metrics.auc(kinds[clear] == "planted", value[clear])
+            top = ", ".join(f"{' x '.join(pairs[i])} ({kinds[i]})" for i in np.argsort(-value)[:3])
+            print(f"| {title} | {key} | {above:.2f} | {' | '.join(str(rank[i]) for i in planted)} | {top} |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

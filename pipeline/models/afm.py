@@ -1,0 +1,59 @@
+"""Attentional factorization machine.
+
+Paper: Xiao et al., "Attentional Factorization Machines: Learning the Weight of Feature Interactions via
+Attention Networks", IJCAI 2017, https://arxiv.org/abs/1708.04617.
+
+Equation: logit = w0 + sum_i w_i + p . sum_{i<j} a_ij (v_i * v_j), with
+a = softmax over all pairs of h . relu(W (v_i * v_j) + b).
+
+Shapes: ids (B, S) -> v (B, F, D) -> pairs (B, P, D) -> a (B, P, 1) -> attended (B, D) -> logit (B,).
+
+Differs from the paper: dropout lies on the attended sum. p starts at 1, where a uniform attention gives
+FM's pairs divided by their number. A field of several values is one field, its vector their sum. Dropout
+on the embeddings and a transform of them are options; the machine is not pre-trained as an FM.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.mlp import Dropout, dense
+from pipeline.layers.pairs import Pairs
+from pipeline.schema import Schema
+
+
+class AFM(nn.Module):
+    """FM with an attention over its pairs."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        embedding_size: int = 256,
+        embedding_std: float = 0.01,
+        embedding_dropout: float = 0.0,
+        embedding_transform: Transform = "none",
+        attention_size: int = 256,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.linear = FieldLinear(schema)
+        self.embedding = FieldEmbedding(
+            schema,
+            embedding_size,
+            dropout=embedding_dropout,
+            std=embedding_std,
+            transform=embedding_transform,
+        )
+        self.pairs = Pairs(len(schema.fields))
+        self.w = dense(embedding_size, attention_size)
+        self.h = dense(attention_size, 1, bias=False)
+        self.dropout = Dropout(dropout)
+        self.p = nn.Parameter(torch.ones(embedding_size))
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+        pairs = self.pairs.hadamard(self.embedding(ids))
+        a = self.h(torch.relu(self.w(pairs))).softmax(1)
+        attended = (a * pairs).sum(1)
+        return self.linear(ids) + self.dropout(attended) @ self.p

@@ -1,0 +1,95 @@
+"""xDeepFM: a compressed interaction network beside a linear term and a deep network.
+
+Paper: Lian et al., "xDeepFM: Combining Explicit and Implicit Feature Interactions for Recommender
+Systems", KDD 2018, https://arxiv.org/abs/1803.05170.
+
+Equation: X^k_h = sum_{i,j} W^k_hij (X^{k-1}_i * X^0_j) with X^0 the field embeddings,
+p^k_h = sum_d X^k_hd; logit = linear + w_cin . [p^1, ..., p^T] + w_dnn . MLP(X^0).
+
+Shapes: ids (B, S) -> X^0 (B, F, D) -> X^k (B, H_k, D) -> p (B, sum of H_k) -> logit (B,).
+
+Differs from the paper: its equations pool every channel and have no activation in the CIN, as here;
+`split_half` (half of a layer's channels is pooled, the other half goes on; the last layer is
+pooled whole) and `cin_activation` relu are what public code does. The bias stands once. Dropout,
+batch norm and a transform of the embeddings are options.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.schema import Schema
+
+
+class CIN(nn.Module):
+    """The compressed interaction network: (B, F, D) -> (B, outputs), the sums over D."""
+
+    def __init__(self, fields: int, sizes: list[int], *, split_half: bool, relu: bool) -> None:
+        if not sizes or (split_half and any(size % 2 for size in sizes[:-1])):
+            raise ValueError(f"cin {sizes} must have a size, and even ones but the last with split_half")
+        super().__init__()
+        self.on = [size // 2 if split_half else size for size in sizes[:-1]]  # channels that go on
+        inputs = [fields, *self.on]
+        pairs = zip(inputs, sizes, strict=True)
+        self.w = nn.ModuleList(dense(before * fields, size, bias=False) for before, size in pairs)
+        self.split_half = split_half
+        self.activation = nn.ReLU() if relu else nn.Identity()
+        self.outputs = sum(sizes) - (sum(self.on) if split_half else 0)
+
+    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B K"]:
+        x = x0 = e.transpose(1, 2)  # the component first: a product of fields is then one matrix product
+        pooled = []
+        for k, w in enumerate(self.w):
+            x = self.activation(w((x.unsqueeze(3) * x0.unsqueeze(2)).flatten(2)))
+            p = x
+            if self.split_half and k < len(self.on):
+                x, p = x.chunk(2, 2)
+            pooled.append(p.sum(1))
+        return torch.cat(pooled, 1)
+
+
+class XDeepFM(nn.Module):
+    """Linear term, CIN and MLP on one embedding."""
+
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        embedding_size: int = 10,
+        embedding_std: float = 0.01,
+        embedding_dropout: float = 0.0,
+        embedding_transform: Transform = "none",
+        cin: list[int] = [100, 100],  # noqa: B006  never changed, only read
+        split_half: bool = False,
+        cin_activation: Literal["identity", "relu"] = "identity",
+        hidden: list[int] = [400, 400],  # noqa: B006  never changed, only read
+        dropout: float = 0.5,
+        batch_norm: bool = False,
+        activation: Activation = "relu",
+    ) -> None:
+        super().__init__()
+        f = len(schema.fields)
+        self.linear = FieldLinear(schema)
+        self.embedding = FieldEmbedding(
+            schema,
+            embedding_size,
+            dropout=embedding_dropout,
+            std=embedding_std,
+            transform=embedding_transform,
+        )
+        self.cin = CIN(f, cin, split_half=split_half, relu=cin_activation == "relu")
+        self.mlp = MLP(
+            f * embedding_size, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation
+        )
+        self.w_cin = dense(self.cin.outputs, 1, bias=False)
+        self.w_dnn = dense(self.mlp.outputs, 1, bias=False)
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+        e = self.embedding(ids)
+        y_cin = self.w_cin(self.cin(e)).squeeze(1)
+        y_dnn = self.w_dnn(self.mlp(e.flatten(1))).squeeze(1)
+        return self.linear(ids) + y_cin + y_dnn

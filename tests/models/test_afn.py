@@ -1,0 +1,68 @@
+"""AFN against its equations."""
+
+import math
+
+import pytest
+import torch
+from loops import Matrix, Vector, embed, every_schema, exact, flat, mlp, times
+from rows import SCHEMAS, random_ids
+from torch import nn
+
+from pipeline.models.afn import AFN
+from pipeline.schema import Schema
+from pipeline.zoo import build
+
+
+def normed(layer: nn.BatchNorm1d, channel: int, x: float) -> float:
+    """The running statistics stand in for the batch's (evaluation)."""
+    sigma = math.sqrt(layer.running_var[channel].item() + layer.eps)
+    mean, gain, bias = (part[channel].item() for part in (layer.running_mean, layer.weight, layer.bias))
+    return gain * (x - mean) / sigma + bias
+
+
+def logarithmic(model: AFN, e: Matrix) -> Matrix:
+    ln_e = [[normed(model.norm_ln, i, math.log(max(abs(v), 1e-7))) for v in row] for i, row in enumerate(e)]
+    y = []
+    for j, w in enumerate(model.w.tolist()):
+        sums = [sum(a * row[d] for a, row in zip(w, ln_e, strict=True)) for d in range(len(e[0]))]
+        y.append([normed(model.norm_exp, j, math.exp(v)) for v in sums])
+    return y
+
+
+@every_schema
+@pytest.mark.parametrize("deep", [[], [3]])
+def test_afn(schema: Schema, deep: list[int]) -> None:
+    chosen = {"embedding_size": 3, "neurons": 5, "deep": deep, "hidden": [4]}
+    model, ids = exact(build("afn", schema, chosen, seed=1)), random_ids(schema, 10)
+    for norm in (model.norm_ln, model.norm_exp):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    expected = []
+    for row in ids.tolist():
+        y: Vector = mlp(model.mlp, flat(logarithmic(model, embed(model.embedding.table, schema, row))))
+        if deep:
+            y = y + mlp(model.deep, flat(embed(model.deep_embedding.table, schema, row)))
+        expected.append(times(model.out.weight, y)[0] + model.out.bias.item())
+    torch.testing.assert_close(model(ids), torch.tensor(expected).double())
+
+
+def test_weights_of_zero_and_one_give_the_product_of_the_chosen_fields() -> None:
+    model = build("afn", SCHEMAS["no-bags"], {"embedding_size": 3, "neurons": 3}, seed=1).double()
+    model.norm_ln = model.norm_exp = nn.Identity()
+    with torch.no_grad():
+        model.w.copy_(torch.tensor([[1, 1, 0, 0], [0, 1, 1, 1], [0, 0, 2, 0]]))
+    e = torch.randn(6, 4, 3, dtype=torch.float64)
+    a, b, c, d = e.abs().unbind(1)
+    torch.testing.assert_close(model.neurons(e), torch.stack([a * b, b * c * d, c * c], 1))
+
+
+def test_the_two_networks_of_afn_plus_share_no_embedding() -> None:
+    model = build("afn", SCHEMAS["no-bags"], {"deep": [4]}, seed=1)
+    assert model.deep_embedding.table is not model.embedding.table
+    assert not torch.equal(model.deep_embedding.table, model.embedding.table)
+
+
+def test_a_missing_value_neither_breaks_the_logarithm_nor_its_gradient() -> None:
+    model = build("afn", SCHEMAS["two-domains"], {}, seed=1)
+    model(torch.zeros(4, 6, dtype=torch.int32)).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())

@@ -1,0 +1,75 @@
+"""FCN against its equations."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from loops import Vector, dot, embed, every_schema, exact, mean, relu, times
+from rows import SCHEMAS, random_ids
+
+from pipeline.models.fcn import FCN, MaskedCross, MaskedNetwork
+from pipeline.schema import Schema
+from pipeline.zoo import build
+
+
+def mask(layer: MaskedCross, c: Vector) -> Vector:
+    """c * max(0, LayerNorm(c)), or LayerNorm(c)."""
+    centre = mean(c)
+    deviation = math.sqrt(mean([(v - centre) ** 2 for v in c]) + 1e-5)
+    scaled = zip(c, layer.norm.weight.tolist(), layer.norm.bias.tolist(), strict=True)
+    norm = [(v - centre) / deviation * gain + shift for v, gain, shift in scaled]
+    return norm if layer.mask == "norm" else [v * relu(n) for v, n in zip(c, norm, strict=True)]
+
+
+def logit(network: MaskedNetwork, x1: Vector, exponential: bool) -> float:
+    x = x1
+    for layer in network.layers:
+        c = times(layer.w.weight, x)
+        both, anchor, b = c + mask(layer, c), x if exponential else x1, layer.b.tolist()
+        x = [anchor[i] * both[i] + b[i] + x[i] for i in range(len(x))]
+    return dot(x, network.out.weight[0].tolist()) + network.out.bias.item()
+
+
+FCNS: list[dict[str, Any]] = [
+    {},
+    {"mask": "norm"},
+    {"networks": "exponential"},
+    {"networks": "linear", "cross_layers": 3},
+    {"embedding_size": 5},
+    {"embedding_size": 1},
+]
+
+
+@every_schema
+@pytest.mark.parametrize("reading", FCNS, ids=str)
+def test_fcn(schema: Schema, reading: dict[str, Any]) -> None:
+    chosen = {"embedding_size": 4, **reading}
+    model, ids = exact(build("fcn", schema, chosen, seed=1)), random_ids(schema, 10)
+    half = math.ceil(chosen["embedding_size"] / 2)
+    names = {"both": ["exponential", "linear"]}.get(chosen.get("networks", "both"), [chosen.get("networks")])
+    expected = []
+    for row in ids.tolist():
+        e = embed(model.embedding.table, schema, row)
+        x1 = [v for field in e for v in field[:half]] + [v for field in e for v in field[half:]]
+        parts = zip(model.networks, names, strict=True)
+        expected.append(mean([logit(network, x1, name == "exponential") for network, name in parts]))
+    torch.testing.assert_close(model(ids), torch.tensor(expected).double())
+
+
+@pytest.mark.parametrize(("network", "order"), [("exponential", 8), ("linear", 4)])
+def test_the_order_doubles_or_grows_by_one_with_each_layer(network: Any, order: int) -> None:
+    """Three layers without bias, of half a mask (one component): a polynomial of this degree in x1."""
+    model = FCN(SCHEMAS["no-bags"], embedding_size=1, cross_layers=3, networks=network).double()
+    for name, parameter in model.named_parameters():
+        parameter.data = (
+            torch.zeros_like(parameter) if name.endswith(("b", "bias")) else parameter.abs() + 0.1
+        )
+    x1 = torch.full((1, 4), 1e4).double()
+    grown = torch.log2(model.networks[0](2 * x1) / model.networks[0](x1)).item()
+    assert grown == pytest.approx(order, abs=1e-2)
+
+
+def test_the_mask_halves_the_weights_of_a_cross_layer() -> None:
+    layer = MaskedCross(8, 4, "self")
+    assert layer.w.weight.numel() == 8 * 8 / 2

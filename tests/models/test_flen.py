@@ -1,0 +1,65 @@
+"""FLEN against its equations."""
+
+import pytest
+import torch
+from loops import embed, every_schema, exact, flat, fwbi, linear, mlp, times
+from rows import SCHEMAS, random_ids
+from torch import nn
+
+from pipeline.schema import Schema
+from pipeline.zoo import build
+
+SMALL = {"embedding_size": 3, "hidden": [4]}
+
+
+@every_schema
+def test_flen(schema: Schema) -> None:
+    """FwBI's vector stands beside the network's before the last layer, in the order of the equation."""
+    model, ids = exact(build("flen", schema, SMALL, seed=1)), random_ids(schema, 20)
+    expected = []
+    for row in ids.tolist():
+        e = embed(model.embedding.table, schema, row)
+        h = fwbi(model.fwbi, schema, e) + mlp(model.mlp, flat(e))
+        expected.append(linear(model.linear, row) + times(model.out.weight, h)[0])
+    torch.testing.assert_close(model(ids), torch.tensor(expected).double())
+
+
+@every_schema
+def test_flen_is_flsest_without_sest(schema: Schema) -> None:
+    flen = exact(build("flen", schema, SMALL, seed=1))
+    flsest = build("flsest", schema, {**SMALL, "use_sest": False}, seed=2).double().eval()
+    names = {name: name.replace("fwbi.", "fwbi.0.").replace("mlp.", "mlp.0.") for name in flen.state_dict()}
+    flsest.load_state_dict({names[name]: value for name, value in flen.state_dict().items()})
+    ids = random_ids(schema, 20)
+    torch.testing.assert_close(flen(ids), flsest(ids))
+
+
+def test_at_the_start_its_bilinear_part_is_fm() -> None:
+    """r is 0.5 within the domains and 1 between them: every pair of fields counts once."""
+    schema = SCHEMAS["no-bags"]
+    model, ids = build("flen", schema, SMALL, seed=1), random_ids(schema, 20)
+    nn.init.normal_(model.embedding.table)
+    nn.init.zeros_(model.out.weight)
+    model.out.weight.data[:, :3] = 1.0
+    e = model.embedding(ids)
+    expected = 0.5 * (e.sum(1).square() - e.square().sum(1)).sum(1)
+    torch.testing.assert_close(model.eval()(ids), expected)
+
+
+def test_dicefactor_acts_on_the_bilinear_paths_in_training_only() -> None:
+    schema = SCHEMAS["three-domains"]
+    model = exact(build("flen", schema, {**SMALL, "dropout": 0.0, "dicefactor": 0.5}, seed=1))
+    ids = random_ids(schema, 20)
+    plain = model(ids)
+    assert torch.equal(plain, model(ids))
+    model.train()
+    assert not torch.equal(plain, model(ids))
+    model.out.weight.data[:, :3] = 0.0  # without the bilinear paths nothing is left to drop
+    assert torch.equal(model(ids), model(ids))
+
+
+@pytest.mark.parametrize("schema", [SCHEMAS["two-domains"], SCHEMAS["three-domains"]])
+def test_the_domains_are_the_schemas(schema: Schema) -> None:
+    """Two or three of them: no group is written into the model."""
+    model, g = build("flen", schema, SMALL, seed=1), len(schema.groups)
+    assert (len(model.fwbi.r_within), len(model.fwbi.r_between)) == (g, g * (g - 1) // 2)
