@@ -6,19 +6,20 @@ The synthetic log plants four crosses of two fields (`pipeline/datasets/syntheti
 trained with its defaults for that dataset, on every seed; then all pairs are ranked by what the model
 itself says of them, and by what its logit does:
 
-attention, |r|    the model's own weight of the pair, mean over the test rows
+attention, r      the model's own weight of the pair, mean over the test rows
 times the norm    that weight times the length of e_i * e_j, as papers draw their heat maps
 centred           the same with each field's mean taken off its embeddings: what of e_i * e_j is neither
                   field's alone, since <e_i, mean of e_j> is a function of field i and no cross
 double difference of the logit, when i, j or both are taken from another row: mean of squares over 4. It
                   needs no weights, so it goes for any model: what it knows, whatever its weights say
 
-The first column of numbers is the chance that a planted pair stands above an `other` one; then comes the
-place of each planted pair among all, under its strength (standard deviation in logits). Left out of
-`other` are three kinds that may stand high with good reason. Users have one age, gender and city, items
-one category, price and list of tags: where user stands for age or item for category, a pair can carry
-their cross (`stand-in`); where one field decides the other, only first-order effects (`nested`). A pair
-inside a planted triple has no effect of its own, but a double difference sees the triple in it.
+The first column of numbers is the chance that a planted pair stands above an `other` one, for the mean over
+seeds (and for single seeds); then comes the place of each planted pair among all, under its strength
+(standard deviation in logits). Left out of `other` are three kinds that may stand high with good reason.
+Users have one age, gender and city, items one category, price and list of tags: where user stands for age
+or item for category, a pair can carry their cross (`stand-in`); where one field decides the other, only
+first-order effects (`nested`). A pair inside a planted triple has no effect of its own, but a double
+difference sees the triple in it.
 """
 
 import sys
@@ -97,7 +98,7 @@ def fiinet(model: Any, ids: Tensor) -> Scores:
 
 def fwfm(model: Any, ids: Tensor) -> Scores:
     """The weight of each pair."""
-    return weighed("|r|", model.r.abs(), model.embedding(ids))
+    return weighed("size of r", model.r.abs(), model.embedding(ids))
 
 
 def afm(model: Any, ids: Tensor) -> Scores:
@@ -164,7 +165,7 @@ def main(wanted: list[str]) -> None:
             continue
         config = params.load().config("synthetic", name)
         reproducible(config.train.threads)
-        total: dict[str, Any] = {}
+        scores: dict[str, list[Any]] = {}
         auc = []
         for seed in config.train.seeds:
             model = build(name, train.schema, {**config.model, **options}, seed=seed)
@@ -174,15 +175,18 @@ def main(wanted: list[str]) -> None:
                 found = SCORES[name](model, test.ids)
                 found["double difference"] = double_difference(model, test)
             for key, value in found.items():
-                total[key] = total.get(key, 0) + (value / value.sum()).numpy()
+                scores.setdefault(key, []).append((value / value.sum()).numpy())
         changed = "".join(f", {key}={value}" for key, value in (options | settings).items())
         title = f"{name}{changed}, AUC {np.mean(auc):.4f}"
-        for key, value in total.items():
-            rank = np.argsort(np.argsort(-value)) + 1
+        for key, values in scores.items():
+            value = np.mean(values, 0)
+            order = np.argsort(-value)
+            rank = np.argsort(order) + 1
             clear = np.isin(kinds, ("planted", "other"))
-            above = metrics.auc(kinds[clear] == "planted", value[clear])
-            top = ", ".join(f"{' x '.join(pairs[i])} ({kinds[i]})" for i in np.argsort(-value)[:3])
-            print(f"| {title} | {key} | {above:.2f} | {' | '.join(str(rank[i]) for i in planted)} | {top} |")
+            each = [metrics.auc(kinds[clear] == "planted", one[clear]) for one in (value, *values)]
+            above = f"{each[0]:.2f} ({min(each[1:]):.2f} to {max(each[1:]):.2f})"
+            top = ", ".join(f"{' x '.join(pairs[i])} ({kinds[i]})" for i in order[:3])
+            print(f"| {title} | {key} | {above} | {' | '.join(str(rank[i]) for i in planted)} | {top} |")
 
 
 if __name__ == "__main__":

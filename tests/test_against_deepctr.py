@@ -5,9 +5,9 @@ something is put right. Every number of theirs that is not copied is NaN (`blank
 Compared are logits in evaluation mode, in float64; where dropout lies and how weights start differ.
 
 AFN+, Wide & Deep's crosses, DCN-V2 stacked, FwFM's other linear terms and FiBiNET with SEST are not there,
-and of these models nothing: disenctr, edcn, eulernet, fcn, fiinet, finalmlp, finalnet, flen, flsest, gdcn,
-masknet, qnn, wukong. Nor is another implementation of them installed; for them stand the naive loops
-from their papers' equations, in tests/models/.
+and of these models nothing: disenctr, edcn, eulernet, fcn, fiinet, finalmlp, finalnet, flen, flsest,
+gbdt_lr, gdcn, masknet, qnn, wukong. Nor is an implementation of them that we trust installed; for them
+stand the naive loops from their papers' equations, in tests/models/.
 """
 
 import inspect

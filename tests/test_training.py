@@ -36,7 +36,7 @@ CHOSEN: dict[str, Any] = {
     "embedding_l2": 1e-4,
     "network_l2": 1e-3,
     "evaluations_per_epoch": 3,
-    "patience": 6,
+    "patience": 9,
     "lr_patience": 2,
     "lr_factor": 0.5,
 }
