@@ -167,6 +167,7 @@ class Params:
         self._file = self._validated(_File, values, "")
         self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
         self.blocks = self._file.model.keys()
+        self._named = MODELS.keys() | self.blocks  # what a block under `settings` or `space` may be named for
         self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
         for name in self.datasets:
             if name not in self.data:
@@ -274,8 +275,8 @@ class Params:
                 raise self._error(f"{where}.settings.{key}", "must be a block of keys")
         options = _every_option()
         for key in item.settings.get("model", {}):
-            if key not in self._file.model and key not in options:
-                choices = [*self._file.model, *options]
+            if key not in self._named and key not in options:
+                choices = [*self._named, *options]
                 raise self._error(f"{where}.settings.model", unknown("model or model argument", key, choices))
 
     def _space(self, model: str, tune: Tune) -> dict[str, Dimension]:
@@ -289,7 +290,7 @@ class Params:
         for key in space:
             if key not in ("model", "train"):
                 raise self._error("tune.space", unknown("key", key, ("model", "train")))
-        shared = {k: v for k, v in (space.get("model") or {}).items() if k not in self._file.model}
+        shared = {k: v for k, v in (space.get("model") or {}).items() if k not in self._named}
         for key in shared:
             if key not in _every_option():
                 raise self._error("tune.space.model", unknown("model argument", key, _every_option()))

@@ -94,6 +94,7 @@ def _look(tmp_path: Path) -> Look:
 
 
 PARAMS = project.small_params(models=["lr"])
+PARAMS["tune"]["space"]["model"] = {}
 PARAMS |= {"model": {"lr": {}}, "data": {"synthetic": PARAMS["data"]["synthetic"]}}
 
 
