@@ -23,10 +23,17 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
     >>> unknown("model", "depfm", ["fm", "deepfm"])
     "unknown model 'depfm'; did you mean 'deepfm'? (valid: deepfm, fm)"
     """
+    return f"unknown {kind} {name!r}{nearest(name, known)}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Name the valid name that is nearest to `name`, and all of them unless a long list would drown it."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {name!r}{hint} (valid: {', '.join(names)})"
+    if near and len(names) > 20:
+        return hint
+    return f"{hint} (valid: {', '.join(names) or 'none'})"
 
 
 def exit_with_message(main: Callable[[], None]) -> None:

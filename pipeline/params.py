@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline import encode, interim, splitting
 from pipeline.datasets import DATASETS
-from pipeline.errors import PipelineError, unknown
+from pipeline.errors import PipelineError, nearest, unknown
 from pipeline.models import MODELS
 from pipeline.space import Block, Dimension, Strict, Tune
 from pipeline.training import fit
@@ -169,23 +169,7 @@ class Params:
         self.blocks = self._file.model.keys()
         self._named = MODELS.keys() | self.blocks  # what a block under `settings` or `space` may be named for
         self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
-        for name in self.datasets:
-            if name not in self.data:
-                raise self._error("datasets", unknown("dataset", name, self.data))
-        for name in self._file.models:
-            self._known_model(name, "models")
-            if name not in self._file.model:
-                raise self._error("model", f"has no block {name!r}; write `{name}: {{}}` for its defaults")
-        for name in self._file.variants:
-            if name in MODELS or name not in self._file.model:
-                known = self._file.model.keys() - MODELS.keys()
-                raise self._error(
-                    "variants", unknown("variant (a block of `model` with a `base`)", name, known)
-                )
-        for key in ("datasets", "models", "variants"):
-            names = getattr(self._file, key)
-            if len(set(names)) < len(names):
-                raise self._error(key, "names an item twice")
+        self._check_lists()
         for name in self._file.model:
             self.architecture(name)
             self.model_block(name, None)
@@ -193,6 +177,32 @@ class Params:
             self._check_dataset(name, item)
             for model in self._file.model:
                 self.config(name, model)
+
+    def _check_lists(self) -> None:
+        """Check the three lists of what runs."""
+        for name in self.datasets:
+            if name not in self.data:
+                raise self._error("datasets", unknown("dataset", name, self.data))
+        variants = self.blocks - MODELS.keys()
+        for name in self._file.models:
+            if name in variants:
+                raise self._error("models", f"{name!r} is a variant: list it under `variants`")
+            self._known_model(name, "models")
+            if name not in self._file.model:
+                raise self._error("model", f"has no block {name!r}; write `{name}: {{}}` for its defaults")
+        for name in self._file.variants:
+            if name in MODELS:
+                raise self._error(
+                    "variants",
+                    f"{name!r} is a model: list it under `models`, or give the variant another name",
+                )
+            if name not in variants:
+                raise self._error("variants", unknown("variant", name, variants))
+        for key in ("datasets", "models", "variants"):
+            names = getattr(self._file, key)
+            if len(set(names)) < len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise self._error(key, f"names {twice!r} twice")
 
     def config(self, dataset: str, model: str) -> Config:
         """Resolve the blocks for one model on one dataset: the dataset's `settings` win."""
@@ -219,7 +229,7 @@ class Params:
         for name, start in config.start.items():
             if not config.space[name].holds(start):
                 raise self._error(
-                    f"tune.space.{name}",
+                    self._axis_place(model, name, tune),
                     f"does not hold the default {start!r} of {model} ({where} and the blocks above it), "
                     "which is the first trial: widen it or change the default",
                 )
@@ -232,32 +242,48 @@ class Params:
         base = self._file.model[model].get("base")
         if base is None:
             raise self._error(
-                "model",
-                f"{unknown('model', model, MODELS)}; a variant names the model it is a variant of: `base`",
+                f"model.{model}",
+                f"is no model, and no variant without a `base`, the model it is a variant of; as a model: "
+                f"{unknown('model', model, MODELS)}",
             )
         if base not in MODELS:
+            if base in self._file.model:
+                raise self._error(f"model.{model}.base", f"{base!r} is a variant itself: name a model")
             raise self._error(f"model.{model}.base", unknown("model", base, MODELS))
         return str(base)
 
     def model_block(self, model: str, dataset: str | None) -> Block:
         """Return all keyword arguments of a model, the signature's defaults filled in.
 
-        A variant has the options of its base where it says nothing else. A dataset's `settings.model`
-        holds options for every model that has them, and blocks by model name for one.
+        What comes later wins: the model's block; the dataset's `settings.model`, options for every model
+        that has them and then the block for this one; of a variant, its base's first, then its own.
         """
         architecture = self.architecture(model)
-        settings = {} if dataset is None else self.data[dataset].settings.get("model", {})
         known = _keywords(MODELS[architecture])
-        names = dict.fromkeys((architecture, model))  # a variant's own blocks come last, and win
-        block: Block = {}
-        for name in names:
-            block = _merge(block, self._file.model.get(name, {}))
-        block = _merge(block, {key: value for key, value in settings.items() if key in known})
-        for name in names:
-            block = _merge(block, settings.get(name, {}))
+        settings: Block = {}
+        if dataset is not None:
+            settings = self.data[dataset].settings.get("model", {})
+        at = f"data.{dataset}.settings.model"
+        layers = [
+            (f"model.{architecture}", self._file.model.get(architecture, {})),
+            (at, {key: value for key, value in settings.items() if key in known}),
+            (f"{at}.{architecture}", settings.get(architecture, {})),
+        ]
         if model != architecture:
-            block.pop("base")
-        return self._arguments(MODELS[architecture], block, f"model.{model}")
+            own = {key: value for key, value in self._file.model[model].items() if key != "base"}
+            layers += [(f"model.{model}", own), (f"{at}.{model}", settings.get(model, {}))]
+        block: Block = {}
+        places: dict[str, str] = {}  # where each option comes from, for errors
+        for place, layer in layers:
+            if not isinstance(layer, dict):
+                raise self._error(place, f"should be a valid dictionary (it is {layer!r})")
+            for key in layer:
+                if key not in known:
+                    of = "" if place.endswith(f".{architecture}") else f" of {architecture}"
+                    raise self._error(place, f"unknown key {key!r}{of}{nearest(key, known)}")
+            block = _merge(block, layer)
+            places |= dict.fromkeys(layer, place)
+        return self._arguments(MODELS[architecture], block, f"model.{model}", places=places)
 
     def _check_dataset(self, name: str, item: Dataset) -> None:
         where = f"data.{name}"
@@ -314,6 +340,14 @@ class Params:
             if value is not None
         }
 
+    def _axis_place(self, model: str, axis: str, tune: Tune) -> str:
+        """Say where the axis of a model stands: in a block of its own, or among those for all."""
+        block, key = axis.split(".")
+        for name in (model, self.architecture(model)):
+            if block == "model" and key in (tune.space["model"].get(name) or {}):
+                return f"tune.space.model.{name}.{key}"
+        return f"tune.space.{axis}"
+
     def _known_model(self, name: str, where: str) -> None:
         if name not in MODELS:
             raise self._error(where, unknown("model", name, MODELS))
@@ -324,10 +358,12 @@ class Params:
         block: Block,
         where: str,
         supplied: frozenset[str] = frozenset(),
+        places: dict[str, str] | None = None,
     ) -> Block:
         """Check `block` against the keyword-only arguments of a function and fill in its defaults.
 
-        Of several functions that share the block, the first that has an argument gets it.
+        Of several functions that share the block, the first that has an argument gets it. `places` says
+        where a key stands that is not at `where`.
         """
         functions = functions if isinstance(functions, Sequence) else (functions,)
         owner = {key: f for f in reversed(functions) for key in _keywords(f, supplied)}
@@ -339,16 +375,16 @@ class Params:
         for key, parameter in keywords.items():
             if key not in block and parameter.default is inspect.Parameter.empty:
                 raise self._error(where, f"the key {key!r} is missing")
-            value = block.get(key, deepcopy(parameter.default))
+            value, at = block.get(key, deepcopy(parameter.default)), (places or {}).get(key, where)
             try:
                 result[key] = _adapter(owner[key], key).validate_python(value)
             except ValidationError as error:
-                raise self._error(*_told(error, f"{where}.{key}", value, _hint(owner[key], key))) from None
+                raise self._error(*_told(error, f"{at}.{key}", value, _hint(owner[key], key))) from None
             low, high, inclusive = _RANGES.get(key, (-math.inf, math.inf, True))
             if isinstance(value, int | float) and not (low <= value <= high and (inclusive or value > low)):
                 bound = f"at least {low:g}" if inclusive else f"above {low:g}"
                 top = f" and at most {high:g}" if high < math.inf else ""
-                raise self._error(f"{where}.{key}", f"must be {bound}{top} (it is {value!r})")
+                raise self._error(f"{at}.{key}", f"must be {bound}{top} (it is {value!r})")
         return result
 
     def _validated(self, kind: type[T], values: Any, where: str) -> T:

@@ -19,11 +19,14 @@ NUMBERED = Schema((Field("row", 10_000),))
 
 def numbered(n: int) -> Split:
     row = torch.arange(n)
-    return Split(NUMBERED, row[:, None].int(), (row % 2).float())
+    return Split(NUMBERED, row[:, None].int(), (row % 2).float(), row * 3)
 
 
 def rows_of(batches: list[Batch]) -> list[int]:
-    assert all(torch.equal(batch.label, (batch.ids[:, 0] % 2).float()) for batch in batches)
+    for batch in batches:  # label and time stay with their row
+        assert batch.time is not None
+        assert torch.equal(batch.label, (batch.ids[:, 0] % 2).float())
+        assert torch.equal(batch.time, batch.ids[:, 0].long() * 3)
     return [row for batch in batches for row in batch.ids[:, 0].tolist()]
 
 
@@ -96,6 +99,7 @@ def test_load_reads_a_processed_folder(part: str, tmp_path: Path) -> None:
     for seed, name in enumerate(PARTS):
         np.save(tmp_path / f"{name}.ids.npy", random_ids(schema, 20, seed).numpy())
         np.save(tmp_path / f"{name}.label.npy", np.arange(20, dtype=np.uint8) % 2)
+    np.save(tmp_path / "train.time.npy", np.arange(20))
     write_json(tmp_path / "schema.json", schema.to_json())
     split = Split.load(tmp_path, part)
     assert split.schema == schema
@@ -104,6 +108,11 @@ def test_load_reads_a_processed_folder(part: str, tmp_path: Path) -> None:
     assert split.ids.dtype == torch.int32
     assert split.label.tolist() == [0.0, 1.0] * 10
     assert split.label.dtype == torch.float32
+    if part == "train":
+        assert split.time is not None
+        assert split.time.tolist() == list(range(20))
+    else:
+        assert split.time is None
 
 
 def test_loaded_rows_are_a_copy_of_the_file(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_projects_own_file_is_valid() -> None:
         ("datasets", ["syntetic"], r"datasets: unknown dataset 'syntetic'; did you mean 'synthetic'"),
         ("datasets", [], r"datasets"),
         ("models", ["depfm"], r"models: unknown model 'depfm'; did you mean 'deepfm'"),
-        ("models", ["fm", "fm"], r"models: names an item twice"),
+        ("models", ["fm", "fm"], r"models: names 'fm' twice"),
         (
             "model/fm/embeding_size",
             8,
@@ -177,35 +177,59 @@ def values_of(values: dict[str, Any], key: str) -> list[Any]:
 
 
 def test_a_variant_is_its_base_with_other_options(values: dict[str, Any]) -> None:
-    values = put(values, "model/fm-sest", {"base": "fm", "embedding_size": 16, "embedding_transform": "sest"})
+    values = put(values, "model/fm-sest", {"base": "fm", "embedding_size": 8, "embedding_transform": "sest"})
     values = put(values, "variants", ["fm-sest"])
     values = put(values, "tune/space/model/fm", {"embedding_std": {"low": 0.01, "high": 0.3}})
     values = put(values, "tune/space/model/fm-sest", {"embedding_size": {"choices": [8, 16]}})
     for item in values["data"].values():
-        item["settings"] = {"model": {"embedding_dropout": 0.2, "fm": {"embedding_dropout": 0.3}}}
+        item["settings"] = {
+            "model": {"embedding_dropout": 0.2, "embedding_size": 16, "fm": {"embedding_dropout": 0.3}}
+        }
     params = Params(values)
     config, fm = params.config("synthetic", "fm-sest"), params.config("synthetic", "fm")
     assert params.models[-1] == "fm-sest"
     assert (config.architecture, fm.architecture) == ("fm", "fm")
-    assert config.model == {**fm.model, "embedding_size": 16, "embedding_transform": "sest"}
+    assert config.model == {**fm.model, "embedding_size": 8, "embedding_transform": "sest"}
     assert config.space.keys() == fm.space.keys()
     assert "model.embedding_std" in config.space
     assert config.space["model.embedding_size"].choices == [8, 16]
     assert fm.space["model.embedding_size"].choices != [8, 16]
     assert config.model["embedding_dropout"] == 0.3
+    assert config.model["embedding_size"] == 8, "a variant's own word counts more than a dataset's to all"
 
 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("variants", ["fm-set"], r"variants: unknown variant .*'fm-set'; did you mean 'fm-sest'"),
-        ("variants", ["fm"], r"variants: unknown variant .*'fm'"),
-        ("variants", ["fm-sest", "fm-sest"], r"variants: names an item twice"),
-        ("models", ["fm-sest"], r"models: unknown model 'fm-sest'"),
+        ("variants", ["fm-set"], r"variants: unknown variant 'fm-set'; did you mean 'fm-sest'"),
+        ("variants", ["fm"], r"variants: 'fm' is a model: list it"),
+        ("variants", ["fm-sest", "fm-sest"], r"variants: names 'fm-sest' twice"),
+        ("models", ["fm-sest"], r"models: 'fm-sest' is a variant: list it"),
         ("model/fm-sest/base", "deepfn", r"model\.fm-sest\.base: unknown model 'deepfn'; did you"),
-        ("model/fm-sest/hiden", [3], r"model\.fm-sest: unknown key 'hiden'"),
-        ("model/fm-set", {"embedding_size": 3}, r"model: unknown model 'fm-set'.*names the model .*`base`"),
+        ("model/fm-sest/hiden", [3], r"model\.fm-sest: unknown key 'hiden' of fm "),
+        ("model/fm-set", {"embedding_size": 3}, r"model\.fm-set: is no model, .*`base`"),
         ("model/fm/base", "lr", r"model\.fm: unknown key 'base'"),
+        ("model/other", {"base": "fm-sest"}, r"model\.other\.base: 'fm-sest' is a variant itself"),
+        (
+            "data/synthetic/settings/model/fm-sest",
+            {"base": "lr"},
+            r"data\.synthetic\.settings\.model\.fm-sest: unknown key 'base'",
+        ),
+        (
+            "data/synthetic/settings/model/fm-sest",
+            {"embedding_size": "3"},
+            r"data\.synthetic\.settings\.model\.fm-sest\.embedding_size: .*integer",
+        ),
+        (
+            "data/synthetic/settings/model/fm",
+            {"embedding_siz": 3},
+            r"data\.synthetic\.settings\.model\.fm: unknown key 'embedding_siz'",
+        ),
+        (
+            "tune/space/model/fm-sest",
+            {"embedding_size": {"choices": [3]}},
+            r"tune\.space\.model\.fm-sest\.embedding_size: does not hold the default",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_variant_is_named(

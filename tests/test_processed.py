@@ -77,6 +77,7 @@ def test_the_files_hold_each_row_of_a_part_in_order_whatever_the_blocks(
         "label": rows["label"].to_numpy(),
         "row": np.arange(len(parts)),
         "group": group,
+        "time": np.arange(len(parts)),
         "truth": truth,
     }
     assert {path.name for path in folder.iterdir()} == {
