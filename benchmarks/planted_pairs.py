@@ -35,6 +35,7 @@ from torch import Tensor
 from pipeline import metrics, params
 from pipeline.data import Split
 from pipeline.datasets.synthetic import EFFECTS
+from pipeline.layers.pairs import Pairs
 from pipeline.training import fit, logits, predict, reproducible
 from pipeline.zoo import build
 
@@ -69,14 +70,9 @@ def kind(a: str, b: str) -> str:
     return "other"
 
 
-def products(e: Tensor) -> Tensor:
-    """e_i * e_j of every pair: (N, F, D) -> (N, P, D)."""
-    first, second = torch.tensor(list(combinations(range(e.shape[1]), 2))).T
-    return e[:, first] * e[:, second]
-
-
 def weighed(name: str, weight: Tensor, e: Tensor) -> Scores:
     """A weight (N, P) or (P,), alone and times the length of the products."""
+    products = Pairs(e.shape[1]).hadamard
     found = {name: weight, "times the norm": weight * products(e).norm(dim=2)}
     found["centred"] = weight * products(e - e.mean(0)).norm(dim=2)
     return {key: value.reshape(-1, value.shape[-1]).mean(0) for key, value in found.items()}
@@ -104,18 +100,18 @@ def fwfm(model: Any, ids: Tensor) -> Scores:
 def afm(model: Any, ids: Tensor) -> Scores:
     """The share of each pair in the attention."""
     e = model.embedding(ids)
-    a = model.h(torch.relu(model.w(products(e)))).softmax(1).squeeze(2)
+    a = model.h(torch.relu(model.w(model.pairs.hadamard(e)))).softmax(1).squeeze(2)
     return weighed("attention", a, e)
 
 
 def autoint(model: Any, ids: Tensor) -> Scores:
     """Attention of i to j and of j to i, mean over heads, in each layer."""
     layers = model.attention(ids)
-    first, second = torch.tensor(list(combinations(range(layers[0].shape[2]), 2))).T
+    pairs = Pairs(layers[0].shape[2])
     found = {}
     for number, weights in enumerate(layers, 1):
         a = weights.mean((0, 1))
-        found[f"attention, layer {number}"] = a[first, second] + a[second, first]
+        found[f"attention, layer {number}"] = a[pairs.first, pairs.second] + a[pairs.second, pairs.first]
     return found
 
 
