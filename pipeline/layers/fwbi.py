@@ -1,12 +1,11 @@
 """Field-wise bi-interaction over general feature domains."""
 
-from itertools import combinations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.layers.pairs import Pairs
 from pipeline.schema import Schema
 
 
@@ -28,8 +27,6 @@ class FwBI(nn.Module):
     """
 
     domain: Tensor
-    first: Tensor
-    second: Tensor
 
     def __init__(self, schema: Schema, dim: int, *, dicefactor: float = 0.0, bias: bool = True) -> None:
         super().__init__()
@@ -37,11 +34,9 @@ class FwBI(nn.Module):
         domain = torch.zeros(len(schema.fields), dtype=torch.long)
         for m, members in enumerate(schema.groups):
             domain[list(members)] = m
-        pairs = torch.tensor(list(combinations(range(g), 2)), dtype=torch.long).reshape(-1, 2)
         self.register_buffer("domain", domain, persistent=False)
-        self.register_buffer("first", pairs[:, 0].contiguous(), persistent=False)
-        self.register_buffer("second", pairs[:, 1].contiguous(), persistent=False)
-        self.r_between = nn.Parameter(torch.ones(len(pairs))) if len(pairs) else None
+        self.pairs = Pairs(g)
+        self.r_between = nn.Parameter(torch.ones(self.pairs.count)) if self.pairs.count else None
         self.r_within = nn.Parameter(torch.full((g,), 0.5))
         self.bias = nn.Parameter(torch.zeros(2, dim)) if bias else None
         self.dicefactor = dicefactor
@@ -55,7 +50,7 @@ class FwBI(nn.Module):
         fm = self.r_within @ (s * s - self.sums(e * e))
         mf = torch.zeros_like(fm)
         if self.r_between is not None:
-            mf = self.r_between @ (s[:, self.first] * s[:, self.second])
+            mf = self.r_between @ self.pairs.hadamard(s)
         if self.bias is not None:
             mf, fm = mf + self.bias[0], fm + self.bias[1]
         mf = F.dropout(mf, self.dicefactor, self.training)
