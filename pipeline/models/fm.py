@@ -4,7 +4,7 @@ Paper: Rendle, "Factorization Machines", ICDM 2010, https://doi.org/10.1109/ICDM
 
 Equation (eq. 1 and lemma 3.1):
 logit = w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j,
-the pairs as 0.5 sum_d [(sum_i v_id)^2 - sum_i v_id^2].
+the pairs as 0.5 sum_d [(sum_i v_id)^2 - sum_i v_id^2] (`layers/machine.py`).
 
 Shapes: ids (B, S) -> logit (B,). The pairs run over slots, so two values of one multi-valued field
 make a pair too, as every x_i does in the paper.
@@ -13,15 +13,12 @@ Differs from the paper: dropout on the embeddings and a transform of them as opt
 transform (FM+SENET, FM+SEST) the pairs run over fields.
 """
 
-from jaxtyping import Float, Int
-from torch import Tensor, nn
-
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
-from pipeline.layers.pairs import bi_interaction
+from pipeline.layers.embedding import Transform
+from pipeline.layers.machine import Machine
 from pipeline.schema import Schema
 
 
-class FM(nn.Module):
+class FM(Machine):
     """Linear term plus the inner products of all pairs."""
 
     def __init__(
@@ -33,16 +30,10 @@ class FM(nn.Module):
         embedding_dropout: float = 0.0,
         embedding_transform: Transform = "none",
     ) -> None:
-        super().__init__()
-        self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
+        super().__init__(
             schema,
             embedding_size,
             dropout=embedding_dropout,
             std=embedding_std,
             transform=embedding_transform,
         )
-
-    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        v, _ = self.embedding.terms_and_fields(ids)
-        return self.linear(ids) + bi_interaction(v).sum(1)

@@ -22,23 +22,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.data import Batch
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldEmbedding, Transform
+from pipeline.layers.machine import Machine
 from pipeline.layers.mlp import MLP, Activation, dense
-from pipeline.layers.pairs import bi_interaction
 from pipeline.schema import Schema
-
-
-class Machine(nn.Module):
-    """The machine of `fm.py`, whose tables the network starts from."""
-
-    def __init__(self, schema: Schema, size: int, options: dict[str, Any]) -> None:
-        super().__init__()
-        self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(schema, size, **options)
-
-    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        v, _ = self.embedding.terms_and_fields(ids)
-        return self.linear(ids) + bi_interaction(v).sum(1)
 
 
 class FNN(nn.Module):
@@ -88,7 +75,8 @@ class FNN(nn.Module):
     def prepare(self, rows: Batch, train: Callable[[nn.Module], Any]) -> None:
         """Train a machine and start from it."""
         if self.pretrain:
-            machine = Machine(*self.machine).to(rows.ids.device)
+            schema, size, options = self.machine
+            machine = Machine(schema, size, **options).to(rows.ids.device)
             train(machine)
             self.start_from(machine)
 
