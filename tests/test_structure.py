@@ -351,7 +351,7 @@ PRIVATE = re.compile(
     r"|--(extra-)?index-url|\[\[?tool\.uv\.index"
 )
 FOLDERS = ("pipeline", "stages", "tests", "benchmarks", ".ci", ".dvc", ".github")
-SKIPPED = {"__pycache__", "cache", "tmp", "config.local"}
+SKIPPED = {".git", "__pycache__", "cache", "tmp", "config.local"}
 
 
 def texts() -> Iterator[tuple[Path, str]]:
