@@ -17,7 +17,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ import pyarrow as pa
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from pipeline.cleaning import chunk, equals, keep, missing, recode, screen
+from pipeline.cleaning import chunk, equals, keep, missing, screen
 from pipeline.download import File, Lacking, Source, Unreachable, copy_own, obtain
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
@@ -33,6 +32,7 @@ from pipeline.interim import Log
 from pipeline.ledger import Ledger
 from pipeline.records import Dialect, records
 from pipeline.schema import Column
+from pipeline.timestamps import part, seconds
 
 PAGE = "https://www.kaggle.com/competitions/avazu-ctr-prediction"
 SOURCE = Source(
@@ -60,7 +60,6 @@ COLUMNS = (
 )
 HEADER = ["id", "click", "hour", "C1", "banner_pos", *SITE, *APP, *DEVICE, *ADVERTISEMENT]
 GZIP = b"\x1f\x8b"
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def download(folder: Path, cache: Path, *, mirror: str | None = None, path: str | None = None) -> None:
@@ -88,49 +87,20 @@ def _rows(folder: Path, ledger: Ledger) -> Iterator[pa.Table]:
     rules = {"click": ("[01]", "0 or 1"), "hour": ("[0-9]{8}", "YYMMDDHH")}
     for table, lines in records(folder / name, HEADER, ledger, Dialect(), header=True, only=HEADER[1:]):
         table, lines = screen(table, lines, name, ledger, rules)
-        distinct = chunk(table["hour"]).dictionary.to_pylist()
-        good = equals(chunk(table["hour"]), *(text for text in distinct if _begin(text)))
-        for row in np.flatnonzero(~good).tolist():
+        times, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
+        for row in np.flatnonzero(bad).tolist():
             ledger.reject(name, int(lines[row]), f"hour {table['hour'][row].as_py()!r} is on no calendar")
-        table, lines = keep(table, lines, good)
-        hour = chunk(table["hour"])
-        derived = {"hour": recode(hour, _hours), "weekday": recode(hour, _weekdays)}
+        table, lines = keep(table, lines, ~bad)
+        times = times.filter(pa.array(~bad))
+        derived = {"hour": part(times, "hour"), "weekday": part(times, "weekday")}
         fields = [column.name for column in COLUMNS]
         yield pa.table(
             {
                 **{f: derived[f] if f in derived else missing(chunk(table[f]), "") for f in fields},
                 "label": equals(chunk(table["click"]), "1").astype(np.uint8),
-                "time": _seconds(hour.dictionary).take(hour.indices),
+                "time": times,
             }
         )
-
-
-def _hours(texts: pa.Array) -> pa.Array:
-    begins = map(_begin, texts.to_pylist())
-    return pa.array([str(begin.hour) if begin else None for begin in begins], pa.string())
-
-
-def _weekdays(texts: pa.Array) -> pa.Array:
-    begins = map(_begin, texts.to_pylist())
-    return pa.array([WEEKDAYS[begin.weekday()] if begin else None for begin in begins], pa.string())
-
-
-def _seconds(texts: pa.Array) -> pa.Array:
-    begins = map(_begin, texts.to_pylist())
-    return pa.array([int(begin.timestamp()) if begin else None for begin in begins], pa.int64())
-
-
-def _begin(text: str) -> datetime | None:
-    """Return when an hour begins.
-
-    >>> _begin("14102113").isoformat()
-    '2014-10-21T13:00:00+00:00'
-    >>> _begin("14023100")
-    """
-    try:
-        return datetime.strptime(text, "%y%m%d%H").replace(tzinfo=UTC)
-    except ValueError:
-        return None
 
 
 def _own(path: str) -> Path:
