@@ -36,17 +36,18 @@ def stale(root: Path = Path()) -> list[str]:
         return []  # the stages say what is wrong
     found = []
     for name, own in named.items():
-        if own and not (root / Path(own).expanduser()).exists() and (root / "data/raw" / name).exists():
+        manifest = root / "data/raw" / name / "manifest.json"
+        if not own or not manifest.exists():
+            continue  # nothing was taken yet
+        path = root / Path(own).expanduser()
+        if not path.exists():
             print(f"{name}: {own} is gone; going on with the copy in data/raw/{name}")
-        elif own and _changed(root / Path(own).expanduser(), root / "data/raw" / name):
+        elif _changed(path, manifest):
             found.append(name)
     return found
 
 
-def _changed(own: Path, raw: Path) -> bool:
-    manifest = raw / "manifest.json"
-    if not manifest.exists() or not own.exists():
-        return False  # nothing was taken yet, or there is nothing to take
+def _changed(own: Path, manifest: Path) -> bool:
     content = read_json(manifest)
     taken = content["files"]
     files = {own.name: own}
