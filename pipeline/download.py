@@ -195,14 +195,10 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises:
         PipelineError: a file or the manifest is missing, or a file has other bytes.
     """
-    manifest = folder / "manifest.json"
-    if not manifest.exists():
-        raise PipelineError(f"{manifest} is missing; run the download stage again")
-    content: dict[str, Any] = read_json(manifest)
+    content: dict[str, Any] = read_json(_there(folder / "manifest.json"))
     for name, entry in content["files"].items():
-        path = folder / name
-        # a file that is not there is told by whoever reads it
-        if path.exists() and (found := sha256(path)) != entry["sha256"]:
+        path = _there(folder / name)
+        if (found := sha256(path)) != entry["sha256"]:
             raise PipelineError(
                 f"{path} was changed after its download (sha256 {found[:12]}..., it was "
                 f"{entry['sha256'][:12]}...): remove {folder} and .dvc/cache, which may be linked to it "
@@ -211,25 +207,10 @@ def verify(folder: Path) -> dict[str, Any]:
     return content
 
 
-def origin(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a manifest goes along with the data: the source, and whether it is the publisher's.
-
-    `differs` and `missing` name the files that are not.
-    """
-    files = manifest["files"].items()
-    return {
-        "source": manifest["source"],
-        "matches_publisher": manifest["matches_publisher"],
-        "differs": [name for name, entry in files if entry.get("matches_publisher") is False],
-        "missing": manifest["missing"],
-    }
-
-
-def not_the_publishers(manifest: dict[str, Any]) -> list[str]:
-    """Say what of a raw folder is not as its publisher has it; nothing if all is, or nobody can tell."""
-    found = origin(manifest)
-    said = [f"other bytes in {', '.join(found['differs'])}"] if found["differs"] else []
-    return said + ([f"without {', '.join(found['missing'])}"] if found["missing"] else [])
+def _there(path: Path) -> Path:
+    if not path.exists():
+        raise PipelineError(f"{path} is missing; run the download stage again")
+    return path
 
 
 def digest(path: Path, like: str) -> str:

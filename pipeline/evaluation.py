@@ -58,7 +58,7 @@ class Holdout:
         row: each row's number in the cleaned table, (N,) int64, ascending.
         group: the user of each row for gAUC, (N,) int32; None if the dataset has no such column.
         truth: the true click probability, (N,) float64; None unless the data was generated.
-        origin: where the raw files come from (`download.origin`); None if the folder does not say.
+        origin: where the raw files come from (`pipeline/origin.py`); None if the folder does not say.
     """
 
     split: Split

@@ -9,6 +9,8 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.origin import not_the_publishers
+
 Block = dict[str, Any]
 
 FIGURES = {
@@ -51,8 +53,10 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
     head, rows = _table(report)
     lines = [f"# {report['dataset']}: results on the test part", "", *_markdown(head, rows, bold=0)]
     lines += ["", explanation(report), ""]
-    if foreign := not_the_publishers(report):
-        lines += [foreign, ""]
+    origin = report.get("origin") or {}
+    if origin.get("matches_publisher") is False:
+        what = f"Not the data of {origin['source']} as its publisher has them"
+        lines += [f"**{what}: {not_the_publishers(origin)}.**", ""]
     lines += ["## Are the differences real?", ""]
     lines += _markdown(*_differences(report))
     lines += ["", significance(report), ""]
@@ -74,16 +78,6 @@ def to_text(report: Block) -> str:
     best = report["champion"]
     lines += ["", f"champion by validation AUC: {best['model']} ({best['variant']}), seed {best['seed']}"]
     return "\n".join(lines)
-
-
-def not_the_publishers(report: Block) -> str:
-    """Say so if the data are not what the publisher offers; empty if they are, or if nobody can tell."""
-    origin = report.get("origin") or {}
-    if origin.get("matches_publisher") is not False:
-        return ""
-    reasons = [f"other bytes in {', '.join(origin['differs'])}"] if origin["differs"] else []
-    reasons += [f"without {', '.join(origin['missing'])}"] if origin["missing"] else []
-    return f"**Not the data of {origin['source']} as its publisher has them: {'; '.join(reasons)}.**"
 
 
 def explanation(report: Block) -> str:

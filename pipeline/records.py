@@ -145,7 +145,7 @@ def records(
         block: bytes held at a time; changes nothing in what comes out.
 
     Raises:
-        PipelineError: the file is missing, empty, damaged, no text, or has another header.
+        PipelineError: the file is not there, empty, damaged, no text, or has another header.
     """
     file = file or path.name
     ledger.seen(file, 0, log=log)
@@ -244,8 +244,6 @@ def _pieces(path: Path, size: int) -> Iterator[bytes]:
 def _opened(path: Path) -> pa.NativeFile:
     try:
         return pa.input_stream(str(path), compression="detect")
-    except FileNotFoundError:
-        raise PipelineError(f"{path} is missing; run the download stage again") from None
     except OSError as error:
         raise PipelineError(f"{path} cannot be opened ({error})") from None
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pipeline.datasets import DATASETS
-from pipeline.download import mirror_of, not_the_publishers
+from pipeline.download import mirror_of
 from pipeline.errors import exit_with_message
 from pipeline.files import read_json
+from pipeline.origin import not_the_publishers, origin
 from stages import dataset_item, new_folder
 
 
@@ -23,7 +24,8 @@ def main() -> None:
     size = sum(entry["bytes"] for entry in content["files"].values())
     known = {True: "as the publisher has them", False: "not as the publisher has them", None: ""}
     kind = known[content["matches_publisher"]]
-    parts = [f"{len(content['files'])} files, {size / 1e6:,.1f} MB", kind, *not_the_publishers(content)]
+    amount = f"{len(content['files'])} files, {size / 1e6:,.1f} MB"
+    parts = [amount, kind, not_the_publishers(origin(content))]
     print(f"{name}: {', '.join(part for part in parts if part)}")
 
 

@@ -7,6 +7,7 @@ from pipeline import download, interim
 from pipeline.datasets import DATASETS
 from pipeline.errors import PipelineError, exit_with_message
 from pipeline.ledger import Ledger
+from pipeline.origin import origin
 from stages import dataset_item, new_folder
 
 
@@ -16,14 +17,14 @@ def main() -> None:
     special = {k: v for k, v in item.preprocess.items() if k in signature(source.read).parameters}
     general = {k: v for k, v in item.preprocess.items() if k not in special}
     raw, ledger = Path("data/raw", name), Ledger()
-    origin = download.origin(download.verify(raw))
+    manifest = download.verify(raw)
     with new_folder(Path("data/interim", name)) as folder:
         try:
             log = source.read(raw, ledger, **special)
         except PipelineError as error:
             where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
             raise PipelineError(f"{where}{error}") from None
-        report = interim.write(folder, log, ledger, name, origin, **general)
+        report = interim.write(folder, log, ledger, name, origin(manifest), **general)
     print(
         f"{name}: {report['rows_in']} rows in, {report['rows_out']} out, {report['rejected']} corrupted, "
         f"{report['dropped']} left out, {report['clicks']} clicks"

@@ -12,7 +12,7 @@ import pytest
 from pipeline import params
 from pipeline.datasets import book_crossing
 from pipeline.datasets.book_crossing import SOURCE
-from pipeline.download import manifest
+from pipeline.download import manifest, verify
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
 from pipeline.ledger import Ledger
@@ -202,6 +202,8 @@ def test_books_that_were_there_and_are_gone_are_an_error(raw: Callable[..., Path
     folder = raw()
     (folder / "BX-Books.csv").unlink()
     with pytest.raises(PipelineError, match=r"BX-Books\.csv is missing; run the download stage again"):
+        verify(folder)
+    with pytest.raises(PipelineError, match=r"BX-Books\.csv cannot be opened"):
         read(folder)
 
 

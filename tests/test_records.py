@@ -434,7 +434,7 @@ def test_what_holds_no_text_is_an_error(write: Write, name: str, content: bytes,
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path):
-    with pytest.raises(PipelineError, match="nowhere is missing"):
+    with pytest.raises(PipelineError, match="nowhere cannot be opened"):
         list(records(tmp_path / "nowhere", NAMES, Ledger(), CSV))
     with pytest.raises(PipelineError, match="cannot be opened"):
         list(records(tmp_path, NAMES, Ledger(), CSV))
