@@ -4,7 +4,8 @@ import difflib
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
@@ -34,6 +35,22 @@ def nearest(name: object, known: Iterable[str]) -> str:
     if near and len(names) > 20:
         return hint
     return f"{hint} (valid: {', '.join(names) or 'none'})"
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Put `where` before the message of an error of ours that leaves the block.
+
+    >>> with placed("params.yaml: model.fm"):
+    ...     raise PipelineError("no such thing")
+    Traceback (most recent call last):
+    pipeline.errors.PipelineError: params.yaml: model.fm: no such thing
+    """
+    try:
+        yield
+    except PipelineError as error:
+        error.args = (f"{where}: {error}",)
+        raise
 
 
 def exit_with_message(main: Callable[[], None]) -> None:

@@ -185,10 +185,10 @@ def probabilities(run: Run, seed: int, test: Split) -> Array:
     """
     path = _weights(run, seed)
     remedy = f"run `dvc repro --force {STAGES[run.variant]}@{run.info['dataset']}-{run.model}`"
-    network = build(run.info["architecture"], test.schema, run.info["params"]["model"], seed=seed)
     try:
+        network = build(run.info["architecture"], test.schema, run.info["params"]["model"], seed=seed)
         network.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
+    except (PipelineError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise PipelineError(f"{path} does not fit {run.model} as it is now ({reason}); {remedy}") from None
     result = predict(network.to(test.ids.device), test).float().cpu().numpy()

@@ -130,6 +130,8 @@ class Config(BaseModel):
         train: seeds, device, threads and the keyword arguments of `training.fit`.
         tune: budget and sampler; `space` holds only the axes this model has, by dotted name
             (`model.embedding_size`, `train.lr`).
+        file: the file all of it stands in.
+        place: the blocks there that the model's arguments come from, and the dataset.
     """
 
     architecture: str
@@ -137,6 +139,15 @@ class Config(BaseModel):
     train: Train
     tune: Tune
     space: dict[str, Dimension]
+    file: str
+    place: str
+
+    def where(self, point: Block | None = None) -> str:
+        """Say where these settings stand, for errors; of a point of the search space what it changes, too."""
+        start = self.start
+        tried = [f"{name} {value}" for name, value in (point or {}).items() if value != start[name]]
+        searched = f"tune.space ({', '.join(tried)}), " if tried else ""
+        return f"{self.file}: {searched}{self.place}"
 
     @property
     def start(self) -> Block:
@@ -225,6 +236,8 @@ class Params:
             train=train,
             tune=tune,
             space=self._space(model, tune),
+            file=self._where,
+            place=self._place(model, dataset),
         )
         for name, start in config.start.items():
             if not config.space[name].holds(start):
@@ -255,8 +268,28 @@ class Params:
     def model_block(self, model: str, dataset: str | None) -> Block:
         """Return all keyword arguments of a model, the signature's defaults filled in.
 
-        What comes later wins: the model's block; the dataset's `settings.model`, options for every model
-        that has them and then the block for this one; of a variant, its base's first, then its own.
+        Of several layers the later wins.
+        """
+        architecture = self.architecture(model)
+        known = _keywords(MODELS[architecture])
+        block: Block = {}
+        places: dict[str, str] = {}  # where each option comes from, for errors
+        for place, layer in self._layers(model, dataset):
+            if not isinstance(layer, dict):
+                raise self._error(place, f"should be a valid dictionary (it is {layer!r})")
+            for key in layer:
+                if key not in known:
+                    of = "" if place.endswith(f".{architecture}") else f" of {architecture}"
+                    raise self._error(place, f"unknown key {key!r}{of}{nearest(key, known)}")
+            block = _merge(block, layer)
+            places |= dict.fromkeys(layer, place)
+        return self._arguments(MODELS[architecture], block, f"model.{model}", places=places)
+
+    def _layers(self, model: str, dataset: str | None) -> list[tuple[str, Any]]:
+        """Return the blocks that a model's arguments come from, each with its place.
+
+        They are the model's block; the dataset's `settings.model`, options for every model that has them
+        and then the block for this one; of a variant, its base's first, then its own.
         """
         architecture = self.architecture(model)
         known = _keywords(MODELS[architecture])
@@ -272,18 +305,16 @@ class Params:
         if model != architecture:
             own = {key: value for key, value in self._file.model[model].items() if key != "base"}
             layers += [(f"model.{model}", own), (f"{at}.{model}", settings.get(model, {}))]
-        block: Block = {}
-        places: dict[str, str] = {}  # where each option comes from, for errors
-        for place, layer in layers:
-            if not isinstance(layer, dict):
-                raise self._error(place, f"should be a valid dictionary (it is {layer!r})")
-            for key in layer:
-                if key not in known:
-                    of = "" if place.endswith(f".{architecture}") else f" of {architecture}"
-                    raise self._error(place, f"unknown key {key!r}{of}{nearest(key, known)}")
-            block = _merge(block, layer)
-            places |= dict.fromkeys(layer, place)
-        return self._arguments(MODELS[architecture], block, f"model.{model}", places=places)
+        return layers
+
+    def _place(self, model: str, dataset: str) -> str:
+        """Name the blocks that a model's arguments come from, its own first, and the dataset."""
+        base = f"model.{self.architecture(model)}"
+        names = [f"model.{model}"] + ([f"its base {base}"] if base != f"model.{model}" else [])
+        names += [
+            place for place, layer in self._layers(model, dataset) if layer and place.startswith("data.")
+        ]
+        return f"{', '.join(names)} (dataset {dataset})"
 
     def _check_dataset(self, name: str, item: Dataset) -> None:
         where = f"data.{name}"

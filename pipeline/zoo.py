@@ -14,7 +14,8 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
     """Construct a model on the CPU with weights that depend on `seed` alone.
 
     Raises:
-        PipelineError: no model has that name, or its options do not fit the schema.
+        PipelineError: no model has that name, or its options do not fit each other or the schema. Where
+            they come from the caller knows.
     """
     if name not in MODELS:
         raise PipelineError(unknown("model", name, MODELS))
@@ -23,4 +24,4 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
         try:
             return MODELS[name](schema, **options)
         except ValueError as error:
-            raise PipelineError(f"model {name}: {error}") from None
+            raise PipelineError(str(error)) from None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import params, runs, tracking
 from pipeline.data import Split
-from pipeline.errors import exit_with_message
+from pipeline.errors import exit_with_message, placed
 from pipeline.training import pick_device, reproducible
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     block = {"model": config.model, "train": config.train.fit}
     whole = {**block, "seeds": config.train.seeds}
     head = runs.header("train", args.dataset, args.model, config.architecture, whole, processed)
-    with tracking.live(head, f"train-{args.model}") as run:
+    with tracking.live(head, f"train-{args.model}") as run, placed(config.where()):
         result = runs.train_seeds(head, block, parts, config.train.seeds, run.child, out)
     runs.finish(out, {**head, **result})
     tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline import params, runs, tracking, tuning
 from pipeline.data import Split
-from pipeline.errors import exit_with_message
+from pipeline.errors import exit_with_message, placed
 from pipeline.files import digest, replacing, write_json
 from pipeline.training import Log, pick_device, reproducible
 
@@ -40,7 +40,8 @@ def main() -> None:
         def objective(number: int, point: runs.Block, report: Log) -> None:
             model, fit = config.at(point)
             name = f"trial-{number:03d}"
-            with run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit}) as log:
+            child = run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit})
+            with placed(config.where(point)), child as log:
                 runs.train_trial(
                     config.architecture,
                     parts,
@@ -55,7 +56,8 @@ def main() -> None:
         winner = tuning.best(trials, metric)
         model, fit = config.at(winner.point)
         tuned = {"model": model, "train": fit}
-        result = runs.train_seeds(head, tuned, parts, seeds, run.child, out)
+        with placed(config.where(winner.point)):
+            result = runs.train_seeds(head, tuned, parts, seeds, run.child, out)
 
     rows = []
     for trial in trials:

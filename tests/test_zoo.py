@@ -1,11 +1,14 @@
 """Every model through the stages that train, tune and evaluate it, on a log of seconds."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.models import MODELS
 from stages import evaluate, train, tune
@@ -15,9 +18,8 @@ VARIANTS = {"fm-sest": {"base": "fm", "embedding_transform": "sest"}}
 Stage = Callable[..., None]
 
 
-@pytest.fixture(scope="module", name="folder")
-def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("zoo")
+def quick() -> dict[str, Any]:
+    """Settings of seconds for every model."""
     values = project.small_params(models=list(MODELS), variants=list(VARIANTS))
     values["model"] |= VARIANTS
     item = values["data"][project.DATASET]
@@ -27,7 +29,13 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train": {"epochs": 1, "batch_size": 512, "seeds": [1], "threads": 1},
         "tune": {"trials": 2, "space": {"model": {"embedding_size": None}}},
     }
-    project.make_project(folder, **values)
+    return values
+
+
+@pytest.fixture(scope="module", name="folder")
+def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("zoo")
+    project.make_project(folder, **quick())
     project.prepare(folder)
     return folder
 
@@ -62,3 +70,85 @@ def test_all_of_them_are_in_one_table(folder: Path, stage: Stage) -> None:
     table = pd.read_csv(folder / "data/reports" / project.DATASET / "leaderboard.csv")
     assert sorted(table["model"]) == sorted([*MODELS, *VARIANTS] * 2)
     assert table["auc"].between(0.3, 1).all()
+
+
+# ---- settings that do not fit the dataset ----
+
+
+def beside(folder: Path, to: Path, blocks: dict[str, Any], settings: dict[str, Any]) -> Path:
+    """Another project with the same encoded rows and other settings."""
+    values = quick()
+    values["model"] |= blocks
+    values["data"][project.DATASET]["settings"] |= settings
+    shutil.copytree(folder / "data/processed", to / "data/processed")
+    return project.make_project(to, **values)
+
+
+@pytest.mark.parametrize("main", [train.main, tune.main], ids=["train", "tune"])
+@pytest.mark.parametrize(
+    ("name", "blocks", "settings", "message"),
+    [
+        (
+            "fiinet",
+            {"fiinet": {"embedding_size": 16, "orders": [99]}},
+            {},
+            "model.fiinet (dataset synthetic): orders [99] must rise from 2",
+        ),
+        (
+            "finalmlp",
+            {},
+            {"finalmlp": {"heads": 7}},
+            "model.finalmlp, data.synthetic.settings.model.finalmlp (dataset synthetic): heads 7 must divide",
+        ),
+        (
+            "fiinet-h",
+            {"fiinet-h": {"base": "fiinet", "orders": [99]}},
+            {"embedding_size": 8},
+            "model.fiinet-h, its base model.fiinet, data.synthetic.settings.model (dataset synthetic): ",
+        ),
+    ],
+)
+def test_options_that_do_not_fit_are_told_with_their_blocks_and_the_dataset(
+    name: str,
+    blocks: dict[str, Any],
+    settings: dict[str, Any],
+    message: str,
+    main: Callable[[], None],
+    folder: Path,
+    tmp_path: Path,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(beside(folder, tmp_path, blocks, {"model": settings}))
+    with pytest.raises(PipelineError) as caught:
+        stage(main, "--model", name)
+    assert str(caught.value).startswith(f"params.yaml: {message}")
+
+
+def test_options_of_a_trial_that_do_not_fit_are_told_with_the_point(
+    folder: Path, tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    axes = {"embedding_size": None, "heads": {"choices": [1, 7]}}
+    space = {"model": {"embedding_size": None, "finalmlp": axes}, "train": {"lr": None, "embedding_l2": None}}
+    train_settings = quick()["data"][project.DATASET]["settings"]["train"]
+    settings = {"model": {}, "train": train_settings, "tune": {"trials": 2, "space": space}}
+    monkeypatch.chdir(beside(folder, tmp_path, {}, settings))
+    with pytest.raises(PipelineError) as caught:
+        stage(tune.main, "--model", "finalmlp")
+    tried, _, rest = str(caught.value).partition("), ")
+    assert tried.startswith("params.yaml: tune.space (model.")
+    assert tried.endswith("model.heads 7")
+    assert rest.startswith("model.finalmlp (dataset synthetic): heads 7 must divide")
+
+
+def test_a_model_that_wants_times_on_rows_without_names_the_dataset_and_what_to_do(
+    folder: Path, tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(beside(folder, tmp_path, {}, {"model": {}}))
+    for path in (tmp_path / "data/processed" / project.DATASET).glob("*.time.npy"):
+        path.unlink()
+    for main in (train.main, tune.main):
+        with pytest.raises(PipelineError) as caught:
+            stage(main, "--model", "din")
+        assert str(caught.value).startswith("params.yaml: model.din (dataset synthetic): DIN looks at what")
+        assert "take the model off `models`, or give the dataset a time column" in str(caught.value)

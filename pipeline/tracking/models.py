@@ -56,13 +56,13 @@ def load(folder: Path, run: dict[str, Any], schema: Schema, seed: int) -> nn.Mod
     Raises:
         PipelineError: the weights are missing, damaged, or belong to another schema.
     """
-    model = build(run["architecture"], schema, run["params"]["model"], seed=seed)
     path = folder / f"seed-{seed}.safetensors"
     try:
+        model = build(run["architecture"], schema, run["params"]["model"], seed=seed)
         model.load_state_dict(load_file(path))
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing; run `dvc repro` (or `dvc pull`) to have it again") from None
-    except (SafetensorError, RuntimeError) as error:
+    except (PipelineError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise PipelineError(
             f"{path}: the weights do not fit the model that run.json and the dataset's schema describe "
