@@ -14,10 +14,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from pipeline import encode, interim, splitting
+from pipeline import encode, interim, splitting, yaml_file
 from pipeline.datasets import DATASETS
 from pipeline.errors import PipelineError, nearest, unknown
 from pipeline.models import MODELS
@@ -439,12 +437,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     Raises:
         PipelineError: the file is missing or no YAML, or one of its values is wrong.
     """
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PipelineError(f"{path} is not there; run the command from the project's folder") from None
-    except YAMLError as error:
-        raise PipelineError(f"{path} is no valid YAML: {error}") from None
+    _, values = yaml_file.read(path)
     return Params(values, path.name)
 
 

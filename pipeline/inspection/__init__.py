@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline import metrics, tables
+from pipeline import metrics, tables, yaml_file
 from pipeline.cleaning import number
 from pipeline.datasets.tabular import MISSING, OWN
 from pipeline.errors import PipelineError, unknown
@@ -139,7 +138,7 @@ def add(params: Path, name: str, item: str) -> None:
     """
     check_free(params, name)
     text, before = _read(params)
-    new = _parsed(f"data:\n{item}")["data"]
+    new = yaml_file.parsed(f"data:\n{item}")["data"]
     after = _inserted(text, item)
     wanted = {**before, "data": {**(before.get("data") or {}), **new}}
     if after is None or not _reads_as(after, wanted):
@@ -148,13 +147,7 @@ def add(params: Path, name: str, item: str) -> None:
 
 
 def _read(params: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = params.read_bytes().decode()
-        values = _parsed(text)
-    except FileNotFoundError:
-        raise PipelineError(f"{params} is not there; run the command from the project's folder") from None
-    except (UnicodeDecodeError, YAMLError) as error:
-        raise PipelineError(f"{params} is no valid YAML: {error}") from None
+    text, values = yaml_file.read(params)
     if not isinstance(values, dict) or not isinstance(values.get("data") or {}, dict):
         raise PipelineError(f"{params} has no block `data`")
     return text, values
@@ -162,7 +155,7 @@ def _read(params: Path) -> tuple[str, dict[str, Any]]:
 
 def _reads_as(text: str, values: Any) -> bool:
     try:
-        return bool(_parsed(text) == values)
+        return bool(yaml_file.parsed(text) == values)
     except YAMLError:
         return False
 
@@ -452,10 +445,6 @@ def _escaped(character: str) -> str:
         return character
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-
-
-def _parsed(text: str) -> Any:
-    return YAML(typ="safe", pure=True).load(text)
 
 
 def _inserted(text: str, item: str) -> str | None:
