@@ -3,11 +3,14 @@
 import difflib
 import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+_STOPPED = "stopped; run the same command again to go on from here"
 
 
 class PipelineError(Exception):
@@ -53,12 +56,28 @@ def placed(where: str) -> Iterator[None]:
         raise
 
 
+def starting() -> None:
+    """Let Ctrl-C end the program with one message while it is still importing, which takes seconds.
+
+    Nothing is begun yet, so nothing has to be put away. Where Ctrl-C is ignored it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    os.write(2, f"{_STOPPED}\n".encode())
+    os._exit(130)
+
+
 def exit_with_message(main: Callable[[], None]) -> None:
     """Run a program's `main`; print our own errors as one clear message and exit with 1.
 
     A full disk is no fault of the program either, so it gets a message as well; every other
     exception is a defect and keeps its traceback.
     """
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         main()
     except PipelineError as error:
@@ -75,5 +94,5 @@ def exit_with_message(main: Callable[[], None]) -> None:
         )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print("stopped; run the same command again to go on from here", file=sys.stderr)
+        print(_STOPPED, file=sys.stderr)
         raise SystemExit(130) from None

@@ -1,17 +1,26 @@
 """One script per stage: read its params, call the library, write its outputs."""
 
 import shutil
+import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline import params
-from pipeline.errors import PipelineError, unknown
+from pipeline.errors import PipelineError, starting, unknown
+
+if TYPE_CHECKING:
+    from pipeline.params import Dataset, Params
+
+if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is on its way to the script
+    starting()
 
 
-def dataset_item(purpose: str | None) -> tuple[str, params.Dataset, params.Params]:
+def dataset_item(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
+    from pipeline import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
+
     parser = ArgumentParser(description=purpose)
     parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
     name = parser.parse_args().dataset

@@ -1,10 +1,17 @@
 """Messages for people: the nearest name, one line on stderr, a traceback for defects only."""
 
 import errno
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from pipeline.errors import Diverged, PipelineError, exit_with_message, unknown
+from pipeline.errors import Diverged, PipelineError, exit_with_message, placed, starting, unknown
+from tests import project
+
+STAGES = sorted(path.stem for path in (project.ROOT / "stages").glob("*.py") if path.stem != "__init__")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +58,50 @@ def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
         run(KeyboardInterrupt())
     assert stop.value.code == 130
     assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["stages." + stage, "--dataset", "synthetic", "--model", "fm"] for stage in STAGES),
+        ["pipeline", "inspect", "log.csv"],
+    ],
+    ids=[*STAGES, "command"],
+)
+def test_ctrl_c_while_libraries_are_imported_is_one_message(words: list[str], tmp_path: Path) -> None:
+    lines = ["import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(60)"]
+    (tmp_path / "numpy.py").write_text("\n".join(lines))
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=tmp_path,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "stopped; run the same command again to go on from here\n"
+
+
+def test_ctrl_c_is_as_it_was_once_the_program_runs_and_stays_ignored_where_it_is() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.default_int_handler, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, handler)
+            starting()
+            assert (signal.getsignal(signal.SIGINT) is handler) == (handler is signal.SIG_IGN)
+            exit_with_message(lambda: None)
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_error_gets_its_place_and_stays_what_it_was() -> None:
+    with (
+        pytest.raises(Diverged, match=r"^params\.yaml: model\.fm: no number$"),
+        placed("params.yaml: model.fm"),
+    ):
+        raise Diverged("no number")
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "denied"), OSError("no code")])
