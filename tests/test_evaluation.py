@@ -335,6 +335,9 @@ def test_weights_that_do_not_fit_are_named(changed: Project) -> None:
     path.write_bytes(b"torn")
     with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm"):
         evaluation.probabilities(runs[1], 1, holdout.split)
+    runs[1].info.update(architecture="fiinet", params={"model": {"orders": [99]}})
+    with pytest.raises(PipelineError, match=r"does not fit fm as it is now \(orders \[99\].*--force tune"):
+        evaluation.probabilities(runs[1], 1, holdout.split)
 
 
 def test_predictions_that_are_no_numbers_are_refused(

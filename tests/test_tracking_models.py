@@ -87,6 +87,12 @@ def test_what_cannot_be_loaded_is_named(damage: str, tmp_path: Path) -> None:
         models.load(tmp_path, RUN, schema, 1)
 
 
+def test_options_that_no_longer_fit_the_model_are_told_with_the_file(tmp_path: Path) -> None:
+    run = {"model": "fiinet", "architecture": "fiinet", "params": {"model": {"orders": [99]}}}
+    with pytest.raises(PipelineError, match=r"seed-1\.safetensors: .*run\.json.*orders \[99\].*`dvc repro`"):
+        models.load(tmp_path, run, SCHEMAS["two-domains"], 1)
+
+
 def test_a_missing_schema_is_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"schema\.json is missing"):
         models.read_schema(tmp_path)
