@@ -36,6 +36,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "patience": (1, math.inf, True),
     "lr_patience": (0, math.inf, True),
     "clip_norm": (0, math.inf, True),
+    "lazy_rows": (1, math.inf, True),
     "embedding_l2": (0, math.inf, True),
     "network_l2": (0, math.inf, True),
     "embedding_size": (1, math.inf, True),

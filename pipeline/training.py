@@ -17,7 +17,7 @@ from pipeline import metrics
 from pipeline.data import Batch, Split
 from pipeline.errors import Diverged, PipelineError
 from pipeline.files import writing
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.optimizer import Adam, clip, parameter_groups
 
 Log = Callable[[dict[str, float], int], None]
 
@@ -81,18 +81,6 @@ def reproducible(threads: int) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -> list[dict[str, Any]]:
-    """Split the parameters into the tables (one row an id) and the rest, each with its own L2.
-
-    The penalty is (l2 / 2) ||w||^2 on the mean loss, added to the gradient: not decoupled decay.
-    """
-    tables = [m.table for m in model.modules() if isinstance(m, FieldEmbedding | FieldLinear)]
-    known = {id(table) for table in tables}
-    rest = [p for p in model.parameters() if id(p) not in known]
-    groups = [(tables, embedding_l2), (rest, network_l2)]
-    return [{"params": params, "weight_decay": l2} for params, l2 in groups if params]
-
-
 def is_timed(model: nn.Module) -> bool:
     """Whether a model is told the time of a row besides its ids."""
     return bool(getattr(model, "timed", False))
@@ -152,6 +140,8 @@ def fit(  # noqa: C901  the one loop, told in one place
     embedding_l2: float = 0.0,
     network_l2: float = 0.0,
     clip_norm: float = 10.0,
+    lazy_rows: int = 100_000,
+    precision: Literal["float32", "bfloat16"] = "float32",
     evaluations_per_epoch: int = 1,
     monitor: Literal["auc", "logloss"] = "auc",
     lr_factor: float = 0.1,
@@ -171,8 +161,12 @@ def fit(  # noqa: C901  the one loop, told in one place
         epochs: at most so many passes.
         lr: learning rate; multiplied by `lr_factor` when `lr_patience` evaluations in a row brought
             no gain (0 switches that off).
-        embedding_l2, network_l2: see `parameter_groups`.
+        embedding_l2, network_l2: see `optimizer.parameter_groups`.
         clip_norm: the gradient's norm is cut to this (0: never).
+        lazy_rows: an embedding table of so many rows or more is trained row by row, as ids occur:
+            see `optimizer.Adam`.
+        precision: of the matrix products in training. Weights, gradients and every evaluation are
+            float32 in any case; bfloat16 pays on processors and GPUs that have it.
         evaluations_per_epoch: how often the validation part is scored.
         monitor: what a gain is measured by on the validation part.
         patience: stop after so many evaluations in a row without a gain.
@@ -194,8 +188,7 @@ def fit(  # noqa: C901  the one loop, told in one place
             f"part (it has {int(valid.label.sum())} positive rows of {len(valid)}): change the split"
         )
     device = train.ids.device
-    groups = parameter_groups(model, embedding_l2, network_l2)
-    optimizer = torch.optim.Adam(groups, lr=lr, fused=True)
+    optimizer = Adam(parameter_groups(model, embedding_l2, network_l2, lazy_rows), lr)
     torch.manual_seed(seed)
     if checkpoint is not None and checkpoint.exists():
         state, best_weights = _load(checkpoint, model, optimizer)
@@ -210,6 +203,7 @@ def fit(  # noqa: C901  the one loop, told in one place
     order = torch.Generator()
     batches = train.count(batch_size)
     marks = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
+    parameters = list(model.parameters())
     loss_sum, rows = torch.zeros((), device=device), 0
     done = state.epoch * len(train) + state.batch * batch_size
     model.train()
@@ -217,11 +211,13 @@ def fit(  # noqa: C901  the one loop, told in one place
         while state.epoch < epochs and state.bad < patience:
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(batch_size, order, skip=state.batch):
-                loss = binary_cross_entropy_with_logits(logits(model, batch), batch.label)
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                    score = logits(model, batch)
+                loss = binary_cross_entropy_with_logits(score.float(), batch.label)
                 optimizer.zero_grad()
                 loss.backward()
                 if clip_norm:
-                    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+                    clip(parameters, clip_norm)
                 optimizer.step()
                 loss_sum += loss.detach() * len(batch.label)
                 rows += len(batch.label)

@@ -19,8 +19,9 @@ from pipeline import training
 from pipeline.data import Split
 from pipeline.errors import Diverged, PipelineError
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.optimizer import parameter_groups
 from pipeline.schema import EMPTY
-from pipeline.training import State, evaluate, fit, parameter_groups, pick_device, predict, reproducible
+from pipeline.training import State, evaluate, fit, pick_device, predict, reproducible
 from pipeline.zoo import build
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -169,7 +170,7 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
 @pytest.mark.parametrize("name", ["lr", "fm", "deepfm", "fiinet", "flsest"])
 def test_tables_and_network_have_their_own_l2(name: str) -> None:
     model = build(name, SCHEMA, {}, seed=1)
-    tables, network = parameter_groups(model, 0.1, 0.2)
+    tables, network = parameter_groups(model, 0.1, 0.2, 10**9)
     assert (tables["weight_decay"], network["weight_decay"]) == (0.1, 0.2)
     assert all(len(p) == SCHEMA.rows for p in tables["params"])
     both = [id(p) for p in [*tables["params"], *network["params"]]]
@@ -182,7 +183,7 @@ def test_l2_pulls_the_named_part_to_zero() -> None:
     def sizes(**l2: float) -> tuple[float, float]:
         model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
         fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.01, patience=9, **l2)
-        groups = parameter_groups(model, 0, 0)
+        groups = parameter_groups(model, 0, 0, 10**9)
         norms = [sum(p.square().sum().item() for p in group["params"]) for group in groups]
         return norms[0], norms[1]
 
@@ -191,6 +192,32 @@ def test_l2_pulls_the_named_part_to_zero() -> None:
     assert tables[0] < 0.3 * plain[0]
     assert tables[1] > 0.6 * plain[1]
     assert network[1] < 0.6 * plain[1]
+
+
+@pytest.mark.parametrize("name", ["lr", "fm", "deepfm", "fibinet"])
+def test_lazy_tables_learn_as_dense_ones_do(name: str) -> None:
+    """Without L2 the two differ only in how long a row goes on by its momentum."""
+
+    def curve(lazy_rows: int) -> list[float]:
+        model = build(name, SCHEMA, {}, seed=1)
+        state = fit(model, TRAIN, VALID, seed=1, epochs=5, batch_size=64, patience=9, lazy_rows=lazy_rows)
+        return [row["train_logloss"] for row in state.curve]
+
+    dense, lazy = curve(10**9), curve(0)
+    assert dense != lazy
+    np.testing.assert_allclose(lazy, dense, atol=0.01)
+
+
+def test_bfloat16_learns_as_float32_does_and_leaves_float32_weights() -> None:
+    def curve(precision: str) -> list[float]:
+        model = build("deepfm", SCHEMA, {"hidden": [16]}, seed=1)
+        state = fit(model, TRAIN, VALID, seed=1, epochs=5, batch_size=64, patience=9, precision=precision)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        return [row["train_logloss"] for row in state.curve]
+
+    exact, rounded = curve("float32"), curve("bfloat16")
+    assert exact != rounded
+    np.testing.assert_allclose(rounded, exact, atol=0.01)
 
 
 def test_train_logloss_is_the_mean_over_the_rows_since_the_last_evaluation() -> None:

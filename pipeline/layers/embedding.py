@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.layers.excitation import SENET, DomainSEST
+from pipeline.layers.lookup import lookup
 from pipeline.layers.mlp import Dropout
 from pipeline.schema import EMPTY, Schema
 
@@ -42,6 +42,7 @@ class FieldEmbedding(nn.Module):
     """
 
     slot_field: Tensor
+    lazy = False  # whether only the rows that a batch looks up get a gradient (see `pipeline.optimizer`)
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class FieldEmbedding(nn.Module):
         return self.dropout(self._rows(ids))
 
     def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        return F.embedding(ids, self.table, padding_idx=EMPTY)
+        return lookup(self.table, ids, sparse=self.lazy)
 
     def pool(self, vectors: Float[Tensor, "B S D"]) -> Float[Tensor, "B F D"]:
         """Sum the slots of each field."""
@@ -101,11 +102,13 @@ class FieldLinear(nn.Module):
     Shapes: ids (B, S) -> (B,).
     """
 
+    lazy = False  # as an embedding's
+
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.table = _table(schema, 1, 0.0)
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        weights = F.embedding(ids, self.table, padding_idx=EMPTY)
+        weights = lookup(self.table, ids, sparse=self.lazy)
         return self.bias + weights.sum((1, 2))

@@ -1,9 +1,10 @@
 """The multi-layer perceptron every deep model shares."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Activation = Literal["relu", "tanh", "sigmoid"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -13,19 +14,29 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 }
 
 
-class Dropout(nn.Dropout):
-    """`nn.Dropout`; on a CPU its mask is cut from random 64-bit words, 16 bits a component.
+def keep(like: Tensor, dropped: int) -> Tensor:
+    """Draw a mask in the shape of `like`, False with probability `dropped` / 65536.
 
-    The same law, with the probability rounded to 1 / 65536, in a third of the time.
+    It is cut from random 64-bit words, 16 bits a component: the same law as `nn.Dropout`'s mask with
+    the probability rounded, in a third of the time on a CPU.
     """
+    count = like.numel()
+    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    return words.view(torch.int16)[:count].view(like.shape) >= dropped - 2**15
+
+
+class Dropout(nn.Dropout):
+    """`nn.Dropout`, on a CPU with the mask of `keep`."""
+
+    @property
+    def dropped(self) -> int:
+        """The probability, in 65536ths."""
+        return round(self.p * 2**16)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
         if input.is_cuda or not self.training or self.p in (0, 1):
             return super().forward(input)
-        dropped, count = round(self.p * 2**16), input.numel()
-        words = torch.empty((count + 3) // 4, dtype=torch.int64, device=input.device).random_(-(2**63), None)
-        bits = words.view(torch.int16)[:count].view(input.shape)
-        return input * ((bits >= dropped - 2**15) * (2**16 / (2**16 - dropped)))
+        return input * (keep(input, self.dropped) * (2**16 / (2**16 - self.dropped)))
 
 
 class MLP(nn.Sequential):
@@ -53,6 +64,58 @@ class MLP(nn.Sequential):
             inputs = width
         super().__init__(*layers)
         self.outputs = inputs
+        self.dropout = dropout
+        self.plain_relu = bool(hidden) and activation == "relu" and not batch_norm
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
+        """Apply the layers; in training a network of plain relu layers is one step of autograd."""
+        if self._in_one(input):
+            dropped = round(self.dropout * 2**16) if self.training else 0
+            result: Tensor = _Relu.apply(input, dropped, *self.parameters())  # type: ignore[no-untyped-call]
+        else:
+            result = super().forward(input)  # type: ignore[no-untyped-call]
+        return result
+
+    def _in_one(self, x: Tensor) -> bool:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return False
+        return self.plain_relu and x.dim() == 2 and not x.is_cuda and self.dropout < 1
+
+
+class _Relu(torch.autograd.Function):
+    """h <- dropout(relu(W h + b)), layer by layer, in place wherever no one else looks.
+
+    What is dropped is zero, as is what relu cut off: so the outputs themselves are the mask that the
+    backward pass needs, and no other is kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, dropped: int, *weights: Tensor) -> Tensor:
+        outputs = [h]
+        ctx.scale = 2**16 / (2**16 - dropped)
+        for w, b in zip(weights[::2], weights[1::2], strict=True):
+            h = torch.addmm(b, h, w.t()).relu_()
+            if dropped:
+                h.mul_(keep(h, dropped) * ctx.scale)
+            outputs.append(h)
+        ctx.save_for_backward(*outputs, *weights[::2])
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        layers = len(ctx.saved_tensors) // 2
+        outputs, weights = ctx.saved_tensors[: layers + 1], ctx.saved_tensors[layers + 1 :]
+        found: list[Tensor | None] = []
+        grad = torch.ops.aten.threshold_backward(grad, outputs[-1], 0)
+        for k in reversed(range(layers)):
+            if ctx.scale != 1:
+                grad.mul_(ctx.scale)
+            found[:0] = [grad.t() @ outputs[k], grad.sum(0)]
+            if k:
+                grad = grad @ weights[k]
+                torch.ops.aten.threshold_backward.grad_input(grad, outputs[k], 0, grad_input=grad)
+        return (grad @ weights[0] if ctx.needs_input_grad[0] else None), None, *found
 
 
 def dense(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
