@@ -1,5 +1,6 @@
 """One script per stage: read its params, call the library, write its outputs."""
 
+import os
 import shutil
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -10,8 +11,19 @@ from pipeline import params
 from pipeline.errors import PipelineError, unknown
 
 
+def alone() -> None:
+    """Refuse to be one of several processes: only training shares its work between them.
+
+    Raises:
+        PipelineError: torchrun started more than one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise PipelineError("only stages.train shares its work: start this stage without torchrun")
+
+
 def dataset_item(purpose: str | None) -> tuple[str, params.Dataset, params.Params]:
     """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
+    alone()
     parser = ArgumentParser(description=purpose)
     parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
     name = parser.parse_args().dataset
