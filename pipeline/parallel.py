@@ -116,7 +116,7 @@ def backward(model: nn.Module, loss: Tensor, weight: float) -> None:
         if grad.is_sparse:
             grad = grad.coalesce()
             indices, values = joined(grad.indices().T.contiguous()), joined(grad.values())
-            p.grad = torch.sparse_coo_tensor(indices.T, values, grad.shape).coalesce()
+            p.grad = torch.sparse_coo_tensor(indices.T, values, grad.shape, check_invariants=False).coalesce()
     dense = [grad for _, grad in grads if not grad.is_sparse]
     small = [grad for grad in dense if grad.numel() <= _SMALL]
     large = [dist.all_reduce(grad, async_op=True) for grad in dense if grad.numel() > _SMALL]
