@@ -86,7 +86,8 @@ class Split:
 
     def whole(self) -> Batch:
         """Return all rows, a streamed part's as views of the files (only the labels are a copy)."""
-        return Batch(self.ids, self.label.float(), self.time)
+        label = self.label if self.stream_to is None else self.label.float()
+        return Batch(self.ids, label, self.time)
 
     def batches(
         self, size: int, generator: torch.Generator | None = None, *, skip: int = 0

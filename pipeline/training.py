@@ -277,12 +277,15 @@ def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[
     """
     was_training = model.training
     model.eval()
-    mine = parallel.part_of(split.count(batch_size))
-    batches = islice(split.batches(batch_size, skip=mine.start), len(mine))
-    probability = [torch.empty(0, device=split.device)]
-    probability += [logits(model, batch).sigmoid() for batch in batches]
+    size = max(1, min(batch_size, -(-len(split) // parallel.ranks())))
+    mine = parallel.part_of(split.count(size))
+    # a rank may have no batch of a tiny part; its scores have a type all the same
+    dtype = torch.promote_types(torch.float32, next(model.parameters()).dtype)
+    none = torch.empty(0, dtype=dtype, device=split.device)
+    batches = islice(split.batches(size, skip=mine.start), len(mine))
+    probability = torch.cat([none, *(logits(model, batch).sigmoid() for batch in batches)])
     model.train(was_training)
-    return parallel.joined(torch.cat(probability))
+    return parallel.joined(probability)
 
 
 def evaluate(model: nn.Module, split: Split) -> dict[str, float]:

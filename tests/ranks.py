@@ -5,6 +5,7 @@ Each rank writes what it ended with to FOLDER/<name>-<rank>.pt.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,13 @@ STATEFUL = {"embedding_size": 4, "hidden": [6], "dropout": 0.3, "embedding_dropo
 
 
 def train(name: str, size: int, **more: Any) -> dict[str, Any]:
-    """Train; return the weights, the curve and the predictions."""
-    model = build(name, SCHEMA, MODELS[name], seed=1)
-    state = fit(model, TRAIN, VALID, **{**FIT, "batch_size": size, **more})
+    """Train; return the weights, the curve and the predictions.
+
+    In float64: where a gradient is zero but for the rounding of its sum, Adam makes a step of it.
+    """
+    model = build(name, SCHEMA, MODELS[name], seed=1).double()
+    train, valid = (replace(part, label=part.label.double()) for part in (TRAIN, VALID))
+    state = fit(model, train, valid, **{**FIT, "batch_size": size, **more})
     return {"weights": model.state_dict(), "curve": state.curve, "scores": predict(model, VALID)}
 
 
@@ -85,7 +90,7 @@ def gradients(rows: int) -> dict[str, Any]:
     parallel.backward(model, loss, weight)
     table = model.table.weight.grad
     assert table is not None and table.is_sparse and model.unused.grad is None
-    return {"table": table.to_dense(), "large": model.large.grad, "rows": int(table._nnz())}
+    return {"table": table.to_dense(), "large": model.large.grad, "rows": int(table.coalesce()._nnz())}
 
 
 class Pruned(Exception):

@@ -31,8 +31,8 @@ def torchrun(*words: str, cwd: Path = project.ROOT, limit: float = 300) -> subpr
     )
 
 
-def close(ours: Any, theirs: Any, atol: float = 2e-4) -> None:
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=atol)
+def close(ours: Any, theirs: Any, atol: float = 1e-6) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=atol)
 
 
 @pytest.fixture(scope="module", name="ended")
@@ -63,16 +63,17 @@ def test_two_ranks_train_what_one_trains(both: list[dict[str, Any]], name: str, 
     assert len(found["curve"]) == len(alone["curve"]) >= 3
     for ours, theirs in zip(found["curve"], alone["curve"], strict=True):
         assert ours["step"] == theirs["step"]
-        assert ours["train_logloss"] == pytest.approx(theirs["train_logloss"], abs=1e-5)
-        assert ours["valid_logloss"] == pytest.approx(theirs["valid_logloss"], abs=1e-4)
+        assert ours["train_logloss"] == pytest.approx(theirs["train_logloss"], abs=1e-6)
+        assert ours["valid_logloss"] == pytest.approx(theirs["valid_logloss"], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fnn", "gbdt_lr", "din"])
 def test_models_that_prepare_do_so_on_every_rank(both: list[dict[str, Any]], name: str) -> None:
     size = ranks.SIZES[0]
     found, alone = both[0][f"{name}-{size}"], ranks.train(name, size)
-    close(found["weights"], alone["weights"], atol=1e-3)
-    close(found["scores"], alone["scores"], atol=1e-3)
+    atol = 1e-3 if name == "fnn" else 1e-6  # FNN's machine trains in float32
+    close(found["weights"], alone["weights"], atol)
+    close(found["scores"], alone["scores"], atol)
 
 
 @pytest.mark.parametrize("rows", [3, 5, 43])
@@ -80,9 +81,10 @@ def test_gradients_of_sparse_and_of_large_tables_are_those_of_the_whole_batch(
     both: list[dict[str, Any]], rows: int
 ) -> None:
     found, alone = both[0][f"gradients-{rows}"], ranks.gradients(rows)
-    assert found["rows"] == alone["rows"] < ranks.SCHEMA.rows, "only the rows that were used"
-    close(found["table"], alone["table"], atol=1e-6)
-    close(found["large"], alone["large"], atol=1e-6)
+    assert found["rows"] == alone["rows"]
+    assert rows == 43 or found["rows"] < ranks.SCHEMA.rows, "only the rows that were used"
+    close(found["table"], alone["table"])
+    close(found["large"], alone["large"])
 
 
 def test_what_ends_a_training_ends_it_on_every_rank(ended: list[tuple[int, list[str], Any]]) -> None:
