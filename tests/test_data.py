@@ -1,6 +1,5 @@
 """Batches: every row once, in an order that the generator alone decides."""
 
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -180,9 +179,7 @@ def test_a_streamed_epoch_is_a_permutation_that_the_generator_decides(
     batches = list(split.batches(size, seeded(7)))
     assert sorted(rows_of(batches)) == list(range(n))
     assert [len(b.label) for b in batches] == [len(b.label) for b in numbered(n).batches(size)]
-    assert rows_of(list(split.batches(size + 3, seeded(7)))) == rows_of(batches), (
-        "the size is not in the order"
-    )
+    assert rows_of(list(split.batches(size + 3, seeded(7)))) == rows_of(batches), "of any size"
     tail = list(split.batches(size, seeded(7), skip=skip))
     assert [b.ids.tolist() for b in tail] == [b.ids.tolist() for b in batches[skip:]]
 
@@ -241,6 +238,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
+from pipeline import data
 from pipeline.data import Split
 
 def own():  # megabytes that are the process's own: pages of the file are the system's to drop
@@ -248,10 +246,11 @@ def own():  # megabytes that are the process's own: pages of the file are the sy
     return int(line.split()[1]) / 1024
 
 torch.set_num_threads(1)
+data.WINDOW = 2**16
 split, start, most, rows = Split.load(Path(sys.argv[1]), "train", rows_in_memory=10**6), own(), 0.0, 0
-for i, batch in enumerate(split.batches(8192, torch.Generator().manual_seed(1))):
+for batch in split.batches(8192, torch.Generator().manual_seed(1)):
     rows += len(batch.label)
-    most = most if i % 16 else max(most, own())
+    most = max(most, own())
 assert rows == len(split)
 print(most - start)
 """
@@ -259,14 +258,13 @@ print(most - start)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
-    """A file of 1.3 GB (with holes: it takes no space), of which no more than a few windows are held."""
+    """A file of 320 MB (with holes: it takes no space), of which no more than a few windows are held."""
     schema = Schema(tuple(Field(f"f{i}", 10) for i in range(40)))
-    shape = (8 * data.WINDOW, 40)
+    shape = (2**21, 40)
     np.lib.format.open_memmap(tmp_path / "train.ids.npy", "w+", "<i4", shape)
     np.lib.format.open_memmap(tmp_path / "train.label.npy", "w+", "|u1", shape[:1])
     write_json(tmp_path / "schema.json", schema.to_json())
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    window = data.WINDOW * (4 * 40 + 4) / 2**20
-    assert float(done.stdout) < 4 * window < math.prod(shape) * 4 / 2**20 / 2
+    assert float(done.stdout) < 120, "a window of 10 MB, three times, and what a library allocates"
