@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from pipeline import metrics
-from pipeline.data import Split
+from pipeline.data import ROWS_IN_MEMORY, Split
 from pipeline.errors import PipelineError
 from pipeline.files import folder_digest, read_json
 from pipeline.training import predict
@@ -69,8 +69,10 @@ class Holdout:
     origin: Block | None = None
 
     @classmethod
-    def load(cls, processed: Path, device: torch.device | str = "cpu") -> "Holdout":
-        """Read the test part of a processed folder.
+    def load(
+        cls, processed: Path, device: torch.device | str = "cpu", *, rows_in_memory: int = ROWS_IN_MEMORY
+    ) -> "Holdout":
+        """Read the test part of a processed folder; see `Split.load`.
 
         Raises:
             PipelineError: the folder is not there, or its test part has fewer than two rows of a class.
@@ -85,7 +87,7 @@ class Holdout:
                 f"error need at least two of each class; change data.{processed.name}.split in params.yaml"
             )
         return cls(
-            split=Split.load(processed, "test", device),
+            split=Split.load(processed, "test", device, rows_in_memory=rows_in_memory),
             label=label,
             row=np.load(processed / "test.row.npy"),
             group=_load_if_there(processed / "test.group.npy"),
@@ -191,7 +193,7 @@ def probabilities(run: Run, seed: int, test: Split) -> Array:
     except (PipelineError, SafetensorError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise PipelineError(f"{path} does not fit {run.model} as it is now ({reason}); {remedy}") from None
-    result = predict(network.to(test.ids.device), test).float().cpu().numpy()
+    result = predict(network.to(test.device), test).float().cpu().numpy()
     if not np.isfinite(result).all():
         raise PipelineError(f"{path}: {run.model} predicts values that are no numbers; {remedy}")
     return result

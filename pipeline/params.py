@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipeline import encode, interim, splitting, yaml_file
+from pipeline.data import ROWS_IN_MEMORY
 from pipeline.datasets import DATASETS
 from pipeline.errors import PipelineError, nearest, unknown
 from pipeline.models import MODELS
@@ -99,6 +100,7 @@ class Train(Strict):
     seeds: list[int] = Field(min_length=1)
     device: str = "auto"
     threads: int = Field(ge=1)
+    rows_in_memory: int = Field(default=ROWS_IN_MEMORY, ge=1)
     fit: Block = Field(default_factory=dict)
 
 
@@ -126,7 +128,7 @@ class Config(BaseModel):
     Attributes:
         architecture: the model's name in `MODELS`; of a variant its `base`.
         model: keyword arguments of the model's constructor.
-        train: seeds, device, threads and the keyword arguments of `training.fit`.
+        train: seeds, device, threads, rows in memory and the keyword arguments of `training.fit`.
         tune: budget and sampler; `space` holds only the axes this model has, by dotted name
             (`model.embedding_size`, `train.lr`).
         file: the file all of it stands in.
@@ -223,7 +225,7 @@ class Params:
         settings = self.data[dataset].settings
         where = f"data.{dataset}.settings"
         block = _merge(self._file.train, settings.get("train", {}))
-        runtime = {key: block.pop(key) for key in ("seeds", "device", "threads") if key in block}
+        runtime = {key: block.pop(key) for key in Train.model_fields if key in block}
         train = self._validated(Train, runtime, "train")
         train.fit = self._arguments(fit, block, "train", _RUNTIME)
         tune = self._validated(Tune, self._file.tune, "tune")

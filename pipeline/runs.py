@@ -13,6 +13,7 @@ from typing import Any, Literal
 from safetensors.torch import save
 from torch import nn
 
+from pipeline import parallel
 from pipeline.data import Split
 from pipeline.files import digest, folder_digest, write_json, writing
 from pipeline.training import Log, State, fit
@@ -55,6 +56,23 @@ def header(
     return {"key": digest(head), **head}
 
 
+def special(train: Split, valid: Split, rows_in_memory: int) -> Block:
+    """Return what decides the result beside the params, for `header`: nothing where a training is as usual.
+
+    The order of a streamed part is not that of a whole one, and several processes round and drop out in
+    their own way; neither may go on from the other's checkpoint.
+    """
+    streamed = train.stream_to is not None or valid.stream_to is not None
+    return ({"rows_in_memory": rows_in_memory} if streamed else {}) | (
+        {"processes": parallel.ranks()} if parallel.ranks() > 1 else {}
+    )
+
+
+def checkpoint(key: str, name: str) -> Path:
+    """Return where the training of that name goes on from when it was killed."""
+    return CHECKPOINTS / key / f"{name}.pt"
+
+
 def train_once(
     model: str,
     parts: tuple[Split, Split],
@@ -67,7 +85,7 @@ def train_once(
 ) -> tuple[nn.Module, State]:
     """Build and fit one model on one seed; `parts` are train and valid, on the device to use."""
     train, valid = parts
-    network = build(model, train.schema, params["model"], seed=seed).to(train.ids.device)
+    network = build(model, train.schema, params["model"], seed=seed).to(train.device)
     state = fit(
         network, train, valid, seed=seed, log=log, checkpoint=checkpoint, progress=progress, **params["train"]
     )
@@ -112,7 +130,7 @@ def train_seeds(
                 params,
                 seed,
                 log=log,
-                checkpoint=CHECKPOINTS / head["key"] / f"{name}.pt",
+                checkpoint=checkpoint(head["key"], name),
                 progress=f"{head['model']} {head['variant']} {name}",
             )
         tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
-from pipeline import metrics
+from pipeline import metrics, parallel
 from pipeline.data import Batch, Split
 from pipeline.errors import Diverged, PipelineError
 from pipeline.files import writing
@@ -94,25 +95,26 @@ def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
     """
     inputs = [batch.ids]
     if is_timed(model):
-        inputs.append(_times(model, batch))
+        inputs.append(_times(model, batch.time))
     result: Tensor = model(*inputs)
     return result
 
 
-def _times(model: nn.Module, batch: Batch) -> Tensor:
-    if batch.time is None:
+def _times(model: nn.Module, time: Tensor | None) -> Tensor:
+    if time is None:
         raise PipelineError(
             f"{type(model).__name__} looks at what came before a row, and the rows of this dataset have no "
             "time: take the model off `models`, or give the dataset a time column"
         )
-    return batch.time
+    return time
 
 
 def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> None:
     """Let a model that has a `prepare` learn what it needs before the first step of gradient descent.
 
     It is called with all train rows and a function that trains another model on them (FNN's
-    machine); what it learns is part of its state, so it is saved and loaded like any weight.
+    machine); what it learns is part of its state, so it is saved and loaded like any weight. The rows
+    of a streamed part lie in the host's memory, so there the model learns from them.
 
     Args:
         settings: of `fit`, for that other model.
@@ -120,12 +122,13 @@ def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> No
     Raises:
         PipelineError: the model is `timed`, and the rows have no times.
     """
-    rows = Batch(train.ids, train.label, train.time)
     if is_timed(model):
-        _times(model, rows)
+        _times(model, train.time)
     learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
     if learn is not None:
-        learn(rows, lambda other: fit(other, train, valid, **settings))
+        model.to(train.ids.device)
+        learn(train.whole(), lambda other: fit(other.to(train.device), train, valid, **settings))
+        model.to(train.device)
 
 
 def fit(  # noqa: C901  the one loop, told in one place
@@ -153,7 +156,9 @@ def fit(  # noqa: C901  the one loop, told in one place
 ) -> State:
     """Train `model` in place with Adam on the mean logloss.
 
-    It ends with its best weights and in evaluation mode.
+    It ends with its best weights and in evaluation mode. Inside `parallel.group` all ranks call it alike
+    and train one model together; `log` and `progress` are then those of rank 0, and what `log` raises
+    ends the training on every rank.
 
     Args:
         model: on the same device as `train` and `valid`.
@@ -182,22 +187,23 @@ def fit(  # noqa: C901  the one loop, told in one place
     """
     own = ("model", "train", "valid", "log", "checkpoint", "progress")
     settings = {key: value for key, value in locals().items() if key not in (*own, "own")}
-    if not len(train) or not 0 < valid.label.mean() < 1:
+    positive = int(valid.label.count_nonzero())
+    if not len(train) or not 0 < positive < len(valid):
         raise PipelineError(
             f"training needs rows (the train part has {len(train)}) and both classes in the validation "
-            f"part (it has {int(valid.label.sum())} positive rows of {len(valid)}): change the split"
+            f"part (it has {positive} positive rows of {len(valid)}): change the split"
         )
-    device = train.ids.device
+    parallel.check(batch_size)
+    device = train.device
     optimizer = Adam(parameter_groups(model, embedding_l2, network_l2, lazy_rows), lr)
     torch.manual_seed(seed)
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and parallel.agreed(checkpoint.exists()):
         state, best_weights = _load(checkpoint, model, optimizer)
-        if log is not None:
-            for past in state.curve:
-                log(past, int(past["step"]))
+        for past in state.curve:
+            _tell(log, past)
     else:
         prepare(model, train, valid, **settings)
-        torch.manual_seed(seed)
+        torch.manual_seed(parallel.own_seed(seed))
         state, best_weights = State(), _copy(model)
 
     order = torch.Generator()
@@ -211,28 +217,31 @@ def fit(  # noqa: C901  the one loop, told in one place
         while state.epoch < epochs and state.bad < patience:
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(batch_size, order, skip=state.batch):
+                share, weight = parallel.share(batch)
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                    score = logits(model, batch)
-                loss = binary_cross_entropy_with_logits(score.float(), batch.label)
+                    score = logits(model, share)
+                loss = binary_cross_entropy_with_logits(score.float(), share.label)
                 optimizer.zero_grad()
-                loss.backward()
+                parallel.backward(model, loss, weight)
                 if clip_norm:
                     clip(parameters, clip_norm)
                 optimizer.step()
-                loss_sum += loss.detach() * len(batch.label)
+                loss_sum += loss.detach() * (weight * len(batch.label))
                 rows += len(batch.label)
                 state.step, state.batch = state.step + 1, state.batch + 1
                 bar.update(len(batch.label))
                 if state.batch not in marks:
                     continue
 
+                parallel.share_buffers(model)
                 row = {
                     "step": state.step,
                     "epoch": state.epoch + state.batch / batches,
                     "lr": optimizer.param_groups[0]["lr"],
-                    "train_logloss": loss_sum.item() / rows,
+                    "train_logloss": parallel.total(loss_sum).item() / rows,
                     **{f"valid_{key}": value for key, value in evaluate(model, valid).items()},
                 }
+                row = parallel.agreed(row)
                 loss_sum, rows = torch.zeros((), device=device), 0
                 if not all(map(math.isfinite, row.values())):
                     raise Diverged(f"not a finite number at step {state.step}: {row}; try a lower lr")
@@ -247,8 +256,7 @@ def fit(  # noqa: C901  the one loop, told in one place
                 if checkpoint is not None:
                     _save(checkpoint, model, optimizer, state, best_weights)
                 bar.set_postfix_str(_standing(state), refresh=False)
-                if log is not None:
-                    log(row, state.step)
+                _tell(log, row)
                 if state.bad >= patience or state.batch == 0:
                     break
     model.load_state_dict(best_weights)
@@ -260,13 +268,20 @@ def fit(  # noqa: C901  the one loop, told in one place
 def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[Tensor, " N"]:
     """Return the click probability of every row, in order, on the split's device.
 
-    Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before.
+    Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before. Inside
+    `parallel.group` each rank scores its share of the rows, so all must call it.
     """
     was_training = model.training
     model.eval()
-    probability = torch.cat([logits(model, batch).sigmoid() for batch in split.batches(batch_size)])
+    size = max(1, min(batch_size, -(-len(split) // parallel.ranks())))
+    mine = parallel.part_of(split.count(size))
+    # a rank may have no batch of a tiny part; its scores have a type all the same
+    dtype = torch.promote_types(torch.float32, next(model.parameters()).dtype)
+    none = torch.empty(0, dtype=dtype, device=split.device)
+    batches = islice(split.batches(size, skip=mine.start), len(mine))
+    probability = torch.cat([none, *(logits(model, batch).sigmoid() for batch in batches)])
     model.train(was_training)
-    return probability
+    return parallel.joined(probability)
 
 
 def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
@@ -276,6 +291,10 @@ def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
         "auc": metrics.auc(label, probability),
         "logloss": metrics.logloss(label, probability),
     }
+
+
+def _tell(log: Log | None, row: dict[str, float]) -> None:
+    parallel.first(lambda: None if log is None else log(row, int(row["step"])))
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
@@ -292,6 +311,9 @@ def _save(
     rng = [torch.get_rng_state()]
     if torch.cuda.is_available():
         rng.append(torch.cuda.get_rng_state())
+    rng = [generator for of_rank in parallel.every(rng) for generator in of_rank]
+    if parallel.rank():
+        return
     with writing(path) as file:
         torch.save(
             {
@@ -309,9 +331,11 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tup
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    torch.set_rng_state(saved["rng"][0])
-    if torch.cuda.is_available() and len(saved["rng"]) > 1:
-        torch.cuda.set_rng_state(saved["rng"][1])
+    mine = parallel.part_of(len(saved["rng"]))
+    rng = saved["rng"][mine.start : mine.stop]
+    torch.set_rng_state(rng[0])
+    if torch.cuda.is_available() and len(rng) > 1:
+        torch.cuda.set_rng_state(rng[1])
     return State(**saved["state"]), saved["best_weights"]
 
 

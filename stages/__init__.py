@@ -1,5 +1,6 @@
 """One script per stage: read its params, call the library, write its outputs."""
 
+import os
 import shutil
 import sys
 from argparse import ArgumentParser
@@ -17,10 +18,21 @@ if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is on its way to the sc
     starting()
 
 
+def alone() -> None:
+    """Refuse to be one of several processes: only training shares its work between them.
+
+    Raises:
+        PipelineError: torchrun started more than one.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise PipelineError("only stages.train shares its work: start this stage without torchrun")
+
+
 def dataset_item(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
     from pipeline import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
 
+    alone()
     parser = ArgumentParser(description=purpose)
     parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
     name = parser.parse_args().dataset

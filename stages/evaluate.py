@@ -8,19 +8,22 @@ from pipeline import evaluation, leaderboard, params, plots
 from pipeline.errors import exit_with_message
 from pipeline.files import replacing, write_json
 from pipeline.training import pick_device, reproducible
+from stages import alone
 
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", required=True)
     dataset = parser.parse_args().dataset
+    alone()
 
     settings = params.load()
     train = settings.config(dataset, settings.models[0]).train
     processed = Path("data/processed", dataset)
     predictions, reports = Path("data/predictions", dataset), Path("data/reports", dataset)
     reproducible(train.threads)
-    holdout = evaluation.Holdout.load(processed, pick_device(train.device))
+    device = pick_device(train.device)
+    holdout = evaluation.Holdout.load(processed, device, rows_in_memory=train.rows_in_memory)
     runs = evaluation.load_runs(Path("data/runs"), dataset, settings.models, processed)
 
     # all outputs are complete before the first takes its place; report.json, entered first, comes last

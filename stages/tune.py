@@ -11,7 +11,9 @@ from pipeline import params, runs, tracking, tuning
 from pipeline.data import Split
 from pipeline.errors import exit_with_message, placed
 from pipeline.files import digest, replacing, write_json
+from pipeline.schema import PARTS
 from pipeline.training import Log, pick_device, reproducible
+from stages import alone
 
 
 def main() -> None:
@@ -19,6 +21,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--model", required=True)
     args = parser.parse_args()
+    alone()
 
     config = params.load().config(args.dataset, args.model)
     processed = Path("data/processed", args.dataset)
@@ -26,13 +29,16 @@ def main() -> None:
     seeds, metric = config.train.seeds, config.tune.metric
     reproducible(config.train.threads)
     device = pick_device(config.train.device)
-    parts = Split.load(processed, "train", device), Split.load(processed, "valid", device)
+    limit = config.train.rows_in_memory
+    train, valid = (Split.load(processed, part, device, rows_in_memory=limit) for part in PARTS[:2])
+    parts = train, valid
 
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
     plan = {**config.tune.model_dump(), "space": space}
     block = {"model": config.model, "train": config.train.fit}
     whole = {**block, "seeds": seeds}
-    head = runs.header("tune", args.dataset, args.model, config.architecture, whole, processed, tune=plan)
+    more = {"tune": plan, **runs.special(train, valid, limit)}
+    head = runs.header("tune", args.dataset, args.model, config.architecture, whole, processed, **more)
     # a study goes on when only its budget grows; a change of anything else starts a new one
     study = f"{args.dataset}-{args.model}-{digest({**head, 'key': None, 'tune': {**plan, 'trials': None}})}"
     with tracking.live(head, f"tune-{args.model}") as run:

@@ -1,5 +1,7 @@
 """Batches: every row once, in an order that the generator alone decides."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import SCHEMAS, random_ids
 
+from pipeline import data
 from pipeline.data import Batch, Split
 from pipeline.files import write_json
 from pipeline.schema import PARTS, Field, Schema
@@ -122,3 +125,146 @@ def test_loaded_rows_are_a_copy_of_the_file(tmp_path: Path) -> None:
     write_json(tmp_path / "schema.json", schema.to_json())
     Split.load(tmp_path, "train").ids.zero_()
     assert np.load(tmp_path / "train.ids.npy").any()
+
+
+# ---- streamed parts ----
+
+
+def write(folder: Path, ids: np.ndarray, label: np.ndarray, schema: Schema = NUMBERED) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "train.ids.npy", ids.astype(np.int32))
+    np.save(folder / "train.label.npy", label.astype(np.uint8))
+    np.save(folder / "train.time.npy", ids[:, 0].astype(np.int64) * 3)
+    write_json(folder / "schema.json", schema.to_json())
+    return folder
+
+
+@pytest.fixture(name="small_windows")
+def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "BLOCK", 4)
+    monkeypatch.setattr(data, "WINDOW", 20)
+
+
+@pytest.fixture(scope="module", name="folders")
+def _folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Processed folders of the first n numbers."""
+    root = tmp_path_factory.mktemp("numbered")
+    rows = {n: np.arange(n)[:, None] for n in range(1, 81)}
+    return {n: write(root / str(n), row, row[:, 0] % 2) for n, row in rows.items()}
+
+
+def streamed(folder: Path) -> Split:
+    return Split.load(folder, "train", rows_in_memory=0)
+
+
+@pytest.mark.usefixtures("small_windows")
+@sizes
+def test_a_streamed_part_in_order_is_the_resident_one(folders: dict[int, Path], n: int, size: int) -> None:
+    split = streamed(folders[n])
+    assert (len(split), split.device, split.count(size)) == (n, torch.device("cpu"), numbered(n).count(size))
+    ours, theirs = list(split.batches(size)), list(numbered(n).batches(size))
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.label.dtype == torch.float32
+        assert a.ids.dtype == torch.int32
+        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.usefixtures("small_windows")
+@given(n=st.integers(1, 80), size=st.integers(1, 90), skip=st.integers(0, 90))
+def test_a_streamed_epoch_is_a_permutation_that_the_generator_decides(
+    folders: dict[int, Path], n: int, size: int, skip: int
+) -> None:
+    split = streamed(folders[n])
+    batches = list(split.batches(size, seeded(7)))
+    assert sorted(rows_of(batches)) == list(range(n))
+    assert [len(b.label) for b in batches] == [len(b.label) for b in numbered(n).batches(size)]
+    assert rows_of(list(split.batches(size + 3, seeded(7)))) == rows_of(batches), "of any size"
+    tail = list(split.batches(size, seeded(7), skip=skip))
+    assert [b.ids.tolist() for b in tail] == [b.ids.tolist() for b in batches[skip:]]
+
+
+@pytest.mark.usefixtures("small_windows")
+def test_each_epoch_and_each_seed_has_its_own_order(folders: dict[int, Path]) -> None:
+    split, before = streamed(folders[80]), torch.get_rng_state()
+    generator = seeded(7)
+    first, second = (rows_of(list(split.batches(8, generator))) for _ in range(2))
+    assert first != second
+    assert first == rows_of(list(split.batches(8, seeded(7)))) != rows_of(list(split.batches(8, seeded(8))))
+    assert torch.equal(torch.get_rng_state(), before)
+    windows = [set(first[i : i + 20]) for i in range(0, 80, 20)]
+    assert all(max(window) - min(window) > 30 for window in windows), "from all over the file"
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_what_is_skipped_is_not_read(
+    folders: dict[int, Path], shuffled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plain = Split._read
+
+    def reading(self: Split, blocks: list[int]) -> Batch:
+        read.extend(blocks)
+        return plain(self, blocks)
+
+    monkeypatch.setattr(Split, "_read", reading)
+    list(streamed(folders[80]).batches(8, seeded(1) if shuffled else None, skip=8))
+    assert len(read) == 5, "64 rows are left out: three windows of 20 rows, five blocks each"
+
+
+def test_a_part_is_streamed_where_it_is_longer_than_the_setting(folders: dict[int, Path]) -> None:
+    assert Split.load(folders[9], "train", rows_in_memory=9).stream_to is None
+    split = Split.load(folders[10], "train", rows_in_memory=9)
+    assert split.stream_to == torch.device("cpu")
+    assert rows_of([split.whole()]) == list(range(10))
+
+
+def test_a_sorted_file_is_mixed_as_well_as_the_docstring_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst case: all negative rows, then all positive ones; the mean label of each batch."""
+    monkeypatch.setattr(data, "BLOCK", 16)
+    monkeypatch.setattr(data, "WINDOW", 2048)
+    n, size = 2**15, 128
+    split = streamed(write(tmp_path, np.arange(n)[:, None], np.arange(n) >= n / 2))
+    means = torch.stack([b.label.mean() for e in range(4) for b in split.batches(size, seeded(e))])
+    independent, bound = 0.25 / size, 1 + size * 16 / 2048
+    assert means.var().item() < 1.2 * bound * independent
+    assert means.mean().item() == pytest.approx(0.5, abs=1e-6)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+import torch
+from pipeline import data
+from pipeline.data import Split
+
+def own():  # megabytes that are the process's own: pages of the file are the system's to drop
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line)
+    return int(line.split()[1]) / 1024
+
+torch.set_num_threads(1)
+data.WINDOW = 2**16
+split, start, most, rows = Split.load(Path(sys.argv[1]), "train", rows_in_memory=10**6), own(), 0.0, 0
+for batch in split.batches(8192, torch.Generator().manual_seed(1)):
+    rows += len(batch.label)
+    most = max(most, own())
+assert rows == len(split)
+print(most - start)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
+def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
+    """A file of 320 MB (with holes: it takes no space), of which no more than a few windows are held."""
+    schema = Schema(tuple(Field(f"f{i}", 10) for i in range(40)))
+    shape = (2**21, 40)
+    np.lib.format.open_memmap(tmp_path / "train.ids.npy", "w+", "<i4", shape)
+    np.lib.format.open_memmap(tmp_path / "train.label.npy", "w+", "|u1", shape[:1])
+    write_json(tmp_path / "schema.json", schema.to_json())
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 120, "a window of 10 MB, three times, and what a library allocates"

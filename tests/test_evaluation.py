@@ -82,9 +82,9 @@ def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
     read = []
     load = Split.load.__func__
 
-    def record(cls: type[Split], folder: Path, part: str, *args: object) -> Split:
+    def record(cls: type[Split], folder: Path, part: str, *args: object, **more: int) -> Split:
         read.append(part)
-        return load(cls, folder, part, *args)
+        return load(cls, folder, part, *args, **more)
 
     monkeypatch.setattr(Split, "load", classmethod(record))
     evaluation.write_predictions(tmp_path / "fm.parquet", runs, Holdout.load(changed.processed))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.data import ROWS_IN_MEMORY
 from pipeline.errors import PipelineError
 from pipeline.params import Params, load
 
@@ -60,6 +61,8 @@ def test_the_projects_own_file_is_valid() -> None:
         ("train/batchsize", 8, r"train: unknown key 'batchsize'; did you mean 'batch_size'"),
         ("train/seeds", [], r"train\.seeds"),
         ("train/threads", 0, r"train\.threads"),
+        ("train/rows_in_memory", 0, r"train\.rows_in_memory"),
+        ("train/rows_in_memory", "all", r"train\.rows_in_memory"),
         ("tune/trials", 0, r"tune\.trials"),
         ("tune/trails", 3, r"tune: unknown key 'trails'; did you mean 'trials'"),
         ("data/synthetic/settings/tune/trails", 3, r"data\.synthetic\.settings\.tune: unknown key 'trails'"),
@@ -98,6 +101,14 @@ def test_a_wrong_value_is_named(values: dict[str, Any], path: str, value: Any, m
     with pytest.raises(PipelineError, match=message) as caught:
         Params(put(values, path, value))
     assert str(caught.value).startswith("params.yaml: ")
+
+
+def test_rows_in_memory_may_be_left_out(values: dict[str, Any]) -> None:
+    assert Params(put(values, "train/rows_in_memory", 9)).config("synthetic", "fm").train.rows_in_memory == 9
+    del values["train"]["rows_in_memory"]
+    train = Params(values).config("synthetic", "fm").train
+    assert train.rows_in_memory == ROWS_IN_MEMORY
+    assert "rows_in_memory" not in train.fit
 
 
 def test_a_missing_block_is_named(values: dict[str, Any]) -> None:

@@ -15,9 +15,10 @@ import torch
 from rows import SCHEMAS, random_ids, random_split, wake
 from torch import nn
 
-from pipeline import training
+from pipeline import data, training
 from pipeline.data import Split
 from pipeline.errors import Diverged, PipelineError
+from pipeline.files import write_json
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.optimizer import parameter_groups
 from pipeline.schema import EMPTY
@@ -341,6 +342,79 @@ def stop_at(evaluation: int) -> Callable[[dict[str, float], int], None]:
 def test_what_the_log_raises_ends_the_training() -> None:
     with pytest.raises(Stop):
         fit(deepfm(), TRAIN, VALID, **CHOSEN, log=stop_at(2))
+
+
+# ---- parts on the disk ----
+
+
+def on_disk(folder: Path, **parts: Split) -> Path:
+    for name, split in parts.items():
+        assert split.time is not None
+        np.save(folder / f"{name}.ids.npy", split.ids.numpy())
+        np.save(folder / f"{name}.label.npy", split.label.numpy().astype(np.uint8))
+        np.save(folder / f"{name}.time.npy", split.time.numpy())
+    write_json(folder / "schema.json", SCHEMA.to_json())
+    return folder
+
+
+@pytest.fixture(name="streamed")
+def _streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Split, Split]:
+    """The same rows, read in windows of 96."""
+    monkeypatch.setattr(data, "BLOCK", 8)
+    monkeypatch.setattr(data, "WINDOW", 96)
+    folder = on_disk(tmp_path, train=TRAIN, valid=VALID)
+    return tuple(Split.load(folder, part, rows_in_memory=9) for part in ("train", "valid"))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("lr", {}),
+        ("fm", {}),
+        ("fnn", {"dropout": 0.0}),
+        ("din", {}),
+        ("disenctr", {"neighbours": 2}),
+        ("gbdt_lr", {"trees": 5}),
+    ],
+)
+def test_in_one_batch_a_streamed_part_trains_what_a_resident_one_does(
+    streamed: tuple[Split, Split], name: str, options: dict[str, Any]
+) -> None:
+    """Where an epoch is one batch, its order is that of a sum."""
+    losses, scores = [], []
+    for train, valid in ((TRAIN, VALID), streamed):
+        model = build(name, SCHEMA, options, seed=1)
+        wake(model)
+        state = fit(model, train, valid, seed=1, epochs=3, batch_size=1000, lr=0.01, patience=9)
+        losses.append(state.curve[-1]["valid_logloss"])
+        scores.append(predict(model, valid))
+        assert evaluate(model, VALID)["logloss"] == pytest.approx(evaluate(model, streamed[1])["logloss"])
+    if name != "disenctr":  # draws its noise in the order of the rows
+        torch.testing.assert_close(scores[0], scores[1], atol=2e-3, rtol=0)
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+
+
+def test_a_streamed_training_learns_like_a_resident_one(streamed: tuple[Split, Split]) -> None:
+    curves = []
+    for parts in ((TRAIN, VALID), streamed):
+        model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
+        curves.append(fit(model, *parts, seed=1, epochs=12, batch_size=64, lr=0.02, patience=20))
+    best = [state.curve[state.best]["valid_auc"] for state in curves]
+    assert min(best) > 0.75
+    assert best[0] == pytest.approx(best[1], abs=0.03)
+
+
+def test_a_streamed_training_killed_in_an_epoch_ends_with_the_same_bits(
+    streamed: tuple[Split, Split], tmp_path: Path
+) -> None:
+    model = deepfm()
+    expected = fit(model, *streamed, **CHOSEN)
+    for k in range(0, len(expected.curve), 4):
+        checkpoint, other = tmp_path / str(k), deepfm()
+        with pytest.raises(Stop):
+            fit(deepfm(), *streamed, **CHOSEN, checkpoint=checkpoint, log=stop_at(k))
+        assert fit(other, *streamed, **CHOSEN, checkpoint=checkpoint) == expected
+        assert bits(other) == bits(model)
 
 
 # ---- bad input ----
