@@ -8,7 +8,7 @@ WORKERS ?= 2
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro sync ui test check clean
+.PHONY: help setup repro sync ui test check bench clean
 
 help: ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -49,6 +49,12 @@ check: setup ## lint, format, types, structure
 	@ruff format --check .
 	@mypy
 	@python -m pytest -q tests/test_structure.py
+
+bench: setup ## speed of training beside deepctr-torch, against table and log sizes, memory of a step
+	@python -m benchmarks.training models
+	@python -m benchmarks.training tables
+	@python -m benchmarks.training rows
+	@python -m benchmarks.memory
 
 clean: ## remove what can be made again (data, runs, caches); downloads and .venv stay
 	@rm -rf data/raw data/interim data/processed data/runs data/predictions data/checkpoints studies mlruns mlflow.db* .dvc/cache .dvc/tmp .pytest_cache .ruff_cache .mypy_cache
