@@ -51,5 +51,5 @@ check: setup ## lint, format, types, structure
 	@python -m pytest -q tests/test_structure.py
 
 clean: ## remove what can be made again (data, runs, caches); downloads and .venv stay
-	@rm -rf data/raw data/interim data/processed data/runs data/predictions data/checkpoints studies mlruns mlflow.db* .dvc/cache .dvc/tmp .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf data/raw data/interim data/processed data/runs data/predictions data/checkpoints data/trainings studies mlruns mlflow.db* .dvc/cache .dvc/tmp .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

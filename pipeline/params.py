@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -112,6 +112,7 @@ class _File(Strict):
     models: list[str] = Field(min_length=1)
     variants: list[str] = Field(default_factory=list)
     mirror: str | None = None
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     data: dict[str, Dataset]
     model: dict[str, Block]
     train: Block
@@ -178,6 +179,7 @@ class Params:
         self.blocks = self._file.model.keys()
         self._named = MODELS.keys() | self.blocks  # what a block under `settings` or `space` may be named for
         self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
+        self.processes = self._file.processes
         self._check_lists()
         for name in self._file.model:
             self.architecture(name)

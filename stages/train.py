@@ -3,10 +3,8 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from pipeline import params, runs, tracking
-from pipeline.data import Split
+from pipeline import params, runs, tracking, workers
 from pipeline.errors import exit_with_message, placed
-from pipeline.training import pick_device, reproducible
 
 
 def main() -> None:
@@ -15,18 +13,19 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     args = parser.parse_args()
 
-    config = params.load().config(args.dataset, args.model)
+    file = params.load()
+    config = file.config(args.dataset, args.model)
     processed = Path("data/processed", args.dataset)
     out = Path("data/runs", args.dataset, args.model, "default")
-    reproducible(config.train.threads)
-    device = pick_device(config.train.device)
-    parts = Split.load(processed, "train", device), Split.load(processed, "valid", device)
+    processes = workers.processes(file.processes)
+    setup = runs.Setup(processed, config.train.device, config.train.threads, processes)
+    parts = setup.load()
 
     block = {"model": config.model, "train": config.train.fit}
     whole = {**block, "seeds": config.train.seeds}
     head = runs.header("train", args.dataset, args.model, config.architecture, whole, processed)
     with tracking.live(head, f"train-{args.model}") as run, placed(config.where()):
-        result = runs.train_seeds(head, block, parts, config.train.seeds, run.child, out)
+        result = runs.train_seeds(head, block, parts, config.train.seeds, run.child, out, setup)
     runs.finish(out, {**head, **result})
     tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once
 
