@@ -15,7 +15,12 @@ TABLE = "pipeline/models/__init__.py"
 
 @cache
 def code_digest(*files: Path, root: Path = ROOT) -> str:
-    """Return 16 hexadecimal digits that name what these files and everything of ours they import do.
+    """Return 16 hexadecimal digits that name what these files and everything of ours they import do."""
+    return digest(closure(*files, root=root))
+
+
+def closure(*files: Path, root: Path = ROOT) -> dict[str, str]:
+    """Return these files and all of ours that they import, each with a digest of what it does.
 
     Comments, layout and docstrings do nothing, so they do not count.
     """
@@ -33,7 +38,7 @@ def code_digest(*files: Path, root: Path = ROOT) -> str:
             for end in range(1, len(parts) + 1):
                 stem = root.joinpath(*parts[:end])
                 waiting += [file for file in (stem.with_suffix(".py"), stem / "__init__.py") if file.exists()]
-    return digest(done)
+    return done
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

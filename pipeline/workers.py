@@ -26,8 +26,8 @@ from pipeline.errors import PipelineError
 
 Block = dict[str, Any]
 Wait = Callable[[int], None]
-# Rows times epochs of one training from which on a process of its own pays: it costs about a second of
-# imports, and these take several seconds in all but the fastest models.
+# Rows times epochs of one training from which on a process of its own pays: it needs some three seconds
+# of imports, and the fastest models take longer for so many.
 WORTH = 1_000_000
 
 
