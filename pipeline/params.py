@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -112,7 +112,7 @@ class _File(Strict):
     models: list[str] = Field(min_length=1)
     variants: list[str] = Field(default_factory=list)
     mirror: str | None = None
-    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    processes: Any = "auto"
     data: dict[str, Dataset]
     model: dict[str, Block]
     train: Block
@@ -170,6 +170,7 @@ class Params:
         datasets: names of the dataset items that run.
         models: names of the models and variants that run.
         blocks: names of all models and variants that have a block, whether they run or not.
+        processes: among which the seeds of a run are shared: a number, or `auto`.
     """
 
     def __init__(self, values: Any, where: str = "params.yaml") -> None:
@@ -179,7 +180,9 @@ class Params:
         self.blocks = self._file.model.keys()
         self._named = MODELS.keys() | self.blocks  # what a block under `settings` or `space` may be named for
         self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
-        self.processes = self._file.processes
+        self.processes: int | str = self._file.processes
+        if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
+            raise self._error("processes", f"should be auto or a number from 1 on (it is {self.processes!r})")
         self._check_lists()
         for name in self._file.model:
             self.architecture(name)
