@@ -57,5 +57,5 @@ bench: setup ## speed of training beside deepctr-torch, against table and log si
 	@python -m benchmarks.memory
 
 clean: ## remove what can be made again (data, runs, caches); downloads and .venv stay
-	@rm -rf data/raw data/interim data/processed data/runs data/predictions data/checkpoints studies mlruns mlflow.db* .dvc/cache .dvc/tmp .pytest_cache .ruff_cache .mypy_cache
+	@rm -rf data/raw data/interim data/processed data/runs data/predictions data/checkpoints data/trainings studies mlruns mlflow.db* .dvc/cache .dvc/tmp .pytest_cache .ruff_cache .mypy_cache
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

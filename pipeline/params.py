@@ -115,6 +115,7 @@ class _File(Strict):
     models: list[str] = Field(min_length=1)
     variants: list[str] = Field(default_factory=list)
     mirror: str | None = None
+    processes: Any = "auto"
     data: dict[str, Dataset]
     model: dict[str, Block]
     train: Block
@@ -172,6 +173,7 @@ class Params:
         datasets: names of the dataset items that run.
         models: names of the models and variants that run.
         blocks: names of all models and variants that have a block, whether they run or not.
+        processes: among which the seeds of a run are shared: a number, or `auto`.
     """
 
     def __init__(self, values: Any, where: str = "params.yaml") -> None:
@@ -181,6 +183,9 @@ class Params:
         self.blocks = self._file.model.keys()
         self._named = MODELS.keys() | self.blocks  # what a block under `settings` or `space` may be named for
         self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
+        self.processes: int | str = self._file.processes
+        if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
+            raise self._error("processes", f"should be auto or a number from 1 on (it is {self.processes!r})")
         self._check_lists()
         for name in self._file.model:
             self.architecture(name)

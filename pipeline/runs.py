@@ -5,22 +5,26 @@ execution would give another value: no time, no host, no duration.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors.torch import save
-from torch import nn
 
-from pipeline import parallel
+from pipeline import parallel, store, workers
 from pipeline.data import Split
 from pipeline.files import digest, folder_digest, write_json, writing
-from pipeline.training import Log, State, fit
+from pipeline.schema import PARTS
+from pipeline.store import Trained
+from pipeline.training import Log, fit, pick_device, reproducible
 from pipeline.zoo import build
 
 Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[Log]]
+Parts = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
 
 
@@ -56,45 +60,112 @@ def header(
     return {"key": digest(head), **head}
 
 
-def special(train: Split, valid: Split, rows_in_memory: int) -> Block:
+def special(parts: Parts, rows_in_memory: int) -> Block:
     """Return what decides the result beside the params, for `header`: nothing where a training is as usual.
 
     The order of a streamed part is not that of a whole one, and several processes round and drop out in
     their own way; neither may go on from the other's checkpoint.
     """
-    streamed = train.stream_to is not None or valid.stream_to is not None
+    streamed = any(part.stream_to is not None for part in parts)
     return ({"rows_in_memory": rows_in_memory} if streamed else {}) | (
         {"processes": parallel.ranks()} if parallel.ranks() > 1 else {}
     )
 
 
-def checkpoint(key: str, name: str) -> Path:
-    """Return where the training of that name goes on from when it was killed."""
-    return CHECKPOINTS / key / f"{name}.pt"
+@dataclass(frozen=True)
+class Setup:
+    """Where a training finds its rows and how it computes.
+
+    Attributes:
+        processed: the folder of encoded rows.
+        device, threads: of each process.
+        processes: among which the seeds of a run are shared; None for as many as pay here.
+    """
+
+    processed: Path
+    device: str
+    threads: int
+    rows_in_memory: int
+    processes: int | None = 1
+
+    def load(self, device: torch.device | None = None) -> Parts:
+        """Make trainings of this process repeatable; return train and valid rows, on the device."""
+        reproducible(self.threads)
+        train, valid = (
+            Split.load(
+                self.processed, part, device or pick_device(self.device), rows_in_memory=self.rows_in_memory
+            )
+            for part in PARTS[:2]
+        )
+        return train, valid
+
+    def ahead(
+        self, head: Block, params: Block, parts: Parts, seeds: Sequence[int]
+    ) -> AbstractContextManager[workers.Wait]:
+        """Start workers for the seeds that are not in the store; see `workers.ahead`."""
+        train, _ = parts
+        missing = [
+            seed
+            for seed in dict.fromkeys(seeds)
+            if not store.has(_identity(head, params, seed, train.device))
+        ]
+        count = self.processes or workers.that_pay(
+            threads=self.threads,
+            device=train.device.type,
+            passes=len(train) * params["train"]["epochs"],
+            nbytes=sum(part.ids.nbytes for part in parts if part.stream_to is None),
+        )
+        place = {**asdict(self), "processed": str(self.processed)}
+        job = {"head": head, "params": params, "place": place}
+        return workers.ahead(job, missing, min(count, len(missing)))
 
 
 def train_once(
-    model: str,
-    parts: tuple[Split, Split],
+    head: Block,
+    parts: Parts,
     params: Block,
     seed: int,
     *,
+    checkpoint: Path,
     log: Log | None = None,
-    checkpoint: Path | None = None,
     progress: str | None = None,
-) -> tuple[nn.Module, State]:
-    """Build and fit one model on one seed; `parts` are train and valid, on the device to use."""
+) -> Trained:
+    """Build and fit one model on one seed, or take the training from the store.
+
+    Args:
+        head: of run.json; says the architecture and the digest of the rows.
+        params: {"model": ..., "train": ...}.
+        checkpoint: its name gets a digest of all that decides the training, so that one which is killed
+            goes on from its own bits alone.
+        log: hears the same in both cases, and may end the training by what it raises.
+    """
     train, valid = parts
-    network = build(model, train.schema, params["model"], seed=seed).to(train.device)
+    what = _identity(head, params, seed, train.device)
+    kept = store.find(what)
+    if kept is not None:
+        if log is not None:
+            for row in kept.state.curve:
+                log(row, int(row["step"]))
+        return kept
+    network = build(head["architecture"], train.schema, params["model"], seed=seed).to(train.device)
     state = fit(
-        network, train, valid, seed=seed, log=log, checkpoint=checkpoint, progress=progress, **params["train"]
+        network,
+        train,
+        valid,
+        seed=seed,
+        log=log,
+        checkpoint=checkpoint.with_name(f"{checkpoint.name}-{digest(what)}.pt"),
+        progress=progress,
+        **params["train"],
     )
-    return network, state
+    trained = Trained.of(network, state)
+    store.keep(what, trained)
+    return trained
 
 
 def train_trial(
-    model: str,
-    parts: tuple[Split, Split],
+    head: Block,
+    parts: Parts,
     params: Block,
     seed: int,
     *,
@@ -103,43 +174,75 @@ def train_trial(
     progress: str,
 ) -> None:
     """Train one trial of a search, telling every one of `logs`; only its own checkpoint stays."""
-    for old in set(checkpoint.parent.glob("trial-*.pt")) - {checkpoint}:
-        old.unlink()
+    for old in checkpoint.parent.glob("trial-*.pt"):
+        if not old.name.startswith(f"{checkpoint.name}-"):
+            old.unlink()
 
     def log(row: dict[str, float], step: int) -> None:
         for each in logs:
             each(row, step)
 
-    train_once(model, parts, params, seed, log=log, checkpoint=checkpoint, progress=progress)
+    train_once(head, parts, params, seed, log=log, checkpoint=checkpoint, progress=progress)
 
 
 def train_seeds(
-    head: Block, params: Block, parts: tuple[Split, Split], seeds: Sequence[int], child: Child, out: Path
+    head: Block,
+    params: Block,
+    parts: Parts,
+    seeds: Sequence[int],
+    child: Child,
+    out: Path,
+    setup: Setup,
 ) -> Block:
     """Train on every seed, write `seed-<s>.safetensors` to `out`, return run.json's remaining values.
 
-    A killed run goes on from its checkpoints; they are removed by `finish`, once run.json is there.
+    A killed run goes on from its checkpoints; they are removed by `finish`, once run.json is there. Seeds
+    may be trained in several processes: it changes nothing but the time.
     """
     results, weights = [], 0
-    for seed in seeds:
-        name = f"seed-{seed}"
-        with child(name, f"{head['key']}/{name}", params) as log:
-            network, state = train_once(
-                head["architecture"],
-                parts,
-                params,
-                seed,
-                log=log,
-                checkpoint=checkpoint(head["key"], name),
-                progress=f"{head['model']} {head['variant']} {name}",
-            )
-        tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
-        with writing(out / f"{name}.safetensors") as file:
-            file.write(save(tensors))
-        weights = sum(p.numel() for p in network.parameters())
-        results.append({"seed": seed, "best": state.curve[state.best], "curve": state.curve})
-        print(describe(head, results[-1]), flush=True)
+    with setup.ahead(head, params, parts, seeds) as wait:
+        for seed in seeds:
+            name = f"seed-{seed}"
+            with child(name, f"{head['key']}/{name}", params) as log:
+                wait(seed)
+                trained = train_once(
+                    head,
+                    parts,
+                    params,
+                    seed,
+                    log=log,
+                    checkpoint=seed_checkpoint(head, seed),
+                    progress=f"{head['model']} {head['variant']} {name}",
+                )
+            with writing(out / f"{name}.safetensors") as file:
+                file.write(save(trained.tensors))
+            state, weights = trained.state, trained.weights
+            results.append({"seed": seed, "best": state.curve[state.best], "curve": state.curve})
+            print(describe(head, results[-1]), flush=True)
     return {"seeds": results, "weights": weights}
+
+
+def seed_checkpoint(head: Block, seed: int) -> Path:
+    """Return the first part of the name of a seed's checkpoint; see `train_once`."""
+    return CHECKPOINTS.joinpath(head["key"], f"seed-{seed}")
+
+
+def _identity(head: Block, params: Block, seed: int, device: torch.device) -> Block:
+    """Say which training that is; the order of a streamed part is another one."""
+    rows = digest([head["input"], head["rows_in_memory"]]) if "rows_in_memory" in head else head["input"]
+    return store.identity(head["architecture"], params, seed, rows, device)
+
+
+def train_ahead(head: Block, params: Block, seeds: Sequence[int], place: Block) -> Iterator[int]:
+    """Train seeds in a worker, for the run to find in the store or at their last checkpoints; yield each.
+
+    Args:
+        place: the fields of `Setup`.
+    """
+    parts = Setup(**{**place, "processed": Path(place["processed"])}).load()
+    for seed in seeds:
+        train_once(head, parts, params, seed, checkpoint=seed_checkpoint(head, seed))
+        yield seed
 
 
 def finish(out: Path, run: Block) -> None:

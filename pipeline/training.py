@@ -77,7 +77,8 @@ def reproducible(threads: int) -> None:
     """
     torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # what torch.use_deterministic_algorithms(True) sets, without the second that its imports take
+    torch.set_deterministic_debug_mode("error")
     # new memory is written before it is read here: filling it with NaN would cost a tenth of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 

@@ -3,11 +3,9 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from pipeline import parallel, params, runs, tracking
-from pipeline.data import Split
+from pipeline import parallel, params, runs, tracking, workers
 from pipeline.errors import exit_with_message, placed
-from pipeline.schema import PARTS
-from pipeline.training import pick_device, reproducible
+from pipeline.training import pick_device
 
 
 def main() -> None:
@@ -16,28 +14,29 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     args = parser.parse_args()
 
-    config = params.load().config(args.dataset, args.model)
+    file = params.load()
+    config = file.config(args.dataset, args.model)
     processed = Path("data/processed", args.dataset)
     out = Path("data/runs", args.dataset, args.model, "default")
     seeds, limit = config.train.seeds, config.train.rows_in_memory
-    reproducible(config.train.threads)
+    processes = workers.processes(file.processes)
+    setup = runs.Setup(processed, config.train.device, config.train.threads, limit, processes)
     with parallel.group(pick_device(config.train.device)) as device:
-        train, valid = (Split.load(processed, part, device, rows_in_memory=limit) for part in PARTS[:2])
+        parts = setup.load(device)
         block = {"model": config.model, "train": config.train.fit}
-        whole, more = {**block, "seeds": seeds}, runs.special(train, valid, limit)
+        whole, more = {**block, "seeds": seeds}, runs.special(parts, limit)
         head = parallel.first(
             lambda: runs.header(
                 "train", args.dataset, args.model, config.architecture, whole, processed, **more
             )
         )
-        if parallel.rank():  # rank 0 tells and writes
-            with placed(config.where()):
+        with placed(config.where()):
+            if parallel.rank():  # rank 0 tells and writes
                 for seed in seeds:
-                    checkpoint = runs.checkpoint(head["key"], f"seed-{seed}")
-                    runs.train_once(config.architecture, (train, valid), block, seed, checkpoint=checkpoint)
-            return
-        with tracking.live(head, f"train-{args.model}") as run, placed(config.where()):
-            result = runs.train_seeds(head, block, (train, valid), seeds, run.child, out)
+                    runs.train_once(head, parts, block, seed, checkpoint=runs.seed_checkpoint(head, seed))
+                return
+            with tracking.live(head, f"train-{args.model}") as run:
+                result = runs.train_seeds(head, block, parts, seeds, run.child, out, setup)
         runs.finish(out, {**head, **result})
         tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once
 

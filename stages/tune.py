@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import params, runs, tracking, tuning
-from pipeline.data import Split
+from pipeline import params, runs, store, tracking, tuning, workers
 from pipeline.errors import exit_with_message, placed
 from pipeline.files import digest, replacing, write_json
-from pipeline.schema import PARTS
-from pipeline.training import Log, pick_device, reproducible
+from pipeline.training import Log
 from stages import alone
 
 
@@ -23,24 +21,25 @@ def main() -> None:
     args = parser.parse_args()
     alone()
 
-    config = params.load().config(args.dataset, args.model)
+    file = params.load()
+    config = file.config(args.dataset, args.model)
     processed = Path("data/processed", args.dataset)
     out = Path("data/runs", args.dataset, args.model, "tuned")
     seeds, metric = config.train.seeds, config.tune.metric
-    reproducible(config.train.threads)
-    device = pick_device(config.train.device)
-    limit = config.train.rows_in_memory
-    train, valid = (Split.load(processed, part, device, rows_in_memory=limit) for part in PARTS[:2])
-    parts = train, valid
+    processes, limit = workers.processes(file.processes), config.train.rows_in_memory
+    setup = runs.Setup(processed, config.train.device, config.train.threads, limit, processes)
+    parts = setup.load()
 
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
     plan = {**config.tune.model_dump(), "space": space}
     block = {"model": config.model, "train": config.train.fit}
     whole = {**block, "seeds": seeds}
-    more = {"tune": plan, **runs.special(train, valid, limit)}
+    more = {"tune": plan, **runs.special(parts, limit)}
     head = runs.header("tune", args.dataset, args.model, config.architecture, whole, processed, **more)
     # a study goes on when only its budget grows; a change of anything else starts a new one
     study = f"{args.dataset}-{args.model}-{digest({**head, 'key': None, 'tune': {**plan, 'trials': None}})}"
+    # ... and so does other code, or a machine that computes other bits: what it has tried says nothing here
+    ground = digest(store.ground(config.architecture, parts[0].device))
     with tracking.live(head, f"tune-{args.model}") as run:
 
         def objective(number: int, point: runs.Block, report: Log) -> None:
@@ -49,21 +48,23 @@ def main() -> None:
             child = run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit})
             with placed(config.where(point)), child as log:
                 runs.train_trial(
-                    config.architecture,
+                    head,
                     parts,
                     {"model": model, "train": fit},
                     seeds[0],
                     logs=(log, report),
-                    checkpoint=runs.CHECKPOINTS / study / f"{name}-{digest(point)}.pt",
+                    checkpoint=runs.CHECKPOINTS / study / name,
                     progress=f"{args.model} {name}",
                 )
 
-        trials, importances = tuning.search(study, config.space, config.start, objective, config.tune)
+        trials, importances = tuning.search(
+            f"{study}-{ground}", config.space, config.start, objective, config.tune
+        )
         winner = tuning.best(trials, metric)
         model, fit = config.at(winner.point)
         tuned = {"model": model, "train": fit}
         with placed(config.where(winner.point)):
-            result = runs.train_seeds(head, tuned, parts, seeds, run.child, out)
+            result = runs.train_seeds(head, tuned, parts, seeds, run.child, out, setup)
 
     rows = []
     for trial in trials:

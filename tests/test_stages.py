@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline import runs, store
 from pipeline.errors import PipelineError
-from pipeline.files import folder_digest, read_json, sha256, write_json
+from pipeline.files import digest, folder_digest, read_json, sha256, write_json
 from pipeline.schema import PARTS
+from stages import tune
 from tests import project
 
 Run = Callable[..., Path]
@@ -244,9 +247,12 @@ def test_tracking_changes_no_output_and_checkpoints_are_gone(data: Path, whole: 
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize(("stage", "variant"), [("train", "default"), ("tune", "tuned")])
+@pytest.mark.parametrize(
+    ("stage", "variant", "processes"),
+    [("train", "default", "1"), ("train", "default", "2"), ("tune", "tuned", "1")],
+)
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(
-    data: Path, whole: Path, tmp_path: Path, stage: str, variant: str
+    data: Path, whole: Path, tmp_path: Path, stage: str, variant: str, processes: str
 ) -> None:
     folder = copy(data, tmp_path / "killed")
     checkpoints = folder / "data/checkpoints"
@@ -256,7 +262,7 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(
         process = subprocess.Popen(
             project.command(stage, "fm"),
             cwd=folder,
-            env=project.environment(),
+            env=project.environment(CTR_PROCESSES=processes),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -267,13 +273,80 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(
             kills += 1
         process.wait()
     assert kills, "the stage ended before it could be killed"
-    done = project.run(folder, stage, "fm")
+    done = project.run(folder, stage, "fm", CTR_PROCESSES=processes)
     assert done.returncode == 0, done.stderr
     assert results(folder)[variant] == results(whole)[variant]
 
 
 def fingerprint(folder: Path) -> list[tuple[str, int]]:
     return sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*.pt"))
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_their_stage(data: Path, tmp_path: Path, end: signal.Signals) -> None:
+    """However it ends; of Ctrl-C, which all processes of a terminal hear, it tells in one line."""
+    folder = copy(data, tmp_path / "ended")
+    values = project.small_params()
+    values["data"][project.DATASET]["settings"]["train"] |= {"epochs": 10_000, "patience": 10_000}
+    project.make_project(folder, data=values["data"])
+    process = subprocess.Popen(
+        project.command("train", "fm"),
+        cwd=folder,
+        env=project.environment(CTR_PROCESSES="2", CTR_TRACKING="off"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and len({name[:6] for name, _ in fingerprint(folder)}) < 2:
+            time.sleep(0.01)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert workers
+        (os.killpg if end == signal.SIGINT else os.kill)(process.pid, end)
+        assert psutil.wait_procs(workers, timeout=60)[1] == []
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    left = fingerprint(folder)
+    if end == signal.SIGINT:
+        assert said == "stopped; run the same command again to go on from here\n"
+        assert process.returncode == 130
+    time.sleep(0.5)
+    assert fingerprint(folder) == left
+
+
+def test_no_training_is_done_twice(whole: Path) -> None:
+    """The search starts from the default and ends with a trial: both were trained before."""
+    folder = whole / "data/runs" / project.DATASET / "fm"
+    default, tuned = (read_json(folder / name / "run.json") for name in ("default", "tuned"))
+    trained = [(run["params"], seed["seed"]) for run in (default, tuned) for seed in run["seeds"]]
+    trained += [(t["params"], 1) for t in tuned["search"]["trials"] if t["state"] == "COMPLETE"]
+    different = {digest([params["model"], params["train"], seed]) for params, seed in trained}
+    assert len(different) < len(trained)
+    assert len(list((whole / "data/trainings").iterdir())) == len(different)
+
+
+def test_what_was_tried_with_other_code_is_tried_again(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(whole, tmp_path / "changed")
+    before, fits, fit = results(folder), list[int](), runs.fit
+
+    def counted(*args: Any, **more: Any) -> Any:
+        fits.append(1)
+        return fit(*args, **more)
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("CTR_TRACKING", "off")
+    monkeypatch.setattr("sys.argv", ["tune", "--dataset", project.DATASET, "--model", "fm"])
+    monkeypatch.setattr(runs, "fit", counted)
+    tune.main()
+    assert (results(folder), fits) == (before, [])
+    monkeypatch.setattr(store, "code_digest", lambda *_: "other")
+    tune.main()
+    assert results(folder) == before
+    assert len(fits) >= 3
 
 
 def test_the_tuned_run_tells_how_it_was_found(whole: Path) -> None:

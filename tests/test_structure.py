@@ -217,7 +217,10 @@ def test_every_key_of_params_is_a_parameter_of_a_stage() -> None:
     items = {key.split("}.")[1].split(".")[0] for key in read if key.startswith("data.$")}
     assert items == {key for item in PARAMS["data"].values() for key in item}
     lists = " ".join(str(STAGES[stage].get("matrix", STAGES[stage].get("foreach"))) for stage in STAGES)
-    for key in PARAMS.keys() - {"data", "mirror"}:  # where the bytes come from does not change them
+    # where the bytes come from does not change them, nor among how many processes the seeds are shared
+    changes_nothing = {"mirror", "processes"}
+    assert not changes_nothing & {key.split(".")[0] for key in read}
+    for key in PARAMS.keys() - {"data"} - changes_nothing:
         listed = f"${{{key}}}" in lists
         assert listed or key in {name.split(".")[0] for name in read}, key
 

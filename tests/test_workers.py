@@ -1,0 +1,230 @@
+"""Seeds in several processes: the same bytes as in one, whatever becomes of the workers."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from rows import SCHEMAS, random_split
+
+from pipeline import runs, workers
+from pipeline.errors import Diverged, PipelineError
+from pipeline.files import folder_digest, write_json
+from pipeline.training import Log
+
+SCHEMA = SCHEMAS["three-domains"]
+PARAMS = {
+    "model": {"embedding_size": 4, "hidden": [8], "dropout": 0.2},
+    "train": {"epochs": 3, "batch_size": 64, "lr": 0.02},
+}
+SETUP = runs.Setup(Path("processed"), "cpu", 1, 10**9)
+SEEDS = [1, 2, 3]
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    for name in ("CTR_STORE", "CTR_PROCESSES", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    folder = SETUP.processed
+    folder.mkdir()
+    write_json(folder / "schema.json", SCHEMA.to_json())
+    for part, size in (("train", 400), ("valid", 200)):
+        split = random_split(SCHEMA, size, seed=size)
+        np.save(folder / f"{part}.ids.npy", split.ids.numpy())
+        np.save(folder / f"{part}.label.npy", split.label.numpy().astype(np.uint8))
+    yield
+    torch.use_deterministic_algorithms(False)
+    assert not psutil.Process().children(), "no worker stays"
+
+
+def head(params: runs.Block = PARAMS) -> runs.Block:
+    return runs.header("train", "d", "deepfm", "deepfm", {**params, "seeds": SEEDS}, SETUP.processed)
+
+
+@contextmanager
+def quiet(_name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+    yield lambda _row, _step: None
+
+
+def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[int] = SEEDS) -> str:
+    """Train a run; return a digest of all that it left."""
+    setup = replace(SETUP, processes=processes)
+    result = runs.train_seeds(head(), PARAMS, setup.load(), seeds, child, Path(out), setup)
+    runs.finish(Path(out), {**head(), **result})
+    return folder_digest(Path(out))
+
+
+@pytest.fixture(name="alone")
+def _alone(monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a run by one process leaves, that knows no store."""
+    with monkeypatch.context() as context:
+        context.setenv("CTR_STORE", "off")
+        return train("alone", 1)
+
+
+@pytest.fixture(name="here")
+def _here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that this process trained, or went on with."""
+    seeds, fit = list[int](), runs.fit
+
+    def counted(*args: Any, seed: int, **more: Any) -> Any:
+        seeds.append(seed)
+        return fit(*args, seed=seed, **more)
+
+    monkeypatch.setattr(runs, "fit", counted)
+    return seeds
+
+
+def test_workers_take_their_share_and_change_nothing(alone: str, here: list[int]) -> None:
+    assert train("shared", 2) == alone
+    assert here == [1, 3]
+    here.clear()
+    assert train("again", 2) == alone
+    assert here == []
+
+
+def test_without_the_store_they_hand_over_at_the_last_checkpoint(
+    alone: str, here: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CTR_STORE", "off")
+    steps: list[int] = []
+    monkeypatch.setattr(torch.optim.Adam, "step", counting(torch.optim.Adam.step, steps))
+    assert train("shared", 3) == alone
+    assert here == SEEDS
+    assert len(steps) == 3 * 7  # the first seed's; the others were at their end
+    assert not runs.CHECKPOINTS.exists() or not list(runs.CHECKPOINTS.rglob("*.pt"))
+
+
+def counting(function: Callable[..., Any], calls: list[int]) -> Callable[..., Any]:
+    def counted(*args: Any, **more: Any) -> Any:
+        calls.append(1)
+        return function(*args, **more)
+
+    return counted
+
+
+def test_what_the_log_hears_is_the_same(alone: str) -> None:
+    heard: dict[int, list[Any]] = {1: [], 2: []}
+
+    def ear(processes: int) -> runs.Child:
+        @contextmanager
+        def child(name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+            yield lambda row, step: heard[processes].append((name, list(row.items()), step))
+
+        return child
+
+    os.environ["CTR_STORE"] = "off"
+    try:
+        assert [train(f"of-{n}", n, ear(n)) for n in heard] == [alone] * 2
+    finally:
+        del os.environ["CTR_STORE"]
+    assert heard[1] == heard[2]
+    assert [name for name, *_ in heard[1]] == [f"seed-{seed}" for seed in SEEDS for _ in range(3)]
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.5])
+def test_a_worker_that_is_killed_is_told_and_its_seeds_are_trained_here(
+    alone: str, here: list[int], capfd: pytest.CaptureFixture[str], moment: float
+) -> None:
+    @contextmanager
+    def murder(name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+        if name == "seed-1":
+            time.sleep(moment)
+            (worker,) = psutil.Process().children()
+            worker.kill()
+        yield lambda _row, _step: None
+
+    assert train("shared", 2, murder) == alone
+    assert here == SEEDS
+    assert "was ended by SIGKILL; its seeds are trained here" in capfd.readouterr().err
+
+
+def test_a_worker_keeps_quiet_about_what_the_run_will_meet_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    wild = {**PARAMS, "train": {**PARAMS["train"], "lr": 1e30}}
+    parts = SETUP.load()
+    place = {**asdict(SETUP), "processed": str(SETUP.processed)}
+    with workers.ahead({"head": head(wild), "params": wild, "place": place}, [1, 2], 2) as wait:
+        wait(1)
+        wait(2)
+        with pytest.raises(Diverged, match="not a finite number at step 7"):
+            runs.train_once(head(wild), parts, wild, 2, checkpoint=runs.seed_checkpoint(head(wild), 2))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_in_the_run_ends_its_workers() -> None:
+    """That none is left is seen at the end of each test."""
+
+    @contextmanager
+    def broken(_name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+        raise PipelineError("no more")
+        yield
+
+    with pytest.raises(PipelineError, match="no more"):
+        train("shared", 3, broken)
+
+
+def test_seeds_that_are_there_need_no_worker(alone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    train("two", 1, seeds=SEEDS[:2])
+
+    def started(_job: runs.Block) -> None:
+        raise AssertionError("a worker for a single seed")
+
+    monkeypatch.setattr(workers, "_started", started)
+    assert train("rest", 3) == alone
+
+
+def test_ctrl_c_is_the_runs_affair() -> None:
+    """All processes of a terminal get it; a worker that died of it would print."""
+    job = {
+        "head": head(),
+        "params": PARAMS,
+        "place": {**asdict(SETUP), "processed": "processed"},
+    }
+    with workers.ahead(job, [1, 2], 2) as wait:
+        (worker,) = psutil.Process().children()
+        for _ in range(20):
+            if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+                os.kill(worker.pid, signal.SIGINT)
+            time.sleep(0.02)
+        wait(2)
+    assert list(runs.store.FOLDER.glob("*.safetensors"))
+
+
+# ---- how many ----
+
+
+def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers.processes("auto") is None
+    assert workers.processes(3) == 3
+    monkeypatch.setenv("CTR_PROCESSES", "2")
+    assert workers.processes(3) == 2
+    monkeypatch.setenv("CTR_PROCESSES", "auto")
+    assert workers.processes(3) is None
+    for wrong in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv("CTR_PROCESSES", wrong)
+        with pytest.raises(
+            PipelineError, match=r"CTR_PROCESSES=.*give it the value `auto` or a number from 1"
+        ):
+            workers.processes(3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert workers.processes(3) == 1
+
+
+def test_a_fixed_rule_says_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_cores", lambda: 8)
+    large: dict[str, Any] = {"threads": 1, "device": "cpu", "passes": workers.WORTH, "nbytes": 1000}
+    assert workers.that_pay(**large) == 8
+    assert workers.that_pay(**{**large, "threads": 3}) == 2
+    assert workers.that_pay(**{**large, "threads": 16}) == 1
+    assert workers.that_pay(**{**large, "device": "cuda"}) == 1
+    assert workers.that_pay(**{**large, "passes": workers.WORTH - 1}) == 1
+    assert workers.that_pay(**{**large, "nbytes": 2**50}) == 1
