@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.layers.attention import attend, is_small
 from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import MLP, Activation, Dropout, dense
 from pipeline.schema import Schema
@@ -48,6 +49,15 @@ class Interacting(nn.Module):
         attended = self.dropout(self.weights(e)) @ self.split(self.value(e))
         return torch.relu(attended.transpose(1, 2).flatten(2) + self.residual(e))
 
+    def columns(self, e: Float[Tensor, "D F B"]) -> Float[Tensor, "W F B"]:
+        """The same with the batch as last axis, in which few fields are attended faster."""
+        parts = [self.query.weight / self.scale, self.key.weight, self.value.weight, self.residual.weight]
+        _, f, b = e.shape
+        p = (torch.cat(parts) @ e.flatten(1)).view(4, self.heads, -1, f, b)
+        drops = self.training and self.dropout.p
+        keep = self.dropout(e.new_ones(self.heads, f, f, b)) if drops else None
+        return attend(p, keep).flatten(0, 1)
+
 
 class AutoInt(nn.Module):
     """Layers of attention, flattened; beside them a network where `hidden` has layers."""
@@ -70,7 +80,7 @@ class AutoInt(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        f = len(schema.fields)
+        f, self.size = len(schema.fields), attention_size
         self.embedding = FieldEmbedding(
             schema,
             embedding_size,
@@ -99,9 +109,18 @@ class AutoInt(nn.Module):
             e = layer(e)
         return found
 
+    def interact(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F W"]:
+        """All layers of attention."""
+        if not self.layers or not is_small(e, e.shape[1], self.size):
+            return self.layers(e)
+        x = e.permute(2, 1, 0)
+        for layer in self.layers:
+            x = layer.columns(x)
+        return x.permute(2, 1, 0)
+
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        logit = self.out(self.layers(e).flatten(1))
+        logit = self.out(self.interact(e).flatten(1))
         if self.plus is not None:
             logit = logit + self.plus(e.flatten(1))
         return logit.squeeze(1)
