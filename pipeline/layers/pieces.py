@@ -7,10 +7,14 @@ gradient, written by hand, makes those numbers again instead of keeping them. Si
 alone, so that the same seed gives the same bits.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 NUMBERS = 2**18  # of a piece: 1 MiB of float32, about a core's second-level cache
+MANY = 2**22  # where that would be too few rows: 16 MiB, which memory in use is reused for, without fresh pages
 
 
 def by_hand(x: Tensor) -> bool:
@@ -30,6 +34,26 @@ def by_hand(x: Tensor) -> bool:
 def rows_of(numbers: int, least: int = 1) -> int:
     """How many rows make a piece, where a row makes so many numbers."""
     return max(least, NUMBERS // max(1, numbers))
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, numbers: int) -> Tensor:
+    """Apply a function of rows, without chance in it, piece by piece: what it makes on the way is not kept.
+
+    Autograd runs it a second time for the gradient of each piece. So at most `MANY` numbers of each of its
+    steps are there at a time, for any batch.
+
+    Args:
+        function: (b, ...) -> (b, ...), row by row.
+        x: all rows.
+        numbers: how many numbers a row makes in a step of the function.
+    """
+    size = max(1, MANY // max(1, numbers))
+    if not by_hand(x) or len(x) <= size:
+        return function(x)
+    if not torch.is_grad_enabled():
+        return torch.cat([function(part) for part in x.split(size)])
+    again = {"use_reentrant": False, "preserve_rng_state": False}
+    return torch.cat([checkpoint(function, part, **again) for part in x.split(size)])
 
 
 def contract(x: Tensor, y: Tensor, axis: int, total: Tensor | None = None) -> Tensor:
