@@ -51,9 +51,19 @@ def main() -> None:
     for name in arguments.models:
         for fields in arguments.fields:
             for batch in arguments.batches:
-                command = [sys.executable, "-m", "benchmarks.memory", "--measure", name, str(fields), str(batch)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.memory",
+                    "--measure",
+                    name,
+                    str(fields),
+                    str(batch),
+                ]
                 env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-                result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+                result = subprocess.run(
+                    command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
+                )
                 if result.returncode:
                     raise SystemExit(f"{' '.join(command[1:])} failed:\n{result.stderr}")
                 peak, microseconds = json.loads(result.stdout)

@@ -9,7 +9,7 @@ from torch.autograd import Function
 
 from pipeline.layers.pieces import by_hand, contract
 
-# Of a head's F x F products of `size` numbers: up to here a matrix product a row and head is too small to pay.
+# Numbers in a head's F x F products of `size` each, up to which a matrix product a row and head is too small.
 SMALL = 1200
 ROWS = 1024
 
@@ -30,7 +30,7 @@ def attend(p: Float[Tensor, "4 heads K F B"], keep: Float[Tensor, "heads F F B"]
         p: of each field and head query, key, value, and what the result is added to.
         keep: what the attention weights are multiplied by, (heads, of m, to k, B): dropout's mask.
     """
-    result: Tensor = _Attend.apply(p, keep)
+    result: Tensor = _Attend.apply(p, keep)  # type: ignore[no-untyped-call]
     return result
 
 

@@ -35,7 +35,7 @@ class Bilinear(nn.Module):
 
     def forward(self, v: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
         w = self.weight.split(self.matrices) * self.repeats
-        # per left field one product with all its matrices side by side; a shared one broadcasts over the pairs
+        # per left field one product with all its matrices side by side; a shared one broadcasts
         columns, d = v.unbind(1), v.shape[2]
         left = [columns[i] @ w_i.transpose(0, 1).flatten(1) for i, w_i in enumerate(w)]
         return torch.cat([x.unflatten(1, (-1, d)) * v[:, i + 1 :] for i, x in enumerate(left)], 1)

@@ -41,18 +41,22 @@ class Compress(nn.Linear):
         self.register_buffer("upper", torch.stack([i, j]), persistent=False)
         self.register_buffer("both", place.flatten(), persistent=False)
 
-    def forward(self, x: Float[Tensor, "H n"], x0: Float[Tensor, "F n"], *, columns: bool = False) -> Tensor:
-        """Compress; with `columns` the result lies column by column in memory, so that its transpose is flat."""
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "H n"], x0: Float[Tensor, "F n"], *, columns: bool = False
+    ) -> Tensor:
+        """Compress; with `columns` the result lies column by column in memory: its transpose is flat."""
         if not by_hand(x0):
             return self.weight @ (x.unsqueeze(1) * x0).flatten(0, 1)
+        result: Tensor
         if x is not x0:
-            result: Tensor = _Compress.apply(x, x0, self.weight, columns)
+            result = _Compress.apply(x, x0, self.weight, columns)  # type: ignore[no-untyped-call]
             return result
         w = self.weight.unflatten(1, (len(x0), -1))
         w = (w + w.mT - torch.diag_embed(w.diagonal(dim1=1, dim2=2))).flatten(1)
         i, j = self.upper
-        result = _CompressPairs.apply(x0, w.index_select(1, i * len(x0) + j), self.upper, self.both, columns)
-        return result
+        pairs = w.index_select(1, i * len(x0) + j)
+        result = _CompressPairs.apply(x0, pairs, self.upper, self.both, columns)  # type: ignore[no-untyped-call]
+        return result  # noqa: RET504  it has no type without a name
 
 
 def _empty(x: Tensor, size: int, columns: bool) -> Tensor:
@@ -75,7 +79,9 @@ class _Compress(Function):
         x, x0, w = ctx.saved_tensors
         grads = torch.empty_like(x), torch.empty_like(x0), torch.zeros_like(w)
         size = rows_of(w.shape[1], LEAST)
-        for a, b, g, grad_a, grad_b in zip(*(t.split(size, 1) for t in (x, x0, grad, *grads[:2])), strict=True):
+        for a, b, g, grad_a, grad_b in zip(
+            *(t.split(size, 1) for t in (x, x0, grad, *grads[:2])), strict=True
+        ):
             products = a.unsqueeze(1) * b
             grads[2].addmm_(g, products.flatten(0, 1).T)
             torch.mm(w.T, g, out=products.flatten(0, 1))  # from here on their gradient

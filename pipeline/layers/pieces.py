@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 NUMBERS = 2**18  # of a piece: 1 MiB of float32, about a core's second-level cache
-MANY = 2**22  # where that would be too few rows: 16 MiB, which memory in use is reused for, without fresh pages
+MANY = (
+    2**22
+)  # where that would be too few rows: 16 MiB, which memory in use is reused for, without fresh pages
 
 
 def by_hand(x: Tensor) -> bool:
@@ -52,12 +54,13 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, numbers: int) -> 
         return function(x)
     if not torch.is_grad_enabled():
         return torch.cat([function(part) for part in x.split(size)])
-    again = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(function, part, **again) for part in x.split(size)])
+    return torch.cat(
+        [checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) for part in x.split(size)]
+    )
 
 
 def contract(x: Tensor, y: Tensor, axis: int, total: Tensor | None = None) -> Tensor:
-    """Sum x * y over an axis, both broadcast, without making the product: added to `total` in place, if given.
+    """Sum x * y over an axis, both broadcast, without the product; added to `total` in place, if given.
 
     It is the faster the longer the last axis: for tensors with the batch there.
     """

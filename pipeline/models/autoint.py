@@ -115,6 +115,7 @@ class AutoInt(nn.Module):
             return self.layers(e)
         x = e.permute(2, 1, 0)
         for layer in self.layers:
+            assert isinstance(layer, Interacting)
             x = layer.columns(x)
         return x.permute(2, 1, 0)
 

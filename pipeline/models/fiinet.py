@@ -86,9 +86,7 @@ class FiiNet(nn.Module):
             axes = 1 if fusion == "concat" else len(orders)
             self.w2 = dense(self.w1.out_features, axes * c, bias=False)
         self.numbers = c * embedding_size
-        self.mlp = MLP(
-            self.numbers, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation
-        )
+        self.mlp = MLP(self.numbers, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def weights(self, u: Float[Tensor, "B C D"]) -> Float[Tensor, "B R C"]:

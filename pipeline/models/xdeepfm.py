@@ -48,6 +48,7 @@ class CIN(nn.Module):
         pooled = []
         last = len(self.w) - 1
         for k, w in enumerate(self.w):
+            assert isinstance(w, Compress)
             if k == last and self.activation is None:
                 # sum_d W (x_d * x0_d) = W sum_d x_d * x0_d: the sum first, for nothing follows
                 matrices = w.weight.unflatten(1, (-1, f)).transpose(1, 2).flatten(1)
