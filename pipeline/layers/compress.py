@@ -56,7 +56,7 @@ class Compress(nn.Linear):
         i, j = self.upper
         pairs = w.index_select(1, i * len(x0) + j)
         result = _CompressPairs.apply(x0, pairs, self.upper, self.both, columns)  # type: ignore[no-untyped-call]
-        return result  # noqa: RET504  it has no type without a name
+        return result
 
 
 def _empty(x: Tensor, size: int, columns: bool) -> Tensor:

@@ -14,49 +14,13 @@ the paper does not. Dropout acts on the attention weights and in the network. Dr
 embeddings, a transform of them and batch norm are options.
 """
 
-from math import sqrt
-
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.attention import attend, is_small
+from pipeline.layers.attention import Interacting, is_small
 from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, Dropout, dense
+from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
-
-
-class Interacting(nn.Module):
-    """One layer: every field looks at all fields, head by head, and keeps a projection of itself."""
-
-    def __init__(self, inputs: int, size: int, heads: int, *, scaling: bool, dropout: float) -> None:
-        super().__init__()
-        self.query = dense(inputs, heads * size, bias=False)
-        self.key = dense(inputs, heads * size, bias=False)
-        self.value = dense(inputs, heads * size, bias=False)
-        self.residual = dense(inputs, heads * size, bias=False)
-        self.heads, self.scale = heads, sqrt(size) if scaling else 1.0
-        self.dropout = Dropout(dropout)
-
-    def split(self, x: Float[Tensor, "B F W"]) -> Float[Tensor, "B heads F K"]:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-    def weights(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B heads F F"]:
-        scores = self.split(self.query(e)) @ self.split(self.key(e)).transpose(2, 3)
-        return (scores / self.scale).softmax(3)
-
-    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F W"]:
-        attended = self.dropout(self.weights(e)) @ self.split(self.value(e))
-        return torch.relu(attended.transpose(1, 2).flatten(2) + self.residual(e))
-
-    def columns(self, e: Float[Tensor, "D F B"]) -> Float[Tensor, "W F B"]:
-        """The same with the batch as last axis, in which few fields are attended faster."""
-        parts = [self.query.weight / self.scale, self.key.weight, self.value.weight, self.residual.weight]
-        _, f, b = e.shape
-        p = (torch.cat(parts) @ e.flatten(1)).view(4, self.heads, -1, f, b)
-        drops = self.training and self.dropout.p
-        keep = self.dropout(e.new_ones(self.heads, f, f, b)) if drops else None
-        return attend(p, keep).flatten(0, 1)
 
 
 class AutoInt(nn.Module):

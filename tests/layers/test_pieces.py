@@ -9,10 +9,9 @@ from rows import SCHEMAS, random_ids
 from torch import Tensor, nn
 
 from pipeline.layers import attention, pieces
-from pipeline.layers.attention import attend
+from pipeline.layers.attention import Interacting, attend
 from pipeline.layers.compress import Compress
 from pipeline.layers.pieces import by_hand, contract, in_pieces
-from pipeline.models.autoint import Interacting
 from pipeline.zoo import build
 
 
