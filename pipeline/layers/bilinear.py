@@ -35,6 +35,7 @@ class Bilinear(nn.Module):
 
     def forward(self, v: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
         w = self.weight.split(self.matrices) * self.repeats
-        # per left field one product with all its matrices; a shared matrix broadcasts over the pairs
-        left = [torch.einsum("bd,cde->bce", v[:, i], w_i) for i, w_i in enumerate(w)]
-        return torch.cat([left_i * v[:, i + 1 :] for i, left_i in enumerate(left)], 1)
+        # per left field one product with all its matrices side by side; a shared one broadcasts
+        columns, d = v.unbind(1), v.shape[2]
+        left = [columns[i] @ w_i.transpose(0, 1).flatten(1) for i, w_i in enumerate(w)]
+        return torch.cat([x.unflatten(1, (-1, d)) * v[:, i + 1 :] for i, x in enumerate(left)], 1)

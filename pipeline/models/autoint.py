@@ -14,39 +14,13 @@ the paper does not. Dropout acts on the attention weights and in the network. Dr
 embeddings, a transform of them and batch norm are options.
 """
 
-from math import sqrt
-
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.layers.attention import Interacting, is_small
 from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, Dropout, dense
+from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
-
-
-class Interacting(nn.Module):
-    """One layer: every field looks at all fields, head by head, and keeps a projection of itself."""
-
-    def __init__(self, inputs: int, size: int, heads: int, *, scaling: bool, dropout: float) -> None:
-        super().__init__()
-        self.query = dense(inputs, heads * size, bias=False)
-        self.key = dense(inputs, heads * size, bias=False)
-        self.value = dense(inputs, heads * size, bias=False)
-        self.residual = dense(inputs, heads * size, bias=False)
-        self.heads, self.scale = heads, sqrt(size) if scaling else 1.0
-        self.dropout = Dropout(dropout)
-
-    def split(self, x: Float[Tensor, "B F W"]) -> Float[Tensor, "B heads F K"]:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-    def weights(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B heads F F"]:
-        scores = self.split(self.query(e)) @ self.split(self.key(e)).transpose(2, 3)
-        return (scores / self.scale).softmax(3)
-
-    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F W"]:
-        attended = self.dropout(self.weights(e)) @ self.split(self.value(e))
-        return torch.relu(attended.transpose(1, 2).flatten(2) + self.residual(e))
 
 
 class AutoInt(nn.Module):
@@ -70,7 +44,7 @@ class AutoInt(nn.Module):
         activation: Activation = "relu",
     ) -> None:
         super().__init__()
-        f = len(schema.fields)
+        f, self.size = len(schema.fields), attention_size
         self.embedding = FieldEmbedding(
             schema,
             embedding_size,
@@ -99,9 +73,19 @@ class AutoInt(nn.Module):
             e = layer(e)
         return found
 
+    def interact(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F W"]:
+        """All layers of attention."""
+        if not self.layers or not is_small(e, e.shape[1], self.size):
+            return self.layers(e)
+        x = e.permute(2, 1, 0)
+        for layer in self.layers:
+            assert isinstance(layer, Interacting)
+            x = layer.columns(x)
+        return x.permute(2, 1, 0)
+
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        logit = self.out(self.layers(e).flatten(1))
+        logit = self.out(self.interact(e).flatten(1))
         if self.plus is not None:
             logit = logit + self.plus(e.flatten(1))
         return logit.squeeze(1)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from pipeline.layers.crosses import Align, Crosses, Project
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.pieces import in_pieces
 from pipeline.schema import Schema
 
 
@@ -84,9 +85,8 @@ class FiiNet(nn.Module):
             self.w1 = dense(c, max(1, c // reduction), bias=False)
             axes = 1 if fusion == "concat" else len(orders)
             self.w2 = dense(self.w1.out_features, axes * c, bias=False)
-        self.mlp = MLP(
-            c * embedding_size, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation
-        )
+        self.numbers = c * embedding_size
+        self.mlp = MLP(self.numbers, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def weights(self, u: Float[Tensor, "B C D"]) -> Float[Tensor, "B R C"]:
@@ -110,5 +110,9 @@ class FiiNet(nn.Module):
         return sum(parts[1:], parts[0])
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        v = self.select(self.embedding(ids))
-        return self.linear(ids) + self.out(self.mlp(v.flatten(1))).squeeze(1)
+        first, *rest = self.mlp or [nn.Identity()]
+        # thousands of crosses a row: from the fields to the first hidden layer in pieces of the batch
+        h = in_pieces(lambda e: first(self.select(e).flatten(1)), self.embedding(ids), self.numbers)
+        for layer in rest:
+            h = layer(h)
+        return self.linear(ids) + self.out(h).squeeze(1)

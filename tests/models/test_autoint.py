@@ -20,7 +20,7 @@ from loops import (
 )
 from rows import SCHEMAS, random_ids
 
-from pipeline.models.autoint import Interacting
+from pipeline.layers.attention import Interacting
 from pipeline.schema import Schema
 from pipeline.zoo import build
 

@@ -1,0 +1,113 @@
+"""Peak memory and time of one training step of the models whose mechanisms make most numbers on the way.
+
+    python -m benchmarks.memory
+    python -m benchmarks.memory --models fiinet ffm --fields 25 --batches 1024
+
+A step is logits, loss, gradients and Adam. Every line is a process of its own, so that no line finds what
+another left: its peak is the operating system's figure after three steps less the one before the first
+(the library, the model and its optimizer's state, and the rows are there by then). Microseconds are of the
+processor, on one thread; on a shared machine they mean little, compare those of one run.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+VALUES = 1000  # of a field
+SMALL = {"embedding_size": 16, "hidden": [64], "dropout": 0.0}
+MODELS: dict[str, tuple[str, dict[str, object]]] = {  # as it is called here -> its name, its options
+    "fiinet": ("fiinet", SMALL),
+    "fiinet align": ("fiinet", {**SMALL, "fusion": "align"}),
+    "ffm": ("ffm", {"embedding_size": 8}),
+    "onn": ("onn", {**SMALL, "embedding_size": 8}),
+    "onn hadamard": ("onn", {**SMALL, "embedding_size": 8, "product": "hadamard"}),
+    "xdeepfm": ("xdeepfm", {**SMALL, "cin": [64, 64]}),
+    "xdeepfm relu": ("xdeepfm", {**SMALL, "cin": [64, 64], "cin_activation": "relu"}),
+    "fibinet": ("fibinet", SMALL),
+    "autoint": ("autoint", {"embedding_size": 16, "attention_size": 8}),
+}
+
+
+def main() -> None:
+    """Measure each in a process of its own, print a table."""
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=list(MODELS))
+    parser.add_argument("--fields", nargs="+", type=int, default=[7, 25])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1024, 4096])
+    parser.add_argument("--measure", nargs=3, help="what a process of its own is told")
+    arguments = parser.parse_args()
+    if arguments.measure:
+        name, fields, batch = arguments.measure
+        print(json.dumps(measure(name, int(fields), int(batch))))
+        return
+    print("| model | fields | batch | peak of a step, MiB | us a row |")
+    print("|---|---:|---:|---:|---:|")
+    for name in arguments.models:
+        for fields in arguments.fields:
+            for batch in arguments.batches:
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.memory",
+                    "--measure",
+                    name,
+                    str(fields),
+                    str(batch),
+                ]
+                env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+                result = subprocess.run(
+                    command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
+                )
+                if result.returncode:
+                    raise SystemExit(f"{' '.join(command[1:])} failed:\n{result.stderr}")
+                peak, microseconds = json.loads(result.stdout)
+                print(f"| {name} | {fields} | {batch} | {peak:.0f} | {microseconds:.1f} |", flush=True)
+
+
+def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
+    """Return the peak of a step in MiB, and its microseconds a row."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    from pipeline.schema import Field, Schema
+    from pipeline.training import reproducible
+    from pipeline.zoo import build
+
+    reproducible(1)
+    domains = ("user", "item")
+    schema = Schema(tuple(Field(f"f{i}", VALUES, 1, domains[i % 2]) for i in range(fields)))
+    model_name, options = MODELS[name]
+    model = build(model_name, schema, options, seed=1)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    ids = torch.stack([first + torch.randint(VALUES, (batch,)) for first in schema.first], 1).int()
+    label = (torch.rand(batch) < 0.5).float()
+
+    def step(rows: int) -> None:
+        optimizer.zero_grad()
+        binary_cross_entropy_with_logits(model(ids[:rows]), label[:rows]).backward()
+        optimizer.step()
+
+    step(2)  # kernels and the optimizer's state, without a batch's numbers
+    before = _peak()
+    for _ in range(3):
+        step(batch)
+    peak = _peak() - before
+    start = time.process_time()
+    for _ in range(3):
+        step(batch)
+    return peak, (time.process_time() - start) / 3 / batch * 1e6
+
+
+def _peak() -> float:
+    """The most memory that this process ever held, in MiB (macOS tells bytes, Linux KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
+
+
+if __name__ == "__main__":
+    main()

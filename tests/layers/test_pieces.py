@@ -1,0 +1,140 @@
+"""Mechanisms that go through a batch in pieces, with gradients written by hand, against plain operations."""
+
+from typing import Any
+
+import pytest
+import torch
+from loops import exact
+from rows import SCHEMAS, random_ids
+from torch import Tensor, nn
+
+from pipeline.layers import attention, pieces
+from pipeline.layers.attention import Interacting, attend
+from pipeline.layers.compress import Compress
+from pipeline.layers.pieces import by_hand, contract, in_pieces
+from pipeline.zoo import build
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces of a few rows, so that a small batch has several, and the last one is shorter."""
+    monkeypatch.setattr(attention, "ROWS", 3)
+    monkeypatch.setattr(pieces, "NUMBERS", 1)
+    monkeypatch.setattr(pieces, "MANY", 1)
+    monkeypatch.setattr("pipeline.layers.compress.LEAST", 4)
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def plain_attention(p: Tensor, keep: Tensor | None) -> Tensor:
+    q, k, v, r = p.permute(0, 1, 4, 3, 2)  # (heads, B, F, K)
+    a = (q @ k.mT).softmax(3)
+    a = a if keep is None else a * keep.permute(0, 3, 1, 2)
+    return torch.relu(a @ v + r).permute(0, 3, 2, 1)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize(("heads", "size", "fields"), [(1, 1, 1), (2, 3, 4)])
+def test_attention_and_its_gradient(rows: int, dropped: bool, heads: int, size: int, fields: int) -> None:
+    p = random(4, heads, size, fields, rows)
+    keep = (torch.rand(heads, fields, fields, rows) < 0.5).double() * 2 if dropped else None
+    torch.testing.assert_close(attend(p, keep), plain_attention(p, keep))
+    assert torch.autograd.gradcheck(lambda p: attend(p, keep), p)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_compressed_products_and_their_gradients(n: int, columns: bool) -> None:
+    layer, x, x0 = Compress(5, 3, 2).double(), random(5, n), random(3, n)
+    expected = layer.weight @ (x.unsqueeze(1) * x0).flatten(0, 1)
+    found = layer(x, x0, columns=columns)
+    torch.testing.assert_close(found, expected)
+    assert (found.T if columns else found).is_contiguous()
+    everything = (x, x0, layer.weight)
+    assert torch.autograd.gradcheck(lambda x, x0, _: layer(x, x0, columns=columns), everything)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("n", [1, 4, 9])
+def test_products_of_the_fields_with_themselves_are_made_once(n: int) -> None:
+    layer, x = Compress(3, 3, 2).double(), random(3, n)
+    expected = layer.weight @ (x.unsqueeze(1) * x).flatten(0, 1)
+    torch.testing.assert_close(layer(x, x), expected)
+    assert torch.autograd.gradcheck(lambda x, _: layer(x, x), (x, layer.weight))
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_contract_is_the_sum_of_the_product(given: bool) -> None:
+    x, y, total = torch.randn(4, 1, 5), torch.randn(4, 3, 5), torch.randn(3, 5)
+    expected = (x * y).sum(0) + (total if given else 0)
+    torch.testing.assert_close(contract(x, y, 0, total.clone() if given else None), expected)
+
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("autoint", {"attention_size": 3, "heads": 2, "scaling": True}),
+    ("xdeepfm", {"cin": [4, 6, 3], "split_half": True}),
+    ("xdeepfm", {"cin": [4, 3], "cin_activation": "relu"}),
+    ("fiinet", {"hidden": [4]}),
+    ("fiinet", {"hidden": [], "fusion": "align"}),
+]
+every_case = pytest.mark.parametrize(("name", "chosen"), CASES, ids=str)
+
+
+@pytest.mark.usefixtures("tiny")
+@every_case
+def test_a_model_in_pieces_is_the_model(name: str, chosen: dict[str, Any], monkeypatch: Any) -> None:
+    """Logits and gradients of the plain operations, which are also what export and GPUs get."""
+    schema = SCHEMAS["no-bags"]
+    model, ids = exact(build(name, schema, {"embedding_size": 3, **chosen}, seed=1)), random_ids(schema, 11)
+    weight = torch.randn(11).double()
+    found = []
+    for hand in (True, False):
+        if not hand:
+            for module in ("attention", "compress", "pieces"):
+                monkeypatch.setattr(f"pipeline.layers.{module}.by_hand", lambda _: False)
+        logit = model(ids)
+        found.append([logit, *torch.autograd.grad(logit @ weight, list(model.parameters()))])
+        with torch.inference_mode():
+            torch.testing.assert_close(model(ids), logit.detach())
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@every_case
+def test_a_model_of_pieces_can_be_exported(name: str, chosen: dict[str, Any]) -> None:
+    schema = SCHEMAS["no-bags"]
+    model = exact(build(name, schema, {"embedding_size": 3, **chosen}, seed=1))
+    rows = torch.export.Dim("rows", min=1, max=4096)
+    exported = torch.export.export(model, (random_ids(schema, 5),), dynamic_shapes=({0: rows},))
+    ids = random_ids(schema, 9)
+    torch.testing.assert_close(exported.module()(ids), model(ids))
+
+
+def test_autocast_takes_the_plain_way() -> None:
+    schema = SCHEMAS["no-bags"]
+    model, ids = build("autoint", schema, {"attention_size": 3}, seed=1), random_ids(schema, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not by_hand(torch.zeros(1))
+        assert model(ids).isfinite().all()
+
+
+def test_dropout_of_attention_keeps_the_mean_on_few_fields_too() -> None:
+    layer, row = Interacting(3, 4, 2, scaling=False, dropout=0.5), torch.rand(3, 2, 1)
+    for part in (layer.value, layer.residual):
+        nn.init.constant_(part.weight, 0.2)  # above zero, where the ReLU is linear
+    dropped = layer.columns(row.expand(3, 2, 20_000))
+    assert dropped.std(2).min() > 0.01
+    expected = layer.eval().columns(row)
+    torch.testing.assert_close(dropped.mean(2, keepdim=True), expected, rtol=0.02, atol=0)
+    torch.testing.assert_close(expected.permute(2, 1, 0), layer(row.permute(2, 1, 0)))
+
+
+def test_the_size_of_a_piece_changes_nothing() -> None:
+    x = random(10, 3)
+    whole = x.square().sum(1)
+    torch.testing.assert_close(in_pieces(lambda part: part.square().sum(1), x, pieces.MANY // 3), whole)
