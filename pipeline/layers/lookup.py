@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from pipeline.layers.pieces import by_hand
 from pipeline.schema import EMPTY
 
 FEW = 4096  # below so many ids the calls cost more than the loop
@@ -25,7 +26,7 @@ def lookup(
         sparse: the table's gradient is a sparse tensor of the rows that were looked up, so that its
             cost does not depend on V.
     """
-    if sparse or torch.compiler.is_compiling() or not torch.is_grad_enabled() or ids.numel() < FEW:
+    if sparse or not torch.is_grad_enabled() or not by_hand(table) or ids.numel() < FEW:
         return F.embedding(ids, table, padding_idx=EMPTY, sparse=sparse)
     rows: Tensor = _Lookup.apply(table, ids)  # type: ignore[no-untyped-call]
     return rows

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from pipeline.layers.pieces import by_hand
+
 Activation = Literal["relu", "tanh", "sigmoid"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -65,7 +67,7 @@ class MLP(nn.Sequential):
         super().__init__(*layers)
         self.outputs = inputs
         self.dropout = dropout
-        self.plain_relu = bool(hidden) and activation == "relu" and not batch_norm
+        self.plain_relu = bool(hidden) and activation == "relu" and not batch_norm and dropout < 1
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
         """Apply the layers; in training a network of plain relu layers is one step of autograd."""
@@ -77,9 +79,7 @@ class MLP(nn.Sequential):
         return result
 
     def _in_one(self, x: Tensor) -> bool:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-            return False
-        return self.plain_relu and x.dim() == 2 and not x.is_cuda and self.dropout < 1
+        return self.plain_relu and x.dim() == 2 and torch.is_grad_enabled() and by_hand(x)
 
 
 class _Relu(torch.autograd.Function):

@@ -14,9 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 NUMBERS = 2**18  # of a piece: 1 MiB of float32, about a core's second-level cache
-MANY = (
-    2**22
-)  # where that would be too few rows: 16 MiB, which memory in use is reused for, without fresh pages
+MANY = 2**22  # where that would be too few rows: 16 MiB, for which memory in use is taken again
 
 
 def by_hand(x: Tensor) -> bool:
