@@ -53,7 +53,7 @@ OURS: dict[str, dict[str, Any]] = {
     "nfm": NETWORK,
     "dcn": {**NETWORK, "cross_layers": 2},
     "xdeepfm": {**NETWORK, "cin": [64, 64], "split_half": True, "cin_activation": "relu"},
-    "fibinet": {**NETWORK, "bilinear": "interaction"},
+    "fibinet": {**NETWORK, "kind": "interaction"},
     "autoint": {**NETWORK, "attention_size": DIM // 2, "heads": 2, "attention_layers": 3},
 }
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -27,8 +27,11 @@ def parameter_groups(
     return [{"params": params, "weight_decay": l2} for params, l2 in groups if params]
 
 
-class Adam(torch.optim.Adam):
-    """`torch.optim.Adam`, fused, and row by row where a table's gradient is sparse (a lazy table).
+class Adam:
+    """Adam in torch's fused kernel, and row by row where a table's gradient is sparse (a lazy table).
+
+    Dense parameters move as `torch.optim.Adam` moves them, to the last bit; what that does besides takes
+    longer than its kernel where a model is small.
 
     A row of a lazy table moves in the steps whose batch holds its id, and in no other. In such a step
     it does what dense Adam does, with the bias corrections of the whole training's step count. Between
@@ -36,46 +39,81 @@ class Adam(torch.optim.Adam):
     its L2; a lazy row stands still. So L2 is paid once for each step in which the id occurs: a frequent
     id is regularised as densely, a rare one less. Where every batch holds every id the two are equal.
 
-    Source of the idea: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1,
-    applied to the rows that occur, as "lazy" or "sparse" Adam is in other libraries.
+    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1; applied to the
+    rows that occur, it is what other libraries call lazy or sparse Adam.
 
     Args:
         groups: what `parameter_groups` returns.
-        lr: learning rate.
+        lr: learning rate; an attribute that may be changed between steps.
     """
 
+    BETAS, EPSILON = (0.9, 0.999), 1e-8
+
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
-        super().__init__(groups, lr=lr, fused=True)
+        self.lr, self.steps = lr, 0
+        self._groups = [(group["params"], group["weight_decay"]) for group in groups]
+        self._moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for ps, _ in self._groups for p in ps}
+        # on the device, where the kernel reads it
+        self._count = torch.zeros((), device=next(iter(self._moments)).device)
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for p in self._moments:
+            p.grad = None
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Move every parameter that has a gradient."""
-        moved = [(p, p.grad, group) for group in self.param_groups for p in group["params"]]
-        lazy = [(p, grad, group) for p, grad, group in moved if grad is not None and grad.is_sparse]
-        for p, _, _ in lazy:
-            p.grad = None  # what has no gradient is left out by the parent
-        super().step(closure)
-        for p, grad, group in lazy:
-            self._move_rows(p, grad, group)
-            p.grad = grad
+        self.steps += 1
+        self._count += 1
+        (beta1, beta2), moments = self.BETAS, self._moments
+        for params, l2 in self._groups:
+            moved = [(p, p.grad) for p in params if p.grad is not None]
+            dense = [(p, grad, *moments[p]) for p, grad in moved if not grad.is_sparse]
+            if dense:
+                weights, grads, first, second = map(list, zip(*dense, strict=True))
+                torch._fused_adam_(
+                    weights,
+                    grads,
+                    first,
+                    second,
+                    [],
+                    [self._count] * len(dense),
+                    lr=self.lr,
+                    beta1=beta1,
+                    beta2=beta2,
+                    weight_decay=l2,
+                    eps=self.EPSILON,
+                    amsgrad=False,
+                    maximize=False,
+                )
+            for p, grad in moved:
+                if grad.is_sparse:
+                    self._move_rows(p, grad.coalesce(), l2)
 
-    def _move_rows(self, table: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        state, (beta1, beta2) = self.state[table], group["betas"]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(table), torch.zeros_like(table)
-        state["step"] += 1
-        t = state["step"].item()
-        grad = grad.coalesce()
+    def _move_rows(self, table: Tensor, grad: Tensor, l2: float) -> None:
+        (beta1, beta2), (first, second) = self.BETAS, self._moments[table]
         rows, g = grad.indices()[0], grad.values()
         w = table.index_select(0, rows)
-        g = g.add(w, alpha=group["weight_decay"])
-        m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - beta1)
-        v = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        state["exp_avg"].index_copy_(0, rows, m)
-        state["exp_avg_sq"].index_copy_(0, rows, v)
-        spread = (v / (1 - beta2**t)).sqrt_().add_(group["eps"])
-        table.index_copy_(0, rows, w.addcdiv_(m, spread, value=-group["lr"] / (1 - beta1**t)))
+        g = g.add(w, alpha=l2)
+        m = first.index_select(0, rows).lerp_(g, 1 - beta1)
+        v = second.index_select(0, rows).mul_(beta2).addcmul_(g, g, value=1 - beta2)
+        first.index_copy_(0, rows, m)
+        second.index_copy_(0, rows, v)
+        spread = (v / (1 - beta2**self.steps)).sqrt_().add_(self.EPSILON)
+        table.index_copy_(0, rows, w.addcdiv_(m, spread, value=-self.lr / (1 - beta1**self.steps)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a training needs to go on."""
+        return {"lr": self.lr, "steps": self.steps, "moments": list(self._moments.values())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned for the same parameters."""
+        self.lr, self.steps = state["lr"], state["steps"]
+        self._count.fill_(self.steps)
+        for ours, saved in zip(self._moments.values(), state["moments"], strict=True):
+            for moment, value in zip(ours, saved, strict=True):
+                moment.copy_(value)
 
 
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:

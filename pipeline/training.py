@@ -238,7 +238,7 @@ def fit(  # noqa: C901  the one loop, told in one place
                 row = {
                     "step": state.step,
                     "epoch": state.epoch + state.batch / batches,
-                    "lr": optimizer.param_groups[0]["lr"],
+                    "lr": optimizer.lr,
                     "train_logloss": parallel.total(loss_sum).item() / rows,
                     **{f"valid_{key}": value for key, value in evaluate(model, valid).items()},
                 }
@@ -250,8 +250,7 @@ def fit(  # noqa: C901  the one loop, told in one place
                     best_weights = _copy(model)
                 elif state.lr_bad == lr_patience:
                     state.lr_bad = 0
-                    for group in optimizer.param_groups:
-                        group["lr"] *= lr_factor
+                    optimizer.lr *= lr_factor
                 if state.batch == batches:
                     state.epoch, state.batch = state.epoch + 1, 0
                 if checkpoint is not None:
@@ -305,7 +304,7 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 def _save(
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     state: State,
     best_weights: dict[str, Tensor],
 ) -> None:
@@ -328,7 +327,7 @@ def _save(
         )
 
 
-def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[State, dict[str, Tensor]]:
+def _load(path: Path, model: nn.Module, optimizer: Adam) -> tuple[State, dict[str, Tensor]]:
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])

@@ -67,13 +67,15 @@ class MLP(nn.Sequential):
         super().__init__(*layers)
         self.outputs = inputs
         self.dropout = dropout
+        self._linear = tuple(layer for layer in layers if isinstance(layer, nn.Linear))
         self.plain_relu = bool(hidden) and activation == "relu" and not batch_norm and dropout < 1
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
         """Apply the layers; in training a network of plain relu layers is one step of autograd."""
         if self._in_one(input):
             dropped = round(self.dropout * 2**16) if self.training else 0
-            result: Tensor = _Relu.apply(input, dropped, *self.parameters())  # type: ignore[no-untyped-call]
+            weights = [tensor for layer in self._linear for tensor in (layer.weight, layer.bias)]
+            result: Tensor = _Relu.apply(input, dropped, *weights)  # type: ignore[no-untyped-call]
         else:
             result = super().forward(input)  # type: ignore[no-untyped-call]
         return result
