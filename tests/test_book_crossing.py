@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline import params
 from pipeline.datasets import book_crossing
@@ -182,7 +183,7 @@ def test_a_threshold_that_parts_nothing_is_an_error(raw: Callable[..., Path], ab
 
 
 def test_an_unknown_treatment_of_zeros_is_an_error_of_the_params():
-    values = params.YAML(typ="safe", pure=True).load((Path(__file__).parents[1] / "params.yaml").read_text())
+    values = YAML(typ="safe", pure=True).load((Path(__file__).parents[1] / "params.yaml").read_text())
     values["data"]["book-crossing"]["preprocess"]["implicit"] = "keep"
     with pytest.raises(PipelineError, match=r"book-crossing\.preprocess\.implicit: .*'negative' or 'drop'"):
         params.Params(values)

@@ -244,5 +244,5 @@ def test_a_side_table_without_rows_knows_no_key(tmp_path: Path, content: bytes):
 
 
 def test_a_side_table_that_is_not_there_is_an_error(tmp_path: Path):
-    with pytest.raises(PipelineError, match="side is missing"):
+    with pytest.raises(PipelineError, match="side cannot be opened"):
         side_table(tmp_path / "side", ["key"], {}, Ledger(), Dialect())

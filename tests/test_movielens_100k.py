@@ -99,7 +99,7 @@ def test_an_empty_or_missing_file_is_an_error_that_names_it(movielens: Callable[
     with pytest.raises(PipelineError, match=rf"u\.{file} is empty"):
         read(folder)
     (folder / f"u.{file}").unlink()
-    with pytest.raises(PipelineError, match=rf"u\.{file} is missing"):
+    with pytest.raises(PipelineError, match=rf"u\.{file} cannot be opened"):
         read(folder)
 
 

@@ -87,7 +87,7 @@ def test_corrupted_lines_are_refused_with_file_line_and_reason(raw: Callable[...
 def test_a_missing_file_is_an_error_that_names_it(raw: Callable[..., Path], file: str):
     folder = raw()
     (folder / f"{file}.dat").unlink()
-    with pytest.raises(PipelineError, match=rf"{file}\.dat is missing"):
+    with pytest.raises(PipelineError, match=rf"{file}\.dat cannot be opened"):
         read(folder)
 
 

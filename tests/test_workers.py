@@ -18,6 +18,7 @@ from rows import SCHEMAS, random_split
 from pipeline import runs, workers
 from pipeline.errors import Diverged, PipelineError
 from pipeline.files import folder_digest, write_json
+from pipeline.optimizer import Adam
 from pipeline.training import Log
 
 SCHEMA = SCHEMAS["three-domains"]
@@ -97,7 +98,7 @@ def test_without_the_store_they_hand_over_at_the_last_checkpoint(
 ) -> None:
     monkeypatch.setenv("CTR_STORE", "off")
     steps: list[int] = []
-    monkeypatch.setattr(torch.optim.Adam, "step", counting(torch.optim.Adam.step, steps))
+    monkeypatch.setattr(Adam, "step", counting(Adam.step, steps))
     assert train("shared", 3) == alone
     assert here == SEEDS
     assert len(steps) == 3 * 7  # the first seed's; the others were at their end

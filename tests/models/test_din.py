@@ -81,5 +81,5 @@ def test_the_plain_sum_grows_with_the_past_and_the_softmax_does_not() -> None:
 @pytest.mark.parametrize("options", [{"user": "nobody"}, {"item": "genres"}])
 def test_a_role_that_no_field_can_play_is_named(options: dict[str, Any]) -> None:
     (name,) = chain(options.values())
-    with pytest.raises(PipelineError, match=rf"model din: no field '{name}' has one value.*user, age, item"):
+    with pytest.raises(PipelineError, match=rf"no field '{name}' has one value.*user, age, item"):
         build("din", SCHEMAS["two-domains"], options, seed=1)

@@ -95,7 +95,7 @@ def test_without_heads_parts_the_fusion_is_two_networks_side_by_side() -> None:
 def test_impossible_options_are_explained() -> None:
     schema = SCHEMAS["two-domains"]
     for hidden, hidden2 in (([8, 6], []), ([8], [6]), ([6], [8])):
-        with pytest.raises(PipelineError, match=r"finalmlp: heads 4 must divide both streams' last widths"):
+        with pytest.raises(PipelineError, match=r"heads 4 must divide both streams' last widths"):
             build("finalmlp", schema, {"heads": 4, "hidden": hidden, "hidden2": hidden2}, seed=1)
     with pytest.raises(
         PipelineError, match=r"context 'hour' is no field: choose from user, genres, age, item"

@@ -93,5 +93,5 @@ def test_the_degree_doubles_with_every_layer(layers: int) -> None:
 
 
 def test_impossible_options_are_explained() -> None:
-    with pytest.raises(PipelineError, match=r"finalnet: merge concat halves .* 5 is odd"):
+    with pytest.raises(PipelineError, match=r"merge concat halves .* 5 is odd"):
         build("finalnet", SCHEMAS["no-bags"], {"merge": "concat", "hidden": [4, 5]}, seed=1)

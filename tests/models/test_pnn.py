@@ -97,5 +97,5 @@ def test_the_outer_product_is_superposed() -> None:
 
 
 def test_no_hidden_layer_is_no_product_layer() -> None:
-    with pytest.raises(PipelineError, match="pnn: hidden is empty: its first width"):
+    with pytest.raises(PipelineError, match="hidden is empty: its first width"):
         build("pnn", SCHEMAS["no-bags"], {"hidden": []}, seed=1)
