@@ -135,3 +135,25 @@ def test_clip_is_torchs(norm: float) -> None:
     for a, b, c in zip(ours.parameters(), theirs.parameters(), lazy.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-12, atol=0)
         torch.testing.assert_close(c.grad.to_dense(), b.grad, rtol=1e-9, atol=1e-15)
+
+
+def test_a_dense_step_is_torchs_to_the_last_bit() -> None:
+    (ours, optimizer), (theirs, _) = machine(10**9), machine(10**9)
+    adam = torch.optim.Adam(
+        [
+            {"params": group["params"], "weight_decay": group["weight_decay"]}
+            for group in parameter_groups(theirs, 0.1, 0.2, 10**9)
+        ],
+        lr=0.05,
+        fused=True,
+    )
+    for step in range(10):
+        ids = every_id()[step % 4 :]
+        take(ours, optimizer, ids)
+        adam.zero_grad()
+        theirs(ids).square().mean().backward()
+        adam.step()
+        if step == 5:  # as the loop does on a plateau
+            optimizer.lr, adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = 0.01, 0.01, 0.01
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
