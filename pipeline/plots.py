@@ -159,8 +159,10 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
         "evaluation, whose weights are kept",
     )
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
-    _margins(figure, left=0.65, right=1.05, top=1.0, bottom=0.5, between=1.15, rows=0.2)
     colours = _colours(runs)
+    # room for the longest name beside a curve, and the number behind it
+    room = max(1.05, 0.5 + 0.073 * max(len(run.model) for run in runs if colours[run.model] != OTHER))
+    _margins(figure, left=0.65, right=room, top=1.0, bottom=0.5, between=room + 0.1, rows=0.2)
     longest = max(seed["curve"][-1]["epoch"] for run in runs for seed in run.seeds)
     for row, name in enumerate(("auc", "logloss")):
         for column, variant in enumerate(VARIANTS):
