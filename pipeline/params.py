@@ -6,7 +6,7 @@ checked against the signature they go to: the signature is the config, and no ke
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -229,10 +229,15 @@ class Params:
             raise self._error("model", unknown("model", model, self._file.model))
         settings = self.data[dataset].settings
         where = f"data.{dataset}.settings"
-        block = _merge(self._file.train, settings.get("train", {}))
+        block, own = _merge(self._file.train, settings.get("train", {})), settings.get("train", {})
+        places = {key: f"{where}.train" if key in own else "train" for key in block}
+        known = [*(Train.model_fields.keys() - {"fit"}), *_keywords(fit, _RUNTIME)]
+        for key in block:
+            if key not in known:
+                raise self._error(places[key], unknown("key", key, known))
         runtime = {key: block.pop(key) for key in Train.model_fields if key in block}
-        train = self._validated(Train, runtime, "train")
-        train.fit = self._arguments(fit, block, "train", _RUNTIME)
+        train = self._validated(Train, runtime, "train", places)
+        train.fit = self._arguments(fit, block, "train", _RUNTIME, places)
         tune = self._validated(Tune, self._file.tune, "tune")
         if "tune" in settings:
             tune = self._validated(Tune, _merge(self._file.tune, settings["tune"]), f"{where}.tune")
@@ -424,16 +429,20 @@ class Params:
                 raise self._error(f"{at}.{key}", f"must be {bound}{top} (it is {value!r})")
         return result
 
-    def _validated(self, kind: type[T], values: Any, where: str) -> T:
+    def _validated(self, kind: type[T], values: Any, where: str, places: dict[str, str] | None = None) -> T:
         try:
             return kind.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
+            where = (places or {}).get(str(first["loc"][0]) if first["loc"] else "", where)
             path = ".".join([*([where] if where else []), *map(str, first["loc"])])
             if first["type"] == "extra_forbidden":
                 parent, _, key = path.rpartition(".")
                 raise self._error(parent, unknown("key", key, _keys_at(kind, first["loc"]))) from None
-            raise self._error(path, _reason(error)) from None
+            reason, given = _reason(error, kind), first["input"]
+            if isinstance(given, str | int | float) and str(given) not in reason:
+                reason += f" (it is {given!r})"
+            raise self._error(path, reason) from None
 
     def _error(self, key: str, message: str) -> PipelineError:
         return PipelineError(f"{self._where}: {key}: {message}" if key else f"{self._where}: {message}")
@@ -497,7 +506,7 @@ def _told(error: ValidationError, where: str, value: Any, hint: Any) -> tuple[st
     return ".".join(path), f"{_reason(error)} (it is {value!r})"
 
 
-def _keys_at(hint: Any, path: tuple[int | str, ...]) -> Iterable[str]:
+def _keys_at(hint: Any, path: tuple[int | str, ...]) -> dict[str, FieldInfo]:
     """Return the keys that the block holding `path` may have; steps into a mapping or list lead inside."""
     for step in path[:-1]:
         fields = _keys_of(hint)
@@ -520,8 +529,12 @@ def _merge(base: Block, changes: Block) -> Block:
     return result
 
 
-def _reason(error: ValidationError) -> str:
+def _reason(error: ValidationError, kind: Any = None) -> str:
     first = error.errors()[0]
     if first["type"] == "missing":
-        return f"is missing; write `{first['loc'][-1]}: {{}}` for its defaults, or a value"
+        key = str(first["loc"][-1])
+        field = _keys_at(kind, first["loc"]).get(key)
+        if field is not None and field.annotation in (int, float, str, bool):
+            return "is missing; give it a value"
+        return f"is missing; write `{key}: {{}}` for its defaults, or a value"
     return first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")

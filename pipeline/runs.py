@@ -90,6 +90,7 @@ class Setup:
 
     def load(self, device: torch.device | None = None) -> Parts:
         """Make trainings of this process repeatable; return train and valid rows, on the device."""
+        store.enabled()  # a wrong CTR_STORE is told before anything else
         reproducible(self.threads)
         train, valid = (
             Split.load(
@@ -143,6 +144,8 @@ def train_once(
     what = _identity(head, params, seed, train.device)
     kept = store.find(what)
     if kept is not None:
+        if progress is not None:
+            print(f"{progress}: trained before, taken from {store.FOLDER}", flush=True)
         if log is not None:
             for row in kept.state.curve:
                 log(row, int(row["step"]))

@@ -61,7 +61,16 @@ def test_the_projects_own_file_is_valid() -> None:
         ("train/batchsize", 8, r"train: unknown key 'batchsize'; did you mean 'batch_size'"),
         ("train/seeds", [], r"train\.seeds"),
         ("train/threads", 0, r"train\.threads"),
-        ("train/rows_in_memory", 0, r"train\.rows_in_memory"),
+        ("train/rows_in_memory", 0, r"train\.rows_in_memory: .* \(it is 0\)"),
+        ("train/thread", 1, r"train: unknown key 'thread'; did you mean 'threads'"),
+        ("train/rows_in_memry", 5, r"train: unknown key 'rows_in_memry'; did you mean 'rows_in_memory'"),
+        (
+            "data/synthetic/settings/train/precision",
+            "fp8",
+            r"data\.synthetic\.settings\.train\.precision: ",
+        ),
+        ("data/synthetic/settings/train/lazy_rows", 0, r"data\.synthetic\.settings\.train\.lazy_rows: "),
+        ("data/synthetic/settings/train/threads", 0, r"data\.synthetic\.settings\.train\.threads: "),
         ("train/rows_in_memory", "all", r"train\.rows_in_memory"),
         ("processes", 0, r"processes: should be auto or a number from 1 on \(it is 0\)"),
         ("processes", "many", r"processes: should be auto or a number .*'many'"),
@@ -123,6 +132,12 @@ def test_a_missing_block_is_named(values: dict[str, Any]) -> None:
 def test_a_dataset_item_names_every_stage(values: dict[str, Any]) -> None:
     del values["data"]["synthetic"]["encode"]
     with pytest.raises(PipelineError, match=r"data\.synthetic\.encode: is missing; write `encode: {}`"):
+        Params(values)
+
+
+def test_a_number_that_is_missing_is_not_asked_for_as_a_block(values: dict[str, Any]) -> None:
+    del values["train"]["threads"]
+    with pytest.raises(PipelineError, match=r"train\.threads: is missing; give it a value$"):
         Params(values)
 
 
