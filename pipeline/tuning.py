@@ -235,7 +235,13 @@ def _importances(trials: list[FrozenTrial], settings: Tune) -> dict[str, dict[st
         "fanova": FanovaImportanceEvaluator(seed=settings.seed),
     }
     return {
-        method: dict(sorted(optuna.importance.get_param_importances(study, evaluator=evaluator).items()))
+        method: {
+            # the last bits depend on what the process has computed before, such as trainings or none
+            axis: round(share, 9)
+            for axis, share in sorted(
+                optuna.importance.get_param_importances(study, evaluator=evaluator).items()
+            )
+        }
         for method, evaluator in methods.items()
     }
 
