@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pipeline.layers.pieces import by_hand
 from pipeline.schema import EMPTY
 
-FEW = 4096  # below so many ids the calls cost more than the loop
+FEW = 1024  # below so many ids the calls cost more than the loop
 
 
 def lookup(
@@ -47,7 +47,9 @@ class _Lookup(torch.autograd.Function):
         ids = ctx.saved_tensors[0].reshape(-1)
         if ctx.shape[1] > 1:
             rows = grad.reshape(-1, ctx.shape[1])
-            result = grad.new_zeros(ctx.shape).index_put_((ids.long(),), rows, accumulate=True)
+            # one id for all columns: torch sorts the ids, so that each thread sums rows of its own
+            index = ids.long().unsqueeze(1).expand_as(rows)
+            result = grad.new_zeros(ctx.shape).scatter_add_(0, index, rows)
         else:  # a loop over numbers instead of one over rows
             result = grad.new_zeros(ctx.shape[0]).index_add_(0, ids, grad.reshape(-1)).view(ctx.shape)
         result[EMPTY] = 0.0

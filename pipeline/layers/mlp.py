@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pipeline.layers.pieces import by_hand
+from pipeline.layers.product import Linear, product
 
 Activation = Literal["relu", "tanh", "sigmoid"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
@@ -96,7 +97,7 @@ class _Relu(torch.autograd.Function):
         outputs = [h]
         ctx.scale = 2**16 / (2**16 - dropped)
         for w, b in zip(weights[::2], weights[1::2], strict=True):
-            h = torch.addmm(b, h, w.t()).relu_()
+            h = product(h, w, b, relu=True)
             if dropped:
                 h.mul_(keep(h, dropped) * ctx.scale)
             outputs.append(h)
@@ -113,16 +114,16 @@ class _Relu(torch.autograd.Function):
         for k in reversed(range(layers)):
             if ctx.scale != 1:
                 grad.mul_(ctx.scale)
-            found[:0] = [grad.t() @ outputs[k], grad.sum(0)]
+            found[:0] = [product(grad.t(), outputs[k].t()), grad.sum(0)]
             if k:
-                grad = grad @ weights[k]
+                grad = product(grad, weights[k].t())
                 torch.ops.aten.threshold_backward.grad_input(grad, outputs[k], 0, grad_input=grad)
-        return (grad @ weights[0] if ctx.needs_input_grad[0] else None), None, *found
+        return (product(grad, weights[0].t()) if ctx.needs_input_grad[0] else None), None, *found
 
 
-def dense(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+def dense(inputs: int, outputs: int, *, bias: bool = True) -> Linear:
     """A linear layer with Xavier uniform weights and zero bias."""
-    layer = nn.Linear(inputs, outputs, bias=bias)
+    layer = Linear(inputs, outputs, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
     if bias:
         nn.init.zeros_(layer.bias)
