@@ -1,12 +1,13 @@
 """The multi-layer perceptron every deep model shares."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pipeline.layers.pieces import by_hand
+from pipeline.layers.pieces import at_once, by_hand, in_pieces
 from pipeline.layers.product import Linear, product
 
 Activation = Literal["relu", "tanh", "sigmoid"]
@@ -80,6 +81,20 @@ class MLP(nn.Sequential):
         else:
             result = super().forward(input)  # type: ignore[no-untyped-call]
         return result
+
+    def after(self, function: Callable[[Tensor], Tensor], x: Tensor, numbers: int) -> Tensor:
+        """Apply the layers to function(x), a function of rows that makes so many numbers of each.
+
+        Where a batch of them is too large it goes from x to the first hidden layer in pieces of the
+        batch: see `pieces.in_pieces`.
+        """
+        if at_once(x, numbers):
+            return self(function(x))
+        first, *rest = self or [nn.Identity()]
+        h = in_pieces(lambda part: first(function(part)), x, numbers)
+        for layer in rest:
+            h = layer(h)
+        return h
 
     def _in_one(self, x: Tensor) -> bool:
         return self.plain_relu and x.dim() == 2 and torch.is_grad_enabled() and by_hand(x)

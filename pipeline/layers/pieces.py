@@ -36,6 +36,15 @@ def rows_of(numbers: int, least: int = 1) -> int:
     return max(least, NUMBERS // max(1, numbers))
 
 
+def at_once(x: Tensor, numbers: int) -> bool:
+    """Whether `in_pieces` takes all rows of x at once."""
+    return not by_hand(x) or len(x) <= _rows_at_once(numbers)
+
+
+def _rows_at_once(numbers: int) -> int:
+    return max(1, MANY // max(1, numbers))
+
+
 def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, numbers: int) -> Tensor:
     """Apply a function of rows, without chance in it, piece by piece: what it makes on the way is not kept.
 
@@ -47,9 +56,9 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, numbers: int) -> 
         x: all rows.
         numbers: how many numbers a row makes in a step of the function.
     """
-    size = max(1, MANY // max(1, numbers))
-    if not by_hand(x) or len(x) <= size:
+    if at_once(x, numbers):
         return function(x)
+    size = _rows_at_once(numbers)
     if not torch.is_grad_enabled():
         return torch.cat([function(part) for part in x.split(size)])
     return torch.cat(

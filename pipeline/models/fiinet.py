@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from pipeline.layers.crosses import Align, Crosses, Project
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
-from pipeline.layers.pieces import in_pieces
 from pipeline.schema import Schema
 
 
@@ -110,9 +109,6 @@ class FiiNet(nn.Module):
         return sum(parts[1:], parts[0])
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        first, *rest = self.mlp or [nn.Identity()]
-        # thousands of crosses a row: from the fields to the first hidden layer in pieces of the batch
-        h = in_pieces(lambda e: first(self.select(e).flatten(1)), self.embedding(ids), self.numbers)
-        for layer in rest:
-            h = layer(h)
+        e = self.embedding(ids)
+        h = self.mlp.after(lambda e: self.select(e).flatten(1), e, self.numbers)
         return self.linear(ids) + self.out(h).squeeze(1)
