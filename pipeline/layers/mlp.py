@@ -112,7 +112,7 @@ class _Relu(torch.autograd.Function):
         outputs = [h]
         ctx.scale = 2**16 / (2**16 - dropped)
         for w, b in zip(weights[::2], weights[1::2], strict=True):
-            h = product(h, w, b, relu=True)
+            h = product(h, w, b).relu_()
             if dropped:
                 h.mul_(keep(h, dropped) * ctx.scale)
             outputs.append(h)

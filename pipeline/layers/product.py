@@ -14,12 +14,13 @@ LEAST, LEAST_TRANSPOSED = 2_750_000, 11_000_000
 _ONEDNN = torch.backends.mkldnn.is_available()
 
 
-def product(x: Tensor, w: Tensor, bias: Tensor | None = None, *, relu: bool = False) -> Tensor:
-    """Return x w^T, with a bias and cut off at zero if asked; outside autograd.
+def product(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x w^T, with a bias if asked; outside autograd.
 
     torch's own products of float32 go to the BLAS it was built with, mostly MKL, which takes twice oneDNN's
     time on processors other than its maker's. Which of the two it is depends on the shapes and the
-    number of threads alone, so that the same seed gives the same bits.
+    number of threads alone, so that the same seed gives the same bits. oneDNN could cut off at zero in the same
+    pass, but it would make a NaN zero, too, and hide that a training diverged.
 
     Args:
         x: (M, K), any strides.
@@ -27,16 +28,15 @@ def product(x: Tensor, w: Tensor, bias: Tensor | None = None, *, relu: bool = Fa
         bias: (N,).
 
     Returns:
-        (M, N).
+        (M, N), new memory.
     """
-    if x.shape[1] == 1 and bias is None and not relu:
+    if x.shape[1] == 1 and bias is None:
         return x * w.t()  # where a BLAS takes five times as long
     least = (LEAST if x.stride(1) == 1 else LEAST_TRANSPOSED) * torch.get_num_threads()
     if x.shape[0] * w.numel() >= least and x.dtype is torch.float32 and x.is_cpu and _ONEDNN:
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w, bias, "relu" if relu else "none", [], "")
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w, bias, "none", [], "")
         return result
-    result = x @ w.t() if bias is None else torch.addmm(bias, x, w.t())
-    return result.relu_() if relu else result
+    return x @ w.t() if bias is None else torch.addmm(bias, x, w.t())
 
 
 class Linear(nn.Linear):
