@@ -19,8 +19,8 @@ def product(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
 
     torch's own products of float32 go to the BLAS it was built with, mostly MKL, which takes twice oneDNN's
     time on processors other than its maker's. Which of the two it is depends on the shapes and the
-    number of threads alone, so that the same seed gives the same bits. oneDNN could cut off at zero in the same
-    pass, but it would make a NaN zero, too, and hide that a training diverged.
+    number of threads alone, so that the same seed gives the same bits. oneDNN could cut off at zero in the
+    same pass, but it would make a NaN zero, too, and hide that a training diverged.
 
     Args:
         x: (M, K), any strides.
