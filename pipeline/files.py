@@ -80,7 +80,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder, by its name within it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
 def folder_digest(folder: Path) -> str:
     """Return 16 hexadecimal digits that name the contents of a folder: names and bytes, no times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest({path.relative_to(folder).as_posix(): sha256(path) for path in files})
+    return digest(file_digests(folder))

@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from pipeline import parallel, store, workers
 from pipeline.data import Split
-from pipeline.files import digest, folder_digest, write_json, writing
+from pipeline.files import digest, file_digests, write_json, writing
 from pipeline.schema import PARTS
 from pipeline.store import Trained
 from pipeline.training import Log, fit, pick_device, reproducible
@@ -26,6 +26,8 @@ Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[Log]]
 Parts = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
+# Of a folder of encoded rows, what tells of them and is no part of them: whose they are, their counts.
+TOLD = "report.json"
 
 
 def header(
@@ -44,9 +46,11 @@ def header(
         model: its name in the report.
         architecture: its name in `MODELS`.
         params: {"model": constructor arguments, "train": fit arguments, "seeds": [...]}.
-        processed: the folder of encoded rows; its digest is part of the key.
+        processed: the folder of encoded rows; its digest, `input`, is part of the key. That of the rows
+            alone, `rows`, is the same for two items that have the same rows.
         more: further values that decide the result, such as the search space.
     """
+    files = file_digests(processed)
     head = {
         "stage": stage,
         "variant": {"train": "default", "tune": "tuned"}[stage],
@@ -54,10 +58,11 @@ def header(
         "model": model,
         "architecture": architecture,
         "params": params,
-        "input": folder_digest(processed),
+        "input": digest(files),
         **more,
     }
-    return {"key": digest(head), **head}
+    rows = digest({name: content for name, content in files.items() if name != TOLD})
+    return {"key": digest(head), "rows": rows, **head}
 
 
 def special(parts: Parts, rows_in_memory: int) -> Block:
@@ -134,7 +139,7 @@ def train_once(
     """Build and fit one model on one seed, or take the training from the store.
 
     Args:
-        head: of run.json; says the architecture and the digest of the rows.
+        head: of run.json; says the architecture and the digest of the rows, and nothing else that counts.
         params: {"model": ..., "train": ...}.
         checkpoint: its name gets a digest of all that decides the training, so that one which is killed
             goes on from its own bits alone.
@@ -232,7 +237,7 @@ def seed_checkpoint(head: Block, seed: int) -> Path:
 
 def _identity(head: Block, params: Block, seed: int, device: torch.device) -> Block:
     """Say which training that is; the order of a streamed part is another one."""
-    rows = digest([head["input"], head["rows_in_memory"]]) if "rows_in_memory" in head else head["input"]
+    rows = digest([head["rows"], head["rows_in_memory"]]) if "rows_in_memory" in head else head["rows"]
     return store.identity(head["architecture"], params, seed, rows, device)
 
 

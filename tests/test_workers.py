@@ -51,6 +51,31 @@ def head(params: runs.Block = PARAMS) -> runs.Block:
     return runs.header("train", "d", "deepfm", "deepfm", {**params, "seeds": SEEDS}, SETUP.processed)
 
 
+def test_rows_are_the_same_whatever_they_are_called_and_other_ones_with_any_other_file() -> None:
+    folder = SETUP.processed
+    write_json(folder / "report.json", {"dataset": "d"})
+    before = head()
+    write_json(folder / "report.json", {"dataset": "another"})
+    after = runs.header("train", "another", "fm", "fm", {}, folder)
+    assert after["rows"] == before["rows"]
+    assert after["input"] != before["input"]
+    assert after["key"] != before["key"]
+    named = {before["rows"]}
+    files = [path for path in folder.iterdir() if path.name != "report.json"]
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        named.add(head()["rows"])
+        path.write_bytes(content)
+        moved = path.rename(path.with_name(f"x{path.name}"))
+        named.add(head()["rows"])
+        moved.rename(path)
+    np.save(folder / "train.time.npy", np.arange(400))
+    named.add(head()["rows"])
+    assert len(files) == 5
+    assert len(named) == 2 + 2 * len(files)
+
+
 @contextmanager
 def quiet(_name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
     yield lambda _row, _step: None
