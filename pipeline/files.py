@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.errors import PipelineError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -46,6 +48,25 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def there(path: Path, stage: str) -> Path:
+    """Return the path of a file that a stage wrote into a dataset's folder.
+
+    Raises:
+        PipelineError: it is not there.
+    """
+    if not path.exists():
+        raise PipelineError(f"{path} is missing; {again(path, stage)}")
+    return path
+
+
+def again(path: Path, stage: str) -> str:
+    """Say how to have a file again that a stage wrote into a dataset's folder."""
+    return (
+        f"run the {stage} stage again, or `dvc repro {stage}@{path.parent.name}`, which takes it from DVC's "
+        "cache if that has it"
+    )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,7 +20,7 @@ from pipeline import runs, store
 from pipeline.errors import PipelineError
 from pipeline.files import digest, folder_digest, read_json, sha256, write_json
 from pipeline.schema import PARTS
-from stages import train, tune
+from stages import preprocess, split, train, tune
 from tests import project
 
 Run = Callable[..., Path]
@@ -422,3 +422,44 @@ def test_a_raw_file_changed_after_its_download_is_named(data: Path, tmp_path: Pa
     assert "clicks.csv was changed after its download" in done.stderr
     raw.unlink()
     assert "clicks.csv is missing" in project.run(folder, "preprocess").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "main"),
+    [
+        ("raw/synthetic/clicks.csv", "download", preprocess.main),
+        ("raw/synthetic/manifest.json", "download", preprocess.main),
+        ("interim/synthetic/table.parquet", "preprocess", split.main),
+        ("interim/synthetic/columns.json", "preprocess", split.main),
+        ("processed/synthetic/schema.json", "split", train.main),
+        ("processed/synthetic/valid.ids.npy", "split", tune.main),
+    ],
+)
+def test_a_file_that_is_gone_is_named_with_both_ways_to_have_it_again(
+    data: Path, tmp_path: Path, name: str, by: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(data, tmp_path / "gone")
+    (folder / "data" / name).unlink()
+    monkeypatch.chdir(folder)
+    words = ["stage", "--dataset", project.DATASET]
+    monkeypatch.setattr("sys.argv", words + (["--model", "fm"] if by == "split" else []))
+    with pytest.raises(PipelineError) as caught:
+        main()
+    assert str(caught.value) == (
+        f"data/{name} is missing; run the {by} stage again, or `dvc repro {by}@synthetic`, which takes it "
+        "from DVC's cache if that has it"
+    )
+
+
+def test_a_raw_file_that_was_replaced_comes_from_the_cache_and_one_that_is_linked_does_not(
+    data: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = copy(data, tmp_path / "replaced")
+    raw = folder / "data/raw" / project.DATASET / "clicks.csv"
+    raw.write_bytes(b"something else\n")
+    both = "run the download stage again, or `dvc repro download@synthetic`, which takes it from DVC's cache"
+    with pytest.raises(PipelineError, match=f"was changed after its download .*: {both}"):
+        run(folder, "synthetic", "preprocess")
+    (tmp_path / "cached").hardlink_to(raw)
+    with pytest.raises(PipelineError, match=r"was changed after its download .*: remove .* and \.dvc/cache"):
+        run(folder, "synthetic", "preprocess")
