@@ -8,15 +8,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from pipeline import parallel, store, workers
 from pipeline.data import Split
 from pipeline.files import digest, file_digests, write_json, writing
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.schema import PARTS
 from pipeline.store import Trained
 from pipeline.training import Log, fit, pick_device, reproducible
@@ -26,6 +30,7 @@ Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[Log]]
 Parts = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
+LAZY_ROWS: int = signature(fit).parameters["lazy_rows"].default
 # Of a folder of encoded rows, what tells of them and is no part of them: whose they are, their counts.
 TOLD = "report.json"
 
@@ -156,6 +161,9 @@ def train_once(
                 log(row, int(row["step"]))
         return kept
     network = build(head["architecture"], train.schema, params["model"], seed=seed).to(train.device)
+    if progress is not None:
+        for remark in unusual(network, parts, head.get("rows_in_memory", 0), params["train"]):
+            _say_once(remark)
     state = fit(
         network,
         train,
@@ -169,6 +177,32 @@ def train_once(
     trained = Trained.of(network, state)
     store.keep(what, trained)
     return trained
+
+
+def unusual(network: nn.Module, parts: Parts, rows_in_memory: int, settings: Block) -> list[str]:
+    """Say what is not as usual in a training, a line each: a part that is streamed, tables that are lazy.
+
+    Args:
+        settings: of `fit`.
+    """
+    least = settings.get("lazy_rows", LAZY_ROWS)
+    lines = [
+        f"{name} part streamed: {len(part):,} rows are more than rows_in_memory ({rows_in_memory:,})"
+        for name, part in zip(PARTS, parts, strict=False)
+        if part.stream_to is not None
+    ]
+    layers = [layer for layer in network.modules() if isinstance(layer, FieldEmbedding | FieldLinear)]
+    sizes = sorted({len(layer.table) for layer in layers if len(layer.table) >= least}, reverse=True)
+    if sizes:
+        rows = " and ".join(f"{size:,}" for size in sizes)
+        lines.append(f"tables of {rows} rows trained row by row (lazy_rows {least:,})")
+    return lines
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Print a line the first time; it holds for all seeds and trials of a process."""
+    print(line, flush=True)
 
 
 def train_trial(

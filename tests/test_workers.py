@@ -89,6 +89,38 @@ def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[i
     return folder_digest(Path(out))
 
 
+@pytest.mark.parametrize(
+    ("rows_in_memory", "lazy", "lines"),
+    [
+        (400, {"lazy_rows": SCHEMA.rows + 1}, []),
+        (400, {}, []),
+        (399, {}, ["train part streamed: 400 rows are more than rows_in_memory (399)"]),
+        (
+            150,
+            {"lazy_rows": SCHEMA.rows},
+            [
+                "train part streamed: 400 rows are more than rows_in_memory (150)",
+                "valid part streamed: 200 rows are more than rows_in_memory (150)",
+                f"tables of {SCHEMA.rows} rows trained row by row (lazy_rows {SCHEMA.rows})",
+            ],
+        ),
+    ],
+)
+def test_what_is_not_as_usual_is_told_once_before_the_first_seed(
+    rows_in_memory: int, lazy: dict[str, int], lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs._say_once.cache_clear()
+    setup = replace(SETUP, rows_in_memory=rows_in_memory, processes=1)
+    params = {**PARAMS, "train": {**PARAMS["train"], "epochs": 1, **lazy}}
+    parts = setup.load()
+    more = runs.special(parts, rows_in_memory)
+    top = runs.header("train", "d", "deepfm", "deepfm", params, SETUP.processed, **more)
+    runs.train_seeds(top, params, parts, SEEDS, quiet, Path("told"), setup)
+    said = capsys.readouterr().out.splitlines()
+    assert said[: len(lines)] == lines
+    assert all(f"seed {seed}: " in line for seed, line in zip(SEEDS, said[len(lines) :], strict=True))
+
+
 @pytest.fixture(name="alone")
 def _alone(monkeypatch: pytest.MonkeyPatch) -> str:
     """What a run by one process leaves, that knows no store."""
