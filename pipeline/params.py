@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pipeline import encode, interim, splitting, yaml_file
 from pipeline.data import ROWS_IN_MEMORY
 from pipeline.datasets import DATASETS
-from pipeline.errors import PipelineError, nearest, unknown
+from pipeline.errors import PipelineError, nearest, speaks, unknown
 from pipeline.models import MODELS
 from pipeline.space import Block, Dimension, Strict, Tune
 from pipeline.training import fit
@@ -489,7 +489,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """
     _, values = yaml_file.read(path)
     params = Params(values, path.name, every_item=False)
-    for name, error in params.wrong.items():
+    for name, error in params.wrong.items() if speaks() else ():
         words = " ".join(str(error).split())
         print(f"warning: {words} (stops nothing: {name} is not in `datasets`)", file=sys.stderr)
     return params

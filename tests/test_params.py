@@ -163,6 +163,10 @@ def test_an_item_that_does_not_run_stops_nothing_and_its_error_is_told_in_one_li
     assert told.err.startswith(f"warning: params.yaml: {message}")
     assert told.err.endswith("(stops nothing: mine is not in `datasets`)\n")
     assert told.err.count("\n") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "1")
+        load(file)
+    assert capsys.readouterr() == ("", ""), "one of several processes tells"
     assert params.config("synthetic", "fm") == Params(values, every_item=False).config("synthetic", "fm")
     for call in (
         lambda: params.item("mine"),
