@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from pipeline.files import read_json
+from pipeline.files import read_json, there
 from pipeline.schema import Part, Schema
 
 # A longer part is streamed. A fixed number of rows, never what a machine has free: it decides the order.
@@ -66,9 +66,12 @@ class Split:
 
         That is `<part>.ids.npy` (N, S) int32, `<part>.label.npy` (N,) uint8 and, where the log has times,
         `<part>.time.npy` (N,) int64.
+
+        Raises:
+            PipelineError: one of them is missing.
         """
-        schema = Schema.from_json(read_json(folder / "schema.json"))
-        ids, label = _mapped(folder / f"{part}.ids.npy"), _mapped(folder / f"{part}.label.npy")
+        schema = Schema.from_json(read_json(there(folder / "schema.json", "split")))
+        ids, label = (_mapped(there(folder / f"{part}.{what}.npy", "split")) for what in ("ids", "label"))
         times = folder / f"{part}.time.npy"
         time = _mapped(times) if times.exists() else None
         if len(label) > rows_in_memory:

@@ -2,14 +2,17 @@
 
 import difflib
 import errno
+import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+PATIENCE = 10  # seconds by which one process of torchrun's may be behind the others
 _STOPPED = "stopped; run the same command again to go on from here"
 
 
@@ -81,18 +84,45 @@ def exit_with_message(main: Callable[[], None]) -> None:
     try:
         main()
     except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(f"error: {error}")
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in _DISK_FULL:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
-        print(
+        _tell(
             f"error: {os.strerror(error.errno)}{where}; nothing was left half-written. "
-            "Free some space and run the same command again.",
-            file=sys.stderr,
+            "Free some space and run the same command again."
         )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        print(_STOPPED, file=sys.stderr)
+        if speaks():
+            print(_STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def speaks() -> bool:
+    """Whether this process tells what all processes have to tell; of those of torchrun one of a machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _tell(message: str) -> None:
+    """Print an error; of torchrun's processes, which may all have met it, let one tell it in the last lines.
+
+    torchrun ends with a page of its own whatever a process does, and the last lines of that are what a
+    process has left in its error file. When one process has failed, torchrun ends the others. So these wait,
+    and speak only if the first one goes on: it has not met their error.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        print(message, file=sys.stderr)
+        return
+    if not speaks():
+        time.sleep(PATIENCE + int(os.environ["LOCAL_RANK"]))  # one after the other: the next are ended, too
+    told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+    try:
+        with open(f"{file}.tmp", "w", encoding="utf-8") as out:
+            json.dump({"message": told}, out)
+        os.replace(f"{file}.tmp", file)
+    except OSError:
+        print(message, file=sys.stderr)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from pipeline.errors import PipelineError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -48,6 +50,25 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(file.fileno())
 
 
+def there(path: Path, stage: str) -> Path:
+    """Return the path of a file that a stage wrote into a dataset's folder.
+
+    Raises:
+        PipelineError: it is not there.
+    """
+    if not path.exists():
+        raise PipelineError(f"{path} is missing; {again(path, stage)}")
+    return path
+
+
+def again(path: Path, stage: str) -> str:
+    """Say how to have a file again that a stage wrote into a dataset's folder."""
+    return (
+        f"run the {stage} stage again, or `dvc repro {stage}@{path.parent.name}`, which takes it from DVC's "
+        "cache if that has it"
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with writing(path) as file:
@@ -80,7 +101,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file in a folder, by its name within it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
 def folder_digest(folder: Path) -> str:
     """Return 16 hexadecimal digits that name the contents of a folder: names and bytes, no times."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest({path.relative_to(folder).as_posix(): sha256(path) for path in files})
+    return digest(file_digests(folder))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.cleaning import chunk, encoded
 from pipeline.errors import PipelineError, unknown
-from pipeline.files import read_json, write_json
+from pipeline.files import read_json, there, write_json
 from pipeline.ledger import Ledger
 from pipeline.schema import Column
 
@@ -93,11 +93,11 @@ class Interim:
     """
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "table.parquet"
-        if not path.exists():
-            raise PipelineError(f"{path} is missing; run the preprocess stage again")
-        self.origin: dict[str, Any] | None = read_json(folder / "report.json")["origin"]
-        self.columns = [Column(**column) for column in read_json(folder / "columns.json")]
+        path, report, columns = (
+            there(folder / name, "preprocess") for name in ("table.parquet", "report.json", "columns.json")
+        )
+        self.origin: dict[str, Any] | None = read_json(report)["origin"]
+        self.columns = [Column(**column) for column in read_json(columns)]
         schema = pq.read_schema(path)
         coded = [name for name in schema.names if pa.types.is_dictionary(schema.field(name).type)]
         self._file = pq.ParquetFile(path, read_dictionary=coded, memory_map=False)

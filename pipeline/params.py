@@ -6,6 +6,7 @@ checked against the signature they go to: the signature is the config, and no ke
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import cache
@@ -18,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pipeline import encode, interim, splitting, yaml_file
 from pipeline.data import ROWS_IN_MEMORY
 from pipeline.datasets import DATASETS
-from pipeline.errors import PipelineError, nearest, unknown
+from pipeline.errors import PipelineError, nearest, speaks, unknown
 from pipeline.models import MODELS
 from pipeline.space import Block, Dimension, Strict, Tune
 from pipeline.training import fit
@@ -116,7 +117,7 @@ class _File(Strict):
     variants: list[str] = Field(default_factory=list)
     mirror: str | None = None
     processes: Any = "auto"
-    data: dict[str, Dataset]
+    data: dict[str, Any]  # each a `Dataset`; checked one by one, so that one need not stop the others
     model: dict[str, Block]
     train: Block
     tune: Block
@@ -169,20 +170,27 @@ class Config(BaseModel):
 class Params:
     """The whole file, checked: lists, dataset items, and `config(dataset, model)`.
 
+    Args:
+        every_item: whether an error in a dataset item that does not run is raised, or only kept in `wrong`.
+
     Attributes:
         datasets: names of the dataset items that run.
+        data: the dataset items by name, but for those in `wrong`.
+        wrong: what is wrong with items that do not run, by name.
         models: names of the models and variants that run.
         blocks: names of all models and variants that have a block, whether they run or not.
         processes: among which the seeds of a run are shared: a number, or `auto`.
     """
 
-    def __init__(self, values: Any, where: str = "params.yaml") -> None:
+    def __init__(self, values: Any, where: str = "params.yaml", *, every_item: bool = True) -> None:
         self._where = where
         self._file = self._validated(_File, values, "")
         self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
         self.blocks = self._file.model.keys()
         self._named = MODELS.keys() | self.blocks  # what a block under `settings` or `space` may be named for
-        self.mirror, self.data, self.evaluate = self._file.mirror, self._file.data, self._file.evaluate
+        self.mirror, self.evaluate = self._file.mirror, self._file.evaluate
+        self.data: dict[str, Dataset] = {}
+        self.wrong: dict[str, PipelineError] = {}
         self.processes: int | str = self._file.processes
         if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
             raise self._error("processes", f"should be auto or a number from 1 on (it is {self.processes!r})")
@@ -190,16 +198,43 @@ class Params:
         for name in self._file.model:
             self.architecture(name)
             self.model_block(name, None)
-        for name, item in self.data.items():
-            self._check_dataset(name, item)
+        for name in sorted(self._file.data, key=lambda name: name not in self.datasets):
+            try:
+                self._check_item(name)
+            except PipelineError as error:  # what is wrong everywhere is wrong with the first, which runs
+                if every_item or name in self.datasets:
+                    raise
+                self.wrong[name] = error
+
+    def item(self, name: str) -> Dataset:
+        """Return a dataset item.
+
+        Raises:
+            PipelineError: there is none of that name, or something is wrong with it.
+        """
+        if name in self.wrong:
+            raise self.wrong[name]
+        if name not in self.data:
+            raise self._error("data", unknown("dataset", name, self._file.data))
+        return self.data[name]
+
+    def _check_item(self, name: str) -> None:
+        """Check an item of `data`, and that every model can be trained and tuned on it."""
+        item = self._validated(Dataset, self._file.data[name], f"data.{name}")
+        self._check_dataset(name, item)
+        self.data[name] = item
+        try:
             for model in self._file.model:
                 self.config(name, model)
+        except PipelineError:
+            del self.data[name]
+            raise
 
     def _check_lists(self) -> None:
         """Check the three lists of what runs."""
         for name in self.datasets:
-            if name not in self.data:
-                raise self._error("datasets", unknown("dataset", name, self.data))
+            if name not in self._file.data:
+                raise self._error("datasets", unknown("dataset", name, self._file.data))
         variants = self.blocks - MODELS.keys()
         for name in self._file.models:
             if name in variants:
@@ -223,11 +258,9 @@ class Params:
 
     def config(self, dataset: str, model: str) -> Config:
         """Resolve the blocks for one model on one dataset: the dataset's `settings` win."""
-        if dataset not in self.data:
-            raise self._error("data", unknown("dataset", dataset, self.data))
+        settings = self.item(dataset).settings
         if model not in self._file.model:
             raise self._error("model", unknown("model", model, self._file.model))
-        settings = self.data[dataset].settings
         where = f"data.{dataset}.settings"
         block, own = _merge(self._file.train, settings.get("train", {})), settings.get("train", {})
         places = {key: f"{where}.train" if key in own else "train" for key in block}
@@ -449,13 +482,17 @@ class Params:
 
 
 def load(path: Path = Path("params.yaml")) -> Params:
-    """Read and check the file.
+    """Read and check the file; what is wrong with a dataset item that does not run is only told.
 
     Raises:
-        PipelineError: the file is missing or no YAML, or one of its values is wrong.
+        PipelineError: the file is missing or no YAML, or one of its other values is wrong.
     """
     _, values = yaml_file.read(path)
-    return Params(values, path.name)
+    params = Params(values, path.name, every_item=False)
+    for name, error in params.wrong.items() if speaks() else ():
+        words = " ".join(str(error).split())
+        print(f"warning: {words} (stops nothing: {name} is not in `datasets`)", file=sys.stderr)
+    return params
 
 
 def _keywords(

@@ -8,15 +8,19 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from pipeline import parallel, store, workers
 from pipeline.data import Split
-from pipeline.files import digest, folder_digest, write_json, writing
+from pipeline.files import digest, file_digests, write_json, writing
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.schema import PARTS
 from pipeline.store import Trained
 from pipeline.training import Log, fit, pick_device, reproducible
@@ -26,6 +30,9 @@ Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[Log]]
 Parts = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
+LAZY_ROWS: int = signature(fit).parameters["lazy_rows"].default
+# Of a folder of encoded rows, what tells of them and is no part of them: whose they are, their counts.
+TOLD = "report.json"
 
 
 def header(
@@ -44,9 +51,11 @@ def header(
         model: its name in the report.
         architecture: its name in `MODELS`.
         params: {"model": constructor arguments, "train": fit arguments, "seeds": [...]}.
-        processed: the folder of encoded rows; its digest is part of the key.
+        processed: the folder of encoded rows; its digest, `input`, is part of the key. That of the rows
+            alone, `rows`, is the same for two items that have the same rows.
         more: further values that decide the result, such as the search space.
     """
+    files = file_digests(processed)
     head = {
         "stage": stage,
         "variant": {"train": "default", "tune": "tuned"}[stage],
@@ -54,10 +63,11 @@ def header(
         "model": model,
         "architecture": architecture,
         "params": params,
-        "input": folder_digest(processed),
+        "input": digest(files),
         **more,
     }
-    return {"key": digest(head), **head}
+    rows = digest({name: content for name, content in files.items() if name != TOLD})
+    return {"key": digest(head), "rows": rows, **head}
 
 
 def special(parts: Parts, rows_in_memory: int) -> Block:
@@ -134,7 +144,7 @@ def train_once(
     """Build and fit one model on one seed, or take the training from the store.
 
     Args:
-        head: of run.json; says the architecture and the digest of the rows.
+        head: of run.json; says the architecture and the digest of the rows, and nothing else that counts.
         params: {"model": ..., "train": ...}.
         checkpoint: its name gets a digest of all that decides the training, so that one which is killed
             goes on from its own bits alone.
@@ -151,6 +161,9 @@ def train_once(
                 log(row, int(row["step"]))
         return kept
     network = build(head["architecture"], train.schema, params["model"], seed=seed).to(train.device)
+    if progress is not None:
+        for remark in unusual(network, parts, head.get("rows_in_memory", 0), params["train"]):
+            _say_once(remark)
     state = fit(
         network,
         train,
@@ -164,6 +177,32 @@ def train_once(
     trained = Trained.of(network, state)
     store.keep(what, trained)
     return trained
+
+
+def unusual(network: nn.Module, parts: Parts, rows_in_memory: int, settings: Block) -> list[str]:
+    """Say what is not as usual in a training, a line each: a part that is streamed, tables that are lazy.
+
+    Args:
+        settings: of `fit`.
+    """
+    least = settings.get("lazy_rows", LAZY_ROWS)
+    lines = [
+        f"{name} part streamed: {len(part):,} rows are more than rows_in_memory ({rows_in_memory:,})"
+        for name, part in zip(PARTS, parts, strict=False)
+        if part.stream_to is not None
+    ]
+    layers = [layer for layer in network.modules() if isinstance(layer, FieldEmbedding | FieldLinear)]
+    sizes = sorted({len(layer.table) for layer in layers if len(layer.table) >= least}, reverse=True)
+    if sizes:
+        rows = " and ".join(f"{size:,}" for size in sizes)
+        lines.append(f"tables of {rows} rows trained row by row (lazy_rows {least:,})")
+    return lines
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Print a line the first time; it holds for all seeds and trials of a process."""
+    print(line, flush=True)
 
 
 def train_trial(
@@ -232,7 +271,7 @@ def seed_checkpoint(head: Block, seed: int) -> Path:
 
 def _identity(head: Block, params: Block, seed: int, device: torch.device) -> Block:
     """Say which training that is; the order of a streamed part is another one."""
-    rows = digest([head["input"], head["rows_in_memory"]]) if "rows_in_memory" in head else head["input"]
+    rows = digest([head["rows"], head["rows_in_memory"]]) if "rows_in_memory" in head else head["rows"]
     return store.identity(head["architecture"], params, seed, rows, device)
 
 

@@ -77,7 +77,7 @@ def identity(architecture: str, params: Block, seed: int, rows: str, device: tor
 
     Args:
         params: {"model": all arguments of the constructor, "train": all arguments of fit}.
-        rows: digest of the folder of encoded rows.
+        rows: digest of the encoded rows and their schema, whatever the dataset is called.
     """
     return {
         "architecture": architecture,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError, starting, unknown
+from pipeline.errors import PipelineError, starting
 
 if TYPE_CHECKING:
     from pipeline.params import Dataset, Params
@@ -37,9 +37,7 @@ def dataset_item(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
     name = parser.parse_args().dataset
     settings = params.load()
-    if name not in settings.data:
-        raise PipelineError(unknown("dataset", name, settings.data))
-    return name, settings.data[name], settings
+    return name, settings.item(name), settings
 
 
 @contextmanager

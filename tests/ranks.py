@@ -17,8 +17,8 @@ from rows import SCHEMAS, random_split  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from pipeline import parallel, training  # noqa: E402
-from pipeline.errors import Diverged, exit_with_message  # noqa: E402
+from pipeline import errors, parallel, training  # noqa: E402
+from pipeline.errors import Diverged, PipelineError, exit_with_message  # noqa: E402
 from pipeline.training import fit, predict, reproducible  # noqa: E402
 from pipeline.zoo import build  # noqa: E402
 
@@ -159,11 +159,19 @@ def small(_folder: Path) -> None:
     train("fm", 3)
 
 
+def alone(_folder: Path) -> None:
+    """Rank 1 meets an error that rank 0 does not, and does not come to where rank 0 waits."""
+    errors.PATIENCE = 0
+    if parallel.rank() == 1:
+        raise PipelineError("only rank 1 knows")
+    parallel.every(0)
+
+
 def main() -> None:
     reproducible(1)
     folder, case = Path(sys.argv[1]), sys.argv[2]
     with parallel.group(torch.device(sys.argv[3] if len(sys.argv) > 3 else "cpu")):
-        {"everything": everything, "die": die, "small": small}[case](folder)
+        {"everything": everything, "die": die, "small": small, "alone": alone}[case](folder)
 
 
 if __name__ == "__main__":

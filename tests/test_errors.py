@@ -1,13 +1,16 @@
 """Messages for people: the nearest name, one line on stderr, a traceback for defects only."""
 
 import errno
+import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from pipeline import errors
 from pipeline.errors import Diverged, PipelineError, exit_with_message, placed, starting, unknown
 from tests import project
 
@@ -40,6 +43,33 @@ def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
             run(error)
         assert stop.value.code == 1
         assert capsys.readouterr().err == "error: x.csv:3: bad line\n"
+
+
+def test_under_torchrun_the_first_process_tells_and_the_others_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(errors.time, "sleep", waited.append)
+    for rank in (0, 1, 2):
+        file = tmp_path / f"{rank}.json"
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
+        with pytest.raises(SystemExit) as stop:
+            run(PipelineError("x.csv:3: bad line"))
+        assert stop.value.code == 1
+        content = json.loads(file.read_text())
+        failure = ProcessFailure(rank, 1, 1, str(file))  # as torchrun reads it
+        assert failure.message == content["message"]
+        assert content["message"]["message"] == "error: x.csv:3: bad line"
+    assert waited == [errors.PATIENCE + 1, errors.PATIENCE + 2]
+    assert capsys.readouterr().err == ""
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(SystemExit):
+        run(KeyboardInterrupt())
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "nowhere/0.json"))
+    with pytest.raises(SystemExit):
+        run(PipelineError("x.csv:3: bad line"))
+    assert capsys.readouterr().err == "error: x.csv:3: bad line\n"
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])

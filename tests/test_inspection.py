@@ -335,6 +335,94 @@ def test_one_damaged_value_does_not_hide_a_label(look: Look, column: str):
     assert "or: {column: rating, at_least: 4}" in found.report
 
 
+def with_values(count: int, column: str, values: dict[int, str], **columns: Any) -> list[list[str]]:
+    """Rows of a log of which some hold another value in a column; a row's number is its line."""
+    rows = log(count, **columns)
+    for line, value in values.items():
+        rows[line - 1][rows[0].index(column)] = value
+    return rows
+
+
+def after_label(found: Inspection, label: str, folder: Path) -> tuple[int, int, int]:
+    """Put another label into an item and read the folder; return rows out, rejected and dropped."""
+    item = parsed(found)
+    item["preprocess"]["label"] = YAML(typ="safe", pure=True).load(label)["label"]
+    Params(with_item(item))
+    ledger = Ledger()
+    out = sum(len(table) for table in tabular.read(folder, ledger, **item["preprocess"]).tables)
+    tallies = ledger.files.values()
+    return out, sum(tally.rejected for tally in tallies), sum(tally.dropped for tally in tallies)
+
+
+def proposed(found: Inspection) -> list[str]:
+    """The labels that the warning proposes."""
+    return [line.split("`")[1] for line in found.report.splitlines() if "`label: " in line]
+
+
+@pytest.mark.parametrize("count", [600, 3000])
+def test_a_label_that_is_neither_is_told_with_its_line_and_what_to_do(
+    look: Look, tmp_path: Path, count: int
+) -> None:
+    found = look(with_values(count, CLICK, {7: "maybe", 9: "Perhaps", 300: "maybe"}))
+    assert parsed(found)["preprocess"]["label"] == CLICK
+    assert (
+        f"  ! 3 of {count:,} labels are neither positive (1, true, yes) nor negative (0, false, no): "
+        "maybe (2, first at log.csv:7), Perhaps (1, first at log.csv:9)\n"
+    ) in found.report
+    assert ("and so many of them stop preprocess" in found.report) == (count == 600)
+    left_out, clicked = proposed(found)
+    assert after_label(found, f"label: {CLICK}", tmp_path / "raw") == (count - 3, 3, 0)
+    assert after_label(found, left_out, tmp_path / "raw") == (count - 3, 0, 3)
+    assert after_label(found, clicked, tmp_path / "raw") == (count, 0, 0)
+
+
+def test_a_label_that_is_often_neither_can_be_named(look: Look) -> None:
+    rows = [row[:-1] for row in log(600, wanted=lambda i, r: ["yes", "no", "YES", "maybe", "no"][i % 5])]
+    found = look(rows, label="wanted")
+    assert parsed(found)["preprocess"]["label"] == "wanted"
+    assert "120 of 600 labels are neither" in found.report
+    assert "maybe (120, first at log.csv:5)" in found.report
+    assert proposed(found)[1] == 'label: {column: wanted, equals: ["yes", "YES", maybe]}'
+
+
+def test_of_many_labels_that_are_neither_the_first_are_told(look: Look, tmp_path: Path) -> None:
+    found = look(with_values(600, CLICK, {line: f"x{line}" for line in range(20, 40, 2)}))
+    assert "x20 (1, first at log.csv:20), x22 (1, first at log.csv:22), x24 (1, first at log.csv:24)" in (
+        found.report
+    )
+    assert ", 7 values more\n" in found.report
+    assert after_label(found, proposed(found)[0], tmp_path / "raw") == (590, 0, 10)
+
+
+def test_a_rating_that_is_no_number_is_told_with_its_line(look: Look, tmp_path: Path) -> None:
+    rows = with_values(3000, "rating", {8: "broken"}, rating=lambda i, r: 1 + i % 5)
+    found = look([row[:-1] for row in rows])
+    assert "1 of 3,000 labels are no numbers: broken (1, first at log.csv:8)" in found.report
+    assert proposed(found) == ["label: {column: rating, at_least: 4, drop: [broken]}"]
+    assert after_label(found, proposed(found)[0], tmp_path / "raw") == (2999, 0, 1)
+
+
+def test_a_label_in_a_later_file_and_in_parquet_is_found(tmp_path: Path) -> None:
+    rows = log(600)
+    (tmp_path / "a.csv").write_text(text(rows))
+    (tmp_path / "b.csv").write_text(text(with_values(600, CLICK, {12: "maybe"})))
+    assert "maybe (1, first at b.csv:12)" in inspect(tmp_path, "mine").report
+    columns = {name: [row[i] for row in rows[1:]] for i, name in enumerate(rows[0])}
+    columns[CLICK][10] = "maybe"
+    pq.write_table(pa.table(columns), tmp_path / "c.parquet")
+    assert "maybe (1, first at c.parquet:11)" in inspect(tmp_path / "c.parquet", "mine").report
+
+
+def test_labels_that_are_labels_are_not_spoken_of(look: Look) -> None:
+    for name, make in (
+        ("clicked", lambda i, r: ["1", "0", "TRUE", "no"][i % 4]),
+        ("rating", lambda i, r: 1 + i % 5),
+        ("event", lambda i, r: ["view", "purchase", "view"][i % 3]),
+    ):
+        rows = [row[:-1] for row in log(660, city=lambda i, r: r.choice("abc"), **{name: make})]
+        assert "labels are" not in look(rows, label=name).report
+
+
 def test_without_a_label_the_item_is_not_complete(look: Look):
     found = look([row[:-1] for row in log(city=lambda i, r: r.choice("abc"))])
     assert not found.complete

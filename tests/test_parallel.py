@@ -118,12 +118,16 @@ def test_the_death_of_one_rank_ends_the_other(tmp_path: Path) -> None:
     [
         (("small",), "a batch of 3 rows is too small for 2 processes"),
         (("small", "meta"), "several processes train on `device: cpu` or `device: cuda`, not on meta"),
+        (("alone",), "only rank 1 knows"),
     ],
 )
-def test_what_cannot_work_is_refused(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+def test_what_cannot_work_is_refused_once_in_the_last_lines(
+    tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
     done = torchrun(SCRIPT, str(tmp_path), *words)
     assert done.returncode != 0
-    assert f"error: {message}" in done.stderr
+    assert (done.stdout + done.stderr).count(message) == 1
+    assert f"error: {message}" in "".join(done.stderr.splitlines()[-2:])
 
 
 # ---- one rank: nothing changes ----

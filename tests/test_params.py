@@ -30,8 +30,9 @@ def put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     return values
 
 
-def test_the_projects_own_file_is_valid() -> None:
-    params = load(ROOT / "params.yaml")
+def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
+    params = Params(values)
+    assert params.data.keys() == values["data"].keys()
     for dataset in params.data:
         for model in params.models:
             config = params.config(dataset, model)
@@ -121,6 +122,75 @@ def test_rows_in_memory_may_be_left_out(values: dict[str, Any]) -> None:
     train = Params(values).config("synthetic", "fm").train
     assert train.rows_in_memory == ROWS_IN_MEMORY
     assert "rows_in_memory" not in train.fit
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("data/mine", None, "data.mine: should be a valid dictionary"),
+    ("data/mine", {"source": "synthetic"}, "data.mine.download: is missing; write `download: {}`"),
+    (
+        "data/mine/source",
+        "sythetic",
+        "data.mine.source: unknown source 'sythetic'; did you",
+    ),
+    ("data/mine/downlod", {}, "data.mine: unknown key 'downlod'; did you mean 'download'?"),
+    ("data/mine/split/tst", 0.2, "data.mine.split: unknown key 'tst'; did you mean 'test'?"),
+    ("data/mine/preprocess", "none", "data.mine.preprocess: "),
+    ("data/mine/settings/train", 3, "data.mine.settings.train: must be a block of keys"),
+    ("data/mine/settings/train", {"lr": -1.0}, "data.mine.settings.train.lr: must be above 0"),
+    ("data/mine/settings/model", {"fm": {"hiden": 1}}, "data.mine.settings.model.fm: unknown key 'hiden'"),
+    ("data/mine/settings/tune", {"trails": 1}, "data.mine.settings.tune: unknown key 'trails'"),
+    ("data/mine/settings/model", {"embedding_size": 7}, "tune.space.model.embedding_size: does not hold"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG)
+def test_an_item_that_does_not_run_stops_nothing_and_its_error_is_told_in_one_line(
+    values: dict[str, Any],
+    path: str,
+    value: Any,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values["data"] = {"mine": deepcopy(values["data"]["synthetic"]) | {"settings": {}}} | values["data"]
+    values = put(values, path, value)
+    file = tmp_path / "params.yaml"
+    with file.open("w", encoding="utf-8") as out:
+        YAML(typ="safe", pure=True).dump(values, out)
+    params = load(file)
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"warning: params.yaml: {message}")
+    assert told.err.endswith("(stops nothing: mine is not in `datasets`)\n")
+    assert told.err.count("\n") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LOCAL_RANK", "1")
+        load(file)
+    assert capsys.readouterr() == ("", ""), "one of several processes tells"
+    assert params.config("synthetic", "fm") == Params(values, every_item=False).config("synthetic", "fm")
+    for call in (
+        lambda: params.item("mine"),
+        lambda: params.config("mine", "fm"),
+        lambda: Params(values),
+        lambda: Params({**values, "datasets": ["mine"]}, every_item=False),
+    ):
+        with pytest.raises(PipelineError) as caught:
+            call()
+        assert str(caught.value).startswith(f"params.yaml: {message}")
+
+
+def test_a_valid_file_is_read_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    load(ROOT / "params.yaml")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_wrong_with_the_blocks_for_all_is_an_error(values: dict[str, Any]) -> None:
+    with pytest.raises(PipelineError, match=r"evaluate: unknown key 'bin'"):
+        Params(put(values, "evaluate/bin", 3), every_item=False)
+    with pytest.raises(PipelineError, match=r"train: unknown key 'lrr'"):
+        Params(put(values, "train/lrr", 3), every_item=False)
+    with pytest.raises(PipelineError, match=r"data: should be"):
+        Params(put(values, "data", ["synthetic"]), every_item=False)
 
 
 def test_a_missing_block_is_named(values: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline import runs, store
 from pipeline.errors import PipelineError
 from pipeline.files import digest, folder_digest, read_json, sha256, write_json
 from pipeline.schema import PARTS
-from stages import tune
+from stages import preprocess, split, train, tune
 from tests import project
 
 Run = Callable[..., Path]
@@ -327,20 +328,50 @@ def test_no_training_is_done_twice(whole: Path) -> None:
     assert len(list((whole / "data/trainings").iterdir())) == len(different)
 
 
+@pytest.fixture(name="fits")
+def _fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that this process really trained."""
+    seeds, fit = list[int](), runs.fit
+
+    def counted(*args: Any, seed: int, **more: Any) -> Any:
+        seeds.append(seed)
+        return fit(*args, seed=seed, **more)
+
+    monkeypatch.setattr(runs, "fit", counted)
+    return seeds
+
+
+def test_an_item_with_the_same_rows_finds_its_trainings_and_one_with_others_does_not(
+    whole: Path, tmp_path: Path, run: Run, fits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(whole, tmp_path / "renamed")
+    data = project.small_params()["data"]
+    data["again"] = deepcopy(data[project.DATASET])
+    data["other"] = {**deepcopy(data[project.DATASET]), "split": {"seed": 5}}
+    project.make_project(folder, data=data)
+    monkeypatch.setenv("CTR_TRACKING", "off")
+    for name, trained in (("again", []), ("other", [1, 2])):
+        run(folder, name)
+        monkeypatch.setattr("sys.argv", ["train", "--dataset", name, "--model", "fm"])
+        train.main()
+        assert fits == trained
+    default = folder / "data/runs" / project.DATASET / "fm/default"
+    for path in default.glob("*.safetensors"):
+        assert (folder / "data/runs/again/fm/default" / path.name).read_bytes() == path.read_bytes()
+        assert (folder / "data/runs/other/fm/default" / path.name).read_bytes() != path.read_bytes()
+    said, told = (read_json(at / "run.json") for at in (default, folder / "data/runs/again/fm/default"))
+    differs = {key for key in said if said[key] != told[key]}
+    assert differs == {"key", "dataset", "input"}
+
+
 def test_what_was_tried_with_other_code_is_tried_again(
-    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, fits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy(whole, tmp_path / "changed")
-    before, fits, fit = results(folder), list[int](), runs.fit
-
-    def counted(*args: Any, **more: Any) -> Any:
-        fits.append(1)
-        return fit(*args, **more)
-
+    before = results(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("CTR_TRACKING", "off")
     monkeypatch.setattr("sys.argv", ["tune", "--dataset", project.DATASET, "--model", "fm"])
-    monkeypatch.setattr(runs, "fit", counted)
     tune.main()
     assert (results(folder), fits) == (before, [])
     monkeypatch.setattr(store, "code_digest", lambda *_: "other")
@@ -391,3 +422,44 @@ def test_a_raw_file_changed_after_its_download_is_named(data: Path, tmp_path: Pa
     assert "clicks.csv was changed after its download" in done.stderr
     raw.unlink()
     assert "clicks.csv is missing" in project.run(folder, "preprocess").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "main"),
+    [
+        ("raw/synthetic/clicks.csv", "download", preprocess.main),
+        ("raw/synthetic/manifest.json", "download", preprocess.main),
+        ("interim/synthetic/table.parquet", "preprocess", split.main),
+        ("interim/synthetic/columns.json", "preprocess", split.main),
+        ("processed/synthetic/schema.json", "split", train.main),
+        ("processed/synthetic/valid.ids.npy", "split", tune.main),
+    ],
+)
+def test_a_file_that_is_gone_is_named_with_both_ways_to_have_it_again(
+    data: Path, tmp_path: Path, name: str, by: str, main: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy(data, tmp_path / "gone")
+    (folder / "data" / name).unlink()
+    monkeypatch.chdir(folder)
+    words = ["stage", "--dataset", project.DATASET]
+    monkeypatch.setattr("sys.argv", words + (["--model", "fm"] if by == "split" else []))
+    with pytest.raises(PipelineError) as caught:
+        main()
+    assert str(caught.value) == (
+        f"data/{name} is missing; run the {by} stage again, or `dvc repro {by}@synthetic`, which takes it "
+        "from DVC's cache if that has it"
+    )
+
+
+def test_a_raw_file_that_was_replaced_comes_from_the_cache_and_one_that_is_linked_does_not(
+    data: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = copy(data, tmp_path / "replaced")
+    raw = folder / "data/raw" / project.DATASET / "clicks.csv"
+    raw.write_bytes(b"something else\n")
+    both = "run the download stage again, or `dvc repro download@synthetic`, which takes it from DVC's cache"
+    with pytest.raises(PipelineError, match=f"was changed after its download .*: {both}"):
+        run(folder, "synthetic", "preprocess")
+    (tmp_path / "cached").hardlink_to(raw)
+    with pytest.raises(PipelineError, match=r"was changed after its download .*: remove .* and \.dvc/cache"):
+        run(folder, "synthetic", "preprocess")

@@ -21,7 +21,7 @@ PARAMS = {
     "model": {"embedding_size": 4, "hidden": [8], "dropout": 0.2},
     "train": {"epochs": 5, "batch_size": 64, "lr": 0.02, "patience": 99},
 }
-HEAD = {"architecture": "deepfm", "input": "0" * 16, "key": "k", "model": "deepfm", "variant": "default"}
+HEAD = {"architecture": "deepfm", "rows": "0" * 16, "key": "k", "model": "deepfm", "variant": "default"}
 CPU = torch.device("cpu")
 WHAT = {"made": "up"}
 

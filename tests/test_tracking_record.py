@@ -44,6 +44,13 @@ def test_params_are_flat_and_leave_the_space_out() -> None:
     }
 
 
+def test_only_a_training_that_is_not_as_usual_has_tags_that_say_so() -> None:
+    usual = record.tags({**run(), "stage": "tune"})
+    assert not {"pipeline.rows_in_memory", "pipeline.processes"} & usual.keys()
+    special = record.tags({**run(), "stage": "tune", "rows_in_memory": 10**7, "processes": 2})
+    assert special == {**usual, "pipeline.rows_in_memory": "10000000", "pipeline.processes": "2"}
+
+
 def test_children_are_seeds_and_trials_with_their_best_row() -> None:
     parts = {name: (state, best.get("valid_auc")) for name, _, state, _, best in record.children(run())}
     assert parts == {

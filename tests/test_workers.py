@@ -51,6 +51,31 @@ def head(params: runs.Block = PARAMS) -> runs.Block:
     return runs.header("train", "d", "deepfm", "deepfm", {**params, "seeds": SEEDS}, SETUP.processed)
 
 
+def test_rows_are_the_same_whatever_they_are_called_and_other_ones_with_any_other_file() -> None:
+    folder = SETUP.processed
+    write_json(folder / "report.json", {"dataset": "d"})
+    before = head()
+    write_json(folder / "report.json", {"dataset": "another"})
+    after = runs.header("train", "another", "fm", "fm", {}, folder)
+    assert after["rows"] == before["rows"]
+    assert after["input"] != before["input"]
+    assert after["key"] != before["key"]
+    named = {before["rows"]}
+    files = [path for path in folder.iterdir() if path.name != "report.json"]
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        named.add(head()["rows"])
+        path.write_bytes(content)
+        moved = path.rename(path.with_name(f"x{path.name}"))
+        named.add(head()["rows"])
+        moved.rename(path)
+    np.save(folder / "train.time.npy", np.arange(400))
+    named.add(head()["rows"])
+    assert len(files) == 5
+    assert len(named) == 2 + 2 * len(files)
+
+
 @contextmanager
 def quiet(_name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
     yield lambda _row, _step: None
@@ -62,6 +87,38 @@ def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[i
     result = runs.train_seeds(head(), PARAMS, setup.load(), seeds, child, Path(out), setup)
     runs.finish(Path(out), {**head(), **result})
     return folder_digest(Path(out))
+
+
+@pytest.mark.parametrize(
+    ("rows_in_memory", "lazy", "lines"),
+    [
+        (400, {"lazy_rows": SCHEMA.rows + 1}, []),
+        (400, {}, []),
+        (399, {}, ["train part streamed: 400 rows are more than rows_in_memory (399)"]),
+        (
+            150,
+            {"lazy_rows": SCHEMA.rows},
+            [
+                "train part streamed: 400 rows are more than rows_in_memory (150)",
+                "valid part streamed: 200 rows are more than rows_in_memory (150)",
+                f"tables of {SCHEMA.rows} rows trained row by row (lazy_rows {SCHEMA.rows})",
+            ],
+        ),
+    ],
+)
+def test_what_is_not_as_usual_is_told_once_before_the_first_seed(
+    rows_in_memory: int, lazy: dict[str, int], lines: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs._say_once.cache_clear()
+    setup = replace(SETUP, rows_in_memory=rows_in_memory, processes=1)
+    params = {**PARAMS, "train": {**PARAMS["train"], "epochs": 1, **lazy}}
+    parts = setup.load()
+    more = runs.special(parts, rows_in_memory)
+    top = runs.header("train", "d", "deepfm", "deepfm", params, SETUP.processed, **more)
+    runs.train_seeds(top, params, parts, SEEDS, quiet, Path("told"), setup)
+    said = capsys.readouterr().out.splitlines()
+    assert said[: len(lines)] == lines
+    assert all(f"seed {seed}: " in line for seed, line in zip(SEEDS, said[len(lines) :], strict=True))
 
 
 @pytest.fixture(name="alone")

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from ruamel.yaml.error import YAMLError
 
-from pipeline import metrics, tables, yaml_file
+from pipeline import interim, metrics, tables, yaml_file
 from pipeline.cleaning import number
 from pipeline.datasets.tabular import MISSING, OWN
 from pipeline.errors import PipelineError, unknown
 from pipeline.files import write_text
-from pipeline.inspection import guessing
-from pipeline.inspection.guessing import ENOUGH, Flags, Guess, Rule
+from pipeline.inspection import guessing, profiling
+from pipeline.inspection.guessing import ENOUGH, FEW, Flags, Guess, Rule
 from pipeline.inspection.profiling import DISTINCT, Survey, survey
 from pipeline.inspection.sniffing import sniff
 from pipeline.tables import Layout
@@ -31,6 +32,8 @@ from pipeline.tables import Layout
 WIDTH = 24  # characters of a name or an example that are shown
 MATCHING = 500  # rows in which two columns must tell the same before one is left out
 SURE = 10  # rows of either label that a column must tell before it is called a leak
+SHOWN = 3  # values that are no label, told with their places
+MAX_REJECTED = signature(interim.write).parameters["max_rejected"].default
 BROKEN = 0.001  # fraction of lines that are no UTF-8, from which on the file is taken for latin-1
 
 _PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_./-]*")
@@ -96,6 +99,7 @@ def inspect(
         _headline(path, files, layout if written else None, found),
         _table(found, {**guesses, **{rule.column: Guess("label") for rule in rules[:1]}}),
         *_about_label(found, rules),
+        *(_about_others(files, layout, found, rules[0]) if rules else []),
         *(f"  ! {warning}" for warning in [*warnings, *_about_names(named), *_about_lines(found)]),
     ]
     return Inspection("\n".join(report), item, complete)
@@ -384,6 +388,31 @@ def _about_label(found: Survey, rules: Sequence[Rule]) -> list[str]:
     if profile.missing:
         lines.append(f"  ! {profile.missing} records have no label: they will be refused")
     return lines
+
+
+def _about_others(files: Sequence[Path], layout: Layout, found: Survey, rule: Rule) -> list[str]:
+    """Warn of values that are no label by the rule: which, where the first stands, and what to do."""
+    column, profile = rule.column, found.profiles[rule.column]
+    assert profile.values is not None
+    clicks, known = guessing.clicks(profile.values.dictionary_encode(), rule)
+    if known.all():
+        return []
+    values = profile.values.filter(pa.array(~known)).to_pylist()
+    some, counts = values[:SHOWN], profile.counts[~known]
+    places = profiling.places(tables.open_folder(files, layout), column, some, MISSING)
+    told = [f"{_shown(v)} ({n:,}, first at {places[v]})" for v, n in zip(some, counts.tolist(), strict=False)]
+    told += [f"{len(values) - SHOWN} values more"] * (len(values) > SHOWN)
+    what = "no numbers" if rule.rule else "neither positive (1, true, yes) nor negative (0, false, no)"
+    stops = ", and so many of them stop preprocess" * bool(counts.sum() > MAX_REJECTED * profile.rows)
+    lines = [f"  ! {counts.sum():,} of {profile.filled:,} labels are {what}: {', '.join(told)}"]
+    lines.append(f"      their records will be refused{stops}; mend the file, or change the item:")
+    drop = _flow({"column": column, **rule.rule, "drop": values})
+    lines.append(f"      to leave them out: `label: {drop}`")
+    if not rule.rule:
+        positive = profile.values.filter(pa.array(clicks)).to_pylist()
+        equals = _flow({"column": column, "equals": positive + values})
+        lines.append(f"      if they are clicks: `label: {equals}`")
+    return lines if len(values) <= FEW else lines[:2]
 
 
 def _about_names(named: bool) -> list[str]:

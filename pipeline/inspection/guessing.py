@@ -178,9 +178,9 @@ def label(profile: Profile, *, named: bool = True, chosen: bool = False) -> Rule
     hinted = 0 if name.lower().replace("_", "") in _LABELS else 1 if found & _LABELS else None
     lower = pc.utf8_lower(values)
     yes, no = equals(lower, *YES), equals(lower, *NO)
+    rate, others = _rate(profile, yes), int(profile.counts[~(yes | no)].sum())
     # a few damaged values, whose records will be refused, do not make it another column
-    if profile.counts[~(yes | no)].sum() <= profile.stray:
-        rate = _rate(profile, yes)
+    if others <= profile.stray:
         return Rule(name, {}, rate, 3 if hinted is None else hinted) if 0 < rate < 1 else None
     numbers, bad = number(values)
     if profile.counts[bad].sum() <= profile.stray:
@@ -191,6 +191,8 @@ def label(profile: Profile, *, named: bool = True, chosen: bool = False) -> Rule
         doubt = 4 if doubt is None and not named and contiguous and levels <= 11 else doubt
         return _threshold(profile, numbers, 0 if chosen else doubt)
     doubt = hinted + 1 if hinted is not None else 2 if found & _EVENTS else 0 if chosen else None
+    if doubt is not None and yes.any() and no.any() and 2 * others < profile.filled:
+        return Rule(name, {}, rate, doubt)  # and words for the others: the report warns of them
     return None if doubt is None else _event(profile, lower, doubt)
 
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline import tables
-from pipeline.cleaning import chunk, number
+from pipeline.cleaning import chunk, equals, number
 from pipeline.ledger import Ledger
 from pipeline.tables import Table
 from pipeline.timestamps import seconds
@@ -222,6 +222,23 @@ def survey(opened: Sequence[Table], missing: Sequence[str], rows: int | None = N
                 break
     joined = {name: _joined(parts) for name, parts in sample.items()}
     return Survey(profiles, done, joined, ledger, stopped=left is not None and left <= 0)
+
+
+def places(
+    opened: Sequence[Table], column: str, values: Sequence[str], missing: Sequence[str]
+) -> dict[str, str]:
+    """Return where some values of a column stand first, as `<file>:<line>`; read no further than that."""
+    found: dict[str, str] = {}
+    for table in opened:
+        for block, lines in table.blocks([column], Ledger()):
+            coded = _texts(chunk(block[column]), missing)
+            for value in (value for value in values if value not in found):
+                rows = np.flatnonzero(equals(coded, value))
+                if len(rows):
+                    found[value] = f"{table.path.name}:{lines[rows[0]]}"
+            if len(found) == len(values):
+                return found
+    return found
 
 
 def _blocks(opened: Sequence[Table], wanted: Sequence[str], ledger: Ledger) -> Iterator[pa.Table]:

@@ -48,11 +48,15 @@ def child_params(name: str, block: Block) -> dict[str, str]:
 
 
 def tags(run: Block) -> dict[str, str]:
-    """Return what a run and its children are filtered by."""
+    """Return what a run and its children are filtered by.
+
+    `pipeline.rows_in_memory` is there where rows were streamed, `pipeline.processes` where several trained.
+    """
     return {
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": f"stages/{run['stage']}.py",
         **{f"pipeline.{name}": run[name] for name in ("stage", "dataset", "model", "variant")},
+        **{f"pipeline.{name}": str(run[name]) for name in ("rows_in_memory", "processes") if name in run},
     }
 
 
