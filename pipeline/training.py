@@ -279,14 +279,20 @@ def fit(  # noqa: C901  the one loop, told in one place
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[Tensor, " N"]:
+def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Float[Tensor, " N"]:
     """Return the click probability of every row, in order, on the split's device.
 
     Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before. Inside
     `parallel.group` each rank scores its share of the rows, so all must call it.
+
+    Args:
+        batch_size: rows at a time. None: 2048 a thread, so that what a layer makes of them stays in a
+            core's cache; 8192 on other devices than a CPU.
     """
     was_training = model.training
     model.eval()
+    if batch_size is None:
+        batch_size = 2048 * torch.get_num_threads() if split.device.type == "cpu" else 8192
     size = max(1, min(batch_size, -(-len(split) // parallel.ranks())))
     mine = parallel.part_of(split.count(size))
     # a rank may have no batch of a tiny part; its scores have a type all the same

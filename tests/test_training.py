@@ -494,6 +494,18 @@ def test_predictions_come_in_the_order_of_the_rows(size: int) -> None:
     assert not predict(model, VALID).requires_grad
 
 
+@pytest.mark.usefixtures("_switches")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_thread_scores_as_many_rows_at_a_time(threads: int) -> None:
+    torch.set_num_threads(threads)
+    model, seen = build("lr", SCHEMA, {}, seed=1), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    rows = Split(SCHEMA, random_ids(SCHEMA, 5000), torch.zeros(5000))
+    assert len(predict(model, rows)) == 5000
+    assert seen == {1: [2048, 2048, 904], 2: [4096, 904]}[threads]
+    assert len(predict(model, empty())) == 0
+
+
 def test_evaluation_scores_all_rows_at_once() -> None:
     """Not the mean of what each batch would give."""
     model = build("lr", SCHEMA, {}, seed=1)
