@@ -16,14 +16,16 @@ EPSILON = 1e-7  # probabilities are kept this far from 0 and 1 in the logloss
 def auc(label: Array, score: Array) -> float:
     """Area under the ROC curve: the chance that a positive row scores above a negative one.
 
-    Exact, one sort; ties count one half (Mann-Whitney U; FLSEST eq. 19). NaN with one class only.
+    Exact, counted in integers; ties count one half (Mann-Whitney U; FLSEST eq. 19). NaN with one class
+    only, or where a score is no number.
     """
-    positive = np.asarray(label) > 0.5
-    p = int(positive.sum())
-    n = len(positive) - p
-    if p == 0 or n == 0:
+    positive, score = np.asarray(label) > 0.5, np.asarray(score)
+    # sorting values takes a fifth of the time that a stable order of the rows takes
+    high, low = np.sort(score[positive]), np.sort(score[~positive])
+    if not len(high) or not len(low) or np.isnan(high[-1]) or np.isnan(low[-1]):  # NaNs are sorted last
         return float("nan")
-    return float((_rank(score)[positive].sum() - p * (p + 1) / 2) / (p * n))
+    below, not_above = low.searchsorted(high).sum(), low.searchsorted(high, "right").sum()
+    return int(below + not_above) / (2 * len(high) * len(low))
 
 
 def logloss(label: Array, probability: Array) -> float:
@@ -88,7 +90,7 @@ def relative_improvement(value: float, baseline: float) -> float:
 
 def _rank(score: Array) -> Array:
     """Ranks 1 to N in ascending order; rows of equal score share the mean of their ranks."""
-    order = np.argsort(score, kind="stable")
+    order = np.argsort(score)  # in any order among equals
     ranked = np.asarray(score)[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
     ends = np.r_[starts[1:], len(ranked)]

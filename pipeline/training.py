@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
@@ -279,14 +279,20 @@ def fit(  # noqa: C901  the one loop, told in one place
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[Tensor, " N"]:
+def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Float[Tensor, " N"]:
     """Return the click probability of every row, in order, on the split's device.
 
     Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before. Inside
     `parallel.group` each rank scores its share of the rows, so all must call it.
+
+    Args:
+        batch_size: rows at a time. None: 2048 a thread, so that what a layer makes of them stays in a
+            core's cache; 8192 on other devices than a CPU.
     """
     was_training = model.training
     model.eval()
+    if batch_size is None:
+        batch_size = 2048 * torch.get_num_threads() if split.device.type == "cpu" else 8192
     size = max(1, min(batch_size, -(-len(split) // parallel.ranks())))
     mine = parallel.part_of(split.count(size))
     # a rank may have no batch of a tiny part; its scores have a type all the same
@@ -299,12 +305,49 @@ def predict(model: nn.Module, split: Split, *, batch_size: int = 8192) -> Float[
 
 
 def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
-    """Return AUC and logloss over all rows of a part."""
-    probability, label = predict(model, split).cpu().numpy(), split.label.cpu().numpy()
+    """Return AUC and logloss over all rows of a part.
+
+    Scores that are on a GPU stay there: what comes back are the two results.
+    """
+    score = predict(model, split)
+    if score.is_cuda:  # other accelerators may have no float64
+        auc, logloss = auc_and_logloss(split.label.to(score.device), score).tolist()
+        return {"auc": auc, "logloss": logloss}
+    label, probability = split.label.cpu().numpy(), score.cpu().numpy()
     return {
         "auc": metrics.auc(label, probability),
         "logloss": metrics.logloss(label, probability),
     }
+
+
+def auc_and_logloss(
+    label: Float[Tensor, " N"] | UInt8[Tensor, " N"], probability: Float[Tensor, " N"]
+) -> Float[Tensor, " 2"]:
+    """Compute `metrics.auc` and `metrics.logloss` where the rows are, without waiting for the device.
+
+    The AUC is a ratio of integers, so up to 2^27 rows it has the bits of `metrics.auc`; the logloss,
+    summed in float64 in another order, may differ in the last ones. Every operation gives the same result
+    each time on a GPU, too (see torch.use_deterministic_algorithms): positions in the sorted scores and
+    sums, no `cumsum` or `bincount` of floats, and no selection by a mask, whose length has to be awaited.
+
+    Args:
+        label: 0 and 1.
+        probability: on the same device.
+
+    Returns:
+        AUC, NaN with one class only or where a score is no number; and logloss.
+    """
+    positive = label > 0.5
+    ranked, order = probability.sort()
+    # the rows below each row and those not above it: with one more, twice its mean rank among its equals
+    twice_rank = torch.searchsorted(ranked, ranked) + torch.searchsorted(ranked, ranked, right=True) + 1
+    p = positive.sum()
+    n = len(label) - p
+    twice_u = (twice_rank * positive[order]).sum() - p * (p + 1)
+    auc = twice_u.double() / (2 * p * n).double()  # with one class 0 / 0
+    y, q = label.double(), probability.double().clamp(metrics.EPSILON, 1 - metrics.EPSILON)
+    logloss = -(y * q.log() + (1 - y) * torch.log1p(-q)).mean()
+    return torch.stack([auc.masked_fill(ranked.isnan().any(), math.nan), logloss])
 
 
 def _tell(log: Log | None, row: dict[str, float]) -> None:

@@ -1,6 +1,7 @@
 """Metrics against scikit-learn and against loops from their definitions."""
 
 import math
+from fractions import Fraction
 from random import Random
 
 import numpy as np
@@ -32,6 +33,27 @@ def test_auc_counts_pairs(rows: list[tuple[int, int]]) -> None:
     wins = [float(p > n) + 0.5 * float(p == n) for p in score[label == 1] for n in score[label == 0]]
     assert metrics.auc(label, score) == pytest.approx(np.mean(wins), abs=1e-12)
     assert metrics.auc(label, -score) == pytest.approx(1 - np.mean(wins), abs=1e-12)
+
+
+@given(scored)
+def test_auc_is_the_ratio_of_two_counts_to_the_last_bit(rows: list[tuple[int, int]]) -> None:
+    label, score = both_classes(rows)
+    high, low = score[label == 1], score[label == 0]
+    twice_wins = int((high[:, None] > low).sum()) + int((high[:, None] >= low).sum())
+    assert metrics.auc(label, score) == float(Fraction(twice_wins, 2 * len(high) * len(low)))
+
+
+def test_auc_of_infinite_scores_and_of_both_zeros() -> None:
+    label = np.array([0, 1, 0, 1, 1])
+    assert metrics.auc(label, np.array([-np.inf, -0.0, 0.0, np.inf, np.inf])) == (1 + 0.5 + 4) / 6
+    assert metrics.auc(label, np.full(5, np.inf)) == 0.5
+
+
+@pytest.mark.parametrize("where", [0, 1, 2, 3])
+def test_scores_that_are_no_numbers_have_no_auc(where: int) -> None:
+    label, score = np.array([0, 1, 0, 1]), np.array([0.1, 0.9, 0.4, 0.3])
+    score[where] = np.nan
+    assert math.isnan(metrics.auc(label, score))
 
 
 def test_auc_of_many_rows_in_every_type() -> None:

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ import torch
 from rows import SCHEMAS, random_ids, random_split, wake
 from torch import nn
 
-from pipeline import data, training
+from pipeline import data, metrics, training
 from pipeline.data import Split
 from pipeline.errors import Diverged, PipelineError
 from pipeline.files import write_json
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.optimizer import parameter_groups
 from pipeline.schema import EMPTY
-from pipeline.training import State, evaluate, fit, pick_device, predict, reproducible
+from pipeline.training import State, auc_and_logloss, evaluate, fit, pick_device, predict, reproducible
 from pipeline.zoo import build
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -493,6 +494,18 @@ def test_predictions_come_in_the_order_of_the_rows(size: int) -> None:
     assert not predict(model, VALID).requires_grad
 
 
+@pytest.mark.usefixtures("_switches")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_each_thread_scores_as_many_rows_at_a_time(threads: int) -> None:
+    torch.set_num_threads(threads)
+    model, seen = build("lr", SCHEMA, {}, seed=1), []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    rows = Split(SCHEMA, random_ids(SCHEMA, 5000), torch.zeros(5000))
+    assert len(predict(model, rows)) == 5000
+    assert seen == {1: [2048, 2048, 904], 2: [4096, 904]}[threads]
+    assert len(predict(model, empty())) == 0
+
+
 def test_evaluation_scores_all_rows_at_once() -> None:
     """Not the mean of what each batch would give."""
     model = build("lr", SCHEMA, {}, seed=1)
@@ -503,6 +516,62 @@ def test_evaluation_scores_all_rows_at_once() -> None:
     assert evaluate(model, big)["auc"] == pytest.approx((wins.sign().mean().item() + 1) / 2, abs=1e-6)
     losses = nn.functional.binary_cross_entropy(probability, big.label.double())
     assert evaluate(model, big)["logloss"] == pytest.approx(losses.item(), rel=1e-6)
+
+
+# scores of N rows: all different, of few values, in order, all the same
+SCORES: dict[str, Callable[[np.random.Generator, int], np.ndarray]] = {
+    "random": lambda rng, n: rng.random(n),
+    "tied": lambda rng, n: np.round(rng.random(n), 1),
+    "certain": lambda rng, n: np.round(rng.random(n)),
+    "sorted": lambda rng, n: np.sort(rng.random(n)),
+    "constant": lambda _, n: np.full(n, 0.3),
+}
+
+
+@pytest.mark.usefixtures("_switches")
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", SCORES)
+@pytest.mark.parametrize(
+    ("rows", "rate"), [(2, 0.5), (3, 0.9), (1000, 0.03), (1000, 0), (1000, 1), (200_001, 0.5)]
+)
+def test_evaluation_on_the_device_is_that_on_arrays(rows: int, rate: float, kind: str, device: str) -> None:
+    """In the mode that refuses what is not deterministic; pairs of 200,001 rows are more than 2^31."""
+    reproducible(1)
+    rng = np.random.default_rng(rows)
+    label, score = rng.random(rows) < rate, SCORES[kind](rng, rows)
+    for label_type, type_ in ((np.uint8, np.float32), (np.float32, np.float32), (np.float32, np.float64)):
+        y, q = label.astype(label_type), score.astype(type_)
+        y_there, q_there = torch.from_numpy(y).to(device), torch.from_numpy(q).to(device)
+        result = auc_and_logloss(y_there, q_there)
+        assert result.device == q_there.device
+        auc, logloss = result.tolist()
+        assert auc == metrics.auc(y, q) or (math.isnan(auc) and len(set(y.tolist())) == 1)
+        assert logloss == pytest.approx(metrics.logloss(y, q), rel=1e-12, abs=1e-15)
+        assert auc_and_logloss(y_there, q_there).tolist() == pytest.approx([auc, logloss], abs=0, nan_ok=True)
+
+
+def test_evaluation_on_the_device_of_scores_that_are_no_numbers_is_none() -> None:
+    label, score = torch.tensor([0.0, 1, 0, 1]), torch.tensor([0.1, 0.9, math.nan, 0.3])
+    assert auc_and_logloss(label, score).isnan().all()
+    assert auc_and_logloss(label[:0], score[:0]).isnan().all()
+
+
+def test_evaluation_on_the_device_waits_for_no_value() -> None:
+    """Tensors on `meta` have none: whatever asked for one would fail."""
+    label, score = torch.empty(5, dtype=torch.uint8, device="meta"), torch.empty(5, device="meta")
+    assert auc_and_logloss(label, score).shape == (2,)
+    with pytest.raises(NotImplementedError):
+        score[score > 0.5]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_streamed_part_is_evaluated_like_a_resident_one(streamed: tuple[Split, Split], device: str) -> None:
+    model = deepfm(device=device)
+    wake(model)
+    _, valid = on(device)
+    other = replace(streamed[1], stream_to=torch.device(device))
+    assert other.label.dtype == torch.uint8
+    assert evaluate(model, other) == pytest.approx(evaluate(model, valid), rel=1e-6)
 
 
 # ---- killed and run again ----
