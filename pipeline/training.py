@@ -4,6 +4,7 @@ import ctypes
 import math
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -226,6 +227,7 @@ def fit(  # noqa: C901  the one loop, told in one place
     marks = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
     parameters = list(model.parameters())
     loss_sum, rows = torch.zeros((), device=device), 0
+    narrow = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     done = state.epoch * len(train) + state.batch * batch_size
     model.train()
     with _bar(progress, epochs * len(train), done) as bar:
@@ -233,7 +235,7 @@ def fit(  # noqa: C901  the one loop, told in one place
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(batch_size, order, skip=state.batch):
                 share, weight = parallel.share(batch)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                with narrow:
                     score = logits(model, share)
                 loss = binary_cross_entropy_with_logits(score.float(), share.label)
                 optimizer.zero_grad()
