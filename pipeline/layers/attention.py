@@ -1,7 +1,7 @@
 """Attention between a handful of fields, for all rows of a batch at a time."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import torch
@@ -92,7 +92,7 @@ def _through(
     e: Tensor, heads: int, matrices: list[Tensor], keeps: list[Tensor | None], kept: list[Tensor]
 ) -> Tensor:
     """All layers, piece by piece; what the gradient needs is appended to `kept`: x, then p and a a layer."""
-    pieces = []
+    out = e.new_empty(*e.shape[:2], len(matrices[-1]) // 4)
     for i, part in enumerate(e.split(ROWS)):
         x = part.permute(2, 1, 0).contiguous()
         kept.append(x)
@@ -100,8 +100,13 @@ def _through(
             p, a = _attend(x, w, heads, None if keep is None else keep[..., i * ROWS : (i + 1) * ROWS])
             x = p[3].flatten(0, 1)
             kept += [p, a]
-        pieces.append(x.permute(2, 1, 0).contiguous())
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        _turn_back(x, out[i * ROWS : (i + 1) * ROWS])
+    return out
+
+
+def _turn_back(x: Tensor, rows: Tensor) -> None:
+    """Write (W, F, b) to rows (b, F, W): field by field first, since torch turns matrices alone in blocks."""
+    rows.flatten(1).copy_(x.transpose(0, 1).reshape(-1, len(rows)).t())
 
 
 def _attend(x: Tensor, w: Tensor, heads: int, keep: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -116,7 +121,7 @@ def _attend(x: Tensor, w: Tensor, heads: int, keep: Tensor | None) -> tuple[Tens
 
 def _sum(x: Tensor, y: Tensor, axis: int, out: Tensor | None = None) -> Tensor:
     """Sum x * y over an axis, both broadcast: in two calls where that is little, else without the product."""
-    if x.numel() * y.shape[2 if axis == 3 else 3] <= NUMBERS:
+    if prod(map(max, x.shape, y.shape)) <= NUMBERS:
         return torch.sum(x * y, axis, out=out)
     terms = zip(x.unbind(axis), y.unbind(axis), strict=True)
     a, b = next(terms)
@@ -145,7 +150,7 @@ class _Interact(Function):
         matrices, kept = ctx.saved_tensors[:layers], iter(ctx.saved_tensors[layers:])
         transposed = [w.t().contiguous() for w in matrices]
         grads: list[Tensor | None] = [None] * layers
-        found = []
+        grad_e = grad.new_empty(*grad.shape[:2], matrices[0].shape[1])
         for i, part in enumerate(grad.split(ROWS)):
             x, *states = (next(kept) for _ in range(1 + 2 * layers))
             g = part.permute(2, 1, 0).contiguous()
@@ -156,13 +161,13 @@ class _Interact(Function):
                 of_w = product(grad_p.view(len(matrices[n]), -1), before.flatten(1))
                 grads[n] = of_w if grads[n] is None else grads[n].add_(of_w)
                 g = product(transposed[n], grad_p.view(len(matrices[n]), -1).t()).view(before.shape)
-            found.append(g.permute(2, 1, 0).contiguous())
+            _turn_back(g, grad_e[i * ROWS : (i + 1) * ROWS])
         parts = []
         for of_w, scale in zip(grads, ctx.scales, strict=True):
             assert of_w is not None
             query, *rest = of_w.chunk(4)
             parts += [query if scale == 1 else query / scale, *rest]
-        return found[0] if len(found) == 1 else torch.cat(found), None, None, None, *parts
+        return grad_e, None, None, None, *parts
 
 
 def _backward(g: Tensor, p: Tensor, a: Tensor, keep: Tensor | None) -> Tensor:
