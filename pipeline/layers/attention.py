@@ -65,11 +65,7 @@ def interact(layers: Sequence[Interacting], e: Float[Tensor, "B F D"]) -> Float[
         layers: all of the same number of heads.
         e: the fields; also the first layer's dtype and device.
     """
-    b, f, _ = e.shape
-    keeps = [
-        layer.dropout(e.new_ones(layer.heads, f, f, b)) if layer.training and layer.dropout.p else None
-        for layer in layers
-    ]
+    keeps = masks(layers, e)
     weights = [part.weight for layer in layers for part in layer.projections]
     scales = [layer.scale for layer in layers]
     if torch.is_grad_enabled():
@@ -77,6 +73,17 @@ def interact(layers: Sequence[Interacting], e: Float[Tensor, "B F D"]) -> Float[
         return result
     matrices = _matrices(weights, scales)
     return _through(e, layers[0].heads, matrices, keeps, [])
+
+
+def masks(
+    layers: Sequence[Interacting], e: Float[Tensor, "B F D"]
+) -> list[Float[Tensor, "heads F F B"] | None]:
+    """Draw what dropout multiplies the attention weights of each layer by, if it drops any."""
+    b, f, _ = e.shape
+    return [
+        layer.dropout(e.new_ones(layer.heads, f, f, b)) if layer.training and layer.dropout.p else None
+        for layer in layers
+    ]
 
 
 def _matrices(weights: Sequence[Tensor], scales: list[float]) -> list[Tensor]:
@@ -110,7 +117,7 @@ def _turn_back(x: Tensor, rows: Tensor) -> None:
 
 
 def _attend(x: Tensor, w: Tensor, heads: int, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One layer on (W, F, b): q, k, v and the result in one (4, heads, K, F, b), and the attention weights."""
+    """One layer on (W, F, b): q, k, v and the result in one (4, heads, K, F, b), and the weights."""
     _, f, b = x.shape
     p = product(w, x.flatten(1).t()).view(4, heads, -1, f, b)
     q, k, v, out = p.unbind()
@@ -149,7 +156,7 @@ class _Interact(Function):
         layers = len(ctx.scales)
         matrices, kept = ctx.saved_tensors[:layers], iter(ctx.saved_tensors[layers:])
         transposed = [w.t().contiguous() for w in matrices]
-        grads: list[Tensor | None] = [None] * layers
+        grads = [torch.zeros_like(w) for w in matrices]
         grad_e = grad.new_empty(*grad.shape[:2], matrices[0].shape[1])
         for i, part in enumerate(grad.split(ROWS)):
             x, *states = (next(kept) for _ in range(1 + 2 * layers))
@@ -158,13 +165,12 @@ class _Interact(Function):
                 p, a, keep = states[2 * n], states[2 * n + 1], ctx.keeps[n]
                 before = states[2 * n - 2][3].flatten(0, 1) if n else x
                 grad_p = _backward(g, p, a, None if keep is None else keep[..., i * ROWS : (i + 1) * ROWS])
-                of_w = product(grad_p.view(len(matrices[n]), -1), before.flatten(1))
-                grads[n] = of_w if grads[n] is None else grads[n].add_(of_w)
-                g = product(transposed[n], grad_p.view(len(matrices[n]), -1).t()).view(before.shape)
+                flat = grad_p.view(len(matrices[n]), -1)
+                grads[n].add_(product(flat, before.flatten(1)))
+                g = product(transposed[n], flat.t()).view(before.shape)
             _turn_back(g, grad_e[i * ROWS : (i + 1) * ROWS])
-        parts = []
+        parts: list[Tensor] = []
         for of_w, scale in zip(grads, ctx.scales, strict=True):
-            assert of_w is not None
             query, *rest = of_w.chunk(4)
             parts += [query if scale == 1 else query / scale, *rest]
         return grad_e, None, None, None, *parts

@@ -66,7 +66,7 @@ def bilinear(layers: Sequence[Bilinear], fields: Sequence[Float[Tensor, "B F D"]
 
 
 def _transposed(weight: Tensor) -> Tensor:
-    """The transposed matrices under one another, of which any number lie together: (N, D, D) -> (N * D, D)."""
+    """The transposed matrices under one another, any number of which lie together: to (N * D, D)."""
     return weight.transpose(1, 2).flatten(0, 1)
 
 
@@ -113,8 +113,8 @@ class _Bilinear(Function):
                 of_v[:, right].addcmul_(g_i, left)
                 of_left = g_i * v[:, right]
                 of_left = of_left.flatten(1) if left.shape == of_left.shape else of_left.sum(1)
-                of_w[matrices] += product(turned[i * d : (i + 1) * d], of_left.t()).t()
-                of_v[:, i] += product(of_left, w[matrices].t())
+                of_w[matrices].add_(product(turned[i * d : (i + 1) * d], of_left.t()).t())
+                of_v[:, i].add_(product(of_left, w[matrices].t()))
             of_fields.append(of_v)
             of_weights.append(of_w.view(-1, d, d).transpose(1, 2))
         return None, *of_fields, *of_weights

@@ -77,7 +77,7 @@ class AutoInt(nn.Module):
         """All layers of attention."""
         if not self.layers or not is_small(e, e.shape[1], self.size):
             return self.layers(e)
-        return interact(list(self.layers), e)
+        return interact([layer for layer in self.layers if isinstance(layer, Interacting)], e)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
