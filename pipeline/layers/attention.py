@@ -72,7 +72,7 @@ def interact(layers: Sequence[Interacting], e: Float[Tensor, "B F D"]) -> Float[
         result: Tensor = _Interact.apply(e, layers[0].heads, scales, keeps, *weights)  # type: ignore[no-untyped-call]
         return result
     matrices = _matrices(weights, scales)
-    return _through(e, layers[0].heads, matrices, keeps, [])
+    return _through(e, layers[0].heads, matrices, keeps)
 
 
 def masks(
@@ -96,17 +96,23 @@ def _matrices(weights: Sequence[Tensor], scales: list[float]) -> list[Tensor]:
 
 
 def _through(
-    e: Tensor, heads: int, matrices: list[Tensor], keeps: list[Tensor | None], kept: list[Tensor]
+    e: Tensor,
+    heads: int,
+    matrices: list[Tensor],
+    keeps: list[Tensor | None],
+    kept: list[Tensor] | None = None,
 ) -> Tensor:
     """All layers, piece by piece; what the gradient needs is appended to `kept`: x, then p and a a layer."""
     out = e.new_empty(*e.shape[:2], len(matrices[-1]) // 4)
     for i, part in enumerate(e.split(ROWS)):
         x = part.permute(2, 1, 0).contiguous()
-        kept.append(x)
+        states = [x]
         for w, keep in zip(matrices, keeps, strict=True):
             p, a = _attend(x, w, heads, None if keep is None else keep[..., i * ROWS : (i + 1) * ROWS])
             x = p[3].flatten(0, 1)
-            kept += [p, a]
+            states += [p, a]
+        if kept is not None:
+            kept += states
         _turn_back(x, out[i * ROWS : (i + 1) * ROWS])
     return out
 
