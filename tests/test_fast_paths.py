@@ -9,7 +9,7 @@ from rows import SCHEMAS, random_split
 
 from pipeline.data import Split
 from pipeline.files import write_json
-from pipeline.layers import attention, compress, lookup, mlp, pairs, pieces
+from pipeline.layers import attention, bilinear, compress, excitation, lookup, mlp, pairs, pieces
 from pipeline.training import fit, reproducible
 from pipeline.zoo import build
 
@@ -39,7 +39,7 @@ def test_fast_and_plain_ways_learn_the_same_curve(name: str, monkeypatch: pytest
     monkeypatch.setattr(lookup, "FEW", 0)
     curves = []
     for hand in (True, False):
-        for module in (attention, compress, lookup, mlp, pairs, pieces):
+        for module in (attention, bilinear, compress, excitation, lookup, mlp, pairs, pieces):
 
             def by_hand(_x: torch.Tensor, module: str = module.__name__, hand: bool = hand) -> bool:
                 asked.append(module)
@@ -52,6 +52,7 @@ def test_fast_and_plain_ways_learn_the_same_curve(name: str, monkeypatch: pytest
     assert "pipeline.layers.mlp" in asked or name not in ("deepfm", "nfm")
     assert ("pipeline.layers.compress" in asked) is (name == "xdeepfm")
     assert ("pipeline.layers.attention" in asked) is (name == "autoint")
+    assert ({"pipeline.layers.bilinear", "pipeline.layers.excitation"} <= set(asked)) is (name == "fibinet")
 
 
 @pytest.mark.parametrize("name", MODELS)

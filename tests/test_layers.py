@@ -113,6 +113,15 @@ def test_senet_is_its_loops() -> None:
     torch.testing.assert_close(layer(e), torch.tensor(expected).double())
 
 
+def test_the_gradients_of_senet() -> None:
+    layer, e = exact(SENET(5, reduction=2)), torch.randn(6, 5, 4).double().requires_grad_()
+    for weight in layer.parameters():
+        weight.data.abs_()  # else relu might cut off everything
+    weights = list(layer.parameters())
+    assert torch.autograd.gradcheck(lambda e, *_: layer(e), (e, *weights))
+    torch.testing.assert_close(layer(e), e * layer.reweight(e.mean(2)).unsqueeze(2))
+
+
 @every_schema
 def test_sest_of_the_domains_keeps_each_field_in_its_place(schema: Schema) -> None:
     layer, e = exact(DomainSEST(schema)), torch.randn(6, len(schema.fields), 3).double()

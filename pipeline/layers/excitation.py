@@ -1,12 +1,15 @@
 """Reweighting fields by what they hold: squeeze, excite, threshold."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from pipeline.layers.mlp import dense
+from pipeline.layers.pieces import by_hand
 from pipeline.schema import Schema
 
 
@@ -39,7 +42,33 @@ class SENET(nn.Module):
         self.reweight = Excitation(fields, reduction)
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
+        if torch.is_grad_enabled() and by_hand(e):
+            w1, w2 = self.reweight.w1.weight, self.reweight.w2.weight
+            result: Tensor = _Senet.apply(e, w1, w2)  # type: ignore[no-untyped-call]
+            return result
         return e * self.reweight(e.mean(2)).unsqueeze(2)
+
+
+class _Senet(Function):
+    """The same in one step of autograd: its matrices are so small that every step costs more than it does."""
+
+    @staticmethod
+    def forward(ctx: Any, e: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
+        z = e.mean(2)
+        h = (z @ w1.t()).relu_()
+        a = (h @ w2.t()).relu_()
+        ctx.save_for_backward(e, w1, w2, z, h, a)
+        return e * a.unsqueeze(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        e, w1, w2, z, h, a = ctx.saved_tensors
+        of_a = torch.ops.aten.threshold_backward((grad * e).sum(2), a, 0)
+        of_h = torch.ops.aten.threshold_backward(of_a @ w2, h, 0)
+        of_z = (of_h @ w1).div_(e.shape[2])
+        of_e = torch.addcmul(of_z.unsqueeze(2), grad, a.unsqueeze(2))
+        return of_e, of_h.t() @ z, of_a.t() @ h
 
 
 class SEST(nn.Module):

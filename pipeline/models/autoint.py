@@ -17,7 +17,7 @@ embeddings, a transform of them and batch norm are options.
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.attention import Interacting, is_small
+from pipeline.layers.attention import Interacting, interact, is_small
 from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
@@ -77,11 +77,7 @@ class AutoInt(nn.Module):
         """All layers of attention."""
         if not self.layers or not is_small(e, e.shape[1], self.size):
             return self.layers(e)
-        x = e.permute(2, 1, 0)
-        for layer in self.layers:
-            assert isinstance(layer, Interacting)
-            x = layer.columns(x)
-        return x.permute(2, 1, 0)
+        return interact([layer for layer in self.layers if isinstance(layer, Interacting)], e)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)

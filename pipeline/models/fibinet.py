@@ -15,11 +15,10 @@ the embeddings, a transform of them and batch norm are options; the last layer h
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.bilinear import Bilinear, Kind
+from pipeline.layers.bilinear import Bilinear, Kind, bilinear
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.excitation import SENET, DomainSEST
 from pipeline.layers.mlp import MLP, Activation, dense
@@ -74,5 +73,5 @@ class FiBiNET(nn.Module):
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
         copies = [e] if self.excite is None else [e, self.excite(e)]
-        c = torch.cat([bilinear(v) for bilinear, v in zip(self.bilinear, copies, strict=True)], 1)
+        c = bilinear([*self.bilinear], copies)
         return self.linear(ids) + self.out(self.mlp(c.flatten(1))).squeeze(1)

@@ -9,7 +9,7 @@ from rows import SCHEMAS, random_ids
 from torch import Tensor, nn
 
 from pipeline.layers import attention, pieces
-from pipeline.layers.attention import Interacting, attend
+from pipeline.layers.attention import Interacting, interact
 from pipeline.layers.compress import Compress
 from pipeline.layers.pieces import by_hand, contract, in_pieces
 from pipeline.zoo import build
@@ -28,22 +28,38 @@ def random(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
 
 
-def plain_attention(p: Tensor, keep: Tensor | None) -> Tensor:
-    q, k, v, r = p.permute(0, 1, 4, 3, 2)  # (heads, B, F, K)
-    a = (q @ k.mT).softmax(3)
-    a = a if keep is None else a * keep.permute(0, 3, 1, 2)
-    return torch.relu(a @ v + r).permute(0, 3, 2, 1)
+class Times(nn.Module):
+    """In the place of dropout, with a mask that is known."""
+
+    def __init__(self, mask: Tensor | int) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, a: Tensor) -> Tensor:
+        return a * self.mask
 
 
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("rows", [1, 3, 7])
+@pytest.mark.parametrize("whole", [False, True], ids=["term by term", "whole products"])
 @pytest.mark.parametrize("dropped", [False, True])
 @pytest.mark.parametrize(("heads", "size", "fields"), [(1, 1, 1), (2, 3, 4)])
-def test_attention_and_its_gradient(rows: int, dropped: bool, heads: int, size: int, fields: int) -> None:
-    p = random(4, heads, size, fields, rows)
-    keep = (torch.rand(heads, fields, fields, rows) < 0.5).double() * 2 if dropped else None
-    torch.testing.assert_close(attend(p, keep), plain_attention(p, keep))
-    assert torch.autograd.gradcheck(lambda p: attend(p, keep), p)
+def test_attention_and_its_gradient(
+    rows: int, whole: bool, dropped: bool, heads: int, size: int, fields: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "NUMBERS", 10**6 if whole else 1)
+    inputs = [5, heads * size]
+    layers = [Interacting(w, size, heads, scaling=w == 5, dropout=0.5).double() for w in inputs]
+    keeps = [(torch.rand(heads, fields, fields, rows) < 0.5).double() * 2 if dropped else None] * 2
+    monkeypatch.setattr(attention, "masks", lambda *_: keeps)
+    for layer, keep in zip(layers, keeps, strict=True):
+        layer.dropout = Times(1 if keep is None else keep.permute(3, 0, 1, 2))
+    e = random(rows, fields, 5)
+    torch.testing.assert_close(interact(layers, e), layers[1](layers[0](e)))
+    weights = [part.weight for layer in layers for part in layer.projections]
+    assert torch.autograd.gradcheck(lambda e, *_: interact(layers, e), (e, *weights))
+    with torch.no_grad():
+        torch.testing.assert_close(interact(layers, e), layers[1](layers[0](e)))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -124,14 +140,14 @@ def test_autocast_takes_the_plain_way() -> None:
 
 
 def test_dropout_of_attention_keeps_the_mean_on_few_fields_too() -> None:
-    layer, row = Interacting(3, 4, 2, scaling=False, dropout=0.5), torch.rand(3, 2, 1)
+    layer, row = Interacting(3, 4, 2, scaling=False, dropout=0.5), torch.rand(1, 2, 3)
     for part in (layer.value, layer.residual):
         nn.init.constant_(part.weight, 0.2)  # above zero, where the ReLU is linear
-    dropped = layer.columns(row.expand(3, 2, 20_000))
-    assert dropped.std(2).min() > 0.01
-    expected = layer.eval().columns(row)
-    torch.testing.assert_close(dropped.mean(2, keepdim=True), expected, rtol=0.02, atol=0)
-    torch.testing.assert_close(expected.permute(2, 1, 0), layer(row.permute(2, 1, 0)))
+    dropped = interact([layer], row.expand(20_000, 2, 3))
+    assert dropped.std(0).min() > 0.01
+    expected = interact([layer.eval()], row)
+    torch.testing.assert_close(dropped.mean(0, keepdim=True), expected, rtol=0.02, atol=0)
+    torch.testing.assert_close(expected, layer(row))
 
 
 def test_the_size_of_a_piece_changes_nothing() -> None:
