@@ -34,6 +34,8 @@ def product(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
         return x * w.t()  # where a BLAS takes five times as long
     least = (LEAST if x.stride(1) == 1 else LEAST_TRANSPOSED) * torch.get_num_threads()
     if x.shape[0] * w.numel() >= least and x.dtype is torch.float32 and x.is_cpu and _ONEDNN:
+        if not (w.is_contiguous() or w.t().is_contiguous()):  # a slice takes oneDNN a thousand times as long
+            w = w.contiguous()
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w, bias, "none", [], "")
         return result
     return x @ w.t() if bias is None else torch.addmm(bias, x, w.t())

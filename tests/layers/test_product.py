@@ -44,8 +44,9 @@ def test_a_product_is_the_sum_over_the_inner_axis(
 
 @pytest.mark.usefixtures("library")
 def test_a_part_of_a_wider_matrix_is_a_matrix() -> None:
-    wide, w = torch.randn(6, 9), torch.randn(4, 7)
-    torch.testing.assert_close(product(wide[:, 1:8], w), wide[:, 1:8] @ w.t())
+    x, w = torch.randn(6, 9)[:, 1:8], torch.randn(4, 11)[:, 2:9]
+    torch.testing.assert_close(product(x, w), x @ w.t())
+    torch.testing.assert_close(product(x.t(), w[:, :6]), x.t() @ w[:, :6].t())
 
 
 def test_float32_stays_float32() -> None:
