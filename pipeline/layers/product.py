@@ -11,6 +11,7 @@ from pipeline.layers.pieces import by_hand
 # Multiplications a thread from which on oneDNN is asked: a call of it takes some ten microseconds more than
 # one of the BLAS, and it copies a transposed batch first.
 LEAST, LEAST_TRANSPOSED = 2_750_000, 11_000_000
+WIDE = 2**17  # numbers from which on the gradient of a sum over columns is worth a function of our own
 _ONEDNN = torch.backends.mkldnn.is_available()
 
 
@@ -42,10 +43,11 @@ def product(x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` by `product`."""
+    """`nn.Linear`, by `product` where the batch is large enough for it to matter."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
-        if not by_hand(input) or input.dim() < 2 or not input.numel():
+        least = WIDE if self.out_features == 1 else LEAST * torch.get_num_threads()
+        if input.numel() * self.out_features <= least or input.dim() < 2 or not by_hand(input):
             return super().forward(input)
         rows = input.reshape(-1, self.in_features)
         if torch.is_grad_enabled():

@@ -16,6 +16,7 @@ def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     least = 0 if request.param == "onednn" else 10**15
     monkeypatch.setattr(module, "LEAST", least)
     monkeypatch.setattr(module, "LEAST_TRANSPOSED", least)
+    monkeypatch.setattr(module, "WIDE", 0)
     return str(request.param)
 
 
@@ -79,10 +80,11 @@ def test_same_product_same_bits() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5), (2, 4, 5), (0, 5), (5,)])
+@pytest.mark.parametrize("outputs", [1, 4])
 @pytest.mark.usefixtures("library")
-def test_a_linear_layer_is_torchs(shape: tuple[int, ...], bias: bool) -> None:
+def test_a_linear_layer_is_torchs(shape: tuple[int, ...], outputs: int, bias: bool) -> None:
     torch.manual_seed(1)
-    ours, theirs = Linear(5, 4, bias=bias), nn.Linear(5, 4, bias=bias)
+    ours, theirs = Linear(5, outputs, bias=bias), nn.Linear(5, outputs, bias=bias)
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(shape)
     results = []
@@ -95,6 +97,7 @@ def test_a_linear_layer_is_torchs(shape: tuple[int, ...], bias: bool) -> None:
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.usefixtures("library")
 def test_gradients_of_a_linear_layer_in_float64() -> None:
     layer = Linear(5, 4).double()
     assert torch.autograd.gradcheck(layer, torch.randn(3, 5, dtype=torch.float64, requires_grad=True))
