@@ -100,7 +100,7 @@ class _How(NamedTuple):
 
 @cache
 def _pairs(f: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the pairs i <= j of fields as i and j, where each (i, j) stands among them, and which are i = j."""
+    """Return the pairs i <= j of fields as i and j, where each (i, j) stands among them, which are i = j."""
     with torch.inference_mode(False):
         i, j = torch.triu_indices(f, f)
         place = torch.zeros(f, f, dtype=torch.long)

@@ -16,7 +16,6 @@ batch norm and a transform of the embeddings are options.
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -42,7 +41,7 @@ class CIN(nn.Module):
         self.outputs = sum(sizes) - (sum(on) if split_half else 0)
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B K"]:
-        weights = [w.weight for w in self.w]
+        weights = [w.get_parameter("weight") for w in self.w]
         return compress(e, weights, split_half=self.split_half, relu=self.relu)
 
 
