@@ -230,7 +230,7 @@ def xdeepfm(ours: Any, schema: Schema) -> Any:
         dnn_hidden_units=HIDDEN,
         cin_layer_size=[w.out_features for w in ours.cin.w],
         cin_split_half=ours.cin.split_half,
-        cin_activation="relu" if isinstance(ours.cin.activation, nn.ReLU) else "linear",
+        cin_activation="relu" if ours.cin.relu else "linear",
     )
     for w, conv in zip(ours.cin.w, theirs.cin.conv1ds, strict=True):
         put(w.weight.unsqueeze(2), conv.weight)

@@ -1,116 +1,232 @@
-"""Products of fields compressed to channels, component by component: the step of xDeepFM's network.
+"""Products of fields compressed to channels, layer by layer: the network of xDeepFM.
 
-Columns n are the components of all rows, (row, component) in this order: the product of two channels is then
-one elementwise product of two long runs of numbers, and compressing all products is one matrix product.
+A batch goes through all layers piece by piece, and a layer's products, many times its channels, are made
+again for the gradient: so they stay in the cache, and memory is bounded. Inside a piece, columns n are the
+components of its rows, (row, component) in this order: the product of two channels is then one elementwise
+product of two long runs of numbers, and compressing all products is one matrix product.
 """
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from pipeline.layers.pieces import by_hand, contract, rows_of
+from pipeline.layers.pieces import by_hand, contract
+from pipeline.layers.product import product
 
+NUMBERS = 2**19  # products of a piece, a thread
 LEAST = 256  # columns of a piece: with fewer, a matrix product is too thin to be fast
+_threshold = torch.ops.aten.threshold_backward.grad_input
 
 
-class Compress(nn.Linear):
-    """sum_{h,f} W_khf x_h x0_f in every column: (H, n), (F, n) -> (K, n).
-
-    The products (H * F, n) are never there as a whole: they are made piece by piece, and a second time
-    for the gradient, which keeps a step inside the cache and bounds its memory. Where x is x0 itself,
-    each pair of fields is made once, with the sum of its two weights.
+def compress(
+    e: Float[Tensor, "B F D"], weights: Sequence[Tensor], *, split_half: bool, relu: bool
+) -> Float[Tensor, "B K"]:
+    """Return all channels of X^k_h = sum_{i,j} W^k_hij (X^{k-1}_i * X^0_j), X^0 = e, each summed over D.
 
     Args:
-        channels: H.
-        fields: F.
-        size: K.
+        e: vectors of the fields.
+        weights: W^k as (channels, channels before * F), for each layer.
+        split_half: whether the first half of a layer's channels goes on and only the second is summed; of
+            the last layer all are summed.
+        relu: whether channels are cut off at zero.
     """
-
-    upper: Tensor
-    both: Tensor
-
-    def __init__(self, channels: int, fields: int, size: int) -> None:
-        super().__init__(channels * fields, size, bias=False)
-        nn.init.xavier_uniform_(self.weight)
-        i, j = torch.triu_indices(fields, fields)  # the pairs i <= j
-        place = torch.zeros(fields, fields, dtype=torch.long)
-        place[i, j] = place[j, i] = torch.arange(len(i))
-        self.register_buffer("upper", torch.stack([i, j]), persistent=False)
-        self.register_buffer("both", place.flatten(), persistent=False)
-
-    def forward(  # type: ignore[override]
-        self, x: Float[Tensor, "H n"], x0: Float[Tensor, "F n"], *, columns: bool = False
-    ) -> Tensor:
-        """Compress; with `columns` the result lies column by column in memory: its transpose is flat."""
-        if not by_hand(x0):
-            return self.weight @ (x.unsqueeze(1) * x0).flatten(0, 1)
-        result: Tensor
-        if x is not x0:
-            result = _Compress.apply(x, x0, self.weight, columns)  # type: ignore[no-untyped-call]
+    last = len(weights) - 1
+    halves = tuple(split_half and k < last for k in range(last + 1))
+    if by_hand(e) and len(e):
+        how = _How(halves, relu, e.shape[1], e.shape[2])
+        if torch.is_grad_enabled():
+            result: Tensor = _Stack.apply(e, how, *weights)  # type: ignore[no-untyped-call]
             return result
-        w = self.weight.unflatten(1, (len(x0), -1))
-        w = (w + w.mT - torch.diag_embed(w.diagonal(dim1=1, dim2=2))).flatten(1)
-        i, j = self.upper
-        pairs = w.index_select(1, i * len(x0) + j)
-        result = _CompressPairs.apply(x0, pairs, self.upper, self.both, columns)  # type: ignore[no-untyped-call]
-        return result
+        return _forward(e, how, weights, keep=False)[0]
+    b, f, d = e.shape
+    x = x0 = e.transpose(0, 1).flatten(1)  # (F, B * D)
+    flat, pooled = e.transpose(1, 2), []  # x as (B, D, H)
+    for w, half in zip(weights if relu else weights[:-1], halves, strict=False):
+        x = w @ (x.unsqueeze(1) * x0).flatten(0, 1)
+        flat = x.T.unflatten(0, (b, d))
+        flat = flat.relu() if relu else flat
+        flat, p = flat.chunk(2, 2) if half else (flat, flat)
+        pooled.append(p.sum(1))
+        x = flat.flatten(0, 1).T
+    if not relu:
+        # sum_d W (x_d * x0_d) = W sum_d x_d * x0_d: the sum first, for nothing follows
+        pooled.append((e @ flat).flatten(1) @ _swap(weights[-1], f).T)
+    return torch.cat(pooled, 1)
 
 
-def _empty(x: Tensor, size: int, columns: bool) -> Tensor:
-    n = x.shape[1]
-    return x.new_empty(n, size).T if columns else x.new_empty(size, n)
+class _How(NamedTuple):
+    """What the stack does besides its products: whose first half goes on, the relu, the shape of a row."""
+
+    halves: tuple[bool, ...]
+    relu: bool
+    fields: int
+    size: int
+
+    def first(self, x: Tensor, k: int) -> int:
+        """Which of the channels x of layer k is the first that is summed."""
+        return len(x) // 2 if self.halves[k] else 0
+
+    def on(self, x: Tensor, k: int) -> Tensor:
+        """The channels that go on."""
+        return x[: self.first(x, k) or len(x)]
+
+    def outputs(self, weights: Sequence[Tensor]) -> list[slice]:
+        """Where the sums of each layer stand among all."""
+        sizes = [len(w) - self.first(w, k) for k, w in enumerate(weights)]
+        return [slice(sum(sizes[:k]), sum(sizes[: k + 1])) for k in range(len(sizes))]
+
+    def layers(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Weights of what is compressed column by column: without the relu, the last layer is not."""
+        layers = list(weights) if self.relu else list(weights[:-1])
+        if layers:
+            i, j, _, squares = _pairs(self.fields)
+            one, other = (layers[0].index_select(1, a * self.fields + b) for a, b in ((i, j), (j, i)))
+            layers[0] = one + other * (1 - squares)
+        return layers
+
+    def pieces(self, weights: Sequence[Tensor], b: int) -> Iterator[slice]:
+        """Parts of the rows whose products stay in the cache."""
+        products = max([self.fields, *(w.shape[1] for w in weights)])
+        columns = max(LEAST, NUMBERS * torch.get_num_threads() // products)
+        rows = max(1, columns // self.size)
+        return (slice(start, min(b, start + rows)) for start in range(0, b, rows))
 
 
-class _Compress(Function):
+@cache
+def _pairs(f: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the pairs i <= j of fields as i and j, where each (i, j) stands among them, which are i = j."""
+    with torch.inference_mode(False):
+        i, j = torch.triu_indices(f, f)
+        place = torch.zeros(f, f, dtype=torch.long)
+        place[i, j] = place[j, i] = torch.arange(len(i))
+        return i, j, place.flatten(), (i == j).long()
+
+
+def _products(x: Tensor | None, x0: Tensor) -> Tensor:
+    """(H, n), (F, n) -> (H * F, n); without x the pairs i <= j of x0 with itself, each once."""
+    if x is None:
+        i, j, *_ = _pairs(len(x0))
+        return x0.index_select(0, i).mul_(x0.index_select(0, j))
+    return (x.unsqueeze(1) * x0).flatten(0, 1)
+
+
+def _columns(e: Tensor) -> Tensor:
+    """(b, F, D) -> (F, b * D)."""
+    return e.transpose(0, 1).flatten(1)
+
+
+def _swap(w: Tensor, inner: int) -> Tensor:
+    """(K, outer * inner) -> (K, inner * outer)."""
+    return w.unflatten(1, (-1, inner)).transpose(1, 2).flatten(1)
+
+
+def _forward(
+    e: Tensor, how: _How, weights: Sequence[Tensor], *, keep: bool
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Return the sums, the products that are summed first (B, F, H), and the channels of all pieces."""
+    outputs, layers = how.outputs(weights), how.layers(weights)
+    sums, ones = e.new_empty(len(e), outputs[-1].stop), e.new_ones(how.size)
+    inputs = 0 if how.relu else weights[-1].shape[1] // how.fields
+    first, kept = e.new_empty(len(e), how.fields, inputs), []
+    for rows in how.pieces(layers, len(e)):
+        x = x0 = _columns(e[rows])
+        for k, w in enumerate(layers):
+            x = product(w, _products(x if k else None, x0).T)
+            if how.relu:
+                x.relu_()
+            if keep:
+                kept.append(x)
+            p = torch.mv(x[how.first(x, k) :].view(-1, how.size), ones)
+            sums[rows, outputs[k]] = p.view(-1, rows.stop - rows.start).T
+            x = how.on(x, k)
+        if not how.relu:
+            torch.bmm(e[rows], x.view(len(x), -1, how.size).permute(1, 2, 0), out=first[rows])
+    if not how.relu:
+        sums[:, outputs[-1]] = product(first.flatten(1), _swap(weights[-1], how.fields))
+    return sums, first, kept
+
+
+class _Stack(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, x0: Tensor, w: Tensor, columns: bool) -> Tensor:
-        ctx.save_for_backward(x, x0, w)
-        out = _empty(x, len(w), columns)
-        size = rows_of(w.shape[1], LEAST)
-        for a, b, out_i in zip(*(t.split(size, 1) for t in (x, x0, out)), strict=True):
-            torch.mm(w, (a.unsqueeze(1) * b).flatten(0, 1), out=out_i)
-        return out
+    def forward(ctx: Any, e: Tensor, how: _How, *weights: Tensor) -> Tensor:
+        sums, first, kept = _forward(e, how, weights, keep=True)
+        ctx.save_for_backward(e, first, *weights, *kept)
+        ctx.how = how
+        return sums
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        x, x0, w = ctx.saved_tensors
-        grads = torch.empty_like(x), torch.empty_like(x0), torch.zeros_like(w)
-        size = rows_of(w.shape[1], LEAST)
-        for a, b, g, grad_a, grad_b in zip(
-            *(t.split(size, 1) for t in (x, x0, grad, *grads[:2])), strict=True
-        ):
-            products = a.unsqueeze(1) * b
-            grads[2].addmm_(g, products.flatten(0, 1).T)
-            torch.mm(w.T, g, out=products.flatten(0, 1))  # from here on their gradient
-            grad_a.copy_(contract(products, b.unsqueeze(0), 1))
-            torch.sum(products.mul_(a.unsqueeze(1)), 0, out=grad_b)
-        return *grads, None
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        how: _How = ctx.how
+        e, first, *rest = ctx.saved_tensors
+        weights, kept = rest[: len(how.halves)], iter(rest[len(how.halves) :])
+        outputs, layers = how.outputs(weights), how.layers(weights)
+        grad_e, grads = torch.zeros_like(e), [torch.zeros_like(w.T) for w in layers]
+        turned = [w.T.contiguous() for w in layers]
+        _, _, place, squares = _pairs(how.fields)
+        if layers:
+            turned[0] *= 1 + squares.unsqueeze(1)  # x^2 is one product, and 2 x its gradient
+        if not how.relu:
+            g = grad[:, outputs[-1]]
+            grads.append(_swap(product(g.T, first.flatten(1).T), first.shape[2]))
+            grad_first = product(g, _swap(weights[-1], how.fields).T).view_as(first)
+        for rows in how.pieces(layers, len(e)):
+            x0, xs = _columns(e[rows]), [next(kept) for _ in layers]
+            inputs = [x0, *(how.on(x, k) for k, x in enumerate(xs))]
+            grad_x0, gs = torch.zeros_like(x0), [torch.empty_like(x) for x in xs]
+            grad_inputs = [grad_x0, *(how.on(g, k) for k, g in enumerate(gs))]
+            if not how.relu:
+                x, g = (t.view(len(t), -1, how.size).transpose(0, 1) for t in (inputs[-1], grad_inputs[-1]))
+                torch.bmm(grad_first[rows], x, out=grad_e[rows])
+                g.copy_(torch.bmm(grad_first[rows].mT, e[rows]))
+            for k in reversed(range(len(layers))):
+                _of_sums(gs[k], xs[k], grad[rows, outputs[k]], how, k)
+                products = _products(inputs[k] if k else None, x0)
+                grads[k] += product(products, gs[k])
+                products = product(turned[k], gs[k].T)  # from here on their gradient
+                if k:
+                    products = products.unflatten(0, (-1, how.fields))
+                    on = torch.mul(products[:, 0], x0[0], out=grad_inputs[k])
+                    contract(products[:, 1:], x0[1:].unsqueeze(0), 1, on)
+                    grad_x0 += _dot(products, inputs[k])
+                else:
+                    products = products.index_select(0, place).unflatten(0, (-1, how.fields))
+                    grad_x0 += products.mul_(x0).sum(1)
+            grad_e[rows] += grad_x0.view(how.fields, -1, how.size).transpose(0, 1)
+        if layers:
+            grads[0] = grads[0].index_select(0, place)
+        return grad_e, None, *(g.T for g in grads[: len(layers)]), *grads[len(layers) :]
 
 
-class _CompressPairs(Function):
-    @staticmethod
-    def forward(ctx: Any, x0: Tensor, w: Tensor, upper: Tensor, both: Tensor, columns: bool) -> Tensor:
-        ctx.save_for_backward(x0, w, upper, both)
-        out = _empty(x0, len(w), columns)
-        size = rows_of(w.shape[1], LEAST)
-        for a, out_i in zip(x0.split(size, 1), out.split(size, 1), strict=True):
-            torch.mm(w, a[upper[0]].mul_(a[upper[1]]), out=out_i)
-        return out
+def _of_sums(g: Tensor, x: Tensor, sums: Tensor, how: _How, k: int) -> None:
+    """Make the gradient of what layer k compressed out of that of the channels that go on, which is in g.
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        x0, w, upper, both = ctx.saved_tensors
-        f = len(x0)
-        squares = both[:: f + 1]
-        grad_x0, grad_w = torch.empty_like(x0), torch.zeros_like(w)
-        size = rows_of(w.shape[1], LEAST)
-        for a, g, grad_a in zip(*(t.split(size, 1) for t in (x0, grad, grad_x0)), strict=True):
-            products = a[upper[0]].mul_(a[upper[1]])
-            grad_w.addmm_(g, products.T)
-            torch.mm(w.T, g, out=products)  # from here on their gradient
-            once = products[squares] * a  # a field with itself counts twice
-            grad_a.copy_(contract(products[both].unflatten(0, (f, f)), a.unsqueeze(0), 1, once))
-        return grad_x0, grad_w, None, None, None
+    Args:
+        g: (K, n).
+        x: the channels (K, n).
+        sums: the gradient of those that are summed (b, K).
+    """
+    summed, s = g[how.first(g, k) :].view(-1, len(sums), how.size), sums.T.unsqueeze(2)
+    if how.halves[k] or k == len(how.halves) - 1:
+        summed.copy_(s)
+    else:
+        summed.add_(s)
+    if how.relu:
+        _threshold(g, x, 0, grad_input=g)
+
+
+def _dot(products: Tensor, x: Tensor) -> Tensor:
+    """Sum p_hf * x_h over h in every column, in place: (H, F, n), (H, n) -> (F, n)."""
+    rows = -(-len(x) // 4)  # fewer calls than one for each h, less memory than all products
+    total, *parts = products.split(rows)
+    y, *ys = x.unsqueeze(1).split(rows)
+    total.mul_(y)
+    for part, y in zip(parts, ys, strict=True):
+        total[: len(part)].addcmul_(part, y)
+    return total.sum(0)

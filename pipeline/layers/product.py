@@ -46,8 +46,10 @@ class Linear(nn.Linear):
     """`nn.Linear`, by `product` where the batch is large enough for it to matter."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
+        if not by_hand(input) or input.dim() < 2:  # first, for a recorded graph must not see the size
+            return super().forward(input)
         least = WIDE if self.out_features == 1 else LEAST * torch.get_num_threads()
-        if input.numel() * self.out_features <= least or input.dim() < 2 or not by_hand(input):
+        if input.numel() * self.out_features <= least:
             return super().forward(input)
         rows = input.reshape(-1, self.in_features)
         if torch.is_grad_enabled():

@@ -16,11 +16,10 @@ batch norm and a transform of the embeddings are options.
 
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.compress import Compress
+from pipeline.layers.compress import compress
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
@@ -33,37 +32,17 @@ class CIN(nn.Module):
         if not sizes or (split_half and any(size % 2 for size in sizes[:-1])):
             raise ValueError(f"cin {sizes} must have a size, and even ones but the last with split_half")
         super().__init__()
-        self.on = [size // 2 if split_half else size for size in sizes[:-1]]  # channels that go on
-        inputs = [fields, *self.on]
+        on = [size // 2 if split_half else size for size in sizes[:-1]]  # channels that go on
+        inputs = [fields, *on]
         pairs = zip(inputs, sizes, strict=True)
-        self.w = nn.ModuleList(Compress(before, fields, size) for before, size in pairs)
+        self.w = nn.ModuleList(dense(before * fields, size, bias=False) for before, size in pairs)
         self.split_half = split_half
-        self.activation: nn.Module | None = nn.ReLU() if relu else None
-        self.outputs = sum(sizes) - (sum(self.on) if split_half else 0)
+        self.relu = relu
+        self.outputs = sum(sizes) - (sum(on) if split_half else 0)
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B K"]:
-        b, f, d = e.shape
-        x = x0 = e.transpose(0, 1).flatten(1)  # (F, B * D)
-        flat: Tensor = e.transpose(1, 2)  # x as (B, D, H)
-        pooled = []
-        last = len(self.w) - 1
-        for k, w in enumerate(self.w):
-            assert isinstance(w, Compress)
-            if k == last and self.activation is None:
-                # sum_d W (x_d * x0_d) = W sum_d x_d * x0_d: the sum first, for nothing follows
-                matrices = w.weight.unflatten(1, (-1, f)).transpose(1, 2).flatten(1)
-                pooled.append((e @ flat).flatten(1) @ matrices.T)
-                break
-            x = w(x, x0, columns=k >= last - (self.activation is None))
-            flat = x.T.unflatten(0, (b, d))
-            if self.activation is not None:
-                flat = self.activation(flat)
-            p = flat
-            if self.split_half and k < last:
-                flat, p = flat.chunk(2, 2)
-            pooled.append(p.sum(1))
-            x = flat.flatten(0, 1).T
-        return torch.cat(pooled, 1)
+        weights = [w.get_parameter("weight") for w in self.w]
+        return compress(e, weights, split_half=self.split_half, relu=self.relu)
 
 
 class XDeepFM(nn.Module):

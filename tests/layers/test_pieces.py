@@ -8,9 +8,8 @@ from loops import exact
 from rows import SCHEMAS, random_ids
 from torch import Tensor, nn
 
-from pipeline.layers import attention, pieces
+from pipeline.layers import attention, compress, pieces, product
 from pipeline.layers.attention import Interacting, interact
-from pipeline.layers.compress import Compress
 from pipeline.layers.pieces import by_hand, contract, in_pieces
 from pipeline.zoo import build
 
@@ -21,7 +20,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "ROWS", 3)
     monkeypatch.setattr(pieces, "NUMBERS", 1)
     monkeypatch.setattr(pieces, "MANY", 1)
-    monkeypatch.setattr("pipeline.layers.compress.LEAST", 4)
+    monkeypatch.setattr(compress, "LEAST", 6)
+    monkeypatch.setattr(compress, "NUMBERS", 1)
 
 
 def random(*shape: int) -> Tensor:
@@ -62,26 +62,62 @@ def test_attention_and_its_gradient(
         torch.testing.assert_close(interact(layers, e), layers[1](layers[0](e)))
 
 
-@pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("columns", [False, True])
-@pytest.mark.parametrize("n", [1, 4, 9])
-def test_compressed_products_and_their_gradients(n: int, columns: bool) -> None:
-    layer, x, x0 = Compress(5, 3, 2).double(), random(5, n), random(3, n)
-    expected = layer.weight @ (x.unsqueeze(1) * x0).flatten(0, 1)
-    found = layer(x, x0, columns=columns)
-    torch.testing.assert_close(found, expected)
-    assert (found.T if columns else found).is_contiguous()
-    everything = (x, x0, layer.weight)
-    assert torch.autograd.gradcheck(lambda x, x0, _: layer(x, x0, columns=columns), everything)
+def channels(e: Tensor, weights: list[Tensor], *, split_half: bool, relu: bool) -> Tensor:
+    """X^k_h = sum_{i,j} W^k_hij (X^{k-1}_i * X^0_j), summed over d."""
+    x, sums = e, []
+    for k, w in enumerate(weights):
+        x = torch.einsum("khf,bhd,bfd->bkd", w.unflatten(1, (-1, e.shape[1])), x, e)
+        x = x.relu() if relu else x
+        half = len(w) // 2 if split_half and k < len(weights) - 1 else 0
+        sums.append(x[:, half:].sum(2))
+        x = x[:, : half or len(w)]
+    return torch.cat(sums, 1)
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("n", [1, 4, 9])
-def test_products_of_the_fields_with_themselves_are_made_once(n: int) -> None:
-    layer, x = Compress(3, 3, 2).double(), random(3, n)
-    expected = layer.weight @ (x.unsqueeze(1) * x).flatten(0, 1)
-    torch.testing.assert_close(layer(x, x), expected)
-    assert torch.autograd.gradcheck(lambda x, _: layer(x, x), (x, layer.weight))
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("sizes", [[3], [4, 3], [2, 6, 5]], ids=str)
+@pytest.mark.parametrize("fields", [1, 4])
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("split_half", [False, True])
+def test_compressed_products_and_their_gradients(
+    split_half: bool, relu: bool, fields: int, sizes: list[int], rows: int
+) -> None:
+    torch.manual_seed(1)
+    on = [fields, *(size // 2 if split_half else size for size in sizes)]
+    weights = [random(size, h * fields) for size, h in zip(sizes, on, strict=False)]
+    e = random(rows, fields, 3)
+
+    def fast(e: Tensor, *weights: Tensor) -> Tensor:
+        return compress.compress(e, weights, split_half=split_half, relu=relu)
+
+    expected = channels(e, weights, split_half=split_half, relu=relu)
+    torch.testing.assert_close(fast(e, *weights), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(e, *weights), expected)
+    assert torch.autograd.gradcheck(fast, (e, *weights))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_large_products_of_channels_are_the_plain_ones(relu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, of sizes where the other library multiplies, in several pieces."""
+    torch.manual_seed(1)
+    monkeypatch.setattr(compress, "NUMBERS", 2**17)
+    weights = [torch.randn(64, 49) / 5, torch.randn(64, 7 * 32) / 9]
+    e, results = torch.randn(100, 7, 16), []
+    assert product.LEAST < 64 * 2**17
+    for hand in (True, False):
+        monkeypatch.setattr(compress, "by_hand", lambda _, hand=hand: hand)
+        inputs = [t.clone().requires_grad_() for t in (e, *weights)]
+        sums = compress.compress(inputs[0], inputs[1:], split_half=True, relu=relu)
+        results.append([sums, *torch.autograd.grad(sums.sin().sum(), inputs)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_no_rows_have_no_channels() -> None:
+    weights = [torch.randn(4, 9), torch.randn(2, 12)]
+    assert compress.compress(torch.randn(0, 3, 5), weights, split_half=False, relu=True).shape == (0, 6)
 
 
 @pytest.mark.parametrize("given", [False, True])
