@@ -11,13 +11,15 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from pipeline.files import read_json, there
+from pipeline.errors import PipelineError
+from pipeline.files import again, check, file_digests, read_json, there
 from pipeline.schema import Part, Schema
 
 # A longer part is streamed. A fixed number of rows, never what a machine has free: it decides the order.
 ROWS_IN_MEMORY = 50_000_000
 # Rows of a streamed part that are read in one go, and that are mixed with each other.
 BLOCK, WINDOW = 2**10, 2**20
+REPORT = "report.json"
 
 
 class Batch(NamedTuple):
@@ -68,7 +70,7 @@ class Split:
         `<part>.time.npy` (N,) int64.
 
         Raises:
-            PipelineError: one of them is missing.
+            PipelineError: one of them is missing or damaged.
         """
         schema = Schema.from_json(read_json(there(folder / "schema.json", "split")))
         ids, label = (_mapped(there(folder / f"{part}.{what}.npy", "split")) for what in ("ids", "label"))
@@ -169,6 +171,25 @@ class Split:
         return whole + (rest > (1 if whole else 0))
 
 
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a processed folder, by its name, but for the report's.
+
+    The report tells of the rows and is no part of them: whose they are, their counts, these digests.
+
+    Raises:
+        PipelineError: a file is missing, or has other bytes than the split stage gave it.
+    """
+    path = there(folder / REPORT, "split")
+    recorded: dict[str, str] | None = read_json(path).get("files")
+    if recorded is None:
+        raise PipelineError(f"{path} does not say the digests of its rows; {again(path, 'split')}")
+    found = {name: content for name, content in file_digests(folder).items() if name != REPORT}
+    for name, content in recorded.items():
+        path = there(folder / name, "split")
+        check(path, content, "split", found=found[name])
+    return found
+
+
 def _mapped(path: Path) -> Tensor:
     """Return a view of a file's array.
 
@@ -177,7 +198,10 @@ def _mapped(path: Path) -> Tensor:
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(np.load(path, mmap_mode="r"))
+        try:
+            return torch.from_numpy(np.load(path, mmap_mode="r"))
+        except (ValueError, EOFError) as error:
+            raise PipelineError(f"{path} is damaged ({error}); {again(path, 'split')}") from None
 
 
 def _joined(first: Batch, second: Batch) -> Batch:

@@ -31,7 +31,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from pipeline.errors import PipelineError
-from pipeline.files import again, read_json, sha256, there, write_json, write_text
+from pipeline.files import check, read_json, sha256, there, write_json, write_text
 
 CHUNK = 1 << 16  # bytes read at a time, and at most lost when a download is killed
 ATTEMPTS = 5  # connections in a row that brought no byte before a download is given up
@@ -189,27 +189,13 @@ def manifest(source: Source, folder: Path) -> dict[str, Any]:
 def verify(folder: Path) -> dict[str, Any]:
     """Return the manifest of a raw folder, its files being what the download stage put there.
 
-    DVC links them to its cache, so what writes into one of them changes the cached copy too, and
-    DVC would go on believing in both. A file that has no other name has been replaced, and the copy is whole.
-
     Raises:
         PipelineError: a file or the manifest is missing, or a file has other bytes.
     """
     content: dict[str, Any] = read_json(there(folder / "manifest.json", "download"))
     for name, entry in content["files"].items():
         path = there(folder / name, "download")
-        if (found := sha256(path)) != entry["sha256"]:
-            linked = path.is_symlink() or path.stat().st_nlink > 1
-            raise PipelineError(
-                f"{path} was changed after its download (sha256 {found[:12]}..., it was "
-                f"{entry['sha256'][:12]}...): "
-                + (
-                    f"remove {folder} and .dvc/cache, which may be linked to it (`make clean` does), and run "
-                    "again"
-                    if linked
-                    else again(path, "download")
-                )
-            )
+        check(path, entry["sha256"], "download")
     return content
 
 

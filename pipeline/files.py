@@ -69,6 +69,33 @@ def again(path: Path, stage: str) -> str:
     )
 
 
+def check(path: Path, recorded: str, stage: str, *, found: str | None = None) -> None:
+    """Refuse a file of a dataset's folder that has other bytes than the stage gave it.
+
+    DVC links such files to its cache, so what writes into one of them changes the cached copy too, and DVC
+    would go on believing in both. A file that has no other name has been replaced, and the copy is whole.
+
+    Args:
+        recorded: its SHA-256 when the stage wrote it.
+        found: its SHA-256 now, if that is known.
+
+    Raises:
+        PipelineError: it has other bytes.
+    """
+    found = sha256(path) if found is None else found
+    if found == recorded:
+        return
+    linked = path.is_symlink() or path.stat().st_nlink > 1
+    cure = (
+        f"remove {path.parent} and .dvc/cache, which may be linked to it (`make clean` removes these and "
+        "more), and run again"
+    )
+    raise PipelineError(
+        f"{path} was changed after its {stage} (sha256 {found[:12]}..., it was {recorded[:12]}...): "
+        + (cure if linked else again(path, stage))
+    )
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with writing(path) as file:

@@ -18,8 +18,8 @@ from safetensors.torch import save
 from torch import nn
 
 from pipeline import parallel, store, workers
-from pipeline.data import Split
-from pipeline.files import digest, file_digests, write_json, writing
+from pipeline.data import REPORT, Split, digests
+from pipeline.files import digest, sha256, write_json, writing
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.schema import PARTS
 from pipeline.store import Trained
@@ -31,8 +31,6 @@ Child = Callable[[str, str, Block], AbstractContextManager[Log]]
 Parts = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
 LAZY_ROWS: int = signature(fit).parameters["lazy_rows"].default
-# Of a folder of encoded rows, what tells of them and is no part of them: whose they are, their counts.
-TOLD = "report.json"
 
 
 def header(
@@ -54,8 +52,11 @@ def header(
         processed: the folder of encoded rows; its digest, `input`, is part of the key. That of the rows
             alone, `rows`, is the same for two items that have the same rows.
         more: further values that decide the result, such as the search space.
+
+    Raises:
+        PipelineError: a file of that folder is missing or was changed.
     """
-    files = file_digests(processed)
+    rows = digests(processed)
     head = {
         "stage": stage,
         "variant": {"train": "default", "tune": "tuned"}[stage],
@@ -63,11 +64,10 @@ def header(
         "model": model,
         "architecture": architecture,
         "params": params,
-        "input": digest(files),
+        "input": digest({**rows, REPORT: sha256(processed / REPORT)}),
         **more,
     }
-    rows = digest({name: content for name, content in files.items() if name != TOLD})
-    return {"key": digest(head), "rows": rows, **head}
+    return {"key": digest(head), "rows": digest(rows), **head}
 
 
 def special(parts: Parts, rows_in_memory: int) -> Block:

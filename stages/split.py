@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline import encode, splitting
 from pipeline.errors import exit_with_message
-from pipeline.files import write_json
+from pipeline.files import file_digests, write_json
 from pipeline.interim import Interim
 from pipeline.processed import PartWriter, write_rows
 from pipeline.schema import PARTS
@@ -38,8 +38,8 @@ def main() -> None:
         with PartWriter(folder, encoder.schema, report) as writer:
             for block, columns in enumerate(table.blocks()):
                 writer.write(encoder.ids(block, columns, truncated), blocks[block])
-        whole = {"dataset": name, "origin": table.origin, **report, "truncated": dict(truncated)}
-        write_json(folder / "report.json", whole)
+        told = {"dataset": name, "origin": table.origin, **report, "truncated": dict(truncated)}
+        write_json(folder / "report.json", {**told, "files": file_digests(folder)})
     print(
         f"{name}: {encoder.schema.rows} ids, "
         + ", ".join(f"{report[part]['rows']} {part} rows" for part in PARTS)

@@ -13,6 +13,7 @@ from rows import SCHEMAS, random_ids
 
 from pipeline import data
 from pipeline.data import Batch, Split
+from pipeline.errors import PipelineError
 from pipeline.files import write_json
 from pipeline.schema import PARTS, Field, Schema
 
@@ -116,6 +117,19 @@ def test_load_reads_a_processed_folder(part: str, tmp_path: Path) -> None:
         assert split.time.tolist() == list(range(20))
     else:
         assert split.time is None
+
+
+@pytest.mark.parametrize("rows_in_memory", [1, 100])
+@pytest.mark.parametrize("left", [0, 3, 150])
+def test_a_file_that_was_cut_off_is_told(rows_in_memory: int, left: int, tmp_path: Path) -> None:
+    schema = SCHEMAS["no-bags"]
+    np.save(tmp_path / "valid.ids.npy", random_ids(schema, 50).numpy())
+    np.save(tmp_path / "valid.label.npy", np.zeros(50, dtype=np.uint8))
+    write_json(tmp_path / "schema.json", schema.to_json())
+    path = tmp_path / "valid.ids.npy"
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(PipelineError, match=r"valid\.ids\.npy is damaged .*run the split stage again"):
+        Split.load(tmp_path, "valid", rows_in_memory=rows_in_memory)
 
 
 def test_loaded_rows_are_a_copy_of_the_file(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rows import SCHEMAS, random_split
 
 from pipeline import runs, workers
 from pipeline.errors import Diverged, PipelineError
-from pipeline.files import folder_digest, write_json
+from pipeline.files import file_digests, folder_digest, write_json
 from pipeline.optimizer import Adam
 from pipeline.training import Log
 
@@ -42,9 +42,17 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         split = random_split(SCHEMA, size, seed=size)
         np.save(folder / f"{part}.ids.npy", split.ids.numpy())
         np.save(folder / f"{part}.label.npy", split.label.numpy().astype(np.uint8))
+    write_report()
     yield
     torch.use_deterministic_algorithms(False)
     assert not psutil.Process().children(), "no worker stays"
+
+
+def write_report(dataset: str = "d") -> None:
+    """As the split stage does last."""
+    folder = SETUP.processed
+    (folder / "report.json").unlink(missing_ok=True)
+    write_json(folder / "report.json", {"dataset": dataset, "files": file_digests(folder)})
 
 
 def head(params: runs.Block = PARAMS) -> runs.Block:
@@ -53,27 +61,54 @@ def head(params: runs.Block = PARAMS) -> runs.Block:
 
 def test_rows_are_the_same_whatever_they_are_called_and_other_ones_with_any_other_file() -> None:
     folder = SETUP.processed
-    write_json(folder / "report.json", {"dataset": "d"})
     before = head()
-    write_json(folder / "report.json", {"dataset": "another"})
+    write_report("another")
     after = runs.header("train", "another", "fm", "fm", {}, folder)
     assert after["rows"] == before["rows"]
     assert after["input"] != before["input"]
     assert after["key"] != before["key"]
     named = {before["rows"]}
+
+    def other_rows() -> None:
+        write_report()
+        named.add(head()["rows"])
+
     files = [path for path in folder.iterdir() if path.name != "report.json"]
     for path in files:
         content = path.read_bytes()
         path.write_bytes(content + b" ")
-        named.add(head()["rows"])
+        other_rows()
         path.write_bytes(content)
         moved = path.rename(path.with_name(f"x{path.name}"))
-        named.add(head()["rows"])
+        other_rows()
         moved.rename(path)
     np.save(folder / "train.time.npy", np.arange(400))
-    named.add(head()["rows"])
+    other_rows()
     assert len(files) == 5
     assert len(named) == 2 + 2 * len(files)
+
+
+def test_rows_that_were_changed_after_their_split_are_refused() -> None:
+    path = SETUP.processed / "train.ids.npy"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(
+        PipelineError, match=r"train\.ids\.npy was changed after its split .*split stage again"
+    ):
+        head()
+    os.link(path, "cached")
+    with pytest.raises(
+        PipelineError, match=r"was changed after its split .*: remove processed and \.dvc/cache"
+    ):
+        head()
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"train\.ids\.npy is missing; run the split stage again"):
+        head()
+    path.write_bytes(whole)
+    head()
+    write_json(SETUP.processed / "report.json", {"dataset": "d"})  # as older code left it
+    with pytest.raises(PipelineError, match=r"does not say .* digests.*split stage again"):
+        head()
 
 
 @contextmanager
