@@ -20,6 +20,10 @@ class PipelineError(Exception):
     """A fault of the input, the settings or the machine, explained in the message."""
 
 
+class Lost(PipelineError):
+    """Another of the processes that train together is gone; why, that one says."""
+
+
 class Diverged(PipelineError):
     """Training produced a loss that is not a finite number."""
 
@@ -84,7 +88,7 @@ def exit_with_message(main: Callable[[], None]) -> None:
     try:
         main()
     except PipelineError as error:
-        _tell(f"error: {error}")
+        _tell(f"error: {error}", first=not isinstance(error, Lost))
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in _DISK_FULL:
@@ -106,17 +110,20 @@ def speaks() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def _tell(message: str) -> None:
+def _tell(message: str, *, first: bool = True) -> None:
     """Print an error; of torchrun's processes, which may all have met it, let one tell it in the last lines.
 
     torchrun ends with a page of its own whatever a process does, and the last lines of that are what a
     process has left in its error file. When one process has failed, torchrun ends the others. So these wait,
-    and speak only if the first one goes on: it has not met their error.
+    and speak only if the first one goes on: it has not met their error. torchrun shows the page of the
+    process that failed first, by the second; a process that only lost another is to be later than that.
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
         print(message, file=sys.stderr)
         return
+    if not first:
+        time.sleep(2)
     if not speaks():
         time.sleep(PATIENCE + int(os.environ["LOCAL_RANK"]))  # one after the other: the next are ended, too
     told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}

@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pipeline.data import Batch
-from pipeline.errors import PipelineError
+from pipeline.errors import Lost, PipelineError
 
 T = TypeVar("T")
 # How long a rank waits for the others, who may be reading or writing files, before it gives up.
@@ -42,7 +42,8 @@ def group(device: torch.device) -> Iterator[torch.device]:
     """Join the ranks that torchrun started, if it did, and yield the device of this one.
 
     Raises:
-        PipelineError: more processes than GPUs, a device that cannot do it, or another rank was lost.
+        PipelineError: more processes than GPUs, or a device that cannot do it.
+        Lost: another rank was lost.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device
@@ -63,7 +64,7 @@ def group(device: torch.device) -> Iterator[torch.device]:
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
             reason = str(error).splitlines()[0]
-            raise PipelineError(
+            raise Lost(
                 f"rank {rank()} lost the others; the message of the one that failed first says why ({reason})"
             ) from error
         raise
