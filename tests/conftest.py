@@ -4,6 +4,7 @@ import importlib
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 
@@ -17,6 +18,9 @@ import project  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from pipeline import runs  # noqa: E402
+from pipeline.training import State  # noqa: E402
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.load_profile("project")
@@ -46,3 +50,16 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 
     monkeypatch.delenv("CTR_MIRROR", raising=False)
     return go
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that this process really trained, or went on with, instead of taking them from the store."""
+    seeds, fit = list[int](), runs.fit
+
+    def counted(*args: Any, seed: int, **more: Any) -> State:
+        seeds.append(seed)
+        return fit(*args, seed=seed, **more)
+
+    monkeypatch.setattr(runs, "fit", counted)
+    return seeds

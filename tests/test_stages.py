@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import runs, store
+from pipeline import store
 from pipeline.errors import PipelineError
 from pipeline.files import digest, folder_digest, read_json, sha256, write_json
 from pipeline.schema import PARTS
@@ -326,19 +326,6 @@ def test_no_training_is_done_twice(whole: Path) -> None:
     different = {digest([params["model"], params["train"], seed]) for params, seed in trained}
     assert len(different) < len(trained)
     assert len(list((whole / "data/trainings").iterdir())) == len(different)
-
-
-@pytest.fixture(name="fits")
-def _fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The seeds that this process really trained."""
-    seeds, fit = list[int](), runs.fit
-
-    def counted(*args: Any, seed: int, **more: Any) -> Any:
-        seeds.append(seed)
-        return fit(*args, seed=seed, **more)
-
-    monkeypatch.setattr(runs, "fit", counted)
-    return seeds
 
 
 def test_an_item_with_the_same_rows_finds_its_trainings_and_one_with_others_does_not(

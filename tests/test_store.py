@@ -44,19 +44,6 @@ def entries() -> list[Path]:
     return sorted(store.FOLDER.glob("*"))
 
 
-@pytest.fixture(name="fits")
-def _fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The seeds that were really trained."""
-    seeds, fit = list[int](), runs.fit
-
-    def counted(*args: Any, seed: int, **more: Any) -> State:
-        seeds.append(seed)
-        return fit(*args, seed=seed, **more)
-
-    monkeypatch.setattr(runs, "fit", counted)
-    return seeds
-
-
 def test_a_training_is_computed_once_and_heard_twice(fits: list[int]) -> None:
     heard: list[list[Any]] = [[], []]
     first, second = (train(log=lambda row, step, to=to: to.append((list(row.items()), step))) for to in heard)

@@ -164,35 +164,22 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> str:
         return train("alone", 1)
 
 
-@pytest.fixture(name="here")
-def _here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The seeds that this process trained, or went on with."""
-    seeds, fit = list[int](), runs.fit
-
-    def counted(*args: Any, seed: int, **more: Any) -> Any:
-        seeds.append(seed)
-        return fit(*args, seed=seed, **more)
-
-    monkeypatch.setattr(runs, "fit", counted)
-    return seeds
-
-
-def test_workers_take_their_share_and_change_nothing(alone: str, here: list[int]) -> None:
+def test_workers_take_their_share_and_change_nothing(alone: str, fits: list[int]) -> None:
     assert train("shared", 2) == alone
-    assert here == [1, 3]
-    here.clear()
+    assert fits == [1, 3]
+    fits.clear()
     assert train("again", 2) == alone
-    assert here == []
+    assert fits == []
 
 
 def test_without_the_store_they_hand_over_at_the_last_checkpoint(
-    alone: str, here: list[int], monkeypatch: pytest.MonkeyPatch
+    alone: str, fits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CTR_STORE", "off")
     steps: list[int] = []
     monkeypatch.setattr(Adam, "step", counting(Adam.step, steps))
     assert train("shared", 3) == alone
-    assert here == SEEDS
+    assert fits == SEEDS
     assert len(steps) == 3 * 7  # the first seed's; the others were at their end
     assert not runs.CHECKPOINTS.exists() or not list(runs.CHECKPOINTS.rglob("*.pt"))
 
@@ -226,7 +213,7 @@ def test_what_the_log_hears_is_the_same(alone: str) -> None:
 
 @pytest.mark.parametrize("moment", [0.0, 0.5])
 def test_a_worker_that_is_killed_is_told_and_its_seeds_are_trained_here(
-    alone: str, here: list[int], capfd: pytest.CaptureFixture[str], moment: float
+    alone: str, fits: list[int], capfd: pytest.CaptureFixture[str], moment: float
 ) -> None:
     @contextmanager
     def murder(name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
@@ -237,7 +224,7 @@ def test_a_worker_that_is_killed_is_told_and_its_seeds_are_trained_here(
         yield lambda _row, _step: None
 
     assert train("shared", 2, murder) == alone
-    assert here == SEEDS
+    assert fits == SEEDS
     assert "was ended by SIGKILL; its seeds are trained here" in capfd.readouterr().err
 
 
