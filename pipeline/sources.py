@@ -1,4 +1,8 @@
-"""What a piece of the library runs: its own source and all that it imports, as one digest."""
+"""Digest of the code that decides the bits of a training: its own source and everything of ours it imports.
+
+What decides no bit does not count: comments, layout, docstrings, annotations of functions, error messages,
+prints. So a reworded message retrains nothing, while an equation, a default or an order of operations does.
+"""
 
 import ast
 import hashlib
@@ -9,31 +13,32 @@ from pathlib import Path
 from pipeline.files import digest
 
 ROOT = Path(__file__).parents[1]
-# The table of models imports them all; which of them runs is told by its own file.
+# The table of models imports them all; the digest of a training names its model's own file.
 TABLE = "pipeline/models/__init__.py"
+# Words and files: what is raised, how a file is written. A training that ends well does not depend on them.
+LEFT_OUT = ("pipeline/errors.py", "pipeline/files.py")
+_PRINTS = ("print", "warnings.warn", "tqdm.write")
 
 
 @cache
 def code_digest(*files: Path, root: Path = ROOT) -> str:
-    """Return 16 hexadecimal digits that name what these files and everything of ours they import do."""
+    """Return 16 hexadecimal digits that change with what these files, and all they import, compute."""
     return digest(closure(*files, root=root))
 
 
 def closure(*files: Path, root: Path = ROOT) -> dict[str, str]:
-    """Return these files and all of ours that they import, each with a digest of what it does.
-
-    Comments, layout and docstrings do nothing, so they do not count.
-    """
+    """Return these files and all of ours that they import, each with the digest of what it computes."""
     done: dict[str, str] = {}
     waiting = list(files)
     while waiting:
         path = waiting.pop()
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
-        if name in done or name == TABLE:
+        if name in done or name == TABLE or name.startswith(LEFT_OUT):
             continue
         tree = ast.parse(path.read_bytes())
-        done[name] = hashlib.sha256(_acts(tree).encode()).hexdigest()
-        for module in _imports(tree):
+        imported = list(_imports(tree))
+        done[name] = hashlib.sha256(ast.dump(_Computation().visit(tree)).encode()).hexdigest()
+        for module in imported:
             parts = module.split(".")
             for end in range(1, len(parts) + 1):
                 stem = root.joinpath(*parts[:end])
@@ -53,10 +58,34 @@ def _imports(tree: ast.Module) -> Iterator[str]:
         yield from (name for name in names if name.split(".")[0] == "pipeline")
 
 
-def _acts(tree: ast.Module) -> str:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body = node.body[1:]
-    return ast.dump(tree)
+class _Computation(ast.NodeTransformer):
+    """Drops from a syntax tree whatever a training's result cannot depend on."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST | None:  # noqa: N802  ast's naming
+        """Docstrings and prints."""
+        value = node.value
+        prints = isinstance(value, ast.Call) and ast.unparse(value.func) in _PRINTS
+        return None if prints or isinstance(value, ast.Constant) else self.generic_visit(node)
+
+    def visit_Pass(self, _node: ast.Pass) -> None:  # noqa: N802
+        """A statement that a block without others needs."""
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:  # noqa: N802
+        """The type of an error matters (a diverged training is a result), its words do not."""
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return ast.Raise(exc=raised, cause=None)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:  # noqa: N802
+        """The message of an assertion."""
+        node.msg = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Types of arguments."""
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
+        """Types of results."""
+        node.returns = None
+        return self.generic_visit(node)

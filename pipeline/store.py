@@ -89,12 +89,18 @@ def identity(architecture: str, params: Block, seed: int, rows: str, device: tor
     }
 
 
+def code_of(architecture: str) -> tuple[Path, ...]:
+    """Return the files that a training runs; what they import is followed."""
+    library = Path(__file__).parent
+    own = Path(inspect.getfile(MODELS[architecture]))
+    return library / "training.py", library / "zoo.py", own
+
+
 def ground(architecture: str, device: torch.device) -> Block:
     """Return what decides the bits of a training besides its settings: code, libraries, machine."""
-    files = Path(__file__).with_name("runs.py"), Path(inspect.getfile(MODELS[architecture]))
     cuda = device.type == "cuda"
     return {
-        "code": code_digest(*files),
+        "code": code_digest(*code_of(architecture)),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",

@@ -261,8 +261,10 @@ def fit(  # noqa: C901  the one loop, told in one place
                 row = parallel.agreed(row)
                 loss_sum, rows = torch.zeros((), device=device), 0
                 if not all(map(math.isfinite, row.values())):
-                    wrong = " and ".join(key for key, value in row.items() if not math.isfinite(value))
-                    raise Diverged(f"{wrong} not a finite number at step {state.step}: try a lower lr")
+                    raise Diverged(
+                        " and ".join(key for key, value in row.items() if not math.isfinite(value))
+                        + f" not a finite number at step {state.step}: try a lower lr"
+                    )
                 if state.record(row, monitor):
                     best_weights = _copy(model)
                 elif state.lr_bad == lr_patience:

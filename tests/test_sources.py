@@ -1,14 +1,18 @@
-"""What a file runs, found by its imports: code counts, words do not."""
+"""The digest of a training's code: what is computed counts, words do not."""
 
+import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import runs
+from pipeline import store
 from pipeline.models import MODELS
-from pipeline.sources import ROOT, closure, code_digest
+from pipeline.sources import LEFT_OUT, ROOT, closure, code_digest
+
+HELD = "m.__file__ for n, m in sys.modules.items() if n[:8] == 'pipeline'"
 
 FILES = {
     "pipeline/__init__.py": '"""The library."""\n',
@@ -63,11 +67,72 @@ def test_words_and_layout_do_nothing(toy: Path) -> None:
     assert of(toy) == before
 
 
+class Reworded(ast.NodeTransformer):
+    """Changes every word that people read: docstrings, and all strings that are raised or printed."""
+
+    words = False
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:  # noqa: N802
+        return ast.Constant(f"another {node.value}") if self.words and isinstance(node.value, str) else node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:  # noqa: N802
+        return self.changed(node)
+
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:  # noqa: N802
+        is_print = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) == "print"
+        return self.changed(node) if is_print or isinstance(node.value, ast.Constant) else node
+
+    def changed(self, node: ast.AST) -> ast.AST:
+        self.words = True
+        node = self.generic_visit(node)
+        self.words = False
+        return node
+
+
+def copied(tmp_path: Path, name: str) -> tuple[Path, list[Path], dict[str, str]]:
+    """A copy of the library, the roots of a model's digest in it, and their closure."""
+    shutil.copytree(ROOT / "pipeline", tmp_path / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
+    roots = [tmp_path / file.relative_to(ROOT) for file in store.code_of(name)]
+    return tmp_path, roots, closure(*roots, root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fm", "fiinet", "gbdt_lr"])
+def test_other_words_in_any_file_are_no_other_training(tmp_path: Path, name: str) -> None:
+    root, roots, before = copied(tmp_path, name)
+    reworded = 0
+    for file in before:
+        text = (root / file).read_text()
+        tree = Reworded().visit(ast.parse(text))
+        reworded += ast.dump(tree) != ast.dump(ast.parse(text))
+        (root / file).write_text("# another comment\n" + ast.unparse(ast.fix_missing_locations(tree)))
+    assert reworded > 10
+    assert closure(*roots, root=root) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("pipeline/training.py", "batch_size: int = 1024", "batch_size: int = 512"),
+        ("pipeline/optimizer.py", "addcmul_(g, g, value=1 - beta2)", "addcmul_(g, g, value=beta2)"),
+        ("pipeline/layers/pairs.py", "e.square().sum(1))", "e.abs().sum(1))"),
+        ("pipeline/models/fm.py", "class FM(Machine)", "class FM(Machine, object)"),
+        ("pipeline/metrics.py", "EPSILON = ", "EPSILON = 2 * "),
+        ("pipeline/zoo.py", "torch.manual_seed(seed)", "torch.manual_seed(seed + 1)"),
+    ],
+)
+def test_another_equation_is_another_training(tmp_path: Path, file: str, old: str, new: str) -> None:
+    root, roots, before = copied(tmp_path, "fm")
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new))
+    assert closure(*roots, root=root) != before
+
+
 @pytest.mark.parametrize("name", ["fm", "gbdt_lr"])
-def test_nothing_that_a_training_loads_is_left_out(name: str) -> None:
-    """Every module of ours that an interpreter holds after the import, but the other models."""
-    held = "m.__file__ for n, m in sys.modules.items() if n[:8] == 'pipeline'"
-    code = f"import sys, pipeline.runs; print(*({held}))"
+def test_nothing_that_a_training_computes_with_is_left_out(name: str) -> None:
+    """Every module of ours that an interpreter holds after importing the loop and the model."""
+    roots = store.code_of(name)
+    code = f"import sys, pipeline.training, pipeline.zoo; print(*({HELD}))"
     loaded = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -77,13 +142,18 @@ def test_nothing_that_a_training_loads_is_left_out(name: str) -> None:
         check=True,
     )
     files = {Path(file).relative_to(ROOT) for file in loaded.stdout.split()}
-    own = Path("pipeline/models", f"{name}.py")
     models = {file for file in files if file.parts[:2] == ("pipeline", "models")}
-    assert own in models
     assert len(models) == len(MODELS) + 1
     # what other models alone import, such as a layer, may be missing; what the core imports may not
     layers = {file for file in files if file.parts[:2] == ("pipeline", "layers")}
-    found = set(map(Path, closure(Path(runs.__file__), ROOT / own)))
-    assert files - models - layers <= found
-    assert own in found
+    found = set(map(Path, closure(*roots)))
+    left_out = {file for file in files if file.as_posix().startswith(LEFT_OUT)}
+    assert files - models - layers - left_out <= found
+    assert Path("pipeline/models", f"{name}.py") in found
     assert "layers" in {file.parts[1] for file in found}
+
+
+def test_neither_messages_nor_workers_nor_stores_are_part_of_it() -> None:
+    found = closure(*store.code_of("fm"))
+    others = ("errors", "files", "runs", "store", "workers", "sources", "params", "tuning")
+    assert not {f"pipeline/{name}.py" for name in others} & found.keys()
