@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from pipeline.permutation import mix
+from pipeline.common.permutation import mix
 
 BLOCK = 500_000
 USERS, VIDEOS, CATEGORIES = 7176, 10728, 31

@@ -75,9 +75,9 @@ def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
+    from pipeline.models import build
     from pipeline.schema import Field, Schema
-    from pipeline.training import reproducible
-    from pipeline.zoo import build
+    from pipeline.train.device import reproducible
 
     reproducible(1)
     domains = ("user", "item")
@@ -85,7 +85,7 @@ def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
     model_name, options = MODELS[name]
     model = build(model_name, schema, options, seed=1)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    ids = torch.stack([first + torch.randint(VALUES, (batch,)) for first in schema.first], 1).int()
+    ids = torch.stack([first + torch.randint(VALUES, (batch,)) for first in schema.offsets], 1).int()
     label = (torch.rand(batch) < 0.5).float()
 
     def step(rows: int) -> None:

@@ -32,12 +32,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import metrics, params
-from pipeline.data import Split
+from pipeline import metrics
+from pipeline.config import params
+from pipeline.data.batches import Split
 from pipeline.datasets.synthetic import EFFECTS
 from pipeline.layers.pairs import Pairs
-from pipeline.training import fit, logits, predict, reproducible
-from pipeline.zoo import build
+from pipeline.models import build
+from pipeline.train.device import reproducible
+from pipeline.train.loop import fit
+from pipeline.train.predict import logits, predict
 
 PROCESSED = Path("data/processed/synthetic")
 DECIDES = {"user": {"age", "gender", "city"}, "item": {"category", "tags", "price"}}
@@ -133,7 +136,7 @@ def double_difference(model: Any, rows: Split) -> Tensor:
     other = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(1))]
 
     def logit(*fields: int) -> Tensor:
-        swapped = torch.tensor([field in fields for field in schema.slot_field])
+        swapped = torch.tensor([field in fields for field in schema.field_of_slot])
         mixed = Split(schema, torch.where(swapped, other, ids), rows.label, rows.time)
         return torch.cat([logits(model, batch) for batch in mixed.batches(8192)]).double()
 

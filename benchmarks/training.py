@@ -34,11 +34,12 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.data import Split
+from pipeline.data.batches import Split
 from pipeline.layers.product import product
+from pipeline.models import build
 from pipeline.schema import Field, Schema
-from pipeline.training import fit, reproducible
-from pipeline.zoo import build
+from pipeline.train.device import reproducible
+from pipeline.train.loop import fit
 
 DIM, HIDDEN, L2 = 16, [200, 200, 200], 1e-5
 MOVIELENS = Schema(
@@ -83,7 +84,7 @@ def generated(schema: Schema, rows: int) -> Split:
         first
         + 1
         + np.minimum(((field.size - 1) * draw.random(rows) ** 3).astype(int), max(field.size - 2, 0))
-        for first, field in zip(schema.first, schema.fields, strict=True)
+        for first, field in zip(schema.offsets, schema.fields, strict=True)
     ]
     ids = torch.from_numpy(np.stack(columns, 1).astype(np.int32))
     return Split(schema, ids, torch.from_numpy((draw.random(rows) < 0.5).astype(np.float32)))

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from io import TextIOWrapper
 from pathlib import Path
 
-from pipeline.errors import PipelineError, exit_with_message
+from pipeline.common.errors import PipelineError, exit_with_message
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def sync(arguments: Namespace) -> None:
 
 def refresh(arguments: Namespace) -> None:
     """Run the download stage of the datasets whose own files changed."""
-    from pipeline.refresh import stale
+    from pipeline.download.refresh import stale
 
     for name in stale(arguments.root):
         print(f"{name}: its files have changed since they were taken")

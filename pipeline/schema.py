@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 
 Domain = Literal["user", "item", "context"]
 Kind = Literal["category", "number", "bag"]
-Part = Literal["train", "valid", "test"]
-PARTS: tuple[Part, ...] = ("train", "valid", "test")
+SplitName = Literal["train", "valid", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
 
 
@@ -60,7 +60,7 @@ class Schema:
     fields: tuple[Field, ...]
 
     @cached_property
-    def first(self) -> tuple[int, ...]:
+    def offsets(self) -> tuple[int, ...]:
         """The first id of each field, which is its unseen id (F numbers)."""
         ids = [1]
         for field in self.fields[:-1]:
@@ -68,7 +68,7 @@ class Schema:
         return tuple(ids)
 
     @cached_property
-    def rows(self) -> int:
+    def vocabulary_size(self) -> int:
         """Rows of the embedding table: the empty id and every field's ids."""
         return 1 + sum(field.size for field in self.fields)
 
@@ -78,12 +78,12 @@ class Schema:
         return sum(field.slots for field in self.fields)
 
     @cached_property
-    def slot_field(self) -> tuple[int, ...]:
+    def field_of_slot(self) -> tuple[int, ...]:
         """The field index of each column (S numbers)."""
         return tuple(i for i, field in enumerate(self.fields) for _ in range(field.slots))
 
     @cached_property
-    def groups(self) -> tuple[tuple[int, ...], ...]:
+    def domains(self) -> tuple[tuple[int, ...], ...]:
         """Field indices by domain, in the order user, item, context; domains without fields left out."""
         by_domain = (
             tuple(i for i, field in enumerate(self.fields) if field.domain == domain)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError, starting
+from pipeline.common.errors import PipelineError, starting
 
 if TYPE_CHECKING:
-    from pipeline.params import Dataset, Params
+    from pipeline.config.params import Dataset, Params
 
 if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is on its way to the script
     starting()
@@ -30,7 +30,7 @@ def alone() -> None:
 
 def dataset_item(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
-    from pipeline import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
+    from pipeline.config import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
 
     alone()
     parser = ArgumentParser(description=purpose)

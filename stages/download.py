@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.common.errors import exit_with_message
+from pipeline.common.files import read_json
 from pipeline.datasets import DATASETS
-from pipeline.download import mirror_of
-from pipeline.errors import exit_with_message
-from pipeline.files import read_json
-from pipeline.origin import not_the_publishers, origin
+from pipeline.download.manifest import differences, origin
+from pipeline.download.obtain import mirror_of
 from stages import dataset_item, new_folder
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     known = {True: "as the publisher has them", False: "not as the publisher has them", None: ""}
     kind = known[content["matches_publisher"]]
     amount = f"{len(content['files'])} files, {size / 1e6:,.1f} MB"
-    parts = [amount, kind, not_the_publishers(origin(content))]
+    parts = [amount, kind, differences(origin(content))]
     print(f"{name}: {', '.join(part for part in parts if part)}")
 
 

@@ -4,10 +4,13 @@ from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipeline import evaluation, leaderboard, params, plots
-from pipeline.errors import exit_with_message
-from pipeline.files import replacing, write_json
-from pipeline.training import pick_device, reproducible
+from pipeline.common.errors import exit_with_message
+from pipeline.common.files import replacing, write_json
+from pipeline.config import params
+from pipeline.evaluate import leaderboard, plots
+from pipeline.evaluate.predictions import Holdout, load_runs, write_predictions
+from pipeline.evaluate.report import build_report
+from pipeline.train.device import pick_device, reproducible
 from stages import alone
 
 
@@ -23,8 +26,8 @@ def main() -> None:
     predictions, reports = Path("data/predictions", dataset), Path("data/reports", dataset)
     reproducible(train.threads)
     device = pick_device(train.device)
-    holdout = evaluation.Holdout.load(processed, device, rows_in_memory=train.rows_in_memory)
-    runs = evaluation.load_runs(Path("data/runs"), dataset, settings.models, processed)
+    holdout = Holdout.load(processed, device, rows_in_memory=train.rows_in_memory)
+    runs = load_runs(Path("data/runs"), dataset, settings.models, processed)
 
     # all outputs are complete before the first takes its place; report.json, entered first, comes last
     with ExitStack() as outputs:
@@ -36,8 +39,8 @@ def main() -> None:
 
         tables = {model: new(predictions / f"{model}.parquet") for model in settings.models}
         for model, path in tables.items():
-            evaluation.write_predictions(path, [run for run in runs if run.model == model], holdout)
-        report, curves = evaluation.report(dataset, runs, holdout, tables, settings.evaluate.bins)
+            write_predictions(path, [run for run in runs if run.model == model], holdout)
+        report, curves = build_report(dataset, runs, holdout, tables, settings.evaluate.bins)
         figures = plots.draw(report, curves, runs)
         for name, figure in figures.items():
             plots.save(figure, new(reports / name))

@@ -3,11 +3,11 @@
 from inspect import signature
 from pathlib import Path
 
-from pipeline import download, interim
+from pipeline.common.errors import PipelineError, exit_with_message
 from pipeline.datasets import DATASETS
-from pipeline.errors import PipelineError, exit_with_message
-from pipeline.ledger import Ledger
-from pipeline.origin import origin
+from pipeline.download.manifest import origin, verify
+from pipeline.preprocess import clean_table
+from pipeline.preprocess.rejects import RejectLog
 from stages import dataset_item, new_folder
 
 
@@ -16,15 +16,15 @@ def main() -> None:
     source = DATASETS[item.source]
     special = {k: v for k, v in item.preprocess.items() if k in signature(source.read).parameters}
     general = {k: v for k, v in item.preprocess.items() if k not in special}
-    raw, ledger = Path("data/raw", name), Ledger()
-    manifest = download.verify(raw)
+    raw, rejects = Path("data/raw", name), RejectLog()
+    manifest = verify(raw)
     with new_folder(Path("data/interim", name)) as folder:
         try:
-            log = source.read(raw, ledger, **special)
+            log = source.read(raw, rejects, **special)
         except PipelineError as error:
             where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
             raise PipelineError(f"{where}{error}") from None
-        report = interim.write(folder, log, ledger, name, origin(manifest), **general)
+        report = clean_table.write(folder, log, rejects, name, origin(manifest), **general)
     print(
         f"{name}: {report['rows_in']} rows in, {report['rows_out']} out, {report['rejected']} corrupted, "
         f"{report['dropped']} left out, {report['clicks']} clicks"

@@ -3,9 +3,11 @@
 from argparse import ArgumentParser
 from pathlib import Path
 
-from pipeline import parallel, params, runs, tracking, workers
-from pipeline.errors import exit_with_message, placed
-from pipeline.training import pick_device
+from pipeline import tracking
+from pipeline.common.errors import error_context, exit_with_message
+from pipeline.config import params
+from pipeline.train import ranks, runs, workers
+from pipeline.train.device import pick_device
 
 
 def main() -> None:
@@ -20,18 +22,18 @@ def main() -> None:
     out = Path("data/runs", args.dataset, args.model, "default")
     seeds, limit = config.train.seeds, config.train.rows_in_memory
     processes = workers.processes(file.processes)
-    setup = runs.Setup(processed, config.train.device, config.train.threads, limit, processes)
-    with parallel.group(pick_device(config.train.device)) as device:
+    setup = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
+    with ranks.group(pick_device(config.train.device)) as device:
         parts = setup.load(device)
         block = {"model": config.model, "train": config.train.fit}
-        whole, more = {**block, "seeds": seeds}, runs.special(parts, limit)
-        head = parallel.first(
+        whole, more = {**block, "seeds": seeds}, runs.execution_settings(parts, limit)
+        head = ranks.first(
             lambda: runs.header(
                 "train", args.dataset, args.model, config.architecture, whole, processed, **more
             )
         )
-        with placed(config.where()):
-            if parallel.rank():  # rank 0 tells and writes
+        with error_context(config.where()):
+            if ranks.rank():  # rank 0 tells and writes
                 for seed in seeds:
                     runs.train_once(head, parts, block, seed, checkpoint=runs.seed_checkpoint(head, seed))
                 return

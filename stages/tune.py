@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import params, runs, store, tracking, tuning, workers
-from pipeline.errors import exit_with_message, placed
-from pipeline.files import digest, replacing, write_json
-from pipeline.training import Log
+from pipeline import tracking
+from pipeline.common.errors import error_context, exit_with_message
+from pipeline.common.files import digest, replacing, write_json
+from pipeline.config import params
+from pipeline.train import cache, runs, workers
+from pipeline.train.loop import LogFn
+from pipeline.tune import search
 from stages import alone
 
 
@@ -27,26 +30,26 @@ def main() -> None:
     out = Path("data/runs", args.dataset, args.model, "tuned")
     seeds, metric = config.train.seeds, config.tune.metric
     processes, limit = workers.processes(file.processes), config.train.rows_in_memory
-    setup = runs.Setup(processed, config.train.device, config.train.threads, limit, processes)
+    setup = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
     parts = setup.load()
 
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
     plan = {**config.tune.model_dump(), "space": space}
     block = {"model": config.model, "train": config.train.fit}
     whole = {**block, "seeds": seeds}
-    more = {"tune": plan, **runs.special(parts, limit)}
+    more = {"tune": plan, **runs.execution_settings(parts, limit)}
     head = runs.header("tune", args.dataset, args.model, config.architecture, whole, processed, **more)
     # a study goes on when only its budget grows; a change of anything else starts a new one
     study = f"{args.dataset}-{args.model}-{digest({**head, 'key': None, 'tune': {**plan, 'trials': None}})}"
     # ... and so does other code, or a machine that computes other bits: what it has tried says nothing here
-    ground = digest(store.ground(config.architecture, parts[0].device))
+    ground = digest(cache.environment(config.architecture, parts[0].device))
     with tracking.live(head, f"tune-{args.model}") as run:
 
-        def objective(number: int, point: runs.Block, report: Log) -> None:
+        def objective(number: int, point: runs.Block, report: LogFn) -> None:
             model, fit = config.at(point)
             name = f"trial-{number:03d}"
             child = run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit})
-            with placed(config.where(point)), child as log:
+            with error_context(config.where(point)), child as log:
                 runs.train_trial(
                     head,
                     parts,
@@ -57,13 +60,13 @@ def main() -> None:
                     progress=f"{args.model} {name}",
                 )
 
-        trials, importances = tuning.search(
+        trials, importances = search.search(
             f"{study}-{ground}", config.space, config.start, objective, config.tune
         )
-        winner = tuning.best(trials, metric)
+        winner = search.best(trials, metric)
         model, fit = config.at(winner.point)
         tuned = {"model": model, "train": fit}
-        with placed(config.where(winner.point)):
+        with error_context(config.where(winner.point)):
             result = runs.train_seeds(head, tuned, parts, seeds, run.child, out, setup)
 
     rows = []

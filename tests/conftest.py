@@ -10,7 +10,7 @@ import jaxtyping
 
 # Before anything imports these modules: from here on every call checks the shapes it declares.
 jaxtyping.install_import_hook(
-    ["pipeline.models", "pipeline.layers", "pipeline.data", "pipeline.training"], "shapes.checked"
+    ["pipeline.models", "pipeline.layers", "pipeline.data", "pipeline.train"], "shapes.checked"
 )
 
 import numpy as np  # noqa: E402
@@ -19,8 +19,8 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
-from pipeline import runs  # noqa: E402
-from pipeline.training import State  # noqa: E402
+from pipeline.train import runs  # noqa: E402
+from pipeline.train.checkpoint import State  # noqa: E402
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.load_profile("project")

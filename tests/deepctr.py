@@ -44,7 +44,7 @@ def columns(schema: Schema, dim: int) -> list[Any]:
 
 def features(schema: Schema, ids: Tensor) -> Tensor:
     """Our ids as it takes them: counted from 0 in each field (in a bag from 1), as floats."""
-    first = torch.tensor([schema.first[i] - (schema.fields[i].slots > 1) for i in schema.slot_field])
+    first = torch.tensor([schema.offsets[i] - (schema.fields[i].slots > 1) for i in schema.field_of_slot])
     return torch.where(ids == EMPTY, 0, ids - first).double()
 
 
@@ -69,7 +69,7 @@ def put(value: Any, into: Tensor) -> None:
 def tables(table: Tensor, schema: Schema) -> list[Tensor]:
     """Our one table, cut into one for each field; a bag's begins with the empty slot."""
     found = []
-    for first, field in zip(schema.first, schema.fields, strict=True):
+    for first, field in zip(schema.offsets, schema.fields, strict=True):
         rows = table[first : first + field.size]
         found.append(torch.cat([table[EMPTY : EMPTY + 1], rows]) if field.slots > 1 else rows)
     return found

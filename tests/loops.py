@@ -62,7 +62,7 @@ def embed(table: Tensor, schema: Schema, ids: list[int]) -> Matrix:
     for slot, i in enumerate(ids):
         if i != EMPTY:
             for d, value in enumerate(table[i].tolist()):
-                e[schema.slot_field[slot]][d] += value
+                e[schema.field_of_slot[slot]][d] += value
     return e
 
 
@@ -104,9 +104,9 @@ def fwbi(layer: FwBI, schema: Schema, e: Matrix) -> Vector:
     """
     r_between = {}
     if layer.r_between is not None:
-        both = combinations(range(len(schema.groups)), 2)
+        both = combinations(range(len(schema.domains)), 2)
         r_between = dict(zip(both, layer.r_between.tolist(), strict=True))
-    domain = {f: m for m, group in enumerate(schema.groups) for f in group}
+    domain = {f: m for m, group in enumerate(schema.domains) for f in group}
     out = layer.bias.sum(0).tolist() if layer.bias is not None else [0.0] * len(e[0])
     for i, j in combinations(range(len(e)), 2):
         m, n = sorted((domain[i], domain[j]))

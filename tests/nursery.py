@@ -19,9 +19,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch  # noqa: E402
 from rows import SCHEMAS, random_split  # noqa: E402
 
-from pipeline.files import canonical  # noqa: E402
-from pipeline.training import fit, reproducible  # noqa: E402
-from pipeline.zoo import build  # noqa: E402
+from pipeline.common.files import canonical  # noqa: E402
+from pipeline.models import build  # noqa: E402
+from pipeline.train.device import reproducible  # noqa: E402
+from pipeline.train.loop import fit  # noqa: E402
 
 KILLS = 6
 OPTIONS = {"embedding_size": 8, "hidden": [16], "dropout": 0.3, "embedding_dropout": 0.1, "batch_norm": True}

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pipeline import evaluation
-from pipeline.data import Split
-from pipeline.evaluation import GRID, Curves, Entry, Holdout, Run
-from pipeline.files import digest, folder_digest, write_json
+from pipeline.common.files import digest, folder_digest, write_json
+from pipeline.data.batches import Split
+from pipeline.evaluate import predictions, report
+from pipeline.evaluate.predictions import Entry, Holdout, Run
+from pipeline.evaluate.report import GRID, Curves
+from pipeline.models import build
 from pipeline.schema import Field, Schema
-from pipeline.training import fit
-from pipeline.zoo import build
+from pipeline.train.loop import fit
 
 TOY = Schema((Field("user", 20, 1, "user"), Field("item", 12, 1, "item"), Field("tags", 6, 2, "item")))
 ROWS = {"train": 500, "valid": 150, "test": 300}
@@ -37,7 +38,7 @@ class Project:
         return self.root / "data/runs"
 
     def load(self, *models: str) -> list[Run]:
-        return evaluation.load_runs(self.runs, self.dataset, models or tuple(MODELS), self.processed)
+        return predictions.load_runs(self.runs, self.dataset, models or tuple(MODELS), self.processed)
 
     def report(self, folder: Path, *models: str, bins: int = 10) -> tuple[dict[str, Any], dict[str, Path]]:
         """Predict into `folder` and compute the report; return it and the Parquet files."""
@@ -45,8 +46,8 @@ class Project:
         runs, holdout = self.load(*models), Holdout.load(self.processed)
         files = {run.model: folder / f"{run.model}.parquet" for run in runs}
         for model, path in files.items():
-            evaluation.write_predictions(path, [run for run in runs if run.model == model], holdout)
-        return evaluation.report(self.dataset, runs, holdout, files, bins)[0], files
+            predictions.write_predictions(path, [run for run in runs if run.model == model], holdout)
+        return report.report(self.dataset, runs, holdout, files, bins)[0], files
 
 
 def make_project(
@@ -209,7 +210,7 @@ def made_up_report(
                 **({"learned": (middle - 0.5) / 0.35} if bayes else {}),
             }
         )
-    leader, seed = evaluation.champion(runs)
+    leader, seed = report.champion(runs)
     best = {"model": leader.model, "variant": leader.variant}
     comparisons = []
     for model in dict.fromkeys(run.model for run in runs):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.data import Split
+from pipeline.data.batches import Split
 from pipeline.schema import EMPTY, Field, Schema
 
 SCHEMAS = {
@@ -42,8 +42,8 @@ def random_ids(schema: Schema, n: int, seed: int = 0) -> Tensor:
     """Draw (n, S) int32 ids; slots of bags are empty one time in three, wherever they lie."""
     generator = torch.Generator().manual_seed(seed)
     columns = []
-    for field in schema.slot_field:
-        size, first = schema.fields[field].size, schema.first[field]
+    for field in schema.field_of_slot:
+        size, first = schema.fields[field].size, schema.offsets[field]
         ids = first + torch.randint(size, (n,), generator=generator)
         if schema.fields[field].slots > 1:
             ids[torch.rand(n, generator=generator) < 1 / 3] = EMPTY

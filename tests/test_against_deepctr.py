@@ -37,11 +37,10 @@ from loops import exact
 from rows import SCHEMAS, random_ids, random_split, times
 from torch import Tensor, nn
 
-from pipeline.data import Batch
-from pipeline.models import MODELS
+from pipeline.data.batches import Batch
+from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.training import fit
-from pipeline.zoo import build
+from pipeline.train.loop import fit
 
 D = 8  # not the number of fields, 4 or 6: axes that change places must show
 HIDDEN = [6, 5]

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from web import Site, serving
 
-from pipeline import download, interim
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
 from pipeline.datasets import avazu
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.ledger import Ledger
+from pipeline.preprocess import clean_table
+from pipeline.preprocess.rejects import RejectLog
 
 MIRROR = Path(__file__).parents[2] / "shared/datasets"
 HEADER = (
@@ -43,9 +43,9 @@ KAGGLE = "api/v1/competitions/data/download/avazu-ctr-prediction"
 SECRET = "KGAT_0123456789abcdef"
 
 
-def read(folder: Path) -> tuple[list[dict[str, Any]], Ledger]:
-    ledger = Ledger()
-    return pa.concat_tables(avazu.read(folder, ledger).tables).to_pylist(), ledger
+def read(folder: Path) -> tuple[list[dict[str, Any]], RejectLog]:
+    rejects = RejectLog()
+    return pa.concat_tables(avazu.read(folder, rejects).tables).to_pylist(), rejects
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def given(raw: Path, name: str, data: bytes) -> Path:
 
 
 def test_rows_have_hour_weekday_time_and_the_strings_as_they_stand(raw: Path):
-    rows, ledger = read(given(raw, "train.csv", FILE.encode()))
+    rows, rejects = read(given(raw, "train.csv", FILE.encode()))
     assert rows[0] == {
         "hour": "0", "weekday": "tue", "C1": "1005", "banner_pos": "0",
         "site_id": "5e1fa001", "site_domain": "5e1fd001", "site_category": "5e1fc001",
@@ -84,13 +84,13 @@ def test_rows_have_hour_weekday_time_and_the_strings_as_they_stand(raw: Path):
         (5 * 24 + 5) * 3600,
     ]
     assert rows[1]["site_id"] is None
-    assert ledger.check(len(rows), max_rejected=1, name="a")["rows_in"] == len(LINES)
+    assert rejects.check(len(rows), max_rejected=1, name="a")["rows_in"] == len(LINES)
 
 
 def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Path):
-    rows, ledger = read(given(raw, "train.csv", FILE.encode()))
+    rows, rejects = read(given(raw, "train.csv", FILE.encode()))
     assert len(rows) == 4
-    assert sorted(ledger.first) == [
+    assert sorted(rejects.first) == [
         "train.csv:10: click '' is not 0 or 1",
         "train.csv:5: hour '14022900' is on no calendar",
         "train.csv:6: hour '14102124' is on no calendar",
@@ -170,8 +170,8 @@ def test_behind_the_first_rows_nothing_is_unpacked(raw: Path, tmp_path: Path):
     data = gzip.compress(HEADER.encode() + 20 * part, 1)
     damaged = data[: len(data) * 9 // 10] + bytes(len(data) // 10)
     given(raw, "train.gz", damaged)
-    ledger = Ledger()
-    report = interim.write(tmp_path, avazu.read(raw, ledger), ledger, "a", rows=10_000)
+    rejects = RejectLog()
+    report = clean_table.write(tmp_path, avazu.read(raw, rejects), rejects, "a", rows=10_000)
     assert (report["rows_out"], report["rejected"]) == (10_000, 0)
     assert report["rows_in"] == 10_000 + report["dropped"] < 20 * len(names) // 2
     with pytest.raises(PipelineError, match="cannot be read to its end"):
@@ -182,7 +182,7 @@ def test_behind_the_first_rows_nothing_is_unpacked(raw: Path, tmp_path: Path):
 def kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Site, Site]]:
     """Kaggle, and the storage to which it redirects; nobody has a token yet."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "sleep", lambda _: None)
+    monkeypatch.setattr("pipeline.download.fetch.sleep", lambda _: None)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("API_TOKEN", "USERNAME", "KEY", "CONFIG_DIR"):
         monkeypatch.delenv(f"KAGGLE_{name}", raising=False)
@@ -373,7 +373,7 @@ def test_a_token_with_a_line_end_in_it_is_refused_without_telling_it(
 )
 def test_the_public_sample_is_read_whole(raw: Path, tmp_path: Path):
     avazu.download(raw, tmp_path / "cache", path=str(MIRROR / "avazu-1m/avazu_sample.txt"))
-    rows, ledger = read(raw)
+    rows, rejects = read(raw)
     assert (len(rows), sum(row["label"] for row in rows)) == (100, 20)
-    assert ledger.first == []
+    assert rejects.first == []
     assert {(row["hour"], row["weekday"], row["time"]) for row in rows} == {("0", "tue", 1413849600)}

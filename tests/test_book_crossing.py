@@ -10,13 +10,13 @@ import pyarrow.compute as pc
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import params
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json, write_json
+from pipeline.config import params
 from pipeline.datasets import book_crossing
 from pipeline.datasets.book_crossing import SOURCE
-from pipeline.download import manifest, verify
-from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
-from pipeline.ledger import Ledger
+from pipeline.download.manifest import manifest, verify
+from pipeline.preprocess.rejects import RejectLog
 
 MIRROR = Path(__file__).parents[2] / "shared/datasets"
 
@@ -88,31 +88,31 @@ def raw(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def read(folder: Path, **options: Any) -> tuple[Rows, Ledger]:
-    ledger = Ledger()
-    log = book_crossing.read(folder, ledger, **options)
+def read(folder: Path, **options: Any) -> tuple[Rows, RejectLog]:
+    rejects = RejectLog()
+    log = book_crossing.read(folder, rejects, **options)
     table = pa.concat_tables(log.tables)
     assert table.column_names[: len(log.columns)] == [column.name for column in log.columns]
-    return table.to_pylist(), ledger
+    return table.to_pylist(), rejects
 
 
 def test_ratings_are_joined_with_users_and_books(raw: Callable[..., Path]):
-    rows, ledger = read(raw())
+    rows, rejects = read(raw())
     assert rows[0] == FIRST
     assert [row["user"] for row in rows] == ["1", "2", "2", "3", "4", "5", "6", "7", "9", "10", "10"]
     assert [row["label"] for row in rows] == [0, 1, 1, 0, 1, 0, 1, 1, 0, 0, 1]
     assert all(row["group"] == row["user"] for row in rows)
     assert "time" not in rows[0]
-    account = ledger.check(len(rows), max_rejected=1, name="b")
+    account = rejects.check(len(rows), max_rejected=1, name="b")
     assert (account["rows_in"], account["rejected"], account["dropped"]) == (16, 5, 0)
 
 
 def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Callable[..., Path]):
-    _, ledger = read(raw())
+    _, rejects = read(raw())
     user, book, rating, unclosed = (
         USERS.splitlines()[9], BOOKS.splitlines()[5], RATINGS.splitlines()[14], RATINGS.splitlines()[16],
     )  # fmt: skip
-    assert sorted(ledger.first) == [
+    assert sorted(rejects.first) == [
         "BX-Book-Ratings.csv:13: Book-Rating '11' is not 0 to 10",
         "BX-Book-Ratings.csv:14: ISBN ' ' is not filled in",
         f"BX-Book-Ratings.csv:15: 2 fields where 3 belong: {rating!r}",
@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Call
         f"BX-Users.csv:10: 2 fields where 3 belong: {user!r}",
         "BX-Users.csv:11: User-ID 'x9' is not a whole number",
     ]
-    counts = {file: (tally.records, tally.rejected) for file, tally in ledger.files.items()}
+    counts = {file: (tally.records, tally.rejected) for file, tally in rejects.files.items()}
     assert counts == {"BX-Users.csv": (10, 2), "BX-Books.csv": (8, 1), "BX-Book-Ratings.csv": (16, 5)}
 
 
@@ -167,9 +167,9 @@ def test_a_book_is_the_string_of_its_number_and_its_fields_are_clean_or_missing(
 
 def test_ratings_of_zero_are_negatives_or_left_out(raw: Callable[..., Path]):
     folder = raw()
-    rows, ledger = read(folder, implicit="drop")
+    rows, rejects = read(folder, implicit="drop")
     assert [row["user"] for row in rows] == ["2", "2", "3", "4", "5", "6", "7", "9", "10"]
-    assert ledger.check(len(rows), max_rejected=1, name="b")["dropped"] == 2
+    assert rejects.check(len(rows), max_rejected=1, name="b")["dropped"] == 2
     rows, _ = read(folder, implicit="drop", above=7)
     assert [row["label"] for row in rows] == [0, 0, 0, 1, 0, 1, 1, 0, 1]
     rows, _ = read(folder, above=0)
@@ -232,10 +232,10 @@ def test_the_mirrors_part_gives_the_known_counts(tmp_path: Path, capsys: pytest.
     assert told["missing"] == ["BX-Books.csv"]
     assert [entry["matches_publisher"] for entry in told["files"].values()] == [False, True]
 
-    ledger = Ledger()
-    table = pa.concat_tables(book_crossing.read(tmp_path / "raw", ledger).tables).unify_dictionaries()
-    assert ledger.first == []
-    assert ledger.files["BX-Users.csv"].records == 278_858
+    rejects = RejectLog()
+    table = pa.concat_tables(book_crossing.read(tmp_path / "raw", rejects).tables).unify_dictionaries()
+    assert rejects.first == []
+    assert rejects.files["BX-Users.csv"].records == 278_858
     assert len(table) == 236_556
     assert round(pc.mean(table["label"]).as_py(), 4) == 0.2944
     assert len(table) - table.select(["user", "book"]).group_by(["user", "book"]).aggregate([]).num_rows == 13
@@ -243,8 +243,8 @@ def test_the_mirrors_part_gives_the_known_counts(tmp_path: Path, capsys: pytest.
     ages = pc.cast(pc.drop_null(table["age"].cast(pa.string())), pa.int64())
     assert (pc.min(ages).as_py(), pc.max(ages).as_py()) == (5, 98)
 
-    ledger = Ledger()
-    explicit = pa.concat_tables(book_crossing.read(tmp_path / "raw", ledger, implicit="drop").tables)
+    rejects = RejectLog()
+    explicit = pa.concat_tables(book_crossing.read(tmp_path / "raw", rejects, implicit="drop").tables)
     assert round(pc.mean(explicit["label"]).as_py(), 4) == 0.7468
-    assert ledger.files["BX-Book-Ratings.csv"].dropped == 236_556 - len(explicit) == 143_293
+    assert rejects.files["BX-Book-Ratings.csv"].dropped == 236_556 - len(explicit) == 143_293
     assert "no fields author" in capsys.readouterr().out

@@ -12,22 +12,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.cleaning import (
-    NUMBER,
-    Side,
-    chunk,
-    encoded,
-    equals,
-    keep,
-    missing,
-    number,
-    recode,
-    screen,
-    side_table,
-)
-from pipeline.errors import PipelineError
-from pipeline.ledger import Ledger
-from pipeline.records import CODED, Dialect
+from pipeline.common.errors import PipelineError
+from pipeline.preprocess.cleaning import equals, keep, missing, screen
+from pipeline.preprocess.joins import Side, side_table
+from pipeline.preprocess.parse import NUMBER, chunk, encoded, number, recode
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import CODED, Dialect
 
 Values = list[str | None]
 VALUES = st.lists(
@@ -57,11 +47,11 @@ def test_screened_rows_match_every_rule_and_the_others_are_told_with_the_first_t
 ):
     b = data.draw(st.lists(st.sampled_from([None, "1", "2", "x"]), min_size=len(a), max_size=len(a)))
     lines = 10 + 2 * np.arange(len(a))
-    ledger = Ledger()
-    ledger.seen("f", len(a))
+    rejects = RejectLog()
+    rejects.seen("f", len(a))
     table = pa.table({"a": made(a), "b": made(b)})
     rules = {"b": ("[12]", "1 or 2"), "a": ("a|.*b", "an a")}
-    good, where = screen(table, lines, "f", ledger, rules)
+    good, where = screen(table, lines, "f", rejects, rules)
     expected, told = [], []
     for line, row in zip(lines.tolist(), zip(a, b, strict=True), strict=True):
         if row[1] not in ("1", "2"):
@@ -75,16 +65,16 @@ def test_screened_rows_match_every_rule_and_the_others_are_told_with_the_first_t
         else:
             expected.append((line, *row))
     assert list(zip(where.tolist(), *(good[name].to_pylist() for name in "ab"), strict=True)) == expected
-    assert ledger.first == told
-    assert ledger.files["f"].rejected == len(told)
+    assert rejects.first == told
+    assert rejects.files["f"].rejected == len(told)
 
 
 def test_a_rule_is_for_the_whole_value():
     values = ["a", "ab", "ba", "a\n", "\na", "a|b", ""]
-    ledger = Ledger()
-    ledger.seen("f", len(values))
+    rejects = RejectLog()
+    rejects.seen("f", len(values))
     table = pa.table({"a": plain(values)})
-    good, _ = screen(table, np.arange(7), "f", ledger, {"a": ("a|b", "a or b")})
+    good, _ = screen(table, np.arange(7), "f", rejects, {"a": ("a|b", "a or b")})
     assert good["a"].to_pylist() == ["a"]
 
 
@@ -224,25 +214,25 @@ def test_a_join_gives_each_row_the_first_side_row_of_its_key(
 def test_a_side_table_is_read_whole_and_its_bad_rows_are_counted(tmp_path: Path):
     path = tmp_path / "side"
     path.write_bytes(b"key,word,n\na,x,1\nb,y\nc,z,one\na,w,2\n")
-    ledger = Ledger()
+    rejects = RejectLog()
     rules = {"n": ("[0-9]+", "a number")}
-    table = side_table(path, ["key", "word", "n"], rules, ledger, Dialect(), header=True)
+    table = side_table(path, ["key", "word", "n"], rules, rejects, Dialect(), header=True)
     assert table.to_pydict() == {"key": ["a", "a"], "word": ["x", "w"], "n": ["1", "2"]}
     assert all(column.num_chunks == 1 and column.type == CODED for column in table.columns)
-    assert ledger.first == ["side:3: 2 fields where 3 belong: 'b,y'", "side:4: n 'one' is not a number"]
-    assert not ledger.files["side"].log
-    few = side_table(path, ["key", "word", "n"], {}, Ledger(), Dialect(), header=True, only=["word"])
+    assert rejects.first == ["side:3: 2 fields where 3 belong: 'b,y'", "side:4: n 'one' is not a number"]
+    assert not rejects.files["side"].log
+    few = side_table(path, ["key", "word", "n"], {}, RejectLog(), Dialect(), header=True, only=["word"])
     assert few.to_pydict() == {"word": ["x", "z", "w"]}
 
 
 @pytest.mark.parametrize("content", [b"key,word\n", b"key,word", b"key,word\n\n\n", b"key,word\nbad\n"])
 def test_a_side_table_without_rows_knows_no_key(tmp_path: Path, content: bytes):
     (tmp_path / "side").write_bytes(content)
-    table = side_table(tmp_path / "side", ["key", "word"], {}, Ledger(), Dialect(), header=True)
+    table = side_table(tmp_path / "side", ["key", "word"], {}, RejectLog(), Dialect(), header=True)
     assert table.schema.names == ["key", "word"] and len(table) == 0
     assert Side(table).join(plain(["a", None]))["word"].to_pylist() == [None, None]
 
 
 def test_a_side_table_that_is_not_there_is_an_error(tmp_path: Path):
     with pytest.raises(PipelineError, match="side cannot be opened"):
-        side_table(tmp_path / "side", ["key"], {}, Ledger(), Dialect())
+        side_table(tmp_path / "side", ["key"], {}, RejectLog(), Dialect())

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rows import SCHEMAS, random_ids
 
-from pipeline import data
-from pipeline.data import Batch, Split
-from pipeline.errors import PipelineError
-from pipeline.files import write_json
-from pipeline.schema import PARTS, Field, Schema
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import write_json
+from pipeline.data import batches
+from pipeline.data.batches import Batch, Split
+from pipeline.schema import SPLITS, Field, Schema
 
 # the single column holds the row's number, and the label tells it too
 NUMBERED = Schema((Field("row", 10_000),))
@@ -97,10 +97,10 @@ def test_batches_leave_the_split_and_the_global_generator_alone() -> None:
     assert split.ids[:, 0].tolist() == list(range(50))
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", SPLITS)
 def test_load_reads_a_processed_folder(part: str, tmp_path: Path) -> None:
     schema = SCHEMAS["two-domains"]
-    for seed, name in enumerate(PARTS):
+    for seed, name in enumerate(SPLITS):
         np.save(tmp_path / f"{name}.ids.npy", random_ids(schema, 20, seed).numpy())
         np.save(tmp_path / f"{name}.label.npy", np.arange(20, dtype=np.uint8) % 2)
     np.save(tmp_path / "train.time.npy", np.arange(20))
@@ -108,7 +108,7 @@ def test_load_reads_a_processed_folder(part: str, tmp_path: Path) -> None:
     split = Split.load(tmp_path, part)
     assert split.schema == schema
     assert len(split) == 20
-    assert torch.equal(split.ids, random_ids(schema, 20, PARTS.index(part)))
+    assert torch.equal(split.ids, random_ids(schema, 20, SPLITS.index(part)))
     assert split.ids.dtype == torch.int32
     assert split.label.tolist() == [0.0, 1.0] * 10
     assert split.label.dtype == torch.float32
@@ -155,8 +155,8 @@ def write(folder: Path, ids: np.ndarray, label: np.ndarray, schema: Schema = NUM
 
 @pytest.fixture(name="small_windows")
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "BLOCK", 4)
-    monkeypatch.setattr(data, "WINDOW", 20)
+    monkeypatch.setattr(batches, "BLOCK", 4)
+    monkeypatch.setattr(batches, "WINDOW", 20)
 
 
 @pytest.fixture(scope="module", name="folders")
@@ -238,8 +238,8 @@ def test_a_sorted_file_is_mixed_as_well_as_the_docstring_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worst case: all negative rows, then all positive ones; the mean label of each batch."""
-    monkeypatch.setattr(data, "BLOCK", 16)
-    monkeypatch.setattr(data, "WINDOW", 2048)
+    monkeypatch.setattr(batches, "BLOCK", 16)
+    monkeypatch.setattr(batches, "WINDOW", 2048)
     n, size = 2**15, 128
     split = streamed(write(tmp_path, np.arange(n)[:, None], np.arange(n) >= n / 2))
     means = torch.stack([b.label.mean() for e in range(4) for b in split.batches(size, seeded(e))])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import interim
 from pipeline.datasets import DATASETS
+from pipeline.preprocess import clean_table
 
 FILES = {path.stem for path in Path(inspect.getfile(DATASETS["synthetic"])).parent.glob("*.py")} - {
     "__init__"
@@ -22,7 +22,7 @@ def test_every_dataset_file_is_in_the_table_and_every_entry_is_a_dataset():
 def test_a_dataset_downloads_and_reads_with_arguments_that_can_stand_in_params(name: str):
     source = DATASETS[name]
     assert source.__doc__
-    for function, first in ((source.download, ["folder", "cache"]), (source.read, ["folder", "ledger"])):
+    for function, first in ((source.download, ["folder", "cache"]), (source.read, ["folder", "rejects"])):
         parameters = inspect.signature(function).parameters
         assert list(parameters)[:2] == first
         options = list(parameters.values())[2:]
@@ -30,4 +30,4 @@ def test_a_dataset_downloads_and_reads_with_arguments_that_can_stand_in_params(n
         assert all(option.annotation is not option.empty for option in options)
         assert inspect.getdoc(function)
     assert "mirror" in inspect.signature(source.download).parameters
-    assert inspect.signature(source.read).return_annotation is interim.Log
+    assert inspect.signature(source.read).return_annotation is clean_table.ClickLog

@@ -17,20 +17,11 @@ import pytest
 from requests.auth import HTTPBasicAuth
 from web import Site, serving
 
-from pipeline import download
-from pipeline.download import (
-    File,
-    Lacking,
-    Source,
-    Unreachable,
-    digest,
-    fetch,
-    manifest,
-    mirror_of,
-    obtain,
-    unpack,
-)
-from pipeline.errors import PipelineError, exit_with_message
+from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.download.archive import unpack
+from pipeline.download.fetch import CHUNK, Unreachable, fetch
+from pipeline.download.manifest import File, Source, digest, manifest
+from pipeline.download.obtain import Lacking, mirror_of, obtain
 
 BODY = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(1 << 14))  # 512 KiB, no two alike
 SMALL = b"user|age\n1|24\n"
@@ -43,7 +34,7 @@ def sha(data: bytes) -> str:
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "sleep", lambda _: None)
+    monkeypatch.setattr("pipeline.download.fetch.sleep", lambda _: None)
     with serving() as offered:
         yield offered
 
@@ -270,7 +261,8 @@ def test_without_a_digest_a_part_counts_only_while_the_servers_file_is_the_same(
 KILLED = """
 import sys
 from pathlib import Path
-from pipeline.download import File, Source, obtain
+from pipeline.download.manifest import File, Source
+from pipeline.download.obtain import obtain
 url, md5, big, small, out = sys.argv[1:]
 files = (File("big.bin", big), File("small.txt", small))
 source = Source("set", url, "test", files, archive="set.zip", digest=md5, inside="set/")
@@ -296,7 +288,7 @@ def test_a_killed_download_goes_on_from_its_part_and_ends_with_the_same_bytes(
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(words, env=env)
     part = tmp_path / "cache/set.zip.part"
-    while not (part.exists() and part.stat().st_size >= 4 * download.CHUNK):
+    while not (part.exists() and part.stat().st_size >= 4 * CHUNK):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -320,7 +312,7 @@ def test_a_full_disk_is_an_error_in_words_and_leaves_no_raw_file(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(download, "_write", full)
+    monkeypatch.setattr("pipeline.download.fetch.write_chunks", full)
     with pytest.raises(SystemExit):
         exit_with_message(lambda: obtain(source, tmp_path / "raw", cache=tmp_path / "cache"))
     assert "No space left on device" in capsys.readouterr().err

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import encode
-from pipeline.cleaning import chunk
-from pipeline.encode import Encoder, Vocabulary, apply, schema
-from pipeline.errors import PipelineError
-from pipeline.files import canonical
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import canonical
+from pipeline.data import storage
+from pipeline.preprocess.parse import chunk
 from pipeline.schema import Column
+from pipeline.split.vocabulary import TYPES, Encoder, Vocabulary, apply, fit_vocabulary, schema
 
 CITY, PRICE, TAGS = (
     Column("city", "category", "user"),
@@ -35,7 +35,7 @@ def rows(
     size = max(len(values) for values in given_columns.values() if values is not None)
     return pa.table(
         {
-            column.name: pa.array(values or [None] * size, encode.TYPES[column.kind])
+            column.name: pa.array(values or [None] * size, TYPES[column.kind])
             for column, values in zip(COLUMNS, given_columns.values(), strict=True)
         }
     )
@@ -47,7 +47,7 @@ def blocks(*tables: pa.Table) -> Callable[[str], Iterator[pa.Array]]:
 
 
 def fit(tables: Sequence[pa.Table], columns: Sequence[Column], **options: int) -> Vocabulary:
-    return encode.fit(blocks(*tables), columns, **options)
+    return fit_vocabulary(blocks(*tables), columns, **options)
 
 
 def test_categories_are_ordered_by_count_then_value_and_a_missing_one_is_an_entry():
@@ -56,7 +56,7 @@ def test_categories_are_ordered_by_count_then_value_and_a_missing_one_is_an_entr
     assert vocabulary[0]["values"] == [None, "a", "b", "Z", "c", "ä"]
     # 0 is the empty slot and 1 the unseen id
     assert apply(vocabulary, rows(city=["a", None, "new", "ä"]))[:, 0].tolist() == [3, 2, 1, 7]
-    assert schema(vocabulary).rows == 8
+    assert schema(vocabulary).vocabulary_size == 8
 
 
 def test_rare_values_and_a_missing_value_that_train_lacks_are_unseen():
@@ -102,7 +102,7 @@ def test_repeated_numbers_share_a_bin_and_no_bin_is_empty_in_train():
     values = [0.0] * 90 + [1.0] * 5 + [2.0] * 5
     vocabulary = fit([rows(price=values)], [PRICE], bins=20)
     ids = apply(vocabulary, rows(price=values))[:, 0]
-    assert set(ids.tolist()) == set(range(2, schema(vocabulary).rows))
+    assert set(ids.tolist()) == set(range(2, schema(vocabulary).vocabulary_size))
     constant = fit([rows(price=[3.0, 3.0])], [PRICE])
     assert schema(constant).fields[0].size == 2
 
@@ -134,7 +134,7 @@ def test_empty_bags_alone_make_one_slot():
 def test_fields_lie_one_behind_the_other_in_one_id_space():
     table = rows(city=["a", "b"], price=[1.0, 2.0], tags=["x", "x|y"])
     vocabulary = fit([table], COLUMNS, bins=2)
-    assert schema(vocabulary).first == (1, 4, 7)
+    assert schema(vocabulary).offsets == (1, 4, 7)
     assert apply(vocabulary, table).tolist() == [[2, 5, 8, 0], [3, 6, 8, 9]]
     assert apply(vocabulary, table).dtype == np.int32
     assert [field.domain for field in schema(vocabulary).fields] == ["user", "item", "item"]
@@ -143,7 +143,7 @@ def test_fields_lie_one_behind_the_other_in_one_id_space():
 def test_unseen_counts_are_by_field():
     vocabulary = fit([rows(city=["a"], price=[1.0], tags=["x|y"])], COLUMNS)
     ids = apply(vocabulary, rows(city=["b", "a"], price=[None, None], tags=["q", "x"]))
-    assert encode.unseen(schema(vocabulary), ids) == {"city": 1, "price": 2, "tags": 1}
+    assert storage.unseen(schema(vocabulary), ids) == {"city": 1, "price": 2, "tags": 1}
 
 
 def test_a_vocabulary_survives_json_and_encodes_new_rows_alike():
@@ -248,7 +248,7 @@ def encoded_by(
     column: Column, train: list[pa.Array], new: list[pa.Array], **options: int
 ) -> tuple[dict[str, Any], list[list[int]], int, dict[str, int]]:
     """Fit on the train blocks and encode the new ones: vocabulary, ids, values lost, unseen ids."""
-    vocabulary = encode.fit(lambda name: iter(train), [column], **options)
+    vocabulary = fit_vocabulary(lambda name: iter(train), [column], **options)
     encoder = Encoder(vocabulary, lambda name: iter(new))
     lost: Counter[str] = Counter()
     ids = [
@@ -259,9 +259,12 @@ def encoded_by(
     flat = [row for part in ids for row in part]
     found = np.array(flat, np.int32).reshape(-1, encoder.schema.slots)
     assert all(
-        1 <= value < encoder.schema.rows for row in flat for value in row if value or column.kind != "bag"
+        1 <= value < encoder.schema.vocabulary_size
+        for row in flat
+        for value in row
+        if value or column.kind != "bag"
     )
-    return vocabulary[0], flat, lost[column.name], encode.unseen(encoder.schema, found)
+    return vocabulary[0], flat, lost[column.name], storage.unseen(encoder.schema, found)
 
 
 @given(train=TEXTS, new=TEXTS, cuts=CUTS, more_cuts=CUTS, styles=STYLES, min_count=COUNT)
@@ -342,7 +345,7 @@ def test_chunks_change_nothing_and_every_id_is_in_its_field(
     encoder, in_blocks = Encoder(vocabulary, blocks(*parts)), []
     again: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "ROWS", some)
+        patch.setattr(vocabulary, "ROWS", some)
         for number, part in enumerate(parts):
             in_blocks += list(encoder.ids(number, part, again))
     assert all(0 < len(piece) <= some and piece.dtype == np.int32 for piece in in_blocks)
@@ -354,15 +357,15 @@ def test_chunks_change_nothing_and_every_id_is_in_its_field(
         bag = fields.fields[field].name == "tags"
         assert (inside | ((ids[:, slot] == 0) & bag)).all()
     if min_count == 1:
-        assert not encode.unseen(fields, ids)["city"]
-        assert not encode.unseen(fields, ids)["price"]
+        assert not storage.unseen(fields, ids)["city"]
+        assert not storage.unseen(fields, ids)["price"]
 
 
 def test_a_value_that_stands_in_a_dictionary_and_in_no_train_row_does_not_enter():
     city = pa.array(["b", "a", "c"]).dictionary_encode().filter(pa.array([True, False, False]))
     tags = pa.array(["x", "y|z|w", "q"]).dictionary_encode().filter(pa.array([True, False, False]))
     assert "a" in city.dictionary.to_pylist()
-    vocabulary = encode.fit(lambda name: [{"city": city, "tags": tags}[name]], [CITY, TAGS])
+    vocabulary = fit_vocabulary(lambda name: [{"city": city, "tags": tags}[name]], [CITY, TAGS])
     assert [entry["values"] for entry in vocabulary] == [["b"], ["x"]]
     assert vocabulary[1]["slots"] == 1
 

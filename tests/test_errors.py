@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from pipeline import errors
-from pipeline.errors import Diverged, PipelineError, exit_with_message, placed, starting, unknown
+from pipeline.common import errors
+from pipeline.common.errors import (
+    Diverged,
+    PipelineError,
+    error_context,
+    exit_with_message,
+    starting,
+    unknown,
+)
 from tests import project
 
 STAGES = sorted(path.stem for path in (project.ROOT / "stages").glob("*.py") if path.stem != "__init__")
@@ -129,7 +136,7 @@ def test_ctrl_c_is_as_it_was_once_the_program_runs_and_stays_ignored_where_it_is
 def test_an_error_gets_its_place_and_stays_what_it_was() -> None:
     with (
         pytest.raises(Diverged, match=r"^params\.yaml: model\.fm: no number$"),
-        placed("params.yaml: model.fm"),
+        error_context("params.yaml: model.fm"),
     ):
         raise Diverged("no number")
 

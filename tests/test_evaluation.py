@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 
-from pipeline import evaluation, plots
-from pipeline.data import Split
-from pipeline.errors import PipelineError
-from pipeline.evaluation import Holdout, delong, placements, standard_error
-from pipeline.files import read_json, write_json
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json, write_json
+from pipeline.data.batches import Split
+from pipeline.evaluate import plots, predictions, report
+from pipeline.evaluate.predictions import Holdout
+from pipeline.evaluate.significance import delong, placements, standard_error
 from stages import evaluate
 from tests import project as small
 from tests.reported import (
@@ -87,7 +88,7 @@ def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
         return load(cls, folder, part, *args, **more)
 
     monkeypatch.setattr(Split, "load", classmethod(record))
-    evaluation.write_predictions(tmp_path / "fm.parquet", runs, Holdout.load(changed.processed))
+    predictions.write_predictions(tmp_path / "fm.parquet", runs, Holdout.load(changed.processed))
     before, after = pd.read_parquet(evaluated[1]["fm"]), pd.read_parquet(tmp_path / "fm.parquet")
     assert read == ["test"]
     assert after.probability.tolist() == before.probability.tolist()
@@ -97,9 +98,9 @@ def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
 def test_reading_gives_what_was_predicted(project: Project, evaluated: tuple) -> None:
     holdout = Holdout.load(project.processed)
     for run in project.load():
-        stored = evaluation.read_predictions(evaluated[1][run.model])
+        stored = predictions.read_predictions(evaluated[1][run.model])
         for seed in (1, 2):
-            expected = evaluation.probabilities(run, seed, holdout.split)
+            expected = predictions.probabilities(run, seed, holdout.split)
             assert stored[run.variant, seed].dtype == np.float32
             np.testing.assert_array_equal(stored[run.variant, seed], expected)
 
@@ -206,11 +207,11 @@ def test_the_champion_is_chosen_on_validation_whatever_the_test_part_says(
 
 def test_equal_champions_are_told_apart_by_logloss_then_name() -> None:
     runs = made_up_runs({("fm", "default"): 0.8, ("deepfm", "default"): 0.8, ("lr", "default"): 0.7})
-    assert evaluation.champion(runs)[0].model == "deepfm"
-    assert evaluation.champion(runs[::-1])[0].model == "deepfm"
+    assert report.champion(runs)[0].model == "deepfm"
+    assert report.champion(runs[::-1])[0].model == "deepfm"
     for seed in runs[0].info["seeds"]:
         seed["best"]["valid_logloss"] -= 0.01
-    run, seed = evaluation.champion(runs)
+    run, seed = report.champion(runs)
     assert (run.model, seed) == ("fm", 3)
 
 
@@ -296,13 +297,13 @@ def test_the_roc_curve_is_the_interpolated_one() -> None:
     label, score = rng.integers(2, size=300), rng.integers(20, size=300) / 20
     fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
     grid = np.linspace(0, 1, 50)
-    np.testing.assert_allclose(evaluation.roc(label, score, grid), np.interp(grid, fpr, tpr))
+    np.testing.assert_allclose(report.roc(label, score, grid), np.interp(grid, fpr, tpr))
 
 
 def test_bins_of_the_reliability_curve_hold_equally_many_rows() -> None:
     probability = np.linspace(0, 1, 40, dtype=np.float32)[::-1]
     label = (probability > 0.5).astype(np.uint8)
-    predicted, observed = evaluation.reliability(label, probability, 4)
+    predicted, observed = report.reliability(label, probability, 4)
     np.testing.assert_allclose(predicted, [4.5 / 39, 14.5 / 39, 24.5 / 39, 34.5 / 39], rtol=1e-6)
     assert observed.tolist() == [0, 0, 1, 1]
 
@@ -331,22 +332,22 @@ def test_weights_that_do_not_fit_are_named(changed: Project) -> None:
     holdout, runs = Holdout.load(changed.processed), changed.load("fm")
     other_weights(path)
     with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm.*--force tune@toy-fm"):
-        evaluation.probabilities(runs[1], 1, holdout.split)
+        predictions.probabilities(runs[1], 1, holdout.split)
     path.write_bytes(b"torn")
     with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm"):
-        evaluation.probabilities(runs[1], 1, holdout.split)
+        predictions.probabilities(runs[1], 1, holdout.split)
     runs[1].info.update(architecture="fiinet", params={"model": {"orders": [99]}})
     with pytest.raises(PipelineError, match=r"does not fit fm as it is now \(orders \[99\].*--force tune"):
-        evaluation.probabilities(runs[1], 1, holdout.split)
+        predictions.probabilities(runs[1], 1, holdout.split)
 
 
 def test_predictions_that_are_no_numbers_are_refused(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holdout = Holdout.load(project.processed)
-    monkeypatch.setattr(evaluation, "predict", lambda _network, split: split.label * float("nan"))
+    monkeypatch.setattr(report, "predict", lambda _network, split: split.label * float("nan"))
     with pytest.raises(PipelineError, match="no numbers"):
-        evaluation.probabilities(project.load("lr")[0], 1, holdout.split)
+        predictions.probabilities(project.load("lr")[0], 1, holdout.split)
 
 
 def test_a_test_part_that_is_missing_or_has_one_class_is_refused(changed: Project) -> None:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from rows import SCHEMAS, random_split
 
-from pipeline.data import Split
-from pipeline.files import write_json
-from pipeline.layers import attention, bilinear, compress, excitation, lookup, mlp, pairs, pieces
-from pipeline.training import fit, reproducible
-from pipeline.zoo import build
+from pipeline.common.files import write_json
+from pipeline.data.batches import Split
+from pipeline.layers import attention, bilinear, compress, excitation, lookup, mlp, pieces
+from pipeline.models import build
+from pipeline.train.device import reproducible
+from pipeline.train.loop import fit
 
 SCHEMA = SCHEMAS["two-domains"]  # it has a bag
 NETWORK = {"embedding_size": 4, "hidden": [8, 8], "dropout": 0.0}
@@ -39,7 +40,7 @@ def test_fast_and_plain_ways_learn_the_same_curve(name: str, monkeypatch: pytest
     monkeypatch.setattr(lookup, "FEW", 0)
     curves = []
     for hand in (True, False):
-        for module in (attention, bilinear, compress, excitation, lookup, mlp, pairs, pieces):
+        for module in (attention, bilinear, compress, excitation, lookup, mlp, pieces):
 
             def by_hand(_x: torch.Tensor, module: str = module.__name__, hand: bool = hand) -> bool:
                 asked.append(module)

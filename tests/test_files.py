@@ -12,7 +12,7 @@ from typing import IO, Any
 import pytest
 import torch
 
-from pipeline import files
+from pipeline.common import files
 
 ROOT = Path(__file__).parents[1]
 

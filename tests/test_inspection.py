@@ -21,13 +21,13 @@ from test_tabular import DAMAGE, Damage, arrays, damaged
 
 from pipeline import __main__ as commands
 from pipeline import inspection
+from pipeline.common.errors import PipelineError
+from pipeline.config.params import Params
 from pipeline.datasets import tabular
-from pipeline.errors import PipelineError
 from pipeline.inspection import Inspection, inspect, profiling
 from pipeline.inspection.guessing import words
 from pipeline.inspection.sniffing import encoding_of
-from pipeline.ledger import Ledger
-from pipeline.params import Params
+from pipeline.preprocess.rejects import RejectLog
 
 Item = dict[str, Any]
 CLICK = "click"
@@ -105,7 +105,7 @@ def with_item(item: Item) -> dict[str, Any]:
 def check_item(item: Item, folder: Path) -> int:
     """Check an item as params.yaml is checked, and read the folder with it; return the number of rows."""
     Params(with_item(item))
-    return sum(len(table) for table in tabular.read(folder, Ledger(), **item["preprocess"]).tables)
+    return sum(len(table) for table in tabular.read(folder, RejectLog(), **item["preprocess"]).tables)
 
 
 # ---- what a column is ----
@@ -348,9 +348,9 @@ def after_label(found: Inspection, label: str, folder: Path) -> tuple[int, int, 
     item = parsed(found)
     item["preprocess"]["label"] = YAML(typ="safe", pure=True).load(label)["label"]
     Params(with_item(item))
-    ledger = Ledger()
-    out = sum(len(table) for table in tabular.read(folder, ledger, **item["preprocess"]).tables)
-    tallies = ledger.files.values()
+    rejects = RejectLog()
+    out = sum(len(table) for table in tabular.read(folder, rejects, **item["preprocess"]).tables)
+    tallies = rejects.files.values()
     return out, sum(tally.rejected for tally in tallies), sum(tally.dropped for tally in tallies)
 
 
@@ -861,7 +861,7 @@ def looked_at(folder: Path) -> None:
     if found.complete:
         Params(with_item(item))
         with suppress(PipelineError):  # too many damaged lines, or a label that no line has
-            tabular.read(folder, Ledger(), **item["preprocess"])
+            tabular.read(folder, RejectLog(), **item["preprocess"])
 
 
 @settings(max_examples=60)

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import interim
-from pipeline.errors import PipelineError
-from pipeline.files import folder_digest
-from pipeline.interim import Interim, Log, write
-from pipeline.ledger import Ledger
-from pipeline.records import CODED
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import folder_digest
+from pipeline.preprocess import clean_table
+from pipeline.preprocess.clean_table import CleanTable, ClickLog, write
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import CODED
 from pipeline.schema import Column
 
 COLUMNS = (
@@ -51,27 +51,29 @@ def table_of(rows: Rows, *, coded: bool = True) -> pa.Table:
     return pa.table({name: pa.array([r[name] for r in rows], TYPES.get(name, text)) for name in ROWS[0]})
 
 
-def log_of(rows: Rows, ledger: Ledger, cuts: list[int]) -> Log:
+def log_of(rows: Rows, rejects: RejectLog, cuts: list[int]) -> ClickLog:
     """A source that hands out rows in pieces, now coded and now plain, and counts what it has read."""
 
     def tables() -> Iterator[pa.Table]:
         ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
         for number, (start, end) in enumerate(pairwise(ends)):
-            ledger.seen("log", end - start)
+            rejects.seen("log", end - start)
             yield table_of(rows[start:end], coded=number % 2 == 0)
 
-    ledger.seen("log", 0)
-    return Log(COLUMNS, tables())
+    rejects.seen("log", 0)
+    return ClickLog(COLUMNS, tables())
 
 
-def written(folder: Path, cuts: list[int], of: Rows = ROWS, **options: Any) -> tuple[Interim, dict[str, Any]]:
+def written(
+    folder: Path, cuts: list[int], of: Rows = ROWS, **options: Any
+) -> tuple[CleanTable, dict[str, Any]]:
     folder.mkdir(exist_ok=True)
-    ledger = Ledger()
-    report = write(folder, log_of(of, ledger, cuts), ledger, "toy", {"from": "here"}, **options)
-    return Interim(folder), report
+    rejects = RejectLog()
+    report = write(folder, log_of(of, rejects, cuts), rejects, "toy", {"from": "here"}, **options)
+    return CleanTable(folder), report
 
 
-def rows_of(table: Interim) -> Rows:
+def rows_of(table: CleanTable) -> Rows:
     """Fields and all else, row by row."""
     names = [name for name in table.names if name not in FIELDS]
     fields = [r for block in table.blocks() for r in block.to_pylist()]
@@ -101,7 +103,7 @@ def test_what_is_written_comes_back_in_whatever_blocks(
 ):
     folder = tmp_path_factory.mktemp("interim")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interim, "BLOCK", block)
+        patch.setattr(clean_table, "BLOCK", block)
         table, report = written(folder, cuts, fields=fields[:count])
     assert [column.name for column in table.columns] == fields[:count]
     assert table.columns == [column for name in fields[:count] for column in COLUMNS if column.name == name]
@@ -138,28 +140,28 @@ def test_the_first_rows_alone_are_kept_nothing_behind_them_is_read_and_the_accou
 
 
 def test_rows_behind_the_last_are_not_asked_for(tmp_path: Path):
-    ledger = Ledger()
+    rejects = RejectLog()
 
     def tables() -> Iterator[pa.Table]:
         for start in (0, 10):
-            ledger.seen("log", 10)
+            rejects.seen("log", 10)
             yield table_of(ROWS[start : start + 10])
         pytest.fail("twenty rows are enough")
 
-    write(tmp_path, Log(COLUMNS, tables()), ledger, "toy", rows=20)
-    assert len(Interim(tmp_path)) == 20
+    write(tmp_path, ClickLog(COLUMNS, tables()), rejects, "toy", rows=20)
+    assert len(CleanTable(tmp_path)) == 20
 
 
 def test_what_is_dropped_belongs_to_the_last_file_of_the_log_that_was_read(tmp_path: Path):
-    ledger = Ledger()
+    rejects = RejectLog()
 
     def tables() -> Iterator[pa.Table]:
-        ledger.seen("side", 3, log=False)
+        rejects.seen("side", 3, log=False)
         for file in ("first", "second"):
-            ledger.seen(file, 10)
+            rejects.seen(file, 10)
             yield table_of(ROWS[:10])
 
-    report = write(tmp_path, Log(COLUMNS, tables()), ledger, "toy", rows=14)
+    report = write(tmp_path, ClickLog(COLUMNS, tables()), rejects, "toy", rows=14)
     assert {file: tally["dropped"] for file, tally in report["files"].items()} == {
         "side": 0,
         "first": 0,
@@ -170,7 +172,7 @@ def test_what_is_dropped_belongs_to_the_last_file_of_the_log_that_was_read(tmp_p
 def test_the_report_is_written_as_it_is_returned(tmp_path: Path):
     _, report = written(tmp_path, [])
     assert json.loads((tmp_path / "report.json").read_text()) == report
-    assert report["dataset"] == "toy" and report["origin"] == {"from": "here"} == Interim(tmp_path).origin
+    assert report["dataset"] == "toy" and report["origin"] == {"from": "here"} == CleanTable(tmp_path).origin
 
 
 @pytest.mark.parametrize(
@@ -204,7 +206,7 @@ def test_groups_are_numbered_by_their_first_rows_whatever_their_names_and_blocks
     groups = ["z", "a", "z", "ß", "", "a", "m", "z"]
     rows = [{**ROWS[0], "group": group} for group in groups]
     for block in (1, 3, 100):
-        monkeypatch.setattr(interim, "BLOCK", block)
+        monkeypatch.setattr(clean_table, "BLOCK", block)
         table, _ = written(tmp_path / str(block), [2, 5], rows)
         codes = table.rest()["group"]
         assert codes.type == pa.int32()
@@ -212,12 +214,12 @@ def test_groups_are_numbered_by_their_first_rows_whatever_their_names_and_blocks
 
 
 def test_groups_are_numbered_by_their_first_rows_whatever_the_order_of_a_dictionary(tmp_path: Path):
-    ledger = Ledger()
-    ledger.seen("log", 4)
+    rejects = RejectLog()
+    rejects.seen("log", 4)
     group = pa.DictionaryArray.from_arrays(pa.array([3, 1, 3, 0], pa.int32()), ["a", "b", "unused", "c"])
     table = table_of(ROWS[:4]).drop_columns("group").append_column("group", group)
-    write(tmp_path, Log(COLUMNS, iter([table])), ledger, "toy")
-    assert Interim(tmp_path).rest()["group"].to_pylist() == [0, 1, 0, 2]
+    write(tmp_path, ClickLog(COLUMNS, iter([table])), rejects, "toy")
+    assert CleanTable(tmp_path).rest()["group"].to_pylist() == [0, 1, 0, 2]
 
 
 def test_a_column_that_is_no_field_comes_when_it_is_named(tmp_path: Path):
@@ -229,44 +231,44 @@ def test_a_column_that_is_no_field_comes_when_it_is_named(tmp_path: Path):
 
 
 def test_refused_records_above_the_limit_are_an_error(tmp_path: Path):
-    ledger = Ledger()
-    log = log_of(ROWS, ledger, [])
-    ledger.seen("log", 1)
-    ledger.reject("log", 51, "torn")
+    rejects = RejectLog()
+    log = log_of(ROWS, rejects, [])
+    rejects.seen("log", 1)
+    rejects.reject("log", 51, "torn")
     with pytest.raises(PipelineError, match="toy: 1 of 51 records of log are corrupted"):
-        write(tmp_path, log, ledger, "toy")
-    ledger = Ledger()
-    log = log_of(ROWS, ledger, [])
-    ledger.seen("log", 1)
-    ledger.reject("log", 51, "torn")
-    assert write(tmp_path, log, ledger, "toy", max_rejected=0.02)["rejected"] == 1
+        write(tmp_path, log, rejects, "toy")
+    rejects = RejectLog()
+    log = log_of(ROWS, rejects, [])
+    rejects.seen("log", 1)
+    rejects.reject("log", 51, "torn")
+    assert write(tmp_path, log, rejects, "toy", max_rejected=0.02)["rejected"] == 1
 
 
 @pytest.mark.parametrize("tables", [[], [table_of([])], [table_of([]), table_of([])]])
 def test_no_rows_are_an_error(tmp_path: Path, tables: list[pa.Table]):
     with pytest.raises(PipelineError, match="toy: no row is left"):
-        write(tmp_path, Log(COLUMNS, iter(tables)), Ledger(), "toy")
+        write(tmp_path, ClickLog(COLUMNS, iter(tables)), RejectLog(), "toy")
 
 
 def test_a_value_that_no_row_holds_any_more_changes_nothing(tmp_path: Path):
     """A reader refuses rows and leaves their values in its dictionaries."""
-    ledger = Ledger()
-    ledger.seen("log", 50)
-    ledger.drop("log", 25)
+    rejects = RejectLog()
+    rejects.seen("log", 50)
+    rejects.drop("log", 25)
     odd = table_of(ROWS).filter(pa.array(np.arange(50) % 2 == 1))
-    write(tmp_path, Log(COLUMNS, iter([odd])), ledger, "toy")
-    assert rows_of(Interim(tmp_path)) == ROWS[1::2]
+    write(tmp_path, ClickLog(COLUMNS, iter([odd])), rejects, "toy")
+    assert rows_of(CleanTable(tmp_path)) == ROWS[1::2]
 
 
 def test_a_missing_table_is_an_error(tmp_path: Path):
     with pytest.raises(PipelineError, match=r"table\.parquet is missing; run the preprocess stage again"):
-        Interim(tmp_path)
+        CleanTable(tmp_path)
 
 
 def test_text_comes_coded_even_where_parquet_gave_its_dictionary_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(interim, "DICTIONARY", 100)
+    monkeypatch.setattr(clean_table, "DICTIONARY", 100)
     rows = [{**ROWS[1], "city": f"{number:040d}"} for number in range(3000)]
     table, _ = written(tmp_path, [], rows)
     column = pa.chunked_array(list(table.column("city")))

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import logs
-from pipeline import encode, interim
+from pipeline.common.errors import PipelineError
 from pipeline.datasets import kuairec_big
-from pipeline.errors import PipelineError
-from pipeline.interim import Interim
-from pipeline.ledger import Ledger
+from pipeline.preprocess import clean_table
+from pipeline.preprocess.clean_table import CleanTable
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.split.vocabulary import Encoder, fit_vocabulary
 
 VIEWS = (
     "0,3649,13838,10867,2020-07-05 00:08:23.438,20200705,1593878903.438,1.2733965215790926\n"
@@ -51,14 +52,14 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], Ledger]:
-    ledger = Ledger()
-    table = pa.concat_tables(kuairec_big.read(folder, ledger, **options).tables)
-    return table.to_pylist(), ledger
+def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RejectLog]:
+    rejects = RejectLog()
+    table = pa.concat_tables(kuairec_big.read(folder, rejects, **options).tables)
+    return table.to_pylist(), rejects
 
 
 def test_views_are_joined_with_users_and_videos(folder: Callable[..., Path]):
-    rows, ledger = read(folder())
+    rows, rejects = read(folder())
     first, second, third, fourth = rows
     assert [row["label"] for row in rows] == [0, 1, 0, 1]  # 3.0 is not above 3
     assert (first["user"], first["video"], first["categories"]) == ("0", "3649", "27|9")
@@ -74,7 +75,7 @@ def test_views_are_joined_with_users_and_videos(folder: Callable[..., Path]):
     # a view without time and length stays
     assert (fourth["hour"], fourth["weekday"], fourth["time"], fourth["categories"]) == (None, None, None, "")
     assert np.isnan(fourth["duration"])
-    assert ledger.check(4, max_rejected=0, name="k")["rows_in"] == 4
+    assert rejects.check(4, max_rejected=0, name="k")["rows_in"] == 4
 
 
 def test_the_threshold_is_the_label_rule(folder: Callable[..., Path]):
@@ -96,9 +97,9 @@ def test_damaged_views_are_refused_with_line_and_reason(folder: Callable[..., Pa
         "1,1,1,long,,,1.0,1.0\n"
         "1,1,1,0,,,1.0,inf\n"
     )
-    rows, ledger = read(folder(VIEWS + bad))
+    rows, rejects = read(folder(VIEWS + bad))
     assert len(rows) == 4
-    assert sorted(ledger.first, key=lambda text: int(text.split(":")[1])) == [
+    assert sorted(rejects.first, key=lambda text: int(text.split(":")[1])) == [
         "big_matrix.csv:6: user_id 'x' is not a whole number",
         "big_matrix.csv:7: 3 fields where 8 belong: '1,2,3'",
         "big_matrix.csv:8: watch_ratio '' is not a number",
@@ -117,11 +118,11 @@ def test_a_side_table_with_other_columns_is_an_error(folder: Callable[..., Path]
 
 def test_a_generated_log_of_the_benchmarks_goes_all_the_way(tmp_path: Path):
     logs.kuairec(tmp_path, 5000)
-    ledger = Ledger()
-    report = interim.write(tmp_path, kuairec_big.read(tmp_path, ledger), ledger, "k", max_rejected=0.0)
+    rejects = RejectLog()
+    report = clean_table.write(tmp_path, kuairec_big.read(tmp_path, rejects), rejects, "k", max_rejected=0.0)
     assert (report["rows_in"], report["rows_out"]) == (5000, 5000)
     assert 0.005 < report["clicks"] / 5000 < 0.1
-    table = Interim(tmp_path)
-    vocabulary = encode.fit(table.column, table.columns)
-    ids = np.vstack(list(encode.Encoder(vocabulary, table.column).ids(0, next(iter(table.blocks())))))
+    table = CleanTable(tmp_path)
+    vocabulary = fit_vocabulary(table.column, table.columns)
+    ids = np.vstack(list(Encoder(vocabulary, table.column).ids(0, next(iter(table.blocks())))))
     assert ids.shape == (5000, len(kuairec_big.COLUMNS) - 1 + 3)

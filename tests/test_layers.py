@@ -39,7 +39,7 @@ def test_embedding_sums_the_values_of_a_field(schema: Schema) -> None:
 def test_empty_and_unseen_rows_start_at_zero_and_the_others_at_std() -> None:
     schema = Schema((Field("user", 4000, 1, "user"), Field("item", 3000, 2, "item")))
     table = FieldEmbedding(schema, 8, std=0.3).table
-    assert not table[[EMPTY, *schema.first]].any()
+    assert not table[[EMPTY, *schema.offsets]].any()
     assert table.std().item() == pytest.approx(0.3, rel=0.02)
     assert table.mean().item() == pytest.approx(0, abs=0.01)
 
@@ -126,7 +126,7 @@ def test_the_gradients_of_senet() -> None:
 def test_sest_of_the_domains_keeps_each_field_in_its_place(schema: Schema) -> None:
     layer, e = exact(DomainSEST(schema)), torch.randn(6, len(schema.fields), 3).double()
     expected = torch.empty_like(e)
-    for sest_of_domain, group in zip(layer.domains, schema.groups, strict=True):
+    for sest_of_domain, group in zip(layer.domains, schema.domains, strict=True):
         for f, vector in zip(group, sest_of_domain(e[:, list(group)]).unbind(1), strict=True):
             expected[:, f] = vector
     assert torch.equal(layer(e), expected)
@@ -136,7 +136,7 @@ def test_sest_of_the_domains_keeps_each_field_in_its_place(schema: Schema) -> No
 @every_schema
 def test_a_transform_lies_between_embedding_and_model(schema: Schema, transform: Any) -> None:
     layer, ids = exact(FieldEmbedding(schema, 3, transform=transform)), random_ids(schema, 20)
-    terms, fields = layer.terms_and_fields(ids)
+    terms, fields = layer.slots_and_fields(ids)
     assert torch.equal(terms, fields)
     assert torch.equal(layer(ids), fields)
     torch.testing.assert_close(fields, layer.transform(layer.pool(layer.slots(ids))))
@@ -201,7 +201,7 @@ def test_fwbi_with_a_domain_a_field_is_fwfm() -> None:
     schema = SCHEMAS["field-per-domain"]
     layer, e = exact(FwBI(schema, 3, bias=False)), torch.randn(10, 3, 3).double()
     assert layer.r_between is not None
-    in_domain_order = [group[0] for group in schema.groups]
+    in_domain_order = [group[0] for group in schema.domains]
     expected = torch.zeros(10).double()
     for r, (i, j) in zip(layer.r_between, combinations(in_domain_order, 2), strict=True):
         expected += r * (e[:, i] * e[:, j]).sum(1)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import leaderboard
+from pipeline.evaluate import leaderboard
 from tests.reported import both, made_up_report, made_up_runs
 
 

@@ -5,29 +5,29 @@ from itertools import permutations
 
 import pytest
 
-from pipeline.errors import PipelineError
-from pipeline.ledger import SHOWN, Ledger
+from pipeline.common.errors import PipelineError
+from pipeline.preprocess.rejects import SHOWN, RejectLog
 
 
-def ledger_of(**files: tuple[int, int]) -> Ledger:
-    """A ledger of files: how many records each has and how many of them are refused."""
-    ledger = Ledger()
+def ledger_of(**files: tuple[int, int]) -> RejectLog:
+    """A rejects of files: how many records each has and how many of them are refused."""
+    rejects = RejectLog()
     for name, (records, rejected) in files.items():
-        ledger.seen(name, records)
+        rejects.seen(name, records)
         for line in range(rejected):
-            ledger.reject(name, line + 1, "bad")
-    return ledger
+            rejects.reject(name, line + 1, "bad")
+    return rejects
 
 
 def test_the_account_adds_up_and_is_plain_json():
-    ledger = Ledger()
+    rejects = RejectLog()
     for block in (6, 4):
-        ledger.seen("log", block)
-    ledger.seen("side", 3, log=False)
-    ledger.reject("log", 4, "no number")
-    ledger.reject("side", 2, "no name")
-    ledger.drop("log", 2)
-    account = ledger.check(7, max_rejected=0.5, name="toy")
+        rejects.seen("log", block)
+    rejects.seen("side", 3, log=False)
+    rejects.reject("log", 4, "no number")
+    rejects.reject("side", 2, "no name")
+    rejects.drop("log", 2)
+    account = rejects.check(7, max_rejected=0.5, name="toy")
     assert json.loads(json.dumps(account)) == {
         "rows_in": 10,
         "rows_out": 7,
@@ -43,17 +43,17 @@ def test_the_account_adds_up_and_is_plain_json():
 
 @pytest.mark.parametrize("rows_out", [6, 8])
 def test_a_row_that_vanished_or_came_from_nowhere_is_a_defect_of_the_reader(rows_out: int):
-    ledger = ledger_of(log=(10, 1))
-    ledger.drop("log", 2)
+    rejects = ledger_of(log=(10, 1))
+    rejects.drop("log", 2)
     with pytest.raises(AssertionError):
-        ledger.check(rows_out, max_rejected=1, name="toy")
+        rejects.check(rows_out, max_rejected=1, name="toy")
 
 
 def test_each_file_has_its_own_limit_and_is_told_with_its_own_lines():
-    ledger = ledger_of(big=(1000, 2 * SHOWN), small=(10, 2))
-    ledger.check(1010 - 2 * SHOWN - 2, max_rejected=0.2, name="toy")
+    rejects = ledger_of(big=(1000, 2 * SHOWN), small=(10, 2))
+    rejects.check(1010 - 2 * SHOWN - 2, max_rejected=0.2, name="toy")
     with pytest.raises(PipelineError) as caught:
-        ledger.check(1010 - 2 * SHOWN - 2, max_rejected=0.1, name="toy")
+        rejects.check(1010 - 2 * SHOWN - 2, max_rejected=0.1, name="toy")
     assert str(caught.value) == (
         "toy: 2 of 10 records of small are corrupted, more than max_rejected = 0.1 allows:\n"
         "  small:1: bad\n  small:2: bad\n"
@@ -69,46 +69,46 @@ def test_a_limit_of_zero_allows_none_and_is_met_by_none():
 
 @pytest.mark.parametrize("order", list(permutations([3, 1, 2])), ids=str)
 def test_refused_records_are_told_by_line_in_whatever_order_they_are_found(order: tuple[int, ...]):
-    ledger = ledger_of(log=(3, 0))
+    rejects = ledger_of(log=(3, 0))
     for line in order:
-        ledger.reject("log", line, "bad")
-    assert ledger.first == ["log:1: bad", "log:2: bad", "log:3: bad"]
+        rejects.reject("log", line, "bad")
+    assert rejects.first == ["log:1: bad", "log:2: bad", "log:3: bad"]
 
 
 def test_the_first_refused_records_of_a_file_are_told_and_all_are_counted():
-    ledger = ledger_of(log=(100, 0))
+    rejects = ledger_of(log=(100, 0))
     for line in range(100, 0, -1):
-        ledger.reject("log", line, "bad")
-    assert ledger.first == [f"log:{line}: bad" for line in range(1, SHOWN + 1)]
-    assert ledger.files["log"].rejected == 100
+        rejects.reject("log", line, "bad")
+    assert rejects.first == [f"log:{line}: bad" for line in range(1, SHOWN + 1)]
+    assert rejects.files["log"].rejected == 100
 
 
 def test_a_ledger_says_beforehand_which_reasons_it_will_tell():
-    ledger = ledger_of(log=(100, 0), other=(1, 1))
+    rejects = ledger_of(log=(100, 0), other=(1, 1))
     for line in range(SHOWN, 0, -1):
-        assert ledger.tells("log", 2 * line)
-        ledger.reject("log", 2 * line, "bad")
-    assert ledger.tells("log", 2 * SHOWN - 1)
-    assert not ledger.tells("log", 2 * SHOWN + 1)
-    assert ledger.tells("other", 50)
+        assert rejects.tells("log", 2 * line)
+        rejects.reject("log", 2 * line, "bad")
+    assert rejects.tells("log", 2 * SHOWN - 1)
+    assert not rejects.tells("log", 2 * SHOWN + 1)
+    assert rejects.tells("other", 50)
 
 
 def test_the_first_reason_that_there_are_words_for_gets_them():
-    ledger = ledger_of(log=(9, 0), other=(9, 0))
-    assert not ledger.explain(lambda reason: "; try this")
+    rejects = ledger_of(log=(9, 0), other=(9, 0))
+    assert not rejects.explain(lambda reason: "; try this")
     for file, reason in (("log", "odd"), ("other", "torn"), ("other", "torn")):
-        ledger.reject(file, len(ledger.first) + 1, reason)
-    assert not ledger.explain(lambda reason: "")
-    assert ledger.explain(lambda reason: "; try this" if reason == "torn" else "")
-    assert ledger.first == ["log:1: odd", "other:2: torn; try this", "other:3: torn"]
+        rejects.reject(file, len(rejects.first) + 1, reason)
+    assert not rejects.explain(lambda reason: "")
+    assert rejects.explain(lambda reason: "; try this" if reason == "torn" else "")
+    assert rejects.first == ["log:1: odd", "other:2: torn; try this", "other:3: torn"]
 
 
 def test_no_row_left_is_an_error_that_says_where_they_went():
-    ledger = ledger_of(log=(5, 2))
-    ledger.drop("log", 3)
+    rejects = ledger_of(log=(5, 2))
+    rejects.drop("log", 3)
     with pytest.raises(
         PipelineError, match=r"toy: no row is left of 5 \(2 corrupted, 3 left out by its rules\)"
     ):
-        ledger.check(0, max_rejected=1, name="toy")
+        rejects.check(0, max_rejected=1, name="toy")
     with pytest.raises(PipelineError, match="no row is left of 0"):
-        Ledger().check(0, max_rejected=1, name="toy")
+        RejectLog().check(0, max_rejected=1, name="toy")

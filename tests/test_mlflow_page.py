@@ -21,7 +21,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
 from pipeline import tracking
-from pipeline.files import read_json
+from pipeline.common.files import read_json
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and torch.export warn of their own doings
 PATIENCE = 90  # seconds; a page is up in 2 where nothing else runs

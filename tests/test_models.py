@@ -12,15 +12,15 @@ from rows import SCHEMAS, random_ids, random_split, times, wake
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from pipeline.data import Batch, Split
-from pipeline.errors import PipelineError
-from pipeline.files import canonical
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import canonical
+from pipeline.config.params import load
+from pipeline.data.batches import Batch, Split
 from pipeline.layers.prepared import Prepared
-from pipeline.models import MODELS
-from pipeline.params import load
+from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.training import evaluate, fit, logits, prepare
-from pipeline.zoo import build
+from pipeline.train.loop import fit, prepare
+from pipeline.train.predict import evaluate, logits
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,7 +115,7 @@ def test_order_within_a_bag_and_where_it_is_empty_change_nothing(
     model, ids = awake(name, schema, chosen).double(), random_ids(schema, 12)
     shuffled = ids.clone()
     for i in range(len(schema.fields)):
-        columns = [s for s, field in enumerate(schema.slot_field) if field == i]
+        columns = [s for s, field in enumerate(schema.field_of_slot) if field == i]
         shuffled[:, columns] = ids[:, columns[::-1]]
     torch.testing.assert_close(score(model, shuffled), score(model, ids))
 
@@ -139,7 +139,7 @@ def test_more_empty_slots_change_nothing(name: str, chosen: dict[str, Any]) -> N
 def test_a_missing_bag_is_scored(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["three-domains"]
     model, ids = awake(name, schema, chosen), random_ids(schema, 4)
-    ids[:, [s for s, field in enumerate(schema.slot_field) if schema.fields[field].slots > 1]] = EMPTY
+    ids[:, [s for s, field in enumerate(schema.field_of_slot) if schema.fields[field].slots > 1]] = EMPTY
     assert score(model, ids).isfinite().all()
     assert score(model, torch.full_like(ids, EMPTY)).isfinite().all()
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
 from pipeline.datasets import movielens_100k
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.ledger import Ledger
-from pipeline.schema import PARTS
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.schema import SPLITS
 
 MIRROR = Path(__file__).parents[2] / "shared/datasets"
 GENRES = ["unknown", "Action", "Children's"]
@@ -39,13 +39,13 @@ def movielens(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], Ledger]:
-    ledger = Ledger()
-    return pa.concat_tables(movielens_100k.read(folder, ledger, **options).tables).to_pylist(), ledger
+def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RejectLog]:
+    rejects = RejectLog()
+    return pa.concat_tables(movielens_100k.read(folder, rejects, **options).tables).to_pylist(), rejects
 
 
 def test_movielens_rows_are_joined_and_awkward_values_kept(movielens: Callable[..., Path]):
-    rows, ledger = read(movielens())
+    rows, rejects = read(movielens())
     assert [row["label"] for row in rows] == [1, 0, 1, 0]
     assert rows[0] == {
         "user": "1", "gender": "M", "age": "24", "occupation": "technician", "zip3": "857",
@@ -57,7 +57,7 @@ def test_movielens_rows_are_joined_and_awkward_values_kept(movielens: Callable[.
     assert (rows[2]["zip3"], rows[2]["genres"], rows[2]["year"]) == ("981", "", "1995")
     # user 9 is not in u.user: the row stays, what is known of the user is missing
     assert (rows[3]["user"], rows[3]["gender"], rows[3]["age"], rows[3]["movie"]) == ("9", None, None, "1412")
-    account = ledger.check(len(rows), max_rejected=0, name="m")
+    account = rejects.check(len(rows), max_rejected=0, name="m")
     assert (account["rows_in"], account["rejected"]) == (4, 0)
     assert account["files"]["u.genre"]["records"] == 3
 
@@ -69,28 +69,28 @@ def test_movielens_threshold_is_the_label_rule(movielens: Callable[..., Path]):
 
 def test_corrupted_lines_are_refused_with_file_line_and_reason(movielens: Callable[..., Path]):
     bad = "1\t1\t5\n1\t1\t6\t881250949\n\n1\tone\t5\t881250949\n" + DATA + "1\t1\t5\t99x\n2\t1"
-    rows, ledger = read(movielens(data=bad))
+    rows, rejects = read(movielens(data=bad))
     assert len(rows) == 4
-    assert ledger.first == [
+    assert rejects.first == [
         "u.data:1: 3 fields where 4 belong: '1\\t1\\t5'",
         "u.data:2: rating '6' is not 1 to 5",
         "u.data:4: movie 'one' is not a whole number",
         "u.data:9: time '99x' is not a whole number",
         "u.data:10: 2 fields where 4 belong: '2\\t1'",
     ]
-    account = ledger.check(len(rows), max_rejected=0.6, name="m")
+    account = rejects.check(len(rows), max_rejected=0.6, name="m")
     assert account["rows_in"] == 9 == account["rows_out"] + account["rejected"]
     with pytest.raises(PipelineError, match=r"m: 5 of 9 records of u\.data .*\n  u\.data:1: 3 fields"):
-        ledger.check(len(rows), max_rejected=0.5, name="m")
+        rejects.check(len(rows), max_rejected=0.5, name="m")
 
 
 def test_a_corrupted_side_table_is_counted_on_its_own(movielens: Callable[..., Path]):
-    rows, ledger = read(movielens(user=USERS + "4|x|M|writer|00000\n"))
+    rows, rejects = read(movielens(user=USERS + "4|x|M|writer|00000\n"))
     assert len(rows) == 4
-    assert ledger.first == ["u.user:4: age 'x' is not a whole number"]
-    assert ledger.check(len(rows), max_rejected=0.3, name="m")["rejected"] == 0
+    assert rejects.first == ["u.user:4: age 'x' is not a whole number"]
+    assert rejects.check(len(rows), max_rejected=0.3, name="m")["rejected"] == 0
     with pytest.raises(PipelineError, match=r"1 of 4 records of u\.user"):
-        ledger.check(len(rows), max_rejected=0.1, name="m")
+        rejects.check(len(rows), max_rejected=0.1, name="m")
 
 
 @pytest.mark.parametrize("file", ["data", "user", "item", "genre"])
@@ -104,10 +104,10 @@ def test_an_empty_or_missing_file_is_an_error_that_names_it(movielens: Callable[
 
 
 def test_nothing_but_corrupted_lines_is_an_error(movielens: Callable[..., Path]):
-    rows, ledger = read(movielens(data="x\ny\n"))
+    rows, rejects = read(movielens(data="x\ny\n"))
     assert rows == []
     with pytest.raises(PipelineError, match="no row is left of 2"):
-        ledger.check(0, max_rejected=1.0, name="m")
+        rejects.check(0, max_rejected=1.0, name="m")
 
 
 @pytest.mark.skipif(
@@ -129,6 +129,6 @@ def test_the_real_movielens_100k_from_the_mirror(
     assert len(set(table["movie"].to_pylist())) == 1682
     assert {c.name for c in movielens_100k.COLUMNS if table[c.name].null_count} == {"year"}
     processed = data / "processed/movielens-100k"
-    assert [len(np.load(processed / f"{part}.ids.npy")) for part in PARTS] == [72_000, 8_000, 20_000]
-    groups = np.concatenate([np.load(processed / f"{part}.group.npy") for part in PARTS])
+    assert [len(np.load(processed / f"{part}.ids.npy")) for part in SPLITS] == [72_000, 8_000, 20_000]
+    groups = np.concatenate([np.load(processed / f"{part}.group.npy") for part in SPLITS])
     assert sorted(set(groups.tolist())) == list(range(943))

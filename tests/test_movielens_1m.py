@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import interim
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
 from pipeline.datasets import movielens_1m
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.interim import Interim
-from pipeline.ledger import Ledger
-from pipeline.schema import PARTS
+from pipeline.preprocess import clean_table
+from pipeline.preprocess.clean_table import CleanTable
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.schema import SPLITS
 
 MIRROR = Path(__file__).parents[2] / "shared/datasets"
 FILES = {
@@ -42,13 +42,13 @@ def raw(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], Ledger]:
-    ledger = Ledger()
-    return pa.concat_tables(movielens_1m.read(folder, ledger, **options).tables).to_pylist(), ledger
+def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RejectLog]:
+    rejects = RejectLog()
+    return pa.concat_tables(movielens_1m.read(folder, rejects, **options).tables).to_pylist(), rejects
 
 
 def test_rows_are_joined_and_awkward_values_kept(raw: Callable[..., Path]):
-    rows, ledger = read(raw())
+    rows, rejects = read(raw())
     assert rows[0] == {
         "user": "1", "gender": "F", "age": "1", "occupation": "10", "zip3": "480",
         "movie": "1", "year": "1995", "genres": "Animation|Children's|Comedy",
@@ -60,21 +60,21 @@ def test_rows_are_joined_and_awkward_values_kept(raw: Callable[..., Path]):
     # a user or a movie that the side tables lack: the row stays, what is known of it is missing
     assert (rows[3]["user"], rows[3]["gender"], rows[3]["genres"]) == ("9", None, "Drama")
     assert (rows[4]["movie"], rows[4]["genres"], rows[4]["gender"]) == ("4000", None, "F")
-    assert ledger.check(5, max_rejected=0, name="m")["rows_in"] == 5
+    assert rejects.check(5, max_rejected=0, name="m")["rows_in"] == 5
 
 
 def test_ratings_can_be_left_out_and_the_threshold_moved(raw: Callable[..., Path]):
-    rows, ledger = read(raw(), threshold=5, drop=[3, 4])
+    rows, rejects = read(raw(), threshold=5, drop=[3, 4])
     assert [(row["movie"], row["label"]) for row in rows] == [("1", 1), ("2434", 0), ("4000", 0)]
-    account = ledger.check(3, max_rejected=0, name="m")
+    account = rejects.check(3, max_rejected=0, name="m")
     assert (account["rows_in"], account["dropped"]) == (5, 2)
 
 
 def test_corrupted_lines_are_refused_with_file_line_and_reason(raw: Callable[..., Path]):
     bad = "1::1::5\n1::1::6::978300001\n\n1:1:5:978300001\n" + FILES["ratings"] + "1::1::5::978300001::7\n"
-    rows, ledger = read(raw(ratings=bad, users=FILES["users"] + "4::X::25::15::12345\n"))
+    rows, rejects = read(raw(ratings=bad, users=FILES["users"] + "4::X::25::15::12345\n"))
     assert len(rows) == 5
-    assert ledger.first == [
+    assert rejects.first == [
         "users.dat:4: gender 'X' is not M or F",
         "ratings.dat:1: 3 fields where 4 belong: '1::1::5'",
         "ratings.dat:2: rating '6' is not 1 to 5",
@@ -111,7 +111,7 @@ def test_the_real_movielens_1m_from_the_mirror(
     counts = {name: entry["records"] for name, entry in report["files"].items()}
     assert counts == {"users.dat": 6040, "movies.dat": 3883, "ratings.dat": 1_000_209}
 
-    table = Interim(data / "interim/movielens-1m")
+    table = CleanTable(data / "interim/movielens-1m")
     absent = {column.name for column in table.columns if any(b.null_count for b in table.column(column.name))}
     assert absent == set()  # every rated user and movie is known, and every title has its year
     seen = {
@@ -120,12 +120,12 @@ def test_the_real_movielens_1m_from_the_mirror(
     assert (len(seen["user"]), len(seen["movie"])) == (6040, 3883 - 177)
 
     processed = data / "processed/movielens-1m"
-    assert [len(np.load(processed / f"{part}.ids.npy")) for part in PARTS] == [720_150, 80_017, 200_042]
+    assert [len(np.load(processed / f"{part}.ids.npy")) for part in SPLITS] == [720_150, 80_017, 200_042]
     genres = read_json(processed / "schema.json")[-1]
     assert (genres["name"], genres["size"]) == ("genres", 1 + 18)
 
     # without the middle rating
-    folder, ledger = tmp_path / "drop3", Ledger()
+    folder, rejects = tmp_path / "drop3", RejectLog()
     folder.mkdir()
-    report = interim.write(folder, movielens_1m.read(raw, ledger, drop=[3]), ledger, "drop3")
+    report = clean_table.write(folder, movielens_1m.read(raw, rejects, drop=[3]), rejects, "drop3")
     assert (report["rows_out"], report["dropped"]) == (739_012, 261_197)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
-from pipeline.optimizer import Adam, clip, parameter_groups
 from pipeline.schema import EMPTY, Field, Schema
+from pipeline.train.adam import Adam, clip, parameter_groups
 
 SCHEMA = Schema((Field("user", 6), Field("item", 4), Field("tags", 5, slots=3)))
 
@@ -49,9 +49,9 @@ def take(model: Machine, optimizer: Adam, ids: Tensor, *, norm: float = 0.0) -> 
 def every_id() -> Tensor:
     """A batch in which every id occurs, some more than once."""
     ids = torch.zeros(8, SCHEMA.slots, dtype=torch.long)
-    for column, field in enumerate(SCHEMA.slot_field):
+    for column, field in enumerate(SCHEMA.field_of_slot):
         size = SCHEMA.fields[field].size
-        ids[:, column] = SCHEMA.first[field] + (torch.arange(8) + column) % size
+        ids[:, column] = SCHEMA.offsets[field] + (torch.arange(8) + column) % size
     return ids
 
 
@@ -100,7 +100,7 @@ def test_the_empty_row_stays_zero_in_a_lazy_table() -> None:
 
 
 def test_only_tables_of_so_many_rows_are_lazy() -> None:
-    for rows, lazy in ((SCHEMA.rows, True), (SCHEMA.rows + 1, False)):
+    for rows, lazy in ((SCHEMA.vocabulary_size, True), (SCHEMA.vocabulary_size + 1, False)):
         model, _ = machine(rows)
         assert model.embedding.lazy is model.linear.lazy is lazy
         model(every_id()).sum().backward()

@@ -7,14 +7,14 @@ from typing import Any
 
 import project
 import pytest
-import ranks
 import torch
+import torchrun_script
 from safetensors.torch import load_file
 
-from pipeline import parallel
-from pipeline.data import Batch
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
+from pipeline.data.batches import Batch
+from pipeline.train import ranks
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SCRIPT = str(Path(ranks.__file__))
@@ -54,10 +54,10 @@ def test_both_ranks_end_with_the_same_bits(both: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(both[0], both[1], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("size", ranks.SIZES)
+@pytest.mark.parametrize("size", torchrun_script.SIZES)
 @pytest.mark.parametrize("name", ["lr", "fm", "deepfm"])
 def test_two_ranks_train_what_one_trains(both: list[dict[str, Any]], name: str, size: int) -> None:
-    found, alone = both[0][f"{name}-{size}"], ranks.train(name, size)
+    found, alone = both[0][f"{name}-{size}"], torchrun_script.train(name, size)
     close(found["weights"], alone["weights"])
     close(found["scores"], alone["scores"])
     assert len(found["curve"]) == len(alone["curve"]) >= 3
@@ -69,8 +69,8 @@ def test_two_ranks_train_what_one_trains(both: list[dict[str, Any]], name: str, 
 
 @pytest.mark.parametrize("name", ["fnn", "gbdt_lr", "din"])
 def test_models_that_prepare_do_so_on_every_rank(both: list[dict[str, Any]], name: str) -> None:
-    size = ranks.SIZES[0]
-    found, alone = both[0][f"{name}-{size}"], ranks.train(name, size)
+    size = torchrun_script.SIZES[0]
+    found, alone = both[0][f"{name}-{size}"], torchrun_script.train(name, size)
     atol = 1e-3 if name == "fnn" else 1e-6  # FNN's machine trains in float32
     close(found["weights"], alone["weights"], atol)
     close(found["scores"], alone["scores"], atol)
@@ -80,9 +80,11 @@ def test_models_that_prepare_do_so_on_every_rank(both: list[dict[str, Any]], nam
 def test_gradients_of_sparse_and_of_large_tables_are_those_of_the_whole_batch(
     both: list[dict[str, Any]], rows: int
 ) -> None:
-    found, alone = both[0][f"gradients-{rows}"], ranks.gradients(rows)
+    found, alone = both[0][f"gradients-{rows}"], torchrun_script.gradients(rows)
     assert found["rows"] == alone["rows"]
-    assert rows == 43 or found["rows"] < ranks.SCHEMA.rows, "only the rows that were used"
+    assert rows == 43 or found["rows"] < torchrun_script.schema.vocabulary_size, (
+        "only the rows that were used"
+    )
     close(found["table"], alone["table"])
     close(found["large"], alone["large"])
 
@@ -100,7 +102,7 @@ def test_a_resumed_training_ends_like_one_that_was_never_stopped(both: list[dict
 
 
 def test_dropout_differs_from_rank_to_rank(both: list[dict[str, Any]]) -> None:
-    alone = ranks.train_stateful()["curve"]
+    alone = torchrun_script.train_stateful()["curve"]
     assert both[0]["whole"]["curve"][0]["valid_logloss"] != alone[0]["valid_logloss"]
     assert both[0]["whole"]["curve"][-1]["train_logloss"] == pytest.approx(
         alone[-1]["train_logloss"], rel=0.1
@@ -134,14 +136,14 @@ def test_what_cannot_work_is_refused_once_in_the_last_lines(
 
 
 def test_a_process_alone_has_all_of_everything() -> None:
-    assert (parallel.ranks(), parallel.rank(), parallel.own_seed(5)) == (1, 0, 5)
-    assert parallel.part_of(7) == range(7)
+    assert (ranks.ranks(), ranks.rank(), ranks.own_seed(5)) == (1, 0, 5)
+    assert ranks.part_of(7) == range(7)
     batch = Batch(torch.zeros(1, 2, dtype=torch.int32), torch.ones(1))
-    share, weight = parallel.share(batch)
+    share, weight = ranks.share(batch)
     assert share is batch
     assert weight == 1
-    assert parallel.every("a") == ["a"]
-    with parallel.group(torch.device("meta")) as device:
+    assert ranks.every("a") == ["a"]
+    with ranks.group(torch.device("meta")) as device:
         assert device.type == "meta"
 
 
@@ -149,11 +151,11 @@ def test_a_process_alone_has_all_of_everything() -> None:
 def test_shares_are_equal_up_to_one_and_make_up_the_whole(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parallel, "ranks", lambda: 3)
+    monkeypatch.setattr(ranks, "ranks", lambda: 3)
     parts = []
     for rank in range(3):
-        monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        parts.append(parallel.part_of(count))
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        parts.append(ranks.part_of(count))
     assert [i for part in parts for i in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -204,6 +206,6 @@ def test_more_processes_than_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("LOCAL_RANK", "98")
     with (
         pytest.raises(PipelineError, match="each process needs a GPU of its own"),
-        parallel.group(torch.device("cuda")),
+        ranks.group(torch.device("cuda")),
     ):
         pass

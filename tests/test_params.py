@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.data import ROWS_IN_MEMORY
-from pipeline.errors import PipelineError
-from pipeline.params import Params, load
+from pipeline.common.errors import PipelineError
+from pipeline.config.params import Params, load
+from pipeline.data.batches import ROWS_IN_MEMORY
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,7 @@ import torch
 from rows import SCHEMAS, random_split, wake
 
 from benchmarks.planted_pairs import SCORES, double_difference, kind
-from pipeline.zoo import build
+from pipeline.models import build
 
 SCHEMA = SCHEMAS["two-domains"]
 
@@ -21,7 +21,7 @@ def test_kinds_of_pairs() -> None:
 def test_a_double_difference_sees_the_pairs_of_a_logit_and_nothing_else() -> None:
     model = build("fm", SCHEMA, {"embedding_size": 4}, seed=1)
     wake(model)
-    age = slice(SCHEMA.first[2], SCHEMA.first[3])
+    age = slice(SCHEMA.offsets[2], SCHEMA.offsets[3])
     with torch.inference_mode():
         model.embedding.table[age] = 0
         model.linear.table[age] *= 10

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from pipeline import plots
-from pipeline.evaluation import Run
+from pipeline.evaluate import plots
+from pipeline.evaluate.predictions import Run
 from tests.reported import both, made_up_curves, made_up_report, made_up_runs
 
 ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history"]

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import encode
-from pipeline.cleaning import chunk
-from pipeline.files import folder_digest
-from pipeline.processed import PartWriter, write_rows
-from pipeline.schema import PARTS, Column
-from pipeline.splitting import TEST, TRAIN, VALID
+from pipeline.common.files import folder_digest
+from pipeline.data import storage
+from pipeline.data.storage import SplitWriter, write_rows
+from pipeline.preprocess.parse import chunk
+from pipeline.schema import SPLITS, Column
+from pipeline.split.assign import TEST, TRAIN, VALID
+from pipeline.split.vocabulary import Encoder, apply, fit_vocabulary, schema
 
 COLUMNS = (
     Column("city", "category", "user"),
@@ -39,7 +40,7 @@ def rest_of(rows: int, **more: Any) -> pa.Table:
     return pa.table({"label": pa.array(np.arange(rows) % 3 == 0).cast(pa.uint8()), **more})
 
 
-VOCABULARY = encode.fit(lambda name: [chunk(fields_of(11)[name])], COLUMNS, max_slots=2, bins=3)
+VOCABULARY = fit_vocabulary(lambda name: [chunk(fields_of(11)[name])], COLUMNS, max_slots=2, bins=3)
 
 
 def write(folder: Path, rows: pa.Table, parts: np.ndarray, cuts: Sequence[int]) -> dict[str, Any]:
@@ -47,9 +48,9 @@ def write(folder: Path, rows: pa.Table, parts: np.ndarray, cuts: Sequence[int]) 
     table = fields_of(len(rows))
     ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     tables = [table.slice(start, end - start) for start, end in pairwise(ends)]
-    encoder = encode.Encoder(VOCABULARY, lambda name: [chunk(part[name]) for part in tables])
+    encoder = Encoder(VOCABULARY, lambda name: [chunk(part[name]) for part in tables])
     report = write_rows(folder, rows, parts)
-    with PartWriter(folder, encoder.schema, report) as writer:
+    with SplitWriter(folder, encoder.schema, report) as writer:
         for number, (part, (start, end)) in enumerate(zip(tables, pairwise(ends), strict=True)):
             writer.write(encoder.ids(number, part), parts[start:end])
     return report
@@ -68,12 +69,12 @@ def test_the_files_hold_each_row_of_a_part_in_order_whatever_the_blocks(
     group, truth = np.arange(len(parts), dtype=np.int32) % 5, np.arange(len(parts)) / 50
     rows = rest_of(len(parts), group=group, truth=truth, time=np.arange(len(parts)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "ROWS", some)
+        patch.setattr("pipeline.split.vocabulary.ROWS", some)
         report = write(folder, rows, where, cuts)
     assert write(whole, rows, where, []) == report
     assert folder_digest(folder) == folder_digest(whole)
     expected = {
-        "ids": encode.apply(VOCABULARY, fields_of(len(parts))),
+        "ids": apply(VOCABULARY, fields_of(len(parts))),
         "label": rows["label"].to_numpy(),
         "row": np.arange(len(parts)),
         "group": group,
@@ -81,9 +82,9 @@ def test_the_files_hold_each_row_of_a_part_in_order_whatever_the_blocks(
         "truth": truth,
     }
     assert {path.name for path in folder.iterdir()} == {
-        f"{part}.{key}.npy" for part in PARTS for key in expected
+        f"{part}.{key}.npy" for part in SPLITS for key in expected
     }
-    for number, part in enumerate(PARTS):
+    for number, part in enumerate(SPLITS):
         for key, values in expected.items():
             found = np.load(folder / f"{part}.{key}.npy")
             assert found.dtype == values.dtype
@@ -94,30 +95,33 @@ def test_the_files_hold_each_row_of_a_part_in_order_whatever_the_blocks(
         assert report[part] == {
             "rows": len(label),
             "clicks": int(label.sum()),
-            "unseen": encode.unseen(encode.schema(VOCABULARY), ids),
+            "unseen": storage.unseen(schema(VOCABULARY), ids),
         }
 
 
 def test_a_part_that_gets_no_row_is_an_empty_file(tmp_path: Path):
     report = write(tmp_path, rest_of(10), np.zeros(10, np.uint8), [4])
-    assert np.load(tmp_path / "valid.ids.npy").shape == (0, encode.schema(VOCABULARY).slots)
+    assert np.load(tmp_path / "valid.ids.npy").shape == (0, schema(VOCABULARY).slots)
     assert report["test"] == {"rows": 0, "clicks": 0, "unseen": {"city": 0, "tags": 0, "price": 0}}
 
 
 def test_unseen_ids_are_counted_by_part_and_field(tmp_path: Path):
-    vocabulary = encode.fit(lambda name: [pa.array(["a", "b"])], COLUMNS[:1])
+    vocabulary = fit_vocabulary(lambda name: [pa.array(["a", "b"])], COLUMNS[:1])
     table = pa.table({"city": pa.array(["a", "x", "y", None, "x", "b"])})
     parts = np.array([TRAIN, TRAIN, VALID, VALID, TEST, TEST], np.uint8)
-    encoder = encode.Encoder(vocabulary, lambda name: [chunk(table[name])])
+    encoder = Encoder(vocabulary, lambda name: [chunk(table[name])])
     report = write_rows(tmp_path, rest_of(6), parts)
-    with PartWriter(tmp_path, encoder.schema, report) as writer:
+    with SplitWriter(tmp_path, encoder.schema, report) as writer:
         writer.write(encoder.ids(0, table), parts)
-    assert [report[part]["unseen"]["city"] for part in PARTS] == [1, 2, 1]
+    assert [report[part]["unseen"]["city"] for part in SPLITS] == [1, 2, 1]
 
 
 def test_a_row_too_few_is_a_defect_that_shows(tmp_path: Path):
     """Else the file would be shorter than its header says, and a later stage would fail far from here."""
     parts = np.zeros(4, np.uint8)
     report = write_rows(tmp_path, rest_of(4), parts)
-    with pytest.raises(AssertionError), PartWriter(tmp_path, encode.schema(VOCABULARY), report) as writer:
-        writer.write([encode.apply(VOCABULARY, fields_of(3))], parts[:3])
+    with (
+        pytest.raises(AssertionError),
+        SplitWriter(tmp_path, schema(VOCABULARY), report) as writer,
+    ):
+        writer.write([apply(VOCABULARY, fields_of(3))], parts[:3])

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipeline import ledger as ledger_module
-from pipeline import records as module
-from pipeline.errors import PipelineError
-from pipeline.ledger import Ledger
-from pipeline.records import CODED, SPAN, Dialect, first_line, lines_of, records
+from pipeline.common.errors import PipelineError
+from pipeline.preprocess import rejects as ledger_module
+from pipeline.preprocess import text as module
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import CODED, SPAN, Dialect, first_line, lines_of, records
 
 CSV, ESCAPED = Dialect(quote='"'), Dialect(";", "latin-1", '"', "\\")
 PLAIN, BACKSLASH, COLONS = Dialect("\t", "latin-1"), Dialect(escape="\\"), Dialect("::", "latin-1")
@@ -123,14 +123,14 @@ def found(
     path: Path, dialect: Dialect, names: Sequence[str] = NAMES, **options: object
 ) -> tuple[Rows, set[int]]:
     """What `records` makes of a file, the account checked on the way."""
-    ledger, rows = Ledger(), {}
-    for table, lines in records(path, names, ledger, dialect, **options):
+    rejects, rows = RejectLog(), {}
+    for table, lines in records(path, names, rejects, dialect, **options):
         assert all(column.num_chunks <= 1 for column in table.columns)
         assert lines.dtype == np.int64 and len(lines) == len(table)
         for line, values in zip(lines.tolist(), zip(*table.to_pydict().values(), strict=True), strict=True):
             assert line not in rows
             rows[line] = list(values)
-    tally = ledger.files[str(options.get("file", path.name))]
+    tally = rejects.files[str(options.get("file", path.name))]
     assert tally.records == len(rows) + tally.rejected
     return rows, {line for line, _ in tally.first}
 
@@ -212,7 +212,7 @@ def test_which_columns_are_wanted_and_how_they_are_kept_changes_no_row(
     dialect, content = text
     path = write(b"x" + content)
     plain = set(NAMES) - coded
-    for table, _ in records(path, NAMES, Ledger(), dialect, text=plain, only=only, block=block):
+    for table, _ in records(path, NAMES, RejectLog(), dialect, text=plain, only=only, block=block):
         assert table.schema.names == [name for name in NAMES if name in only]
         assert all(
             table.schema.field(name).type == (CODED if name in coded else pa.string()) for name in only
@@ -246,9 +246,9 @@ def read(path: Path, dialect: Dialect = CSV, **options: object) -> list[list[str
 
 
 def refusals(path: Path, dialect: Dialect = CSV, **options: object) -> list[str]:
-    ledger = Ledger()
-    assert list(records(path, NAMES, ledger, dialect, **options))
-    return ledger.first
+    rejects = RejectLog()
+    assert list(records(path, NAMES, rejects, dialect, **options))
+    return rejects.first
 
 
 @pytest.mark.parametrize("block", [1, 9, 1000])
@@ -313,10 +313,10 @@ def test_carriage_returns_end_no_line_by_themselves(write: Write):
 
 
 def test_blank_lines_alone_are_no_records_but_a_table(write: Write):
-    ledger = Ledger()
-    tables = [table for table, _ in records(write(b"\n\r\n\n"), NAMES, ledger, CSV, only=["b"], block=1)]
+    rejects = RejectLog()
+    tables = [table for table, _ in records(write(b"\n\r\n\n"), NAMES, rejects, CSV, only=["b"], block=1)]
     assert tables and all(table.schema == pa.schema({"b": CODED}) and len(table) == 0 for table in tables)
-    assert ledger.files["f"].records == 0
+    assert rejects.files["f"].records == 0
 
 
 def test_undecodable_bytes_are_told_with_their_place(write: Write):
@@ -327,10 +327,10 @@ def test_undecodable_bytes_are_told_with_their_place(write: Write):
 
 
 def test_the_ledger_may_call_a_file_otherwise_and_a_side_table_one(write: Write):
-    ledger = Ledger()
-    list(records(write(b"1,2\n"), NAMES, ledger, CSV, file="part/f", log=False))
-    assert ledger.first == ["part/f:1: 2 fields where 3 belong: '1,2'"]
-    assert not ledger.files["part/f"].log
+    rejects = RejectLog()
+    list(records(write(b"1,2\n"), NAMES, rejects, CSV, file="part/f", log=False))
+    assert rejects.first == ["part/f:1: 2 fields where 3 belong: '1,2'"]
+    assert not rejects.files["part/f"].log
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])
@@ -353,7 +353,7 @@ def test_a_header_is_no_record(write: Write, head: bytes, dialect: Dialect, bloc
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\n\n"])
 def test_a_header_alone_gives_an_empty_table(write: Write, ending: bytes):
-    tables = list(records(write(b"a,b,c" + ending), NAMES, Ledger(), CSV, header=True))
+    tables = list(records(write(b"a,b,c" + ending), NAMES, RejectLog(), CSV, header=True))
     assert sum(len(table) for table, _ in tables) == 0
     assert tables[0][0].schema.names == NAMES
 
@@ -374,7 +374,7 @@ def test_a_header_alone_gives_an_empty_table(write: Write, ending: bytes):
 def test_another_header_is_an_error(write: Write, head: bytes, message: str):
     path = write(head + b"\n1,2,3\n")
     with pytest.raises(PipelineError) as caught:
-        list(records(path, NAMES, Ledger(), CSV, header=True))
+        list(records(path, NAMES, RejectLog(), CSV, header=True))
     assert str(caught.value).startswith(f"{path}:1: {message}")
 
 
@@ -412,7 +412,7 @@ def test_a_damaged_compressed_file_is_an_error_that_names_it(
     for content in (whole[:-1], whole[: len(whole) // 2], b"1,2,3\n" * 9):
         path = write(content, name)
         with pytest.raises(PipelineError, match=r"f\..* cannot be read to its end .* is it damaged"):
-            list(records(path, ["a"], Ledger(), CSV))
+            list(records(path, ["a"], RejectLog(), CSV))
 
 
 @pytest.mark.parametrize(
@@ -428,16 +428,19 @@ def test_a_damaged_compressed_file_is_an_error_that_names_it(
 @pytest.mark.parametrize("block", [1, 1000])
 def test_what_holds_no_text_is_an_error(write: Write, name: str, content: bytes, message: str, block: int):
     path = write(content, name)
-    for reading in (lambda: records(path, NAMES, Ledger(), CSV, block=block), lambda: lines_of(path, block)):
+    for reading in (
+        lambda: records(path, NAMES, RejectLog(), CSV, block=block),
+        lambda: lines_of(path, block),
+    ):
         with pytest.raises(PipelineError, match=message):
             list(reading())
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path):
     with pytest.raises(PipelineError, match="nowhere cannot be opened"):
-        list(records(tmp_path / "nowhere", NAMES, Ledger(), CSV))
+        list(records(tmp_path / "nowhere", NAMES, RejectLog(), CSV))
     with pytest.raises(PipelineError, match="cannot be opened"):
-        list(records(tmp_path, NAMES, Ledger(), CSV))
+        list(records(tmp_path, NAMES, RejectLog(), CSV))
 
 
 @pytest.mark.parametrize("block", [1, 4, 30, 1000])

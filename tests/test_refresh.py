@@ -8,10 +8,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import __main__ as command
-from pipeline import download
+from pipeline.common.errors import PipelineError
 from pipeline.datasets import tabular
-from pipeline.errors import PipelineError
-from pipeline.refresh import stale
+from pipeline.download import obtain
+from pipeline.download.refresh import stale
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_one_file_out_of_a_folder_is_all_that_counts(project: Path):
     raw = project / "data/raw/many"
     for file in raw.iterdir():
         file.unlink()
-    download.copy_own(project / "logs/a.csv", raw, source="avazu-1m")
+    obtain.copy_own(project / "logs/a.csv", raw, source="avazu-1m")
     assert stale(project) == []
     (project / "logs/a.csv").write_text("user,click\nb.csv,1\n")
     assert stale(project) == ["many"]

@@ -13,22 +13,26 @@ every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 @every_schema
 def test_every_id_belongs_to_the_empty_slot_or_to_one_field(schema: Schema) -> None:
     owned = [
-        first + i for first, field in zip(schema.first, schema.fields, strict=True) for i in range(field.size)
+        first + i
+        for first, field in zip(schema.offsets, schema.fields, strict=True)
+        for i in range(field.size)
     ]
-    assert [EMPTY, *owned] == list(range(schema.rows))
+    assert [EMPTY, *owned] == list(range(schema.vocabulary_size))
 
 
 @every_schema
 def test_slots_follow_the_fields(schema: Schema) -> None:
-    assert len(schema.slot_field) == schema.slots
-    assert list(schema.slot_field) == sorted(schema.slot_field)
-    assert [schema.slot_field.count(i) for i in range(len(schema.fields))] == [f.slots for f in schema.fields]
+    assert len(schema.field_of_slot) == schema.slots
+    assert list(schema.field_of_slot) == sorted(schema.field_of_slot)
+    assert [schema.field_of_slot.count(i) for i in range(len(schema.fields))] == [
+        f.slots for f in schema.fields
+    ]
 
 
 @every_schema
 def test_groups_hold_every_field_once_in_the_order_user_item_context(schema: Schema) -> None:
-    assert sorted(i for group in schema.groups for i in group) == list(range(len(schema.fields)))
-    domains = [{schema.fields[i].domain for i in group} for group in schema.groups]
+    assert sorted(i for group in schema.domains for i in group) == list(range(len(schema.fields)))
+    domains = [{schema.fields[i].domain for i in group} for group in schema.domains]
     assert all(len(domain) == 1 for domain in domains)
     order = ["user", "item", "context"]
     found = [order.index(domain.pop()) for domain in domains]

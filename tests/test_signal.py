@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline import metrics
-from pipeline.data import Split
-from pipeline.files import read_json
-from pipeline.training import fit, predict
-from pipeline.zoo import build
+from pipeline.common.files import read_json
+from pipeline.data.batches import Split
+from pipeline.models import build
+from pipeline.train.loop import fit
+from pipeline.train.predict import predict
 from tests import project
 
 MODELS = ["lr", "fm", "deepfm"]

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import PipelineError
-from pipeline.permutation import mix, permutation
-from pipeline.splitting import TEST, TRAIN, VALID, assign
+from pipeline.common.errors import PipelineError
+from pipeline.common.permutation import mix, permutation
+from pipeline.split.assign import TEST, TRAIN, VALID, assign
 
 
 def log(rows: int, **columns: object) -> pa.Table:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import store
-from pipeline.errors import PipelineError
-from pipeline.files import digest, folder_digest, read_json, sha256, write_json
-from pipeline.schema import PARTS
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import digest, folder_digest, read_json, sha256, write_json
+from pipeline.schema import SPLITS
+from pipeline.train import cache
 from stages import preprocess, split, train, tune
 from tests import project
 
@@ -36,9 +36,9 @@ def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone
         assert (first / path).read_bytes() == (second / path).read_bytes(), path
     processed = first / "processed/synthetic"
     report = read_json(processed / "report.json")
-    rows = [np.load(processed / f"{part}.row.npy") for part in PARTS]
+    rows = [np.load(processed / f"{part}.row.npy") for part in SPLITS]
     assert sorted(np.concatenate(rows).tolist()) == list(range(4000))
-    assert [report[part]["rows"] for part in PARTS] == [2880, 320, 800]
+    assert [report[part]["rows"] for part in SPLITS] == [2880, 320, 800]
     table = pq.read_table(first / "interim/synthetic/table.parquet")
     assert (np.load(processed / "test.truth.npy") == table["truth"].to_numpy()[rows[2]]).all()
     group = np.array(table["group"].to_pylist())
@@ -101,7 +101,7 @@ def test_a_log_cut_short_and_narrowed_by_its_params_adds_up(tmp_path: Path, run:
     )
     processed = data / "processed/synthetic"
     assert [field["name"] for field in read_json(processed / "schema.json")] == fields
-    assert sum(len(np.load(processed / f"{part}.ids.npy")) for part in PARTS) == 1500
+    assert sum(len(np.load(processed / f"{part}.ids.npy")) for part in SPLITS) == 1500
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_wrong_options_of_preprocess_are_named(
 def test_a_split_goes_by_what_the_rows_have_besides_their_fields(tmp_path: Path, run: Run, method: str):
     data = run(with_blocks(tmp_path, split={"method": method}), "synthetic")
     rest = pq.read_table(data / "interim/synthetic/table.parquet")
-    rows = {part: np.load(data / f"processed/synthetic/{part}.row.npy") for part in PARTS}
+    rows = {part: np.load(data / f"processed/synthetic/{part}.row.npy") for part in SPLITS}
     if method == "time":
         time = rest["time"].to_numpy()
         assert time[rows["train"]].max() <= time[rows["valid"]].min() <= time[rows["valid"]].max()
@@ -175,7 +175,7 @@ def test_a_field_may_say_the_parts(tmp_path: Path, run: Run):
     manifest["files"]["clicks.csv"]["sha256"] = sha256(clicks)
     write_json(clicks.parent / "manifest.json", manifest)
     run(tmp_path, "synthetic", "preprocess", "split")
-    for number, part in enumerate(PARTS):
+    for number, part in enumerate(SPLITS):
         rows = np.load(data / f"processed/synthetic/{part}.row.npy")
         assert rows.tolist() == list(range(number, 4000, 3))
 
@@ -361,7 +361,7 @@ def test_what_was_tried_with_other_code_is_tried_again(
     monkeypatch.setattr("sys.argv", ["tune", "--dataset", project.DATASET, "--model", "fm"])
     tune.main()
     assert (results(folder), fits) == (before, [])
-    monkeypatch.setattr(store, "code_digest", lambda *_: "other")
+    monkeypatch.setattr(cache, "code_digest", lambda *_: "other")
     tune.main()
     assert results(folder) == before
     assert len(fits) >= 3

@@ -9,11 +9,11 @@ import torch
 from rows import SCHEMAS, random_split
 from safetensors.torch import save
 
-from pipeline import runs, store
-from pipeline.errors import PipelineError
-from pipeline.files import digest
-from pipeline.training import State
-from pipeline.zoo import build
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import digest
+from pipeline.models import build
+from pipeline.train import cache, runs
+from pipeline.train.checkpoint import State
 
 SCHEMA = SCHEMAS["three-domains"]
 PARTS = random_split(SCHEMA, 300, seed=1), random_split(SCHEMA, 150, seed=2)
@@ -32,16 +32,16 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CTR_STORE", raising=False)
 
 
-def train(seed: int = 1, log: Any = None, params: Any = PARAMS) -> store.Trained:
+def train(seed: int = 1, log: Any = None, params: Any = PARAMS) -> cache.Trained:
     return runs.train_once(HEAD, PARTS, params, seed, checkpoint=Path("checkpoints/seed"), log=log)
 
 
-def bits(trained: store.Trained) -> tuple[bytes, State, int]:
+def bits(trained: cache.Trained) -> tuple[bytes, State, int]:
     return save(trained.tensors), trained.state, trained.weights
 
 
 def entries() -> list[Path]:
-    return sorted(store.FOLDER.glob("*"))
+    return sorted(cache.FOLDER.glob("*"))
 
 
 def test_a_training_is_computed_once_and_heard_twice(fits: list[int]) -> None:
@@ -92,7 +92,7 @@ def other(**more: Any) -> dict[str, Any]:
 
 
 def test_whatever_decides_a_training_is_in_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {digest(store.identity(**other()))}
+    names = {digest(cache.key(**other()))}
     for change in (
         {"architecture": "deepfm"},
         {"params": {**PARAMS, "model": {"embedding_size": 8}}},
@@ -100,31 +100,31 @@ def test_whatever_decides_a_training_is_in_its_name(monkeypatch: pytest.MonkeyPa
         {"seed": 2},
         {"rows": "b"},
     ):
-        names.add(digest(store.identity(**other(**change))))
+        names.add(digest(cache.key(**other(**change))))
     monkeypatch.setattr(torch, "__version__", "0.0.0")
-    names.add(digest(store.identity(**other())))
+    names.add(digest(cache.key(**other())))
     monkeypatch.undo()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
-    names.add(digest(store.identity(**other())))
+    names.add(digest(cache.key(**other())))
     monkeypatch.undo()
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: "else")
-    names.add(digest(store.identity(**other())))
+    names.add(digest(cache.key(**other())))
     monkeypatch.undo()
-    monkeypatch.setattr(store, "code_digest", lambda *_: "other code")
-    names.add(digest(store.identity(**other())))
+    monkeypatch.setattr(cache, "code_digest", lambda *_: "other code")
+    names.add(digest(cache.key(**other())))
     assert len(names) == 10
 
 
-def made() -> store.Trained:
+def made() -> cache.Trained:
     state = State(curve=[{"step": 7, "valid_auc": 0.1 + 0.2, "epoch": 1.0}], best=0, epoch=1, step=7)
-    return store.Trained.of(build("fm", SCHEMA, {"embedding_size": 2}, seed=1), state)
+    return cache.Trained.of(build("fm", SCHEMA, {"embedding_size": 2}, seed=1), state)
 
 
 def test_a_damaged_entry_is_told_and_counts_as_none(capsys: pytest.CaptureFixture[str]) -> None:
-    store.keep(WHAT, made())
-    path = store.path_of(WHAT)
+    cache.put(WHAT, made())
+    path = cache.path_of(WHAT)
     content = path.read_bytes()
-    found = store.find(WHAT)
+    found = cache.get(WHAT)
     assert found is not None
     assert bits(found) == bits(made())
     assert capsys.readouterr().err == ""
@@ -134,7 +134,7 @@ def test_a_damaged_entry_is_told_and_counts_as_none(capsys: pytest.CaptureFixtur
     ]
     for damaged in (*cut, *flipped, content + b"x", b"no safetensors at all"):
         path.write_bytes(damaged)
-        assert store.find(WHAT) is None, damaged[:200]
+        assert cache.get(WHAT) is None, damaged[:200]
         assert "is damaged" in capsys.readouterr().err
 
 
@@ -151,27 +151,27 @@ def test_a_damaged_entry_is_computed_again_and_mended(fits: list[int]) -> None:
 
 
 def test_the_least_recently_used_go_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    store.keep({"n": 0}, made())
+    cache.put({"n": 0}, made())
     size = entries()[0].stat().st_size
-    monkeypatch.setattr(store, "LIMIT", 3 * size + size // 2)
+    monkeypatch.setattr(cache, "LIMIT", 3 * size + size // 2)
     for n in range(3):
-        store.keep({"n": n}, made())
-        os.utime(store.path_of({"n": n}), (1000 + n, 1000 + n))
-    assert store.find({"n": 0})  # used: younger than the others now
-    store.keep({"n": 3}, made())
-    assert [store.has({"n": n}) for n in range(4)] == [True, False, True, True]
+        cache.put({"n": n}, made())
+        os.utime(cache.path_of({"n": n}), (1000 + n, 1000 + n))
+    assert cache.get({"n": 0})  # used: younger than the others now
+    cache.put({"n": 3}, made())
+    assert [cache.has({"n": n}) for n in range(4)] == [True, False, True, True]
 
 
 def test_one_that_is_larger_than_the_store_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    store.keep({"n": 0}, made())
-    monkeypatch.setattr(store, "LIMIT", 100)
-    store.keep({"n": 1}, made())
-    assert [path.name for path in entries()] == [store.path_of({"n": 0}).name]
+    cache.put({"n": 0}, made())
+    monkeypatch.setattr(cache, "LIMIT", 100)
+    cache.put({"n": 1}, made())
+    assert [path.name for path in entries()] == [cache.path_of({"n": 0}).name]
 
 
 def test_that_it_cannot_be_kept_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
-    store.FOLDER.parent.mkdir()
-    store.FOLDER.touch()  # a file where the folder should be
+    cache.FOLDER.parent.mkdir()
+    cache.FOLDER.touch()  # a file where the folder should be
     assert train().state.curve
     assert "not kept for later" in capsys.readouterr().err
 
@@ -179,8 +179,8 @@ def test_that_it_cannot_be_kept_stops_nobody(capsys: pytest.CaptureFixture[str])
 def test_the_switch_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTR_STORE", "no")
     with pytest.raises(PipelineError, match="CTR_STORE='no': give it the value `off` or `on`"):
-        store.enabled()
+        cache.enabled()
     monkeypatch.setenv("CTR_STORE", "on")
-    assert store.enabled()
+    assert cache.enabled()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not store.enabled()
+    assert not cache.enabled()

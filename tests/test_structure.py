@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.config.params import Params
 from pipeline.models import MODELS
-from pipeline.params import Params
 
 ROOT = Path(__file__).parents[1]
 MODEL_FILES = sorted(path for path in (ROOT / "pipeline/models").glob("*.py") if path.stem != "__init__")
@@ -57,6 +57,8 @@ def imports(path: Path) -> frozenset[str]:
             assert node.level == 0, f"{path}: imports are absolute here"
             assert node.module is not None
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "accelerated":
+            found.add(f"pipeline.kernels.{ast.literal_eval(node.args[0])}")  # see layers/accelerated.py
     return frozenset(found)
 
 
@@ -70,9 +72,9 @@ def is_empty(path: Path) -> bool:
 NO_DEP = "pipeline.tracking"
 # Checks params.yaml against the signatures of everything; DVC compares the values themselves. What a
 # stage uses of those modules it imports itself.
-NOT_FOLLOWED = {"pipeline.params"}
-# The table of models imports them all, but a stage of one model runs that one: its deps name
-# `pipeline/models/${item.model}.py`, so that another model's change or arrival retrains nothing.
+NOT_FOLLOWED = {"pipeline.config.params"}
+# The table of models imports a model when it is asked for. A stage of one model runs that one: its deps
+# name `pipeline/models/${item.model}.py`, so that another model's change or arrival retrains nothing.
 TABLE = "pipeline.models"
 ONE_MODEL = "pipeline/models/${item.model}.py"
 
@@ -99,13 +101,14 @@ def closure(script: str, modules: Sources) -> set[str]:
 
 
 def needed(script: str, deps: list[str], root: Path) -> set[Path]:
-    """Files that `script` imports; of the models only what each imports, if it runs one at a time."""
+    """Files that `script` imports, and with the table of models what any of them imports."""
     modules = sources(root)
     names = closure(script, modules)
-    if ONE_MODEL in deps:
-        models = {name for name in modules if name.startswith(TABLE)}
-        hidden = {name: path for name, path in modules.items() if name not in models}
-        names = closure(script, hidden).union(*(closure(model, modules) for model in models)) - models
+    if TABLE in names:
+        models = {name for name in modules if is_within(name, TABLE)}
+        names = names.union(*(closure(model, modules) for model in models))
+        if ONE_MODEL in deps:
+            names -= models
     return {modules[name].relative_to(root) for name in names}
 
 
@@ -194,7 +197,7 @@ def test_the_check_of_deps_can_fail(tmp_path: Path) -> None:
 def test_a_stage_of_one_model_needs_what_any_model_imports(tmp_path: Path) -> None:
     texts = {
         "stages/go.py": "import pipeline.models",
-        "pipeline/models/__init__.py": "from pipeline.models import a, b",
+        "pipeline/models/__init__.py": "x = 1",
         "pipeline/models/a.py": "import pipeline.layer",
         "pipeline/models/b.py": "import pipeline.other",
         "pipeline/layer.py": "x = 1",
@@ -249,9 +252,58 @@ def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...
         Params(values)
 
 
+# ---- rooms ----
+
+# From the nouns that everybody uses to the view: a room imports only what stands above it.
+ROOMS = [
+    *("schema", "metrics", "common", "config", "download", "preprocess", "datasets", "split", "data"),
+    *("layers", "kernels", "models", "train", "tune", "evaluate", "tracking", "inspection"),
+]
+# The signature is the config, so the room that checks params.yaml reads everybody's.
+READS_ALL = "pipeline.config.params"
+
+
+def upward(root: Path) -> list[str]:
+    """Imports of a room that does not stand above the importing one."""
+    modules, found = sources(root), []
+    for name, path in modules.items():
+        if not name.startswith("pipeline.") or name in (READS_ALL, "pipeline.__main__"):
+            continue
+        for other in imports(path):
+            if other.startswith("pipeline.kernels.") and name.startswith("pipeline.layers."):
+                continue  # a layer names its kernel, and works without
+            if other.startswith("pipeline.") and other.split(".")[1] in ROOMS:
+                mine, theirs = (ROOMS.index(module.split(".")[1]) for module in (name, other))
+                found += [f"{name} imports {other}"] if theirs > mine else []
+    return found
+
+
+def test_a_room_imports_only_what_stands_above_it() -> None:
+    assert upward(ROOT) == []
+
+
+def test_every_module_lives_in_a_room() -> None:
+    top = {name.split(".")[1] for name in sources(ROOT) if name.startswith("pipeline.")}
+    assert top - {"__main__"} == set(ROOMS)
+
+
+def test_the_check_of_rooms_can_fail(tmp_path: Path) -> None:
+    texts = {
+        "pipeline/schema.py": "x = 1",
+        "pipeline/layers/a.py": "def f():\n    from pipeline.models import b\n",
+        "pipeline/models/b.py": "import pipeline.layers.a\nfrom pipeline import schema\n",
+        "pipeline/config/params.py": "from pipeline.models import b",
+    }
+    write_modules(tmp_path, texts)
+    assert sorted(upward(tmp_path)) == [
+        "pipeline.layers.a imports pipeline.models",
+        "pipeline.layers.a imports pipeline.models.b",
+    ]
+
+
 # ---- imports ----
 
-CORE = ["pipeline.models", "pipeline.zoo", "pipeline.training", "pipeline.metrics", "pipeline.data"]
+CORE = ["pipeline.models", "pipeline.train.loop", "pipeline.metrics", "pipeline.data.batches"]
 HEAVY = {"mlflow", "optuna", "pandas", "dvc", "pydantic", "sklearn", "matplotlib", "pyarrow", "lightgbm"}
 
 
@@ -283,9 +335,7 @@ def users(library: str) -> set[str]:
     return {n for n, path in modules.items() if any(i.split(".")[0] == library for i in imports(path))}
 
 
-@pytest.mark.parametrize(
-    ("library", "door"), [("mlflow", "pipeline.tracking"), ("optuna", "pipeline.tuning")]
-)
+@pytest.mark.parametrize(("library", "door"), [("mlflow", "pipeline.tracking"), ("optuna", "pipeline.tune")])
 def test_a_tool_has_one_door(library: str, door: str) -> None:
     found = users(library)
     assert found
@@ -334,7 +384,9 @@ def test_a_model_is_short_and_knows_layers_and_the_schema_only(path: Path) -> No
     """No loss, device, seed, path, optimizer or logging: it cannot even import them."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
     ours = {name for name in imports(path) if name.startswith("pipeline")}
-    assert all(name.startswith(("pipeline.layers", "pipeline.schema", "pipeline.data")) for name in ours)
+    assert all(
+        name.startswith(("pipeline.layers", "pipeline.schema", "pipeline.data.batches")) for name in ours
+    )
     allowed = {"torch", "jaxtyping", "pipeline", "itertools", "math", "typing", "collections"}
     assert {name.split(".")[0] for name in imports(path)} <= allowed
 

@@ -9,15 +9,15 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline import metrics
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import sha256
 from pipeline.datasets import synthetic
-from pipeline.encode import TYPES
-from pipeline.errors import PipelineError
-from pipeline.files import sha256
-from pipeline.ledger import Ledger
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.split.vocabulary import TYPES
 
 
-def table_of(folder: Path, ledger: Ledger, **options: Any) -> pa.Table:
-    return pa.concat_tables(synthetic.read(folder, ledger, **options).tables)
+def table_of(folder: Path, rejects: RejectLog, **options: Any) -> pa.Table:
+    return pa.concat_tables(synthetic.read(folder, rejects, **options).tables)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def test_rows_do_not_depend_on_the_block_they_are_made_in(
 
 
 def test_the_synthetic_log_looks_like_one(generated: Path):
-    ledger = Ledger()
-    table = table_of(generated, ledger)
-    ledger.check(len(table), max_rejected=0, name="s")
+    rejects = RejectLog()
+    table = table_of(generated, rejects)
+    rejects.check(len(table), max_rejected=0, name="s")
     assert len(table) == 20_000
     for column in synthetic.COLUMNS:
         type_ = table.schema.field(column.name).type
@@ -87,8 +87,8 @@ def test_planted_effects_have_all_three_orders_and_add_nothing_to_lower_ones():
 
 
 def test_shuffled_labels_keep_their_rate_and_tell_no_truth(generated: Path):
-    plain = table_of(generated, Ledger())
-    shuffled = table_of(generated, Ledger(), shuffle_labels=True)
+    plain = table_of(generated, RejectLog())
+    shuffled = table_of(generated, RejectLog(), shuffle_labels=True)
     assert "truth" not in shuffled.column_names
     label = shuffled["label"].to_numpy()
     assert label.sum() == plain["label"].to_numpy().sum()
@@ -104,10 +104,10 @@ def test_damaged_synthetic_lines_do_not_shift_the_truth(tmp_path: Path, generate
     lines[5] = lines[5].replace("2026-01-05", "2026-13-05")
     (tmp_path / "clicks.csv").write_text("".join(lines[:11]))
     (tmp_path / "truth.csv").write_text("probability\n" + "\n".join(truth[:10]))
-    ledger = Ledger()
-    rows = table_of(tmp_path, ledger).to_pylist()
+    rejects = RejectLog()
+    rows = table_of(tmp_path, rejects).to_pylist()
     assert [row["truth"] for row in rows] == [float(truth[i]) for i in (0, 1, 3, 5, 6, 7, 8, 9)]
-    assert [text.split(":")[1] for text in ledger.first] == ["4", "6"]
+    assert [text.split(":")[1] for text in rejects.first] == ["4", "6"]
     (tmp_path / "truth.csv").write_text("probability\n0.5\n")
     with pytest.raises(PipelineError, match="delete both and run the download stage again"):
-        table_of(tmp_path, Ledger())
+        table_of(tmp_path, RejectLog())

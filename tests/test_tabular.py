@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from pipeline import interim
+from pipeline.common.errors import PipelineError
+from pipeline.config.params import Params
 from pipeline.datasets import tabular
-from pipeline.errors import PipelineError
-from pipeline.ledger import Ledger
-from pipeline.params import Params
-from pipeline.tables import BETWEEN
+from pipeline.preprocess import clean_table
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.tables import BETWEEN
 
 Rows = list[dict[str, Any]]
 USER = {"user": "user"}
@@ -56,9 +56,9 @@ def _read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
             else:
                 (raw / name).write_bytes(content.encode() if isinstance(content, str) else content)
         (raw / "manifest.json").write_text("{}")
-        ledger = Ledger()
-        log = tabular.read(raw, ledger, **{"label": "click", "fields": USER, **options})
-        report = interim.write(out, log, ledger, "mine", rows=rows, max_rejected=max_rejected)
+        rejects = RejectLog()
+        log = tabular.read(raw, rejects, **{"label": "click", "fields": USER, **options})
+        report = clean_table.write(out, log, rejects, "mine", rows=rows, max_rejected=max_rejected)
         table = pq.read_table(out / "table.parquet")
         return table.to_pylist(), {**report, "columns": log.columns}
 
@@ -302,10 +302,10 @@ def test_rows_do_not_depend_on_the_block_they_are_read_in(read: Read, monkeypatc
     lines[50] = '"u,1,,,1\n'
     text = LOG + "".join(lines)
     expected = read(text, fields=FIELDS, group="user")
-    from pipeline import records, tables
+    from pipeline.preprocess import tables, text
 
-    monkeypatch.setattr(records, "BLOCK", 700)
-    monkeypatch.setattr(records.records, "__kwdefaults__", {**records.records.__kwdefaults__, "block": 700})
+    monkeypatch.setattr(text, "BLOCK", 700)
+    monkeypatch.setattr(text.records, "__kwdefaults__", {**text.records.__kwdefaults__, "block": 700})
     found = read(text, fields=FIELDS, group="user")
     assert json.dumps(found, default=str) == json.dumps(expected, default=str)
     table = pa.table({"user": ["a", "b", "c"] * 9, "click": [0, 1, 5] * 9})
@@ -859,16 +859,16 @@ def test_damaged_text_is_accounted_for_or_refused_as_a_whole(
 
 def account(folder: Path, *, write: bool, **options: Any) -> dict[str, Any] | None:
     """Read a raw folder; return its account, which must be right, or None where there was an error."""
-    ledger = Ledger()
+    rejects = RejectLog()
     try:
-        log = tabular.read(folder, ledger, **{"label": "click", **options})
+        log = tabular.read(folder, rejects, **{"label": "click", **options})
         if write:
             out = folder.parent / "written"
             out.mkdir(exist_ok=True)
-            report = interim.write(out, log, ledger, "mine", max_rejected=1.0)
+            report = clean_table.write(out, log, rejects, "mine", max_rejected=1.0)
         else:
             rows = sum(len(table) for table in log.tables)
-            report = ledger.check(rows, max_rejected=1.0, name="mine")
+            report = rejects.check(rows, max_rejected=1.0, name="mine")
     except PipelineError:
         return None
     assert report["rows_in"] == report["rows_out"] + report["rejected"] + report["dropped"]

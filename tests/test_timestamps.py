@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.timestamps import PARTS, UNITS, check_format, part, seconds
+from pipeline.preprocess.timestamps import DATE_PARTS, UNITS, check_format, date_part, seconds
 
 ZERO = datetime(1970, 1, 1, tzinfo=UTC)
 MOMENTS = st.integers(-62135500000 * 1000, 253402200000 * 1000).map(
@@ -145,8 +145,10 @@ def test_parts_are_those_of_the_calendar(moments: list[datetime | None]):
         "month": lambda m: m.strftime("%b").lower(),
         "weekend": lambda m: "yes" if m.weekday() >= 5 else "no",
     }
-    for name in PARTS:
-        assert part(times, name).to_pylist() == [None if m is None else expected[name](m) for m in moments]
+    for name in DATE_PARTS:
+        assert date_part(times, name).to_pylist() == [
+            None if m is None else expected[name](m) for m in moments
+        ]
 
 
 @pytest.mark.parametrize("hours", [-12, 0, 5, 14])

@@ -19,9 +19,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from pipeline import tracking
-from pipeline.data import Split
-from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json, write_json
+from pipeline.data.batches import Split
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and torch.export warn of their own doings
 PROJECT = Path(__file__).resolve().parents[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
 from pipeline.tracking import database
 
 
@@ -58,10 +58,10 @@ def paths(path: Path) -> list[str]:
 
 def test_standing_tells_what_is_done(tmp_path: Path) -> None:
     path, artifacts = tmp_path / "mlflow.db", tmp_path / "mlruns"
-    assert database.standing(path, artifacts) == database.Standing()
+    assert database.standing(path, artifacts) == database.Progress()
     assert not path.exists()
     write(path, artifacts)
-    assert database.standing(path, artifacts) == database.Standing(
+    assert database.standing(path, artifacts) == database.Progress(
         complete={"a"}, reported={("a", "b")}, champions={"ctr-toy"}, running=1, moved=False
     )
 

@@ -9,12 +9,12 @@ import torch
 from rows import SCHEMAS, random_ids, random_split, times, wake
 from safetensors.torch import save_file
 
-from pipeline.data import Batch
-from pipeline.errors import PipelineError
-from pipeline.models import MODELS
+from pipeline.common.errors import PipelineError
+from pipeline.data.batches import Batch
+from pipeline.models import MODELS, build
 from pipeline.tracking import models
-from pipeline.training import is_timed, logits, prepare
-from pipeline.zoo import build
+from pipeline.train.loop import prepare
+from pipeline.train.predict import is_timed, logits
 
 RUN = {"model": "fm", "architecture": "fm", "params": {"model": {"embedding_size": 4}}}
 
@@ -62,8 +62,8 @@ def test_the_example_holds_valid_ids(name: str) -> None:
     schema = SCHEMAS[name]
     unseen, last = models.example(schema)
     filled = [slot for slot in range(schema.slots) if unseen[slot]]
-    assert [unseen[slot] for slot in filled] == list(schema.first)
-    ends = [first + field.size - 1 for first, field in zip(schema.first, schema.fields, strict=True)]
+    assert [unseen[slot] for slot in filled] == list(schema.offsets)
+    ends = [first + field.size - 1 for first, field in zip(schema.offsets, schema.fields, strict=True)]
     assert [last[slot] for slot in filled] == ends
     assert set(unseen[[s for s in range(schema.slots) if s not in filled]]) <= {0}
 

@@ -16,15 +16,20 @@ import torch
 from rows import SCHEMAS, random_ids, random_split, wake
 from torch import nn
 
-from pipeline import data, metrics, training
-from pipeline.data import Split
-from pipeline.errors import Diverged, PipelineError
-from pipeline.files import write_json
+from pipeline import metrics
+from pipeline.common.errors import Diverged, PipelineError
+from pipeline.common.files import write_json
+from pipeline.data import batches
+from pipeline.data.batches import Split
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
-from pipeline.optimizer import parameter_groups
+from pipeline.models import build
 from pipeline.schema import EMPTY
-from pipeline.training import State, auc_and_logloss, evaluate, fit, pick_device, predict, reproducible
-from pipeline.zoo import build
+from pipeline.train import loop
+from pipeline.train.adam import parameter_groups
+from pipeline.train.checkpoint import State
+from pipeline.train.device import pick_device, reproducible
+from pipeline.train.loop import fit
+from pipeline.train.predict import auc_and_logloss, evaluate, predict
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SCHEMA = SCHEMAS["three-domains"]
@@ -63,9 +68,7 @@ def bits(model: nn.Module) -> str:
 def scripted(monkeypatch: pytest.MonkeyPatch, auc: list[float], logloss: list[float] | None = None) -> None:
     """Let the evaluations of a training give these values, one after the other."""
     rows = iter(zip(auc, logloss or [0.5] * len(auc), strict=True))
-    monkeypatch.setattr(
-        training, "evaluate", lambda *_: dict(zip(("auc", "logloss"), next(rows), strict=True))
-    )
+    monkeypatch.setattr(loop, "evaluate", lambda *_: dict(zip(("auc", "logloss"), next(rows), strict=True)))
 
 
 # ---- same seed, same bits ----
@@ -174,7 +177,7 @@ def test_tables_and_network_have_their_own_l2(name: str) -> None:
     model = build(name, SCHEMA, {}, seed=1)
     tables, network = parameter_groups(model, 0.1, 0.2, 10**9)
     assert (tables["weight_decay"], network["weight_decay"]) == (0.1, 0.2)
-    assert all(len(p) == SCHEMA.rows for p in tables["params"])
+    assert all(len(p) == SCHEMA.vocabulary_size for p in tables["params"])
     both = [id(p) for p in [*tables["params"], *network["params"]]]
     assert sorted(both) == sorted(id(p) for p in model.parameters()), "each parameter once"
     kinds = FieldEmbedding | FieldLinear
@@ -361,8 +364,8 @@ def on_disk(folder: Path, **parts: Split) -> Path:
 @pytest.fixture(name="streamed")
 def _streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Split, Split]:
     """The same rows, read in windows of 96."""
-    monkeypatch.setattr(data, "BLOCK", 8)
-    monkeypatch.setattr(data, "WINDOW", 96)
+    monkeypatch.setattr(batches, "BLOCK", 8)
+    monkeypatch.setattr(batches, "WINDOW", 96)
     folder = on_disk(tmp_path, train=TRAIN, valid=VALID)
     return tuple(Split.load(folder, part, rows_in_memory=9) for part in ("train", "valid"))  # type: ignore[arg-type, return-value]
 

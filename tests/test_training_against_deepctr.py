@@ -10,9 +10,10 @@ from deepctr import features, models, put_layer, twin
 from rows import SCHEMAS, random_split
 from torch import nn
 
-from pipeline.data import Split
-from pipeline.training import fit, predict
-from pipeline.zoo import build
+from pipeline.data.batches import Split
+from pipeline.models import build
+from pipeline.train.loop import fit
+from pipeline.train.predict import predict
 
 SCHEMA, ROWS, BATCH, SEED, EPOCHS, HIDDEN = SCHEMAS["no-bags"], 512, 64, 3, 4, [16, 8]
 RATE = 1e-2

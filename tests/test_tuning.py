@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from pipeline import tuning
-from pipeline.errors import Diverged, PipelineError
-from pipeline.space import Dimension, Tune
-from pipeline.training import Log
+from pipeline.common.errors import Diverged, PipelineError
+from pipeline.config.space import Dimension, Tune
+from pipeline.train.loop import LogFn
+from pipeline.tune import search
 
 SPACE = {
     "model.hidden": Dimension(choices=[[8], [16, 8]]),
@@ -42,17 +42,17 @@ def height(point: dict[str, Any]) -> float:
     )
 
 
-def climb(number: int, point: dict[str, Any], log: Log) -> None:
+def climb(number: int, point: dict[str, Any], log: LogFn) -> None:
     """Three evaluations that approach the point's height."""
     for step in (1, 2, 3):
         log({"valid_auc": height(point) - 0.1 / step, "step": step}, step)
 
 
 def run(
-    journal: Path, objective: tuning.Objective = climb, settings: Tune = SETTINGS
-) -> list[tuning.Finished]:
+    journal: Path, objective: search.Objective = climb, settings: Tune = SETTINGS
+) -> list[search.Finished]:
     """Search and drop the importances."""
-    return tuning.search("study", SPACE, START, objective, settings, journal=journal)[0]
+    return search.search("study", SPACE, START, objective, settings, journal=journal)[0]
 
 
 def test_the_default_comes_first_and_the_search_beats_it(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_the_default_comes_first_and_the_search_beats_it(tmp_path: Path) -> None
     assert trials[0].point == START
     assert len(trials) == 12
     assert [trial.number for trial in trials] == list(range(12))
-    best = tuning.best(trials, "auc")
+    best = search.best(trials, "auc")
     assert best.value is not None
     assert trials[0].value is not None
     assert best.value > trials[0].value
@@ -84,7 +84,7 @@ def test_same_seed_same_search_and_another_seed_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kill_at", [0, 1, 5, 11])
 @pytest.mark.parametrize("step", [1, 3])
 def test_a_killed_search_ends_like_one_that_was_not(tmp_path: Path, kill_at: int, step: int) -> None:
-    def dies(number: int, point: dict[str, Any], log: Log) -> None:
+    def dies(number: int, point: dict[str, Any], log: LogFn) -> None:
         for i in (1, 2, 3):
             if (number, i) == (kill_at, step):
                 raise Killed
@@ -99,7 +99,7 @@ def test_a_larger_budget_goes_on_where_the_smaller_ended(tmp_path: Path) -> None
     small = run(tmp_path / "j.jsonl", settings=SETTINGS.model_copy(update={"trials": 5}))
     calls = []
 
-    def counted(number: int, point: dict[str, Any], log: Log) -> None:
+    def counted(number: int, point: dict[str, Any], log: LogFn) -> None:
         calls.append(number)
         climb(number, point, log)
 
@@ -114,59 +114,59 @@ def test_no_point_is_tried_twice_and_a_small_space_is_exhausted(tmp_path: Path) 
     space = {"model.size": Dimension(choices=[1, 2, 4])}
     points = []
 
-    def note(number: int, point: dict[str, Any], log: Log) -> None:
+    def note(number: int, point: dict[str, Any], log: LogFn) -> None:
         points.append(point["model.size"])
         log({"valid_auc": point["model.size"] / 10}, 1)
 
-    trials, _ = tuning.search("s", space, {"model.size": 2}, note, SETTINGS, journal=tmp_path / "j.jsonl")
+    trials, _ = search.search("s", space, {"model.size": 2}, note, SETTINGS, journal=tmp_path / "j.jsonl")
     assert sorted(points) == [1, 2, 4]
     assert len(trials) == 3
 
 
 def test_an_empty_space_tries_the_default_once(tmp_path: Path) -> None:
-    def note(number: int, point: dict[str, Any], log: Log) -> None:
+    def note(number: int, point: dict[str, Any], log: LogFn) -> None:
         assert point == {}
         log({"valid_auc": 0.7}, 1)
 
-    trials, importances = tuning.search("s", {}, {}, note, SETTINGS, journal=tmp_path / "j.jsonl")
+    trials, importances = search.search("s", {}, {}, note, SETTINGS, journal=tmp_path / "j.jsonl")
     assert len(trials) == 1
     assert importances == {}
 
 
 def test_a_diverged_trial_counts_but_never_wins(tmp_path: Path) -> None:
-    def wild(number: int, point: dict[str, Any], log: Log) -> None:
+    def wild(number: int, point: dict[str, Any], log: LogFn) -> None:
         if number in (0, 3):
             raise Diverged("nan")
         climb(number, point, log)
 
     trials = run(tmp_path / "j.jsonl", wild)
     assert trials[0].state == trials[3].state == "PRUNED"
-    assert tuning.best(trials, "auc").number not in (0, 3)
+    assert search.best(trials, "auc").number not in (0, 3)
 
-    def always(number: int, point: dict[str, Any], log: Log) -> None:
+    def always(number: int, point: dict[str, Any], log: LogFn) -> None:
         raise Diverged("nan")
 
     trials = run(tmp_path / "k.jsonl", always)
     with pytest.raises(PipelineError, match="every trial"):
-        tuning.best(trials, "auc")
+        search.best(trials, "auc")
 
 
 def test_logloss_is_minimised(tmp_path: Path) -> None:
-    def loss(number: int, point: dict[str, Any], log: Log) -> None:
+    def loss(number: int, point: dict[str, Any], log: LogFn) -> None:
         log({"valid_logloss": 1 - height(point)}, 1)
 
     trials = run(tmp_path / "j.jsonl", loss, SETTINGS.model_copy(update={"metric": "logloss"}))
     values = [trial.value for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
-    assert tuning.best(trials, "logloss").value == min(values)
+    assert search.best(trials, "logloss").value == min(values)
 
 
 def test_importances_name_the_axis_that_matters(tmp_path: Path) -> None:
     settings = SETTINGS.model_copy(update={"trials": 25, "pruner_startup_trials": 99})
 
-    def only_lr(number: int, point: dict[str, Any], log: Log) -> None:
+    def only_lr(number: int, point: dict[str, Any], log: LogFn) -> None:
         log({"valid_auc": -((math.log10(point["train.lr"]) + 2) ** 2)}, 1)
 
-    _, importances = tuning.search("s", SPACE, START, only_lr, settings, journal=tmp_path / "j.jsonl")
+    _, importances = search.search("s", SPACE, START, only_lr, settings, journal=tmp_path / "j.jsonl")
     assert set(importances) == {"ped_anova", "fanova"}
     for shares in importances.values():
         assert set(shares) == set(SPACE)

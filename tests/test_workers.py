@@ -15,18 +15,19 @@ import pytest
 import torch
 from rows import SCHEMAS, random_split
 
-from pipeline import runs, workers
-from pipeline.errors import Diverged, PipelineError
-from pipeline.files import file_digests, folder_digest, write_json
-from pipeline.optimizer import Adam
-from pipeline.training import Log
+from pipeline.common.errors import Diverged, PipelineError
+from pipeline.common.files import file_digests, folder_digest, write_json
+from pipeline.train import runs, workers
+from pipeline.train.adam import Adam
+from pipeline.train.loop import LogFn
 
 SCHEMA = SCHEMAS["three-domains"]
+ROWS = SCHEMA.vocabulary_size
 PARAMS = {
     "model": {"embedding_size": 4, "hidden": [8], "dropout": 0.2},
     "train": {"epochs": 3, "batch_size": 64, "lr": 0.02},
 }
-SETUP = runs.Setup(Path("processed"), "cpu", 1, 10**9)
+SETUP = runs.Resources(Path("processed"), "cpu", 1, 10**9)
 SEEDS = [1, 2, 3]
 
 
@@ -112,7 +113,7 @@ def test_rows_that_were_changed_after_their_split_are_refused() -> None:
 
 
 @contextmanager
-def quiet(_name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+def quiet(_name: str, _key: str, _params: runs.Block) -> Iterator[LogFn]:
     yield lambda _row, _step: None
 
 
@@ -127,16 +128,16 @@ def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[i
 @pytest.mark.parametrize(
     ("rows_in_memory", "lazy", "lines"),
     [
-        (400, {"lazy_rows": SCHEMA.rows + 1}, []),
+        (400, {"lazy_rows": SCHEMA.vocabulary_size + 1}, []),
         (400, {}, []),
         (399, {}, ["train part streamed: 400 rows are more than rows_in_memory (399)"]),
         (
             150,
-            {"lazy_rows": SCHEMA.rows},
+            {"lazy_rows": SCHEMA.vocabulary_size},
             [
                 "train part streamed: 400 rows are more than rows_in_memory (150)",
                 "valid part streamed: 200 rows are more than rows_in_memory (150)",
-                f"tables of {SCHEMA.rows} rows trained row by row (lazy_rows {SCHEMA.rows})",
+                f"tables of {ROWS} rows trained row by row (lazy_rows {ROWS})",
             ],
         ),
     ],
@@ -144,11 +145,11 @@ def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[i
 def test_what_is_not_as_usual_is_told_once_before_the_first_seed(
     rows_in_memory: int, lazy: dict[str, int], lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs._say_once.cache_clear()
+    runs._print_once.cache_clear()
     setup = replace(SETUP, rows_in_memory=rows_in_memory, processes=1)
     params = {**PARAMS, "train": {**PARAMS["train"], "epochs": 1, **lazy}}
     parts = setup.load()
-    more = runs.special(parts, rows_in_memory)
+    more = runs.execution_settings(parts, rows_in_memory)
     top = runs.header("train", "d", "deepfm", "deepfm", params, SETUP.processed, **more)
     runs.train_seeds(top, params, parts, SEEDS, quiet, Path("told"), setup)
     said = capsys.readouterr().out.splitlines()
@@ -197,7 +198,7 @@ def test_what_the_log_hears_is_the_same(alone: str) -> None:
 
     def ear(processes: int) -> runs.Child:
         @contextmanager
-        def child(name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+        def child(name: str, _key: str, _params: runs.Block) -> Iterator[LogFn]:
             yield lambda row, step: heard[processes].append((name, list(row.items()), step))
 
         return child
@@ -216,7 +217,7 @@ def test_a_worker_that_is_killed_is_told_and_its_seeds_are_trained_here(
     alone: str, fits: list[int], capfd: pytest.CaptureFixture[str], moment: float
 ) -> None:
     @contextmanager
-    def murder(name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+    def murder(name: str, _key: str, _params: runs.Block) -> Iterator[LogFn]:
         if name == "seed-1":
             time.sleep(moment)
             (worker,) = psutil.Process().children()
@@ -232,7 +233,7 @@ def test_a_worker_keeps_quiet_about_what_the_run_will_meet_itself(capfd: pytest.
     wild = {**PARAMS, "train": {**PARAMS["train"], "lr": 1e30}}
     parts = SETUP.load()
     place = {**asdict(SETUP), "processed": str(SETUP.processed)}
-    with workers.ahead({"head": head(wild), "params": wild, "place": place}, [1, 2], 2) as wait:
+    with workers.prefetch_seeds({"head": head(wild), "params": wild, "place": place}, [1, 2], 2) as wait:
         wait(1)
         wait(2)
         with pytest.raises(Diverged, match="not a finite number at step 7"):
@@ -244,7 +245,7 @@ def test_an_error_in_the_run_ends_its_workers() -> None:
     """That none is left is seen at the end of each test."""
 
     @contextmanager
-    def broken(_name: str, _key: str, _params: runs.Block) -> Iterator[Log]:
+    def broken(_name: str, _key: str, _params: runs.Block) -> Iterator[LogFn]:
         raise PipelineError("no more")
         yield
 
@@ -269,7 +270,7 @@ def test_ctrl_c_is_the_runs_affair() -> None:
         "params": PARAMS,
         "place": {**asdict(SETUP), "processed": "processed"},
     }
-    with workers.ahead(job, [1, 2], 2) as wait:
+    with workers.prefetch_seeds(job, [1, 2], 2) as wait:
         (worker,) = psutil.Process().children()
         for _ in range(20):
             if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
@@ -302,9 +303,9 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_fixed_rule_says_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_cores", lambda: 8)
     large: dict[str, Any] = {"threads": 1, "device": "cpu", "passes": workers.WORTH, "nbytes": 1000}
-    assert workers.that_pay(**large) == 8
-    assert workers.that_pay(**{**large, "threads": 3}) == 2
-    assert workers.that_pay(**{**large, "threads": 16}) == 1
-    assert workers.that_pay(**{**large, "device": "cuda"}) == 1
-    assert workers.that_pay(**{**large, "passes": workers.WORTH - 1}) == 1
-    assert workers.that_pay(**{**large, "nbytes": 2**50}) == 1
+    assert workers.worthwhile_processes(**large) == 8
+    assert workers.worthwhile_processes(**{**large, "threads": 3}) == 2
+    assert workers.worthwhile_processes(**{**large, "threads": 16}) == 1
+    assert workers.worthwhile_processes(**{**large, "device": "cuda"}) == 1
+    assert workers.worthwhile_processes(**{**large, "passes": workers.WORTH - 1}) == 1
+    assert workers.worthwhile_processes(**{**large, "nbytes": 2**50}) == 1

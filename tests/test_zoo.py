@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json, write_json
 from pipeline.models import MODELS
 from stages import evaluate, train, tune
 from tests import project

@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from pipeline import metrics
-from pipeline.data import Split
-from pipeline.files import digest, folder_digest, write_json, write_text
-from pipeline.schema import PARTS, Field, Schema
-from pipeline.training import fit, predict
-from pipeline.zoo import build
+from pipeline.common.files import digest, folder_digest, write_json, write_text
+from pipeline.data.batches import Split
+from pipeline.models import build
+from pipeline.schema import SPLITS, Field, Schema
+from pipeline.train.loop import fit
+from pipeline.train.predict import predict
 
 mpl.use("Agg")
 TOY = Schema((Field("user", 30, domain="user"), Field("item", 20, domain="item"), Field("tags", 8, slots=3)))
@@ -82,7 +83,7 @@ def write_run(
     run["key"] = digest(run)
     folder = root / "data/runs" / processed.name / model / variant
     folder.mkdir(parents=True, exist_ok=True)
-    train, valid = (Split.load(processed, part) for part in PARTS[:2])
+    train, valid = (Split.load(processed, part) for part in SPLITS[:2])
     run["seeds"] = []
     for seed in range(1, seeds + 1):
         network = build(model, TOY, params["model"], seed=seed)
@@ -121,7 +122,7 @@ def search(run: dict[str, Any], trials: int) -> dict[str, Any]:
 
 def write_report(root: Path, dataset: str) -> dict[str, Any]:
     """Write the report on all runs of a dataset; return what report.json says."""
-    from pipeline.files import read_json
+    from pipeline.common.files import read_json
 
     test = Split.load(root / "data/processed" / dataset, "test")
     results = []

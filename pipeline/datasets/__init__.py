@@ -3,10 +3,10 @@
 A dataset is a module with
 
     download(folder, cache, *, mirror, ...)     put the raw files and manifest.json into `folder`
-    read(folder, ledger, ...)                   raw files -> `interim.Log`: fields and clean tables
+    read(folder, rejects, ...)                   raw files -> `interim.Log`: fields and clean tables
 
 `read` is row-wise: nothing in it is fitted. What it does with corrupted records it writes into the
-ledger. The further keyword arguments of both functions are the dataset's keys in params.yaml.
+rejects. The further keyword arguments of both functions are the dataset's keys in params.yaml.
 """
 
 from types import ModuleType

@@ -24,15 +24,18 @@ import pyarrow as pa
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from pipeline.cleaning import chunk, equals, keep, missing, screen
-from pipeline.download import File, Lacking, Source, Unreachable, copy_own, obtain
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.records import Dialect, records
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
+from pipeline.download.fetch import Unreachable
+from pipeline.download.manifest import File, Source
+from pipeline.download.obtain import Lacking, copy_own, obtain
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import equals, keep, missing, screen
+from pipeline.preprocess.parse import chunk
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, records
+from pipeline.preprocess.timestamps import date_part, seconds
 from pipeline.schema import Column
-from pipeline.timestamps import part, seconds
 
 PAGE = "https://www.kaggle.com/competitions/avazu-ctr-prediction"
 SOURCE = Source(
@@ -77,22 +80,22 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None, path: str 
         _from_kaggle(folder, cache)
 
 
-def read(folder: Path, ledger: Ledger) -> Log:
+def read(folder: Path, rejects: RejectLog) -> ClickLog:
     """Read the rows in file order, which is that of time."""
-    return Log(COLUMNS, _rows(folder, ledger))
+    return ClickLog(COLUMNS, _rows(folder, rejects))
 
 
-def _rows(folder: Path, ledger: Ledger) -> Iterator[pa.Table]:
+def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     (name,) = read_json(folder / "manifest.json")["files"]
     rules = {"click": ("[01]", "0 or 1"), "hour": ("[0-9]{8}", "YYMMDDHH")}
-    for table, lines in records(folder / name, HEADER, ledger, Dialect(), header=True, only=HEADER[1:]):
-        table, lines = screen(table, lines, name, ledger, rules)
+    for table, lines in records(folder / name, HEADER, rejects, Dialect(), header=True, only=HEADER[1:]):
+        table, lines = screen(table, lines, name, rejects, rules)
         times, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
         for row in np.flatnonzero(bad).tolist():
-            ledger.reject(name, int(lines[row]), f"hour {table['hour'][row].as_py()!r} is on no calendar")
+            rejects.reject(name, int(lines[row]), f"hour {table['hour'][row].as_py()!r} is on no calendar")
         table, lines = keep(table, lines, ~bad)
         times = times.filter(pa.array(~bad))
-        derived = {"hour": part(times, "hour"), "weekday": part(times, "weekday")}
+        derived = {"hour": date_part(times, "hour"), "weekday": date_part(times, "weekday")}
         fields = [column.name for column in COLUMNS]
         yield pa.table(
             {

@@ -33,14 +33,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cleaning import Side, chunk, equals, keep, recode, screen, side_table
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
 from pipeline.datasets.movielens_100k import ID
-from pipeline.download import File, Source, obtain
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.records import Dialect, records
+from pipeline.download.manifest import File, Source
+from pipeline.download.obtain import obtain
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import equals, keep, screen
+from pipeline.preprocess.joins import Side, side_table
+from pipeline.preprocess.parse import chunk, recode
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, records
 from pipeline.schema import Column
 
 RATINGS, USERS, BOOKS = "BX-Book-Ratings.csv", "BX-Users.csv", "BX-Books.csv"
@@ -83,8 +86,8 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
 
 
 def read(
-    folder: Path, ledger: Ledger, *, above: int = 6, implicit: Literal["negative", "drop"] = "negative"
-) -> Log:
+    folder: Path, rejects: RejectLog, *, above: int = 6, implicit: Literal["negative", "drop"] = "negative"
+) -> ClickLog:
     """Read the ratings in file order, joined with users and, where they are there, books.
 
     Args:
@@ -100,22 +103,22 @@ def read(
     if BOOKS in read_json(folder / "manifest.json")["missing"]:
         columns = OF_USERS + OF_ITEMS
         print(f"{SOURCE.name}: {BOOKS} was not to be had: no fields author, year and publisher")
-    return Log(columns, _ratings(folder, ledger, columns, above, implicit))
+    return ClickLog(columns, _ratings(folder, rejects, columns, above, implicit))
 
 
 def _ratings(
-    folder: Path, ledger: Ledger, columns: tuple[Column, ...], above: int, implicit: str
+    folder: Path, rejects: RejectLog, columns: tuple[Column, ...], above: int, implicit: str
 ) -> Iterator[pa.Table]:
-    users = Side(_users(folder, ledger))
-    books = Side(_books(folder, ledger)) if len(columns) > len(OF_USERS + OF_ITEMS) else None
+    users = Side(_users(folder, rejects))
+    books = Side(_books(folder, rejects)) if len(columns) > len(OF_USERS + OF_ITEMS) else None
     path = folder / RATINGS
     names = ["User-ID", "ISBN", "Book-Rating"]
     rules = {"User-ID": ID, "ISBN": (r".*\S.*", "filled in"), "Book-Rating": ("[0-9]|10", "0 to 10")}
-    for table, lines in records(path, names, ledger, DIALECT, header=True):
-        table, lines = screen(table, lines, path.name, ledger, rules)
+    for table, lines in records(path, names, rejects, DIALECT, header=True):
+        table, lines = screen(table, lines, path.name, rejects, rules)
         if implicit == "drop":
             gone = equals(chunk(table["Book-Rating"]), "0")
-            ledger.drop(path.name, int(gone.sum()))
+            rejects.drop(path.name, int(gone.sum()))
             table, lines = keep(table, lines, ~gone)
         isbn = recode(chunk(table["ISBN"]), pc.utf8_trim_whitespace)
         side = {**users.join(chunk(table["User-ID"])), "book": isbn, **(books.join(isbn) if books else {})}
@@ -129,9 +132,9 @@ def _ratings(
         )
 
 
-def _users(folder: Path, ledger: Ledger) -> pa.Table:
+def _users(folder: Path, rejects: RejectLog) -> pa.Table:
     names = ["User-ID", "Location", "Age"]
-    table = side_table(folder / USERS, names, {"User-ID": ID}, ledger, DIALECT, header=True)
+    table = side_table(folder / USERS, names, {"User-ID": ID}, rejects, DIALECT, header=True)
     location = chunk(table["Location"])
     places = [_place(text) for text in location.dictionary.to_pylist()]
 
@@ -150,11 +153,11 @@ def _users(folder: Path, ledger: Ledger) -> pa.Table:
     )
 
 
-def _books(folder: Path, ledger: Ledger) -> pa.Table:
+def _books(folder: Path, rejects: RejectLog) -> pa.Table:
     names = ["ISBN", "Book-Title", "Book-Author", "Year-Of-Publication", "Publisher"]
     wanted = ["ISBN", "Book-Author", "Year-Of-Publication", "Publisher"]
     names += ["Image-URL-S", "Image-URL-M", "Image-URL-L"]
-    table = side_table(folder / BOOKS, names, {}, ledger, DIALECT, header=True, only=wanted)
+    table = side_table(folder / BOOKS, names, {}, rejects, DIALECT, header=True, only=wanted)
     return pa.table(
         {
             "book": recode(chunk(table["ISBN"]), pc.utf8_trim_whitespace),

@@ -18,13 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.cleaning import Side, chunk, keep, missing, number, recode, screen, side_table
-from pipeline.download import File, Source, obtain
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.records import Dialect, Lines, records
+from pipeline.download.manifest import File, Source
+from pipeline.download.obtain import obtain
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import keep, missing, screen
+from pipeline.preprocess.joins import Side, side_table
+from pipeline.preprocess.parse import chunk, number, recode
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, Lines, records
+from pipeline.preprocess.timestamps import date_part, seconds
 from pipeline.schema import Column
-from pipeline.timestamps import part, seconds
 
 SOURCE = Source(
     name="kuairec-big",
@@ -77,23 +80,23 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, ledger: Ledger, *, above: float = 3.0) -> Log:
+def read(folder: Path, rejects: RejectLog, *, above: float = 3.0) -> ClickLog:
     """Read the views in file order, joined with users and videos.
 
     Args:
         above: a view whose watch ratio is larger is a click.
     """
-    return Log(COLUMNS, _views(folder, ledger, above))
+    return ClickLog(COLUMNS, _views(folder, rejects, above))
 
 
-def _views(folder: Path, ledger: Ledger, above: float) -> Iterator[pa.Table]:
-    users, videos = Side(_users(folder, ledger)), Side(_videos(folder, ledger))
+def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]:
+    users, videos = Side(_users(folder, rejects)), Side(_videos(folder, rejects))
     path = folder / "big_matrix.csv"
     rules = {"user_id": ID, "video_id": ID}
     wanted = ["user_id", "video_id", "video_duration", "timestamp", "watch_ratio"]
     numbers = ["timestamp", "watch_ratio"]
-    for table, lines in records(path, VIEWS, ledger, DIALECT, header=True, only=wanted, text=numbers):
-        table, lines = screen(table, lines, path.name, ledger, rules)
+    for table, lines in records(path, VIEWS, rejects, DIALECT, header=True, only=wanted, text=numbers):
+        table, lines = screen(table, lines, path.name, rejects, rules)
         ratio, bad_ratio = number(chunk(table["watch_ratio"]))
         times, bad_times = seconds(chunk(table["timestamp"]), "seconds")
         length, bad_length = number(chunk(table["video_duration"]))
@@ -102,7 +105,7 @@ def _views(folder: Path, ledger: Ledger, above: float) -> Iterator[pa.Table]:
             "timestamp": bad_times,
             "video_duration": bad_length,
         }
-        if (good := _accept(table, lines, bad, path.name, ledger)) is not None:
+        if (good := _accept(table, lines, bad, path.name, rejects)) is not None:
             table, lines = keep(table, lines, good)
             ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
         side = {**users.join(chunk(table["user_id"])), **videos.join(chunk(table["video_id"]))}
@@ -111,8 +114,8 @@ def _views(folder: Path, ledger: Ledger, above: float) -> Iterator[pa.Table]:
             "user": side["user_id"],
             "video": side["video_id"],
             "duration": pa.array(length),
-            "hour": part(local, "hour"),
-            "weekday": part(local, "weekday"),
+            "hour": date_part(local, "hour"),
+            "weekday": date_part(local, "weekday"),
         }
         yield pa.table(
             {
@@ -125,29 +128,29 @@ def _views(folder: Path, ledger: Ledger, above: float) -> Iterator[pa.Table]:
 
 
 def _accept(
-    table: pa.Table, lines: Lines, bad: dict[str, NDArray[np.bool_]], file: str, ledger: Ledger
+    table: pa.Table, lines: Lines, bad: dict[str, NDArray[np.bool_]], file: str, rejects: RejectLog
 ) -> NDArray[np.bool_] | None:
     """Refuse rows whose numbers are none; return which are left, None if all are."""
     good = np.ones(len(table), bool)
     for name, wrong in bad.items():
         for row in np.flatnonzero(wrong & good).tolist():
             text = table[name][row].as_py()[:80]
-            ledger.reject(file, int(lines[row]), f"{name} {text!r} is not a number")
+            rejects.reject(file, int(lines[row]), f"{name} {text!r} is not a number")
         good &= ~wrong
     return None if good.all() else good
 
 
-def _users(folder: Path, ledger: Ledger) -> pa.Table:
+def _users(folder: Path, rejects: RejectLog) -> pa.Table:
     path = folder / "user_features.csv"
-    table = side_table(path, USERS, {"user_id": ID}, ledger, DIALECT, header=True)
+    table = side_table(path, USERS, {"user_id": ID}, rejects, DIALECT, header=True)
     attributes = {name: missing(chunk(table[name]), "", "UNKNOWN") for name in ATTRIBUTES}
     return pa.table({"user_id": table["user_id"], **attributes})
 
 
-def _videos(folder: Path, ledger: Ledger) -> pa.Table:
+def _videos(folder: Path, rejects: RejectLog) -> pa.Table:
     path = folder / "item_categories.csv"
     rules = {"video_id": ID, "feat": (r"\[([0-9]+(, *[0-9]+)*)?\]", "a list such as [27, 9]")}
-    table = side_table(path, ["video_id", "feat"], rules, ledger, DIALECT, header=True)
+    table = side_table(path, ["video_id", "feat"], rules, rejects, DIALECT, header=True)
     categories = recode(chunk(table["feat"]), _joined)
     return pa.table({"video_id": table["video_id"], "categories": categories})
 

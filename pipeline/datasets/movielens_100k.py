@@ -15,12 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cleaning import Side, chunk, equals, keep, recode, screen, side_table
-from pipeline.download import File, Source, obtain
-from pipeline.errors import PipelineError
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.records import Dialect, records
+from pipeline.common.errors import PipelineError
+from pipeline.download.manifest import File, Source
+from pipeline.download.obtain import obtain
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import equals, keep, screen
+from pipeline.preprocess.joins import Side, side_table
+from pipeline.preprocess.parse import chunk, recode
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, records
 from pipeline.schema import Column
 
 SOURCE = Source(
@@ -64,21 +67,21 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, ledger: Ledger, *, threshold: int = 4, drop: Sequence[int] = ()) -> Log:
+def read(folder: Path, rejects: RejectLog, *, threshold: int = 4, drop: Sequence[int] = ()) -> ClickLog:
     """Read the ratings in file order, joined with users and movies.
 
     Args:
         threshold: a rating of so many stars or more is a click.
         drop: ratings to leave out.
     """
-    users, movies = Side(_users(folder, ledger)), Side(_movies(folder, ledger))
-    return Log(COLUMNS, ratings(folder / "u.data", RATINGS, ledger, users, movies, threshold, drop))
+    users, movies = Side(_users(folder, rejects)), Side(_movies(folder, rejects))
+    return ClickLog(COLUMNS, ratings(folder / "u.data", RATINGS, rejects, users, movies, threshold, drop))
 
 
 def ratings(
     path: Path,
     dialect: Dialect,
-    ledger: Ledger,
+    rejects: RejectLog,
     users: Side,
     movies: Side,
     threshold: int,
@@ -88,11 +91,11 @@ def ratings(
     names = ["user", "movie", "rating", "time"]
     rules = {"user": ID, "movie": ID, "rating": ("[1-5]", "1 to 5"), "time": ID}
     stars = [str(star) for star in range(threshold, 6)]
-    for table, lines in records(path, names, ledger, dialect, text=["time"]):
-        table, lines = screen(table, lines, path.name, ledger, rules)
+    for table, lines in records(path, names, rejects, dialect, text=["time"]):
+        table, lines = screen(table, lines, path.name, rejects, rules)
         if drop:
             gone = equals(chunk(table["rating"]), *map(str, drop))
-            ledger.drop(path.name, int(gone.sum()))
+            rejects.drop(path.name, int(gone.sum()))
             table, lines = keep(table, lines, ~gone)
         side = {**users.join(chunk(table["user"])), **movies.join(chunk(table["movie"]))}
         yield pa.table(
@@ -105,7 +108,7 @@ def ratings(
         )
 
 
-def _users(folder: Path, ledger: Ledger) -> pa.Table:
+def _users(folder: Path, rejects: RejectLog) -> pa.Table:
     names = ["user", "age", "gender", "occupation", "zip"]
     rules = {
         "user": ID,
@@ -114,15 +117,15 @@ def _users(folder: Path, ledger: Ledger) -> pa.Table:
         "occupation": FILLED,
         "zip": FILLED,
     }
-    table = side_table(folder / "u.user", names, rules, ledger, SIDES)
+    table = side_table(folder / "u.user", names, rules, rejects, SIDES)
     zip3 = recode(chunk(table["zip"]), lambda codes: pc.utf8_slice_codeunits(codes, 0, 3))
     return table.drop_columns("zip").append_column("zip3", zip3)
 
 
-def _movies(folder: Path, ledger: Ledger) -> pa.Table:
-    genres = _genres(folder, ledger)
+def _movies(folder: Path, rejects: RejectLog) -> pa.Table:
+    genres = _genres(folder, rejects)
     rules = {"movie": ID, "title": FILLED, **dict.fromkeys(genres, ("[01]", "0 or 1"))}
-    table = side_table(folder / "u.item", [*TITLE, *genres], rules, ledger, SIDES)
+    table = side_table(folder / "u.item", [*TITLE, *genres], rules, rejects, SIDES)
     flags = zip(*(table[genre].to_pylist() for genre in genres), strict=True)
     bags = ["|".join(genre for genre, flag in zip(genres, row, strict=True) if flag == "1") for row in flags]
     return pa.table({"movie": table["movie"], "year": recode(chunk(table["title"]), year), "genres": bags})
@@ -133,10 +136,10 @@ def year(titles: pa.Array) -> pa.Array:
     return pc.struct_field(pc.extract_regex(titles, r"\((?P<year>[0-9]{4})\)"), "year")
 
 
-def _genres(folder: Path, ledger: Ledger) -> list[str]:
+def _genres(folder: Path, rejects: RejectLog) -> list[str]:
     """Names of the flags of u.item, in their order."""
     path = folder / "u.genre"
-    table = side_table(path, ["genre", "number"], {"genre": FILLED, "number": ID}, ledger, SIDES)
+    table = side_table(path, ["genre", "number"], {"genre": FILLED, "number": ID}, rejects, SIDES)
     numbers = [int(number) for number in table["number"].to_pylist()]
     if numbers != list(range(len(numbers))):
         raise PipelineError(f"{path}: the genres are numbered {numbers}, expected 0, 1, 2, ...")

@@ -15,12 +15,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.cleaning import Side, chunk, recode, side_table
 from pipeline.datasets.movielens_100k import COLUMNS, FILLED, ID, ratings, year
-from pipeline.download import File, Source, obtain
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.records import Dialect
+from pipeline.download.manifest import File, Source
+from pipeline.download.obtain import obtain
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.joins import Side, side_table
+from pipeline.preprocess.parse import chunk, recode
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect
 
 SOURCE = Source(
     name="movielens-1m",
@@ -45,18 +47,20 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, ledger: Ledger, *, threshold: int = 4, drop: Sequence[int] = ()) -> Log:
+def read(folder: Path, rejects: RejectLog, *, threshold: int = 4, drop: Sequence[int] = ()) -> ClickLog:
     """Read the ratings in file order, joined with users and movies.
 
     Args:
         threshold: a rating of so many stars or more is a click.
         drop: ratings to leave out.
     """
-    users, movies = Side(_users(folder, ledger)), Side(_movies(folder, ledger))
-    return Log(COLUMNS, ratings(folder / "ratings.dat", DIALECT, ledger, users, movies, threshold, drop))
+    users, movies = Side(_users(folder, rejects)), Side(_movies(folder, rejects))
+    return ClickLog(
+        COLUMNS, ratings(folder / "ratings.dat", DIALECT, rejects, users, movies, threshold, drop)
+    )
 
 
-def _users(folder: Path, ledger: Ledger) -> pa.Table:
+def _users(folder: Path, rejects: RejectLog) -> pa.Table:
     names = ["user", "gender", "age", "occupation", "zip"]
     rules = {
         "user": ID,
@@ -65,13 +69,13 @@ def _users(folder: Path, ledger: Ledger) -> pa.Table:
         "occupation": ("[0-9]{1,3}", "a whole number"),
         "zip": FILLED,
     }
-    table = side_table(folder / "users.dat", names, rules, ledger, DIALECT)
+    table = side_table(folder / "users.dat", names, rules, rejects, DIALECT)
     zip3 = recode(chunk(table["zip"]), lambda codes: pc.utf8_slice_codeunits(codes, 0, 3))
     return table.drop_columns("zip").append_column("zip3", zip3)
 
 
-def _movies(folder: Path, ledger: Ledger) -> pa.Table:
+def _movies(folder: Path, rejects: RejectLog) -> pa.Table:
     rules = {"movie": ID, "title": FILLED, "genres": FILLED}
-    table = side_table(folder / "movies.dat", ["movie", "title", "genres"], rules, ledger, DIALECT)
+    table = side_table(folder / "movies.dat", ["movie", "title", "genres"], rules, rejects, DIALECT)
     years = recode(chunk(table["title"]), year)
     return pa.table({"movie": table["movie"], "year": years, "genres": table["genres"]})

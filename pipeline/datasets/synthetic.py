@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.cleaning import chunk, equals, keep, missing, number, screen
-from pipeline.errors import PipelineError
-from pipeline.files import sha256, write_json, writing
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.permutation import permutation
-from pipeline.records import Dialect, records
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import sha256, write_json, writing
+from pipeline.common.permutation import permutation
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import equals, keep, missing, screen
+from pipeline.preprocess.parse import chunk, number
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, records
 from pipeline.schema import Column
 
 Floats = NDArray[np.float64]
@@ -145,18 +146,18 @@ def download(
     )
 
 
-def read(folder: Path, ledger: Ledger, *, shuffle_labels: bool = False) -> Log:
+def read(folder: Path, rejects: RejectLog, *, shuffle_labels: bool = False) -> ClickLog:
     """Read the log in its order, with hour and weekday taken from the time.
 
     Args:
         shuffle_labels: deal the clicks out at random over the rows. Nothing is left to learn then, so
             a model that still beats AUC 0.5 has seen what it should not; there is no truth to tell.
     """
-    tables = _rows(folder, ledger)
-    return Log(COLUMNS, _shuffled(tables) if shuffle_labels else tables)
+    tables = _rows(folder, rejects)
+    return ClickLog(COLUMNS, _shuffled(tables) if shuffle_labels else tables)
 
 
-def _rows(folder: Path, ledger: Ledger) -> Iterator[pa.Table]:
+def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     path = folder / "clicks.csv"
     rules = {
         "time": (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", "a time like 2026-01-05 14:03:59"),
@@ -165,13 +166,13 @@ def _rows(folder: Path, ledger: Ledger) -> Iterator[pa.Table]:
         "price": (r"([0-9]+(\.[0-9]+)?)?", "a number"),
         "click": ("[01]", "0 or 1"),
     }
-    probability = _truth(folder, ledger)
-    for table, lines in records(path, HEADER, ledger, Dialect(), header=True, text=["time"]):
-        table, lines = screen(table, lines, path.name, ledger, rules)
+    probability = _truth(folder, rejects)
+    for table, lines in records(path, HEADER, rejects, Dialect(), header=True, text=["time"]):
+        table, lines = screen(table, lines, path.name, rejects, rules)
         time = chunk(pc.strptime(table["time"], format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True))
         if time.null_count:
             for row in np.flatnonzero(time.is_null().to_numpy(zero_copy_only=False)):
-                ledger.reject(
+                rejects.reject(
                     path.name, int(lines[row]), f"time {table['time'][int(row)].as_py()!r} is no time"
                 )
             table, lines = keep(table, lines, time.is_valid().to_numpy(zero_copy_only=False))
@@ -210,16 +211,16 @@ def _clean(table: pa.Table, time: pa.Array) -> pa.Table:
     )
 
 
-def _truth(folder: Path, ledger: Ledger) -> Floats:
+def _truth(folder: Path, rejects: RejectLog) -> Floats:
     path = folder / "truth.csv"
     rule = {"probability": (r"[01]\.[0-9]+", "a probability")}
     parts = [np.empty(0)]
     names = ["probability"]
-    for table, lines in records(path, names, ledger, Dialect(), header=True, text=names, log=False):
-        good, _ = screen(table, lines, path.name, ledger, rule)
+    for table, lines in records(path, names, rejects, Dialect(), header=True, text=names, log=False):
+        good, _ = screen(table, lines, path.name, rejects, rule)
         parts.append(pc.cast(good["probability"], pa.float64()).to_numpy())
-    if ledger.files[path.name].rejected:
-        raise PipelineError(f"{ledger.first[-1]}; delete {path} and run the download stage again")
+    if rejects.files[path.name].rejected:
+        raise PipelineError(f"{rejects.first[-1]}; delete {path} and run the download stage again")
     return np.concatenate(parts)
 
 

@@ -37,17 +37,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from pipeline import tables
-from pipeline.cleaning import chunk, equals, number, recode
-from pipeline.cleaning import keep as keep_rows
-from pipeline.download import copy_own
-from pipeline.errors import PipelineError
-from pipeline.interim import Log
-from pipeline.ledger import Ledger
-from pipeline.records import Lines
+from pipeline.common.errors import PipelineError
+from pipeline.download.obtain import copy_own
+from pipeline.preprocess import parse, tables
+from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import equals
+from pipeline.preprocess.cleaning import keep as keep_rows
+from pipeline.preprocess.parse import chunk, number, recode
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.tables import Layout, Table
+from pipeline.preprocess.text import Lines
+from pipeline.preprocess.timestamps import DatePart, check_format, date_part
+from pipeline.preprocess.timestamps import times as times_of
 from pipeline.schema import Column, Domain
-from pipeline.tables import Layout, Table
-from pipeline.timestamps import Part, check_format, part
 
 Value = str | bool | int | float
 Mask = NDArray[np.bool_]
@@ -81,7 +83,7 @@ class Feature(Settings):
     column: str | None = None
     separator: str | None = Field(default=None, min_length=1)
     format: str | None = None
-    parts: list[Part] | None = Field(default=None, min_length=1)
+    parts: list[DatePart] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -166,7 +168,7 @@ def download(folder: Path, cache: Path, *, path: str, mirror: str | None = None)
 
 def read(
     folder: Path,
-    ledger: Ledger,
+    rejects: RejectLog,
     *,
     label: Label,
     fields: dict[str, Feature],
@@ -180,7 +182,7 @@ def read(
     decimal: Literal[".", ","] = ".",
     missing: Sequence[str] = MISSING,
     names: Sequence[str] | None = None,
-) -> Log:
+) -> ClickLog:
     """Read the files, in the order of their names.
 
     Args:
@@ -218,7 +220,7 @@ def read(
         raise PipelineError(f"{folder} holds no file; run the download stage again")
     opened = tables.open_folder(files, layout)
     plan.check(opened)
-    return Log(plan.columns(opened), _rows(opened, plan, ledger))
+    return ClickLog(plan.columns(opened), _rows(opened, plan, rejects))
 
 
 def _with_column(name: str, feature: Feature) -> Feature:
@@ -305,9 +307,9 @@ class _Plan:
             uses += [(self.time.column, "time", "timestamp")] if self.time else []
             for column, key, use in uses:
                 type_ = table.types[column]
-                if not tables.usable(type_, use):
-                    better = "; its type is bag" if tables.kind(type_) == "list" else ""
-                    better = "; its type is timestamp" if tables.kind(type_) == "time" else better
+                if not parse.usable(type_, use):
+                    better = "; its type is bag" if parse.kind(type_) == "list" else ""
+                    better = "; its type is timestamp" if parse.kind(type_) == "time" else better
                     raise PipelineError(
                         f"{table.path}: preprocess.{key}: the column {column!r} holds {type_}, which cannot "
                         f"be read as a {use}{better}"
@@ -353,15 +355,15 @@ class _Plan:
                 raise PipelineError(f"preprocess.{key}: {clicks!r} is the label's column")
 
 
-def _rows(opened: Sequence[Table], plan: _Plan, ledger: Ledger) -> Iterator[pa.Table]:
+def _rows(opened: Sequence[Table], plan: _Plan, rejects: RejectLog) -> Iterator[pa.Table]:
     separators = {column.name: column.separator for column in plan.columns(opened)}
     hinted, first = False, True
     for table in opened:
-        for block, lines in table.blocks(plan.used, ledger, plain=plan.plain):
-            rows = _clean(block, lines, table.path.name, plan, separators, ledger, first=first)
-            hinted, first = hinted or ledger.explain(tables.hint), False
+        for block, lines in table.blocks(plan.used, rejects, plain=plan.plain):
+            rows = _clean(block, lines, table.path.name, plan, separators, rejects, first=first)
+            hinted, first = hinted or rejects.explain(tables.hint), False
             yield rows
-    if not any(ledger.files[table.path.name].records for table in opened):
+    if not any(rejects.files[table.path.name].records for table in opened):
         raise PipelineError(f"{opened[0].path} has no records")
 
 
@@ -371,13 +373,13 @@ def _clean(
     file: str,
     plan: _Plan,
     separators: Mapping[str, str],
-    ledger: Ledger,
+    rejects: RejectLog,
     *,
     first: bool,
 ) -> pa.Table:
-    """Return the clean rows of a block; the others go into the ledger."""
+    """Return the clean rows of a block; the others go into the rejects."""
     refused = _Refused(table, file, alarm=first)
-    texts = cache(lambda column: tables.texts(chunk(table[column]), plan.missing))
+    texts = cache(lambda column: parse.texts(chunk(table[column]), plan.missing))
     clicks, dropped = _label(texts(plan.label.column), plan, refused)
     made: dict[str, pa.Array] = {}
     for name, field in plan.fields.items():
@@ -385,14 +387,14 @@ def _clean(
         if field.type == "category":
             made[name] = texts(_of(field))
         elif field.type == "number":
-            values, bad = tables.numbers(column, plan.missing, plan.decimal)
+            values, bad = parse.numbers(column, plan.missing, plan.decimal)
             refused.add(bad, _of(field), "is not a number", _NUMBER)
             made[name] = pa.array(values)
         elif field.type == "bag":
             made[name] = _bag(column, field, separators[name], plan.missing)
         else:
             times = _times(column, _of(field), field.format or "iso", plan, refused)
-            made |= {f"{name}_{which}": part(times, which) for which in _parts(field)}
+            made |= {f"{name}_{which}": date_part(times, which) for which in _parts(field)}
     made["label"] = pa.array(clicks)
     if plan.group is not None:
         made["group"] = _filled(texts(plan.group))
@@ -402,8 +404,8 @@ def _clean(
         absent = made["time"].is_null().to_numpy(zero_copy_only=False)
         refused.add(absent, here, "is missing, and `time` needs it")
     made |= {name: _filled(texts(name)) for name in plan.kept}
-    good = refused.tell(lines, ledger)
-    ledger.drop(file, int((good & dropped).sum()))
+    good = refused.tell(lines, rejects)
+    rejects.drop(file, int((good & dropped).sum()))
     return keep_rows(pa.table(made), lines, good & ~dropped)[0]
 
 
@@ -458,23 +460,23 @@ class _Refused:
             self._reasons.append((new, column, reason + tip))
             self._good &= ~new
 
-    def tell(self, lines: Lines, ledger: Ledger) -> Mask:
-        """Write the refused records into the ledger, in their order; return which are good."""
+    def tell(self, lines: Lines, rejects: RejectLog) -> Mask:
+        """Write the refused records into the rejects, in their order; return which are good."""
         which = np.zeros(len(self._good), np.int64)
         for number_, (bad, _, _) in enumerate(self._reasons):
             which[bad] = number_
         for row in np.flatnonzero(~self._good).tolist():
             _, column, reason = self._reasons[which[row]]
-            told = ledger.tells(self._file, int(lines[row]))  # the others are only counted
-            ledger.reject(
+            told = rejects.tells(self._file, int(lines[row]))  # the others are only counted
+            rejects.reject(
                 self._file, int(lines[row]), f"{column} {self._value(column, row)} {reason}" if told else ""
             )
         return self._good
 
     def _value(self, column: str, row: int) -> str:
         value = self._table[column].slice(row, 1)
-        if tables.kind(value.type) != "text":  # not every time of Arrow's is one of Python's
-            value = tables.texts(chunk(value))
+        if parse.kind(value.type) != "text":  # not every time of Arrow's is one of Python's
+            value = parse.texts(chunk(value))
         return repr(value[0].as_py())[:80]
 
 
@@ -488,7 +490,7 @@ def _label(values: pa.DictionaryArray, plan: _Plan, refused: _Refused) -> tuple[
         given = rule.equals if isinstance(rule.equals, list) else [rule.equals]
         return _is_one_of(values, given).astype(np.uint8), dropped
     if rule.above is not None or rule.at_least is not None:
-        amounts, _ = tables.numbers(values, (), plan.decimal)
+        amounts, _ = parse.numbers(values, (), plan.decimal)
         refused.add(np.isnan(amounts) & ~absent & ~dropped, rule.column, "is not a number", _AMOUNT)
         if rule.above is not None:
             return (amounts > rule.above).astype(np.uint8), dropped
@@ -513,16 +515,16 @@ def _is_one_of(values: pa.DictionaryArray, given: Sequence[Value]) -> Mask:
 
 
 def _times(column: pa.Array, name: str, style: str, plan: _Plan, refused: _Refused) -> pa.Int64Array:
-    times, bad = tables.times(column, style, plan.missing)
+    times, bad = times_of(column, style, plan.missing)
     refused.add(bad, name, f"is not a time ({style})", _TIMESTAMP)
     return times
 
 
 def _bag(column: pa.Array, field: Feature, separator: str, missing: frozenset[str]) -> pa.DictionaryArray:
     """Return a bag whose values have the separator that they have in all files of the folder."""
-    listed = tables.kind(column.type) == "list"
+    listed = parse.kind(column.type) == "list"
     own = separator if listed else field.separator or "|"
-    values = tables.bags(column, own, missing)
+    values = parse.bags(column, own, missing)
     if own == separator:
         return values
     return recode(values, lambda texts: pc.replace_substring(texts, own, separator))
@@ -539,7 +541,7 @@ def _filled(values: pa.DictionaryArray) -> pa.DictionaryArray:
 
 def _separator(field: Feature, opened: Sequence[Table]) -> str:
     """Return what stands between the values of a bag: nothing that a list of Parquet may hold."""
-    lists = any(tables.kind(table.types[_of(field)]) == "list" for table in opened)
+    lists = any(parse.kind(table.types[_of(field)]) == "list" for table in opened)
     return tables.BETWEEN if lists else field.separator or "|"
 
 
@@ -548,7 +550,7 @@ def _made_of(name: str, field: Feature) -> list[str]:
     return [f"{name}_{which}" for which in _parts(field)] if field.type == "timestamp" else [name]
 
 
-def _parts(field: Feature) -> list[Part]:
+def _parts(field: Feature) -> list[DatePart]:
     return field.parts or ["hour", "weekday"]
 
 

@@ -18,22 +18,24 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from ruamel.yaml.error import YAMLError
 
-from pipeline import interim, metrics, tables, yaml_file
-from pipeline.cleaning import number
+from pipeline import metrics
+from pipeline.common.errors import PipelineError, unknown
+from pipeline.common.files import write_text
+from pipeline.config import yaml_file
 from pipeline.datasets.tabular import MISSING, OWN
-from pipeline.errors import PipelineError, unknown
-from pipeline.files import write_text
 from pipeline.inspection import guessing, profiling
 from pipeline.inspection.guessing import ENOUGH, FEW, Flags, Guess, Rule
 from pipeline.inspection.profiling import DISTINCT, Survey, survey
 from pipeline.inspection.sniffing import sniff
-from pipeline.tables import Layout
+from pipeline.preprocess import clean_table, tables
+from pipeline.preprocess.parse import number
+from pipeline.preprocess.tables import Layout
 
 WIDTH = 24  # characters of a name or an example that are shown
 MATCHING = 500  # rows in which two columns must tell the same before one is left out
 SURE = 10  # rows of either label that a column must tell before it is called a leak
 SHOWN = 3  # values that are no label, told with their places
-MAX_REJECTED = signature(interim.write).parameters["max_rejected"].default
+MAX_REJECTED = signature(clean_table.write).parameters["max_rejected"].default
 BROKEN = 0.001  # fraction of lines that are no UTF-8, from which on the file is taken for latin-1
 
 _PLAIN = re.compile(r"(\.{0,2}/)*[A-Za-z_][A-Za-z0-9_./-]*")
@@ -424,20 +426,20 @@ def _about_names(named: bool) -> list[str]:
 
 
 def _about_lines(found: Survey) -> list[str]:
-    rejected = sum(tally.rejected for tally in found.ledger.files.values())
+    rejected = sum(tally.rejected for tally in found.rejects.files.values())
     return [f"{rejected} lines were refused{_refused(found)}"] if rejected else []
 
 
 def _refused(found: Survey) -> str:
-    first = found.ledger.first[:3]
+    first = found.rejects.first[:3]
     hints = dict.fromkeys(filter(None, map(tables.hint, first)))
     return "".join(f"\n      {line}" for line in first) + "".join(hints)
 
 
 def _strange(found: Survey) -> int:
     """Return a count of lines that are not in UTF-8: that of all refused ones, if some of them are."""
-    strange = any("is not utf-8" in line for line in found.ledger.first)
-    return sum(tally.rejected for tally in found.ledger.files.values()) if strange else 0
+    strange = any("is not utf-8" in line for line in found.rejects.first)
+    return sum(tally.rejected for tally in found.rejects.files.values()) if strange else 0
 
 
 def _shown(text: str) -> str:

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import tables
-from pipeline.cleaning import equals, number, recode
 from pipeline.datasets.tabular import NO, YES
 from pipeline.inspection.profiling import DIGIT_TIMES, Profile
+from pipeline.preprocess import parse
+from pipeline.preprocess.cleaning import equals
+from pipeline.preprocess.parse import number, recode
 from pipeline.schema import Domain
 
 Flags = NDArray[np.bool_]
@@ -112,7 +113,7 @@ def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -
         sample: its first values.
         named: its name is the file's own, so it says something.
     """
-    kind = tables.kind(profile.type)
+    kind = parse.kind(profile.type)
     if kind == "something else":
         return Guess(f"{profile.type}, cannot be used", None)
     if not profile.filled:
@@ -169,7 +170,7 @@ def label(profile: Profile, *, named: bool = True, chosen: bool = False) -> Rule
         named: its name is the file's own.
         chosen: the user says that it is the label.
     """
-    if profile.values is None or not profile.filled or tables.kind(profile.type) == "list":
+    if profile.values is None or not profile.filled or parse.kind(profile.type) == "list":
         return None
     if len(profile.values) > (1000 if chosen else FEW):
         return None
@@ -210,7 +211,7 @@ def clicks(values: pa.DictionaryArray, rule: Rule) -> tuple[Flags, Flags]:
 
 def _time(profile: Profile) -> Guess | None:
     fitting = {style: bad for style, bad in (profile.times or {}).items() if bad <= profile.stray}
-    typed = tables.kind(profile.type) == "time"
+    typed = parse.kind(profile.type) == "time"
     if not typed and not set(words(profile.name)) & _TIMES:
         fitting = {style: bad for style, bad in fitting.items() if style not in DIGIT_TIMES}
     if not fitting:
@@ -233,7 +234,7 @@ def _time(profile: Profile) -> Guess | None:
 def _bag(profile: Profile, sample: pa.DictionaryArray) -> Guess | None:
     """Find the separator of several values in one: the single values repeat more than the whole ones."""
     texts = sample.dictionary[:20_000]
-    if tables.kind(profile.type) != "text" or not len(texts) or profile.size > 5 * LONG * profile.written:
+    if parse.kind(profile.type) != "text" or not len(texts) or profile.size > 5 * LONG * profile.written:
         return None
     named_list = bool(_LISTS & set(words(profile.name)))
     bracketed = np.mean(pc.match_substring_regex(texts, r"^\[(?s:.*)\]$").to_numpy(zero_copy_only=False))

@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import tables
-from pipeline.cleaning import chunk, equals, number
-from pipeline.ledger import Ledger
-from pipeline.tables import Table
-from pipeline.timestamps import seconds
+from pipeline.preprocess import parse, tables
+from pipeline.preprocess.cleaning import equals
+from pipeline.preprocess.parse import chunk, number
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.tables import Table
+from pipeline.preprocess.timestamps import seconds
 
 Counts = NDArray[np.int64]
 
@@ -189,7 +190,7 @@ class Survey:
     profiles: dict[str, Profile]
     rows: int
     sample: dict[str, pa.DictionaryArray]
-    ledger: Ledger
+    rejects: RejectLog
     stopped: bool  # there were more rows
 
 
@@ -207,8 +208,8 @@ def survey(opened: Sequence[Table], missing: Sequence[str], rows: int | None = N
     limit = CHARACTERS // max(len(wanted), 1)
     sampled = min(SAMPLE, CELLS // max(len(wanted), 1))
     sample: dict[str, list[pa.DictionaryArray]] = {name: [] for name in wanted}
-    ledger, done, left = Ledger(), 0, rows
-    for table in _blocks(opened, wanted, ledger):
+    rejects, done, left = RejectLog(), 0, rows
+    for table in _blocks(opened, wanted, rejects):
         part = table if left is None else table.slice(0, left)
         for name in wanted:
             coded = _texts(chunk(part[name]), missing)
@@ -221,7 +222,7 @@ def survey(opened: Sequence[Table], missing: Sequence[str], rows: int | None = N
             if left <= 0:
                 break
     joined = {name: _joined(parts) for name, parts in sample.items()}
-    return Survey(profiles, done, joined, ledger, stopped=left is not None and left <= 0)
+    return Survey(profiles, done, joined, rejects, stopped=left is not None and left <= 0)
 
 
 def places(
@@ -230,7 +231,7 @@ def places(
     """Return where some values of a column stand first, as `<file>:<line>`; read no further than that."""
     found: dict[str, str] = {}
     for table in opened:
-        for block, lines in table.blocks([column], Ledger()):
+        for block, lines in table.blocks([column], RejectLog()):
             coded = _texts(chunk(block[column]), missing)
             for value in (value for value in values if value not in found):
                 rows = np.flatnonzero(equals(coded, value))
@@ -241,20 +242,20 @@ def places(
     return found
 
 
-def _blocks(opened: Sequence[Table], wanted: Sequence[str], ledger: Ledger) -> Iterator[pa.Table]:
+def _blocks(opened: Sequence[Table], wanted: Sequence[str], rejects: RejectLog) -> Iterator[pa.Table]:
     if wanted:
         for table in opened:
-            yield from (block for block, _ in table.blocks(wanted, ledger))
+            yield from (block for block, _ in table.blocks(wanted, rejects))
 
 
 def _texts(column: pa.Array, missing: Sequence[str]) -> pa.DictionaryArray:
-    if tables.kind(column.type) == "list":
-        return tables.bags(column, tables.BETWEEN, missing)
-    return tables.texts(column, missing)
+    if parse.kind(column.type) == "list":
+        return parse.bags(column, tables.BETWEEN, missing)
+    return parse.texts(column, missing)
 
 
 def _usable(type_: pa.DataType) -> bool:
-    return tables.usable(type_, "bag")
+    return parse.usable(type_, "bag")
 
 
 def _joined(parts: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.cleaning import number
+from pipeline.common.errors import PipelineError
 from pipeline.datasets.tabular import MISSING
-from pipeline.errors import PipelineError
 from pipeline.inspection.profiling import MARKS
-from pipeline.tables import Layout
-from pipeline.timestamps import seconds
+from pipeline.preprocess.parse import number
+from pipeline.preprocess.tables import Layout
+from pipeline.preprocess.timestamps import seconds
 
 HEAD = 1 << 20  # bytes that are looked at
 RECORDS = 2000  # records that are counted

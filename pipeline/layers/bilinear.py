@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from pipeline.layers.pieces import by_hand
 from pipeline.layers.product import product
 
-Kind = Literal["all", "each", "interaction"]
+BilinearKind = Literal["all", "each", "interaction"]
 
 
 class Bilinear(nn.Module):
@@ -30,7 +30,7 @@ class Bilinear(nn.Module):
             never on the left, so F - 1 matrices), or every `interaction` its own.
     """
 
-    def __init__(self, fields: int, dim: int, *, kind: Kind = "interaction") -> None:
+    def __init__(self, fields: int, dim: int, *, kind: BilinearKind = "interaction") -> None:
         super().__init__()
         pairs = [fields - 1 - i for i in range(fields - 1)]  # of which field i is the left one
         matrices = {"all": [1], "each": [1] * (fields - 1), "interaction": pairs}[kind]

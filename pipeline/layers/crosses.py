@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pipeline.layers.mlp import dense
 
 
-class Crosses(nn.Module):
+class FieldCrosses(nn.Module):
     """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D).
 
     Source: FiiNet eq. 1-2, https://arxiv.org/abs/2405.08852. By slices, as the paper does: field i times

@@ -20,8 +20,8 @@ def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
     No train row holds an unseen value when every value is kept (min_count 1), so its row would
     stay at its random start: zero says "nothing known" instead.
     """
-    table = torch.randn(schema.rows, dim) * std
-    table[[EMPTY, *schema.first]] = 0.0
+    table = torch.randn(schema.vocabulary_size, dim) * std
+    table[[EMPTY, *schema.offsets]] = 0.0
     return nn.Parameter(table)
 
 
@@ -42,7 +42,7 @@ class FieldEmbedding(nn.Module):
     """
 
     slot_field: Tensor
-    lazy = False  # whether only the rows that a batch looks up get a gradient (see `pipeline.optimizer`)
+    lazy = False  # whether only the rows that a batch looks up get a gradient (see `pipeline.train.adam`)
 
     def __init__(
         self,
@@ -61,7 +61,12 @@ class FieldEmbedding(nn.Module):
         self.transform: nn.Module | None = None
         if transform != "none":
             self.transform = SENET(self.fields) if transform == "senet" else DomainSEST(schema)
-        self.register_buffer("slot_field", torch.tensor(schema.slot_field), persistent=False)
+        self.register_buffer("slot_field", torch.tensor(schema.field_of_slot), persistent=False)
+
+    @property
+    def width(self) -> int:
+        """Numbers in the vectors of all fields of a row: F * D."""
+        return self.fields * self.table.shape[1]
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embed every slot on its own, with dropout in training."""
@@ -77,7 +82,7 @@ class FieldEmbedding(nn.Module):
         fields = vectors.new_zeros(vectors.shape[0], self.fields, vectors.shape[2])
         return fields.index_add(1, self.slot_field, vectors)
 
-    def terms_and_fields(
+    def slots_and_fields(
         self, ids: Int[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B F D"]]:
         """Embed the terms whose pairs a factorization machine sums, and the fields.

@@ -128,12 +128,12 @@ class DomainSEST(nn.Module):
         merge: Literal["sum", "concat"] = "sum",
     ) -> None:
         super().__init__()
-        self.sizes = [len(group) for group in schema.groups]
+        self.sizes = [len(group) for group in schema.domains]
         self.domains = nn.ModuleList(
             SEST(size, reduction=reduction, threshold=threshold, merge=merge) for size in self.sizes
         )
         # where each field comes to lie when they stand domain by domain, and back
-        order = torch.tensor([field for group in schema.groups for field in group])
+        order = torch.tensor([field for group in schema.domains for field in group])
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
 

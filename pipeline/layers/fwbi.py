@@ -30,9 +30,9 @@ class FwBI(nn.Module):
 
     def __init__(self, schema: Schema, dim: int, *, dicefactor: float = 0.0, bias: bool = True) -> None:
         super().__init__()
-        g = len(schema.groups)
+        g = len(schema.domains)
         domain = torch.zeros(len(schema.fields), dtype=torch.long)
-        for m, members in enumerate(schema.groups):
+        for m, members in enumerate(schema.domains):
             domain[list(members)] = m
         self.register_buffer("domain", domain, persistent=False)
         self.pairs = Pairs(g)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from pipeline.data import Batch
+from pipeline.data.batches import Batch
 from pipeline.layers.prepared import Prepared
 from pipeline.schema import EMPTY, Schema
 
@@ -24,7 +24,7 @@ def clicks(
     assert rows.time is not None
     keep = rows.label > 0
     for column in (user, item):
-        keep = keep & (rows.ids[:, column] != schema.first[schema.slot_field[column]])
+        keep = keep & (rows.ids[:, column] != schema.offsets[schema.field_of_slot[column]])
     return rows.ids[keep, user], rows.ids[keep, item], rows.time[keep]
 
 

@@ -1,6 +1,6 @@
 """The multi-layer perceptron every deep model shares."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -53,7 +53,7 @@ class MLP(nn.Sequential):
     def __init__(
         self,
         inputs: int,
-        hidden: list[int],
+        hidden: Sequence[int],
         *,
         dropout: float = 0.0,
         batch_norm: bool = False,

@@ -1,43 +1,22 @@
 """Second-order interactions over all pairs."""
 
 from itertools import combinations
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from pipeline.layers.pieces import by_hand
+from pipeline.layers.accelerated import accelerated
 
 
+@accelerated("pairs")
 def bi_interaction(e: Float[Tensor, "B N D"]) -> Float[Tensor, "B D"]:
     """Sum of e_i * e_j over all pairs i < j, as 0.5 [(sum e)^2 - sum e^2].
 
     Source: He and Chua, "Neural Factorization Machines", SIGIR 2017, eq. 4; summed over D it is
     the pairwise term of Rendle, "Factorization Machines", ICDM 2010, lemma 3.1.
     """
-    if by_hand(e) and torch.is_grad_enabled():
-        result: Tensor = _BiInteraction.apply(e)  # type: ignore[no-untyped-call]
-        return result
     return 0.5 * (e.sum(1).square() - e.square().sum(1))
-
-
-class _BiInteraction(torch.autograd.Function):
-    """The same with the gradient s - e_i of each e_i, s the sum of all, in two passes instead of six."""
-
-    @staticmethod
-    def forward(ctx: Any, e: Tensor) -> Tensor:
-        s = e.sum(1)
-        ctx.save_for_backward(e, s)
-        return s.square().sub_(e.square().sum(1)).mul_(0.5)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        e, s = ctx.saved_tensors
-        result: Tensor = (s.unsqueeze(1) - e).mul_(grad.unsqueeze(1))
-        return result
 
 
 class Pairs(nn.Module):

@@ -47,10 +47,10 @@ class ClickRates(Prepared):
         self.register_buffer("salt", torch.randint(2**62, ()) * 2 + 1)
         self.register_buffer("prior", torch.zeros((), dtype=torch.float64))
         # rows shown and clicked: of each id, and of each pair of id and fold that occurs, in order
-        self.register_buffer("seen", torch.zeros(schema.rows, 2, dtype=torch.int32))
+        self.register_buffer("seen", torch.zeros(schema.vocabulary_size, 2, dtype=torch.int32))
         self.register_buffer("pair", torch.zeros(1, dtype=torch.long))
         self.register_buffer("inside", torch.zeros(1, 2, dtype=torch.int32))
-        self.register_buffer("slot_field", torch.tensor(schema.slot_field), persistent=False)
+        self.register_buffer("slot_field", torch.tensor(schema.field_of_slot), persistent=False)
 
     def pairs(self, ids: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
         """Number the pairs of a row's ids and its fold, which no order and no empty slot changes."""

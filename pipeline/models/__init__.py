@@ -1,77 +1,90 @@
-"""The model zoo: one paper, one file; this table is the only list of them."""
+"""The models, by the name of their file; a new one is a file and a line of `CLASSES`."""
 
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
 from torch import nn
 
-from pipeline.models.afm import AFM
-from pipeline.models.afn import AFN
-from pipeline.models.autoint import AutoInt
-from pipeline.models.dcn import DCN
-from pipeline.models.dcnv2 import DCNv2
-from pipeline.models.deepfm import DeepFM
-from pipeline.models.din import DIN
-from pipeline.models.disenctr import DisenCTR
-from pipeline.models.dnn import DNN
-from pipeline.models.edcn import EDCN
-from pipeline.models.eulernet import EulerNet
-from pipeline.models.fcn import FCN
-from pipeline.models.ffm import FFM
-from pipeline.models.fibinet import FiBiNET
-from pipeline.models.fiinet import FiiNet
-from pipeline.models.finalmlp import FinalMLP
-from pipeline.models.finalnet import FinalNet
-from pipeline.models.flen import FLEN
-from pipeline.models.flsest import FLSEST
-from pipeline.models.fm import FM
-from pipeline.models.fmfm import FmFM
-from pipeline.models.fnn import FNN
-from pipeline.models.fwfm import FwFM
-from pipeline.models.gbdt_lr import GBDTLR
-from pipeline.models.gdcn import GDCN
-from pipeline.models.lr import LR
-from pipeline.models.masknet import MaskNet
-from pipeline.models.mf import MF
-from pipeline.models.nfm import NFM
-from pipeline.models.onn import ONN
-from pipeline.models.pnn import PNN
-from pipeline.models.qnn import QNN
-from pipeline.models.wide_deep import WideDeep
-from pipeline.models.wukong import Wukong
-from pipeline.models.xdeepfm import XDeepFM
+from pipeline.common.errors import PipelineError, unknown
+from pipeline.layers.options import grouped
+from pipeline.schema import Schema
 
-MODELS: dict[str, type[nn.Module]] = {
-    "lr": LR,
-    "fm": FM,
-    "deepfm": DeepFM,
-    "fiinet": FiiNet,
-    "flsest": FLSEST,
-    "nfm": NFM,
-    "dnn": DNN,
-    "autoint": AutoInt,
-    "fibinet": FiBiNET,
-    "flen": FLEN,
-    "finalmlp": FinalMLP,
-    "finalnet": FinalNet,
-    "wide_deep": WideDeep,
-    "pnn": PNN,
-    "din": DIN,
-    "disenctr": DisenCTR,
-    "dcn": DCN,
-    "dcnv2": DCNv2,
-    "xdeepfm": XDeepFM,
-    "edcn": EDCN,
-    "gdcn": GDCN,
-    "fcn": FCN,
-    "masknet": MaskNet,
-    "fnn": FNN,
-    "fwfm": FwFM,
-    "ffm": FFM,
-    "afm": AFM,
-    "fmfm": FmFM,
-    "mf": MF,
-    "onn": ONN,
-    "qnn": QNN,
-    "eulernet": EulerNet,
-    "afn": AFN,
-    "wukong": Wukong,
-    "gbdt_lr": GBDTLR,
+CLASSES = {
+    "lr": "LR",
+    "fm": "FM",
+    "deepfm": "DeepFM",
+    "fiinet": "FiiNet",
+    "flsest": "FLSEST",
+    "nfm": "NFM",
+    "dnn": "DNN",
+    "autoint": "AutoInt",
+    "fibinet": "FiBiNET",
+    "flen": "FLEN",
+    "finalmlp": "FinalMLP",
+    "finalnet": "FinalNet",
+    "wide_deep": "WideDeep",
+    "pnn": "PNN",
+    "din": "DIN",
+    "disenctr": "DisenCTR",
+    "dcn": "DCN",
+    "dcnv2": "DCNv2",
+    "xdeepfm": "XDeepFM",
+    "edcn": "EDCN",
+    "gdcn": "GDCN",
+    "fcn": "FCN",
+    "masknet": "MaskNet",
+    "fnn": "FNN",
+    "fwfm": "FwFM",
+    "ffm": "FFM",
+    "afm": "AFM",
+    "fmfm": "FmFM",
+    "mf": "MF",
+    "onn": "ONN",
+    "qnn": "QNN",
+    "eulernet": "EulerNet",
+    "afn": "AFN",
+    "wukong": "Wukong",
+    "gbdt_lr": "GBDTLR",
 }
+
+
+class _Models(Mapping[str, type[nn.Module]]):
+    """Name -> class; a file is imported when its model is asked for."""
+
+    def __getitem__(self, name: str) -> type[nn.Module]:
+        model: type[nn.Module] = getattr(import_module(f"pipeline.models.{name}"), CLASSES[name])
+        return model
+
+    def __contains__(self, name: object) -> bool:
+        return name in CLASSES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(CLASSES)
+
+    def __len__(self) -> int:
+        return len(CLASSES)
+
+
+MODELS = _Models()
+
+
+def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> nn.Module:
+    """Construct a model on the CPU; `seed` alone decides its initial weights.
+
+    Args:
+        options: as in params.yaml, those of `Embed` and `Net` spelled flat.
+
+    Raises:
+        PipelineError: no model has that name, or its options do not fit each other or the schema. Where
+            they come from the caller knows.
+    """
+    if name not in MODELS:
+        raise PipelineError(unknown("model", name, MODELS))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return MODELS[name](schema, **grouped(MODELS[name], options))
+        except ValueError as error:
+            raise PipelineError(str(error)) from None

@@ -22,11 +22,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.data import Batch
+from pipeline.data.batches import Batch
+from pipeline.layers.columns import column_of
 from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import MLP, Activation, dense
-from pipeline.layers.roles import field_column
 from pipeline.schema import EMPTY, Schema
 
 
@@ -55,7 +55,7 @@ class DIN(nn.Module):
     ) -> None:
         super().__init__()
         self.schema, self.history, self.normalise = schema, history, normalise
-        self.user, self.item = field_column(schema, user, "user"), field_column(schema, item, "item")
+        self.user, self.item = column_of(schema, user, "user"), column_of(schema, item, "item")
         self.memory = Memory()
         self.embedding = FieldEmbedding(
             schema,

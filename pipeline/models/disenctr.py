@@ -27,12 +27,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.data import Batch
+from pipeline.data.batches import Batch
+from pipeline.layers.columns import column_of
 from pipeline.layers.disentangle import convolve
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import dense
-from pipeline.layers.roles import field_column
 from pipeline.schema import EMPTY, Schema
 
 
@@ -58,7 +58,7 @@ class DisenCTR(nn.Module):
         super().__init__()
         self.schema, self.intents, self.history = schema, intents, history
         self.neighbours, self.second_neighbours = neighbours, second_neighbours
-        self.user, self.item = field_column(schema, user, "user"), field_column(schema, item, "item")
+        self.user, self.item = column_of(schema, user, "user"), column_of(schema, item, "item")
         self.by_user, self.by_item = Memory(), Memory()
         self.embedding = FieldEmbedding(
             schema, intents * intent_size, dropout=embedding_dropout, std=embedding_std

@@ -29,13 +29,13 @@ from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
 
-Kind = Literal["hadamard", "sum", "concat", "attention"]
+BridgeKind = Literal["hadamard", "sum", "concat", "attention"]
 
 
 class Bridge(nn.Module):
     """What both streams know: (B, K), (B, K) -> (B, K)."""
 
-    def __init__(self, width: int, kind: Kind) -> None:
+    def __init__(self, width: int, kind: BridgeKind) -> None:
         super().__init__()
         self.kind = kind
         if kind == "concat":
@@ -83,7 +83,7 @@ class EDCN(nn.Module):
         embedding_dropout: float = 0.0,
         embedding_transform: Transform = "none",
         cross_layers: int = 2,
-        bridge: Kind = "hadamard",
+        bridge: BridgeKind = "hadamard",
         temperature: float = 1.0,
         dropout: float = 0.0,
         batch_norm: bool = False,

@@ -51,7 +51,7 @@ class FFM(nn.Module):
         )
         self.pairs = FieldAwarePairs(f)
         # where the vectors towards the own field lie: of each value of a bag, and of each bag
-        own = [s * f + i for s, i in enumerate(schema.slot_field) if schema.fields[i].slots > 1]
+        own = [s * f + i for s, i in enumerate(schema.field_of_slot) if schema.fields[i].slots > 1]
         bags = [i * f + i for i, field in enumerate(schema.fields) if field.slots > 1]
         self.inside = bool(bags) and embedding_transform == "none"
         self.register_buffer("own", torch.tensor(own, dtype=torch.long), persistent=False)
@@ -68,6 +68,6 @@ class FFM(nn.Module):
         return 0.5 * (total.square().sum((1, 2)) - each.square().sum((1, 2)))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        values, fields = self.embedding.terms_and_fields(ids)
+        values, fields = self.embedding.slots_and_fields(ids)
         v = fields.unflatten(2, self.shape)
         return self.linear(ids) + self.pairs.inner(v).sum(1) + self.within(values, v)

@@ -18,7 +18,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.bilinear import Bilinear, Kind, bilinear
+from pipeline.layers.bilinear import Bilinear, BilinearKind, bilinear
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.excitation import SENET, DomainSEST
 from pipeline.layers.mlp import MLP, Activation, dense
@@ -36,7 +36,7 @@ class FiBiNET(nn.Module):
         embedding_std: float = 0.01,
         embedding_dropout: float = 0.0,
         embedding_transform: Transform = "none",
-        kind: Kind = "interaction",
+        kind: BilinearKind = "interaction",
         excitation: Literal["senet", "sest", "none"] = "senet",
         reduction: int = 3,
         hidden: list[int] = [400, 400, 400],  # noqa: B006  never changed, only read

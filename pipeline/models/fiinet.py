@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.crosses import Align, Crosses, Project
+from pipeline.layers.crosses import Align, FieldCrosses, Project
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
@@ -70,7 +70,7 @@ class FiiNet(nn.Module):
             std=embedding_std,
             transform=embedding_transform,
         )
-        self.split = nn.ModuleList(Crosses(f, order) for order in orders)
+        self.split = nn.ModuleList(FieldCrosses(f, order) for order in orders)
         sizes = [comb(f, order) for order in orders]
         c = {"concat": sum(sizes), "project": channels, "align": sizes[-1]}[fusion]
         self.bring = nn.ModuleList(nn.Identity() for _ in orders)

@@ -14,11 +14,11 @@ transform (FM+SENET, FM+SEST) the pairs run over fields.
 """
 
 from pipeline.layers.embedding import Transform
-from pipeline.layers.machine import Machine
+from pipeline.layers.fm import FactorizationMachine
 from pipeline.schema import Schema
 
 
-class FM(Machine):
+class FM(FactorizationMachine):
     """Linear term plus the inner products of all pairs."""
 
     def __init__(

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.data import Batch
+from pipeline.data.batches import Batch
 from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.machine import Machine
+from pipeline.layers.fm import FactorizationMachine
 from pipeline.layers.mlp import MLP, Activation, dense
 from pipeline.schema import Schema
 
@@ -66,7 +66,7 @@ class FNN(nn.Module):
         self.machine = (schema, embedding_size, options)
 
     @torch.no_grad()
-    def start_from(self, machine: Machine) -> None:
+    def start_from(self, machine: FactorizationMachine) -> None:
         """Take over what a trained machine knows."""
         self.w0.copy_(machine.linear.bias)
         self.w.table.copy_(machine.linear.table)
@@ -76,7 +76,7 @@ class FNN(nn.Module):
         """Train a machine and start from it."""
         if self.pretrain:
             schema, size, options = self.machine
-            machine = Machine(schema, size, **options).to(rows.ids.device)
+            machine = FactorizationMachine(schema, size, **options).to(rows.ids.device)
             train(machine)
             self.start_from(machine)
 

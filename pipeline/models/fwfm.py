@@ -67,7 +67,7 @@ class FwFM(nn.Module):
         if isinstance(self.linear, FieldLinear):
             logit = self.linear(ids)
         elif isinstance(self.linear, FieldEmbedding):
-            each, pooled = self.linear.terms_and_fields(ids)
+            each, pooled = self.linear.slots_and_fields(ids)
             w = each if self.embedding.transform is None else pooled
             logit = self.w0 + (w * terms).sum((1, 2))
         else:
@@ -75,5 +75,5 @@ class FwFM(nn.Module):
         return logit
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        terms, v = self.embedding.terms_and_fields(ids)
+        terms, v = self.embedding.slots_and_fields(ids)
         return self.first_order(ids, terms, v) + self.pairs.inner(v) @ self.r

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.data import Batch
+from pipeline.data.batches import Batch
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.forest import Forest, boost
 from pipeline.layers.rates import ClickRates

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.layers.columns import column_of
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
-from pipeline.layers.roles import field_column
 from pipeline.schema import EMPTY, Schema
 
 
@@ -38,14 +38,14 @@ class MF(nn.Module):
         user: str | None = None,
         item: str | None = None,
     ) -> None:
-        columns = sorted([field_column(schema, user, "user"), field_column(schema, item, "item")])
-        fields = [schema.slot_field[column] for column in columns]
+        columns = sorted([column_of(schema, user, "user"), column_of(schema, item, "item")])
+        fields = [schema.field_of_slot[column] for column in columns]
         if fields[0] == fields[1]:
             raise ValueError(f"user and item are both {schema.fields[fields[0]].name!r}: name two fields")
         super().__init__()
         # the tables hold these two fields alone, so an id skips the rows of the others before it
         both = Schema(tuple(schema.fields[i] for i in fields))
-        skipped = [schema.first[i] - row for i, row in zip(fields, both.first, strict=True)]
+        skipped = [schema.offsets[i] - row for i, row in zip(fields, both.offsets, strict=True)]
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("skipped", torch.tensor(skipped), persistent=False)
         self.linear = FieldLinear(both)

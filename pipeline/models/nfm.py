@@ -59,6 +59,6 @@ class NFM(nn.Module):
         self.p = dense(self.mlp.outputs, 1, bias=False)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        v, _ = self.embedding.terms_and_fields(ids)
+        v, _ = self.embedding.slots_and_fields(ids)
         f_bi = self.dropout(self.norm(bi_interaction(v)))
         return self.linear(ids) + self.p(self.mlp(f_bi)).squeeze(1)

@@ -29,7 +29,7 @@ from pipeline.schema import EMPTY, Field, Schema
 LEFT, RIGHT, PRIME = 1_640_531_527, 805_459_861, 2**31 - 1
 
 
-class Crosses(nn.Module):
+class HashedCrosses(nn.Module):
     """phi: each pair of values of two fields as one id in 1..buckets, or EMPTY.
 
     Shapes: ids (B, S) -> (B, C), C pairs of slots.
@@ -40,7 +40,7 @@ class Crosses(nn.Module):
 
     def __init__(self, schema: Schema, buckets: int) -> None:
         super().__init__()
-        field = schema.slot_field
+        field = schema.field_of_slot
         pairs = [pair for pair in combinations(range(schema.slots), 2) if field[pair[0]] != field[pair[1]]]
         first, second = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).T.contiguous()
         self.register_buffer("first", first, persistent=False)
@@ -79,7 +79,7 @@ class WideDeep(nn.Module):
         self.linear = FieldLinear(schema)
         self.phi = None
         if crosses:
-            self.phi = Crosses(schema, crosses)
+            self.phi = HashedCrosses(schema, crosses)
             self.crossed = FieldEmbedding(Schema((Field("crosses", crosses),)), 1, std=0.0)
         self.embedding = FieldEmbedding(
             schema,

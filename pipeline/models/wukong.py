@@ -31,7 +31,7 @@ from pipeline.schema import Schema
 Projection = Literal["none", "learnt", "attentive"]
 
 
-class FM(nn.Module):
+class WukongFM(nn.Module):
     """X X^T, or its product with Y: (B, N, D) -> (B, N, N or rank)."""
 
     def __init__(self, n: int, dim: int, projection: Projection, rank: int, hidden: list[int]) -> None:
@@ -56,7 +56,7 @@ class WukongLayer(nn.Module):
     """FMB and LCB side by side: (B, N, D) -> (B, n_F + n_L, D)."""
 
     def __init__(
-        self, fm: FM, n: int, n_f: int, n_l: int, dim: int, hidden: list[int], dropout: float
+        self, fm: WukongFM, n: int, n_f: int, n_l: int, dim: int, hidden: list[int], dropout: float
     ) -> None:
         super().__init__()
         self.fm = fm
@@ -101,7 +101,7 @@ class Wukong(nn.Module):
             schema, d, dropout=embedding_dropout, std=embedding_std, transform=embedding_transform
         )
         sizes = [len(schema.fields)] + [n] * (layers - 1)
-        machines = [FM(size, d, projection, rank, fm_hidden) for size in sizes]
+        machines = [WukongFM(size, d, projection, rank, fm_hidden) for size in sizes]
         self.layers = nn.Sequential(
             *(
                 WukongLayer(fm, size, fm_vectors, linear_vectors, d, fm_hidden, dropout)

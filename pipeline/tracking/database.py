@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
 
 PATHS = (  # every column in which MLflow stores where artifacts lie, as absolute paths
     ("experiments", "artifact_location"),
@@ -23,7 +23,7 @@ PATHS = (  # every column in which MLflow stores where artifacts lie, as absolut
 
 
 @dataclass(frozen=True)
-class Standing:
+class Progress:
     """What a database says is done.
 
     Attributes:
@@ -62,7 +62,7 @@ def unusable(path: Path, reason: object) -> PipelineError:
     )
 
 
-def standing(path: Path, artifacts: Path) -> Standing:
+def standing(path: Path, artifacts: Path) -> Progress:
     """Read what is done; an absent database has nothing.
 
     Args:
@@ -73,7 +73,7 @@ def standing(path: Path, artifacts: Path) -> Standing:
         PipelineError: the file is no readable database of MLflow's.
     """
     if not path.exists():
-        return Standing()
+        return Progress()
     check(path)
     tagged = """
         SELECT k.value, t.value FROM runs AS r
@@ -88,7 +88,7 @@ def standing(path: Path, artifacts: Path) -> Standing:
     """
     champions = "SELECT name FROM registered_model_aliases WHERE alias = 'champion'"
     with _reading(path) as database:
-        return Standing(
+        return Progress(
             complete={key for key, _ in database.execute(tagged, ["pipeline.complete"])},
             reported=set(database.execute(tagged, ["mlflow.pipeline.report"])),
             champions={name for (name,) in database.execute(champions)},

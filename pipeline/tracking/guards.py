@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import enabled
 
 
-def or_warn(bring: Callable[[Path], bool], folder: Path) -> bool:
+def warn_only(bring: Callable[[Path], bool], folder: Path) -> bool:
     """Bring a folder, or tell what went wrong: the stage whose results they are goes on."""
     try:
         return enabled() and bring(folder)
@@ -25,7 +25,7 @@ def or_warn(bring: Callable[[Path], bool], folder: Path) -> bool:
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def mlflow_errors(folder: Path) -> Iterator[None]:
     """Say of which folder it is that MLflow refuses something."""
     from mlflow.exceptions import MlflowException
 

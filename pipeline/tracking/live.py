@@ -16,7 +16,8 @@ from pipeline.tracking.store import Store, configure, enabled, is_complete, poin
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
-    from pipeline.training import Log
+    from pipeline.train.loop import LogFn
+
 
 PAUSE = 1.0  # seconds between two writes of a live curve
 
@@ -31,7 +32,7 @@ class Live:
     tags: dict[str, str]
 
     @contextmanager
-    def child(self, name: str, key: str, params: Block) -> "Iterator[Log]":
+    def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":
         """Show a part of the run, such as one seed's training, as a run of its own beneath it.
 
         Yields log(metrics, step). An exception that passes through marks the child: a pruned trial as
@@ -57,7 +58,7 @@ class Off:
     """What `live` yields when there is nothing to show."""
 
     @contextmanager
-    def child(self, name: str, key: str, params: Block) -> "Iterator[Log]":  # noqa: ARG002  as Live.child
+    def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":  # noqa: ARG002  as Live.child
         """Yield a log that forgets."""
         yield lambda metrics, step: None  # noqa: ARG005
 

@@ -15,14 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
+from pipeline.models import build
 from pipeline.schema import EMPTY, Schema
 from pipeline.tracking import record
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
-from pipeline.training import is_timed
-from pipeline.zoo import build
+from pipeline.train.predict import is_timed
 
 _MOMENT = 1_500_000_000  # seconds, of the example's rows: a Friday in July 2017
 _NAMES = ("key", "dataset", "model", "variant")  # what a logged model says of itself
@@ -90,8 +90,8 @@ def example(schema: Schema, *, timed: bool = False) -> NDArray[np.int64]:
     """
     unseen, last = [], []
     seen: set[int] = set()
-    for index in schema.slot_field:
-        first = schema.first[index]
+    for index in schema.field_of_slot:
+        first = schema.offsets[index]
         unseen.append(EMPTY if index in seen else first)
         last.append(EMPTY if index in seen else first + schema.fields[index].size - 1)
         seen.add(index)

@@ -5,7 +5,7 @@ import zlib
 from statistics import mean, stdev
 from typing import Any
 
-from pipeline.files import canonical
+from pipeline.common.files import canonical
 
 Block = dict[str, Any]
 Row = dict[str, float]

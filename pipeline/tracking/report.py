@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
-from pipeline.files import folder_digest
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import folder_digest
 from pipeline.tracking import record
-from pipeline.tracking.guards import explained, or_warn, read
+from pipeline.tracking.guards import mlflow_errors, read, warn_only
 from pipeline.tracking.record import Block
 from pipeline.tracking.registry import register, registered_name
 from pipeline.tracking.runs import publish
@@ -30,7 +30,7 @@ def publish_report(folder: Path) -> bool:
     """
     for path in sorted(folder.resolve().parents[1].glob(f"runs/{folder.name}/*/*/run.json")):
         publish(path.parent)
-    return or_warn(bring_report, folder)
+    return warn_only(bring_report, folder)
 
 
 def bring_report(folder: Path) -> bool:
@@ -51,7 +51,7 @@ def bring_report(folder: Path) -> bool:
     ):
         return False
     store = configure(root)
-    with store.writing(), explained(folder):
+    with store.writing(), mlflow_errors(folder):
         return _publish_report(store, folder, report, key)
 
 

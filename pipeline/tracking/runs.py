@@ -4,9 +4,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.files import canonical, read_json
+from pipeline.common.files import canonical, read_json
 from pipeline.tracking import record
-from pipeline.tracking.guards import explained, or_warn, read
+from pipeline.tracking.guards import mlflow_errors, read, warn_only
 from pipeline.tracking.record import Block, Row
 from pipeline.tracking.store import Store, configure, is_complete, points
 
@@ -24,7 +24,7 @@ def publish(folder: Path, *, model: bool = True) -> bool:
         model: log the model too. The first one in a process takes a second; without it the run is left
             for `publish_report` or `sync` to complete.
     """
-    return or_warn(partial(bring_run, model=model), folder)
+    return warn_only(partial(bring_run, model=model), folder)
 
 
 def bring_run(folder: Path, *, model: bool = True) -> bool:
@@ -39,7 +39,7 @@ def bring_run(folder: Path, *, model: bool = True) -> bool:
     if run["key"] in Store.of(root).standing().complete:
         return False
     store = configure(root)
-    with store.writing(), explained(folder):
+    with store.writing(), mlflow_errors(folder):
         return _publish(store, folder, run, root / "data/processed" / run["dataset"], model=model)
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
 from pipeline.tracking import database
-from pipeline.tracking.database import Standing
+from pipeline.tracking.database import Progress
 from pipeline.tracking.process import this_process
 from pipeline.tracking.record import AXES, Block
 
@@ -58,9 +58,9 @@ class Store:
         """The folder under which a store on this machine keeps its artifacts."""
         return self.root / ARTIFACTS
 
-    def standing(self) -> Standing:
+    def standing(self) -> Progress:
         """Return what is done, as far as it can be known without MLflow."""
-        return database.standing(self.database, self.artifacts) if self.local else Standing()
+        return database.standing(self.database, self.artifacts) if self.local else Progress()
 
     @cached_property
     def client(self) -> "MlflowClient":

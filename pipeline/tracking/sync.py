@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
 from pipeline.tracking.guards import read
 from pipeline.tracking.live import close_dead
 from pipeline.tracking.report import bring_report

@@ -9,14 +9,14 @@ from loops import exact
 from torch import Tensor
 
 from pipeline.layers import product
-from pipeline.layers.bilinear import Bilinear, Kind, bilinear
+from pipeline.layers.bilinear import Bilinear, BilinearKind, bilinear
 
-KINDS: list[Kind] = ["all", "each", "interaction"]
+KINDS: list[BilinearKind] = ["all", "each", "interaction"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 every_size = pytest.mark.parametrize("fields", [2, 3, 6])
 
 
-def matrix(layer: Bilinear, kind: Kind, pair: int, left: int) -> list[list[float]]:
+def matrix(layer: Bilinear, kind: BilinearKind, pair: int, left: int) -> list[list[float]]:
     """The matrix of one pair: the only one, that of its left field, or its own."""
     found: list[list[float]] = layer.weight[{"all": 0, "each": left, "interaction": pair}[kind]].tolist()
     return found
@@ -24,7 +24,7 @@ def matrix(layer: Bilinear, kind: Kind, pair: int, left: int) -> list[list[float
 
 @every_size
 @every_kind
-def test_bilinear_is_its_loops(kind: Kind, fields: int) -> None:
+def test_bilinear_is_its_loops(kind: BilinearKind, fields: int) -> None:
     """The left vector times W is a row: p_d = sum_c v_ic W_cd v_jd, no transpose of it."""
     layer, v = exact(Bilinear(fields, 3, kind=kind)), torch.randn(7, fields, 3).double()
     expected: list[Any] = []
@@ -43,7 +43,7 @@ def hadamard(v: Tensor) -> Tensor:
 
 @every_size
 @every_kind
-def test_with_the_identity_it_is_the_hadamard_product(kind: Kind, fields: int) -> None:
+def test_with_the_identity_it_is_the_hadamard_product(kind: BilinearKind, fields: int) -> None:
     layer, v = Bilinear(fields, 4, kind=kind), torch.randn(7, fields, 4)
     layer.weight.data[:] = torch.eye(4)
     torch.testing.assert_close(layer(v), hadamard(v))
@@ -63,7 +63,7 @@ def test_with_equal_matrices_the_three_kinds_agree(fields: int) -> None:
 @pytest.mark.parametrize("rows", [1, 7])
 @every_size
 @every_kind
-def test_the_pairs_of_several_layers_and_their_gradients(kind: Kind, fields: int, rows: int) -> None:
+def test_the_pairs_of_several_layers_and_their_gradients(kind: BilinearKind, fields: int, rows: int) -> None:
     layers = [exact(Bilinear(fields, 3, kind=kind)) for _ in range(2)]
     each = [torch.randn(rows, fields, 3).double().requires_grad_() for _ in layers]
     weights = [layer.weight for layer in layers]
@@ -76,7 +76,7 @@ def test_the_pairs_of_several_layers_and_their_gradients(kind: Kind, fields: int
 
 @every_kind
 def test_the_gradients_of_a_large_batch_are_those_of_autograd(
-    kind: Kind, monkeypatch: pytest.MonkeyPatch
+    kind: BilinearKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where its products go to the other library."""
     monkeypatch.setattr(product, "LEAST", 0)

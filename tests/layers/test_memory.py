@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from rows import SCHEMAS, random_split
 from torch import Tensor
 
-from pipeline.data import Batch, Split
+from pipeline.data.batches import Batch, Split
 from pipeline.layers.memory import Memory, clicks
+from pipeline.models import build
 from pipeline.schema import EMPTY
-from pipeline.training import predict, prepare
-from pipeline.zoo import build
+from pipeline.train.loop import prepare
+from pipeline.train.predict import predict
 
 Event = tuple[int, int, int]  # key, value, time
 EVENTS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(-3, 6)), max_size=30)
@@ -94,7 +95,7 @@ def test_clicks_are_the_positive_rows_of_known_users_and_items() -> None:
         for row, label, time in zip(
             split.ids.tolist(), split.label.tolist(), split.time.tolist(), strict=True
         )
-        if label == 1 and row[0] != SCHEMA.first[0] and row[5] != SCHEMA.first[3]
+        if label == 1 and row[0] != SCHEMA.offsets[0] and row[5] != SCHEMA.offsets[3]
     ]
     assert found.tolist() == expected
     assert 0 < len(expected) < 300

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.layers import attention, compress, pieces, product
 from pipeline.layers.attention import Interacting, interact
 from pipeline.layers.pieces import by_hand, contract, in_pieces
-from pipeline.zoo import build
+from pipeline.models import build
 
 
 @pytest.fixture

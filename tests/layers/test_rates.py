@@ -34,7 +34,9 @@ def described(
     """The numbers of one row: of each field the mean over its values, zeros where there is none."""
     found = []
     for index in range(len(schema.fields)):
-        values = [v for v, field in zip(row, schema.slot_field, strict=True) if field == index and v != EMPTY]
+        values = [
+            v for v, field in zip(row, schema.field_of_slot, strict=True) if field == index and v != EMPTY
+        ]
         rate = count = 0.0
         for value in values:
             clicks = [y for other, y in zip(train, label, strict=True) for v in other if v == value]
@@ -82,9 +84,9 @@ def test_out_of_fold_a_row_does_not_know_its_own_click() -> None:
 
 def test_a_new_value_has_the_rate_of_all_rows_and_no_count() -> None:
     train = random_ids(SCHEMA, 50)
-    train[:, 0] = SCHEMA.first[0] + 1
+    train[:, 0] = SCHEMA.offsets[0] + 1
     rates, row = counted(SCHEMA, train, coin(50)), train[:1].clone()
-    row[0, 0] = SCHEMA.first[0]
+    row[0, 0] = SCHEMA.offsets[0]
     assert rates(train)[0, 1] > 0
     for numbers in (rates(row), rates(row, out_of_fold=True), rates(torch.zeros_like(row))):
         assert not numbers[0, :2].any()

@@ -3,7 +3,7 @@
 import pytest
 from rows import SCHEMAS
 
-from pipeline.layers.roles import field_column
+from pipeline.layers.columns import column_of
 from pipeline.schema import Field, Schema
 
 BAGS_FIRST = Schema((Field("liked", 6, 4, "user"), Field("user", 8, 1, "user"), Field("hour", 5)))
@@ -23,13 +23,13 @@ BAGS_FIRST = Schema((Field("liked", 6, 4, "user"), Field("user", 8, 1, "user"), 
 def test_the_named_field_or_the_first_of_one_value(
     schema: Schema, name: str, domain: str, column: int
 ) -> None:
-    assert field_column(schema, name, domain) == column
+    assert column_of(schema, name, domain) == column
 
 
 def test_what_is_not_there_is_an_error_that_names_what_is() -> None:
     with pytest.raises(ValueError, match=r"field of the domain item has one.*set `item` to.*\(user, hour\)"):
-        field_column(BAGS_FIRST, None, "item")
+        column_of(BAGS_FIRST, None, "item")
     with pytest.raises(ValueError, match=r"'liked' has one value.*set `user` to.*\(user, hour\)"):
-        field_column(BAGS_FIRST, "liked", "user")
+        column_of(BAGS_FIRST, "liked", "user")
     with pytest.raises(ValueError, match=r"\(none\)"):
-        field_column(Schema((Field("tags", 3, 2),)), None, "user")
+        column_of(Schema((Field("tags", 3, 2),)), None, "user")

@@ -9,8 +9,8 @@ from rows import SCHEMAS, random_ids
 from torch import nn
 
 from pipeline.layers.pairs import bi_interaction
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

@@ -8,9 +8,9 @@ from loops import Matrix, Vector, embed, every_schema, exact, flat, mlp, times
 from rows import SCHEMAS, random_ids
 from torch import nn
 
+from pipeline.models import build
 from pipeline.models.afn import AFN
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def normed(layer: nn.BatchNorm1d, channel: int, x: float) -> float:

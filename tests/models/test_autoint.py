@@ -21,8 +21,8 @@ from loops import (
 from rows import SCHEMAS, random_ids
 
 from pipeline.layers.attention import Interacting
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 READINGS: list[dict[str, Any]] = [
     {"heads": 1},

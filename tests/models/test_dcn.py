@@ -4,8 +4,8 @@ import torch
 from loops import dot, embed, every_schema, exact, flat, mlp
 from rows import SCHEMAS, random_ids
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

@@ -7,10 +7,10 @@ import torch
 from loops import dot, embed, every_schema, exact, flat, mlp, times
 from rows import SCHEMAS, random_ids
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.dcnv2 import DCNv2
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

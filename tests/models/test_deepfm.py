@@ -6,8 +6,8 @@ import torch
 from loops import embed, every_schema, exact, flat, linear, mlp, pairs, times, values
 from rows import random_ids
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

@@ -9,11 +9,11 @@ import torch
 from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, mlp, softmax
 from rows import SCHEMAS, random_ids, random_split, times
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.din import DIN
 from pipeline.schema import Schema
-from pipeline.training import prepare
-from pipeline.zoo import build
+from pipeline.train.loop import prepare
 
 CHOSEN = {"embedding_size": 3, "hidden": [4, 3], "attention_hidden": [5], "history": 3, "activation": "tanh"}
 
@@ -22,7 +22,7 @@ def past(schema: Schema, user: int, moment: int, u: int, v: int, n: int) -> list
     """The last n items that a user clicked in `random_split`, strictly earlier."""
     rows = random_split(schema, 200)
     table = zip(rows.time.tolist(), rows.ids.tolist(), rows.label.tolist(), strict=True)
-    unseen = {schema.first[schema.slot_field[column]] for column in (u, v)}
+    unseen = {schema.offsets[schema.field_of_slot[column]] for column in (u, v)}
     found = sorted((t, row[v]) for t, row, label in table if row[u] == user and label and t < moment)
     return [item for _, item in found[::-1] if not {user, item} & unseen][:n]
 

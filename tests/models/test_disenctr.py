@@ -9,10 +9,10 @@ from rows import SCHEMAS, random_ids, random_split
 from rows import times as moments
 
 from pipeline.layers.disentangle import convolve
+from pipeline.models import build
 from pipeline.models.disenctr import DisenCTR
 from pipeline.schema import Schema
-from pipeline.training import prepare
-from pipeline.zoo import build
+from pipeline.train.loop import prepare
 
 K, D = 3, 2
 CHOSEN = {"intents": K, "intent_size": D, "history": 3, "neighbours": 2, "second_neighbours": 2}
@@ -62,7 +62,7 @@ def test_a_tree_is_convolved_as_any_graph(clicked: list[int]) -> None:
 
 def clicked(schema: Schema, user: int, item: int) -> list[Click]:
     rows = random_split(schema, 200)
-    unseen = {schema.first[schema.slot_field[column]] for column in (user, item)}
+    unseen = {schema.offsets[schema.field_of_slot[column]] for column in (user, item)}
     table = zip(rows.time.tolist(), rows.ids.tolist(), rows.label.tolist(), strict=True)
     return [(t, row[user], row[item]) for t, row, y in table if y and not {row[user], row[item]} & unseen]
 
@@ -176,6 +176,6 @@ def test_vectors_of_zeros_have_no_steep_gradient() -> None:
     """The cosine has no direction there: an unseen user must not outshout the rest of a batch."""
     schema = SCHEMAS["no-bags"]
     model = build("disenctr", schema, CHOSEN, seed=1)
-    unseen = torch.tensor([list(schema.first)])
+    unseen = torch.tensor([list(schema.offsets)])
     model(unseen, torch.tensor([0])).sum().backward()
     assert all(p.grad.norm() < 1e3 for p in model.parameters() if p.grad is not None)

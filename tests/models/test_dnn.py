@@ -7,8 +7,8 @@ import torch
 from loops import dot, embed, every_schema, exact, flat, mlp, times
 from rows import random_ids
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema
@@ -32,7 +32,8 @@ def test_without_hidden_layers_it_is_a_linear_model_of_the_values(schema: Schema
     w = model.out.weight.view(-1, 3).tolist()
     table = model.embedding.table.tolist()
     expected = [
-        model.out.bias.item() + sum(dot(w[f], table[i]) for f, i in zip(schema.slot_field, row, strict=True))
+        model.out.bias.item()
+        + sum(dot(w[f], table[i]) for f, i in zip(schema.field_of_slot, row, strict=True))
         for row in ids.tolist()
     ]
     torch.testing.assert_close(model(ids), torch.tensor(expected).double())

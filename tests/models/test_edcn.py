@@ -5,9 +5,9 @@ import torch
 from loops import Vector, dot, embed, every_schema, exact, flat, mlp, relu, softmax, times
 from rows import SCHEMAS, random_ids
 
+from pipeline.models import build
 from pipeline.models.edcn import EDCN, Bridge, Regulation
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def affine(layer: torch.nn.Linear, x: Vector) -> Vector:

@@ -9,9 +9,9 @@ from loops import Vector, dot, embed, every_schema, exact, mean, relu
 from rows import random_ids
 from torch import Tensor, nn
 
+from pipeline.models import build
 from pipeline.models.eulernet import EulerLayer
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 Complex = list[list[complex]]
 

@@ -8,9 +8,9 @@ import torch
 from loops import Vector, dot, embed, every_schema, exact, mean, relu, times
 from rows import SCHEMAS, random_ids
 
+from pipeline.models import build
 from pipeline.models.fcn import FCN, MaskedCross, MaskedNetwork
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def mask(layer: MaskedCross, c: Vector) -> Vector:

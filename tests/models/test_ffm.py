@@ -6,8 +6,8 @@ import torch
 from loops import dot, embed, every_schema, exact, linear
 from rows import SCHEMAS, random_ids
 
+from pipeline.models import build
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.zoo import build
 
 D = 3
 
@@ -22,7 +22,7 @@ def test_ffm_pairs_all_values_each_towards_the_others_field(schema: Schema) -> N
     expected = []
     for row in ids.tolist():
         there = [
-            (schema.slot_field[slot], model.embedding.table[i].tolist())
+            (schema.field_of_slot[slot], model.embedding.table[i].tolist())
             for slot, i in enumerate(row)
             if i != EMPTY
         ]
@@ -47,7 +47,7 @@ def test_on_two_fields_it_is_fm_of_the_tables_that_face_each_other() -> None:
     schema = Schema((Field("user", 8, 1, "user"), Field("item", 7, 1, "item")))
     ffm = exact(build("ffm", schema, {"embedding_size": D}, seed=1))
     fm = exact(build("fm", schema, {"embedding_size": D}, seed=2))
-    ids, item = random_ids(schema, 20), schema.first[1]
+    ids, item = random_ids(schema, 20), schema.offsets[1]
     v = ffm.embedding.table.data.view(-1, 2, D)
     fm.embedding.table.data = torch.cat([v[:item, 1], v[item:, 0]])  # users towards items, and back
     fm.linear.load_state_dict(ffm.linear.state_dict())
@@ -59,7 +59,7 @@ def test_a_pair_of_fields_never_reads_the_vectors_towards_the_own_field() -> Non
     model, ids = exact(build("ffm", schema, {"embedding_size": D}, seed=1)), random_ids(schema, 20)
     before = model(ids)
     for i, field in enumerate(schema.fields):
-        rows = slice(schema.first[i], schema.first[i] + field.size)
+        rows = slice(schema.offsets[i], schema.offsets[i] + field.size)
         model.embedding.table.data.view(-1, 4, D)[rows, i] = 7.0
     torch.testing.assert_close(model(ids), before)
 

@@ -24,8 +24,8 @@ from rows import SCHEMAS, random_ids
 from torch import Tensor, nn
 
 from pipeline.layers.excitation import SENET
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 READINGS: list[dict[str, Any]] = [
     {},
@@ -43,7 +43,7 @@ def reweighted(model: nn.Module, schema: Schema, e: Matrix) -> Matrix:
         a = excite(model.excite.reweight, [mean(row) for row in e], relu)
         return [[a[f] * x for x in row] for f, row in enumerate(e)]
     v: Matrix = [[] for _ in e]
-    for layer, group in zip(model.excite.domains, schema.groups, strict=True):  # type: ignore[union-attr, arg-type]
+    for layer, group in zip(model.excite.domains, schema.domains, strict=True):  # type: ignore[union-attr, arg-type]
         for f, vector in zip(group, sest(layer, [e[f] for f in group], sigmoid), strict=True):
             v[f] = vector
     return v

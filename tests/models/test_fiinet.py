@@ -23,15 +23,15 @@ from loops import (
 )
 from rows import SCHEMAS, random_ids
 
-from pipeline.layers.crosses import Align, Crosses
+from pipeline.layers.crosses import Align, FieldCrosses
+from pipeline.models import build
 from pipeline.models.fiinet import FiiNet
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 BAGS = SCHEMAS["three-domains"]
 
 
-def crosses(layer: Crosses, e: Matrix, order: int) -> Matrix:
+def crosses(layer: FieldCrosses, e: Matrix, order: int) -> Matrix:
     """FiiNet eq. 1-2: w_c times the product of the fields of each combination."""
     chosen = list(combinations(range(len(e)), order))
     return [
@@ -82,7 +82,7 @@ def fiinet(model: FiiNet, e: Matrix, orders: list[int]) -> tuple[Matrix, Matrix]
 
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_crosses_are_products_of_combinations(order: int) -> None:
-    layer, e = exact(Crosses(5, order)), torch.randn(10, 5, 3).double()
+    layer, e = exact(FieldCrosses(5, order)), torch.randn(10, 5, 3).double()
     expected = [crosses(layer, row, order) for row in e.tolist()]
     torch.testing.assert_close(layer(e), torch.tensor(expected).double())
 

@@ -8,10 +8,10 @@ from loops import Vector, dot, embed, every_schema, exact, flat, mlp, sigmoid, t
 from rows import SCHEMAS, random_ids
 from torch import nn
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.finalmlp import Gate
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 READINGS: list[dict[str, Any]] = [
     {},

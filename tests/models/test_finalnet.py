@@ -10,10 +10,10 @@ from loops import Matrix, Vector, embed, every_schema, exact, flat, relu, sigmoi
 from rows import SCHEMAS, random_ids
 from torch import nn
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.finalnet import FactorizedInteraction
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 SIGMA: dict[str, Callable[[float], float]] = {
     "none": lambda x: x,

@@ -6,8 +6,8 @@ from loops import embed, every_schema, exact, flat, fwbi, linear, mlp, times
 from rows import SCHEMAS, random_ids
 from torch import nn
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 SMALL = {"embedding_size": 3, "hidden": [4]}
 
@@ -61,5 +61,5 @@ def test_dicefactor_acts_on_the_bilinear_paths_in_training_only() -> None:
 @pytest.mark.parametrize("schema", [SCHEMAS["two-domains"], SCHEMAS["three-domains"]])
 def test_the_domains_are_the_schemas(schema: Schema) -> None:
     """Two or three of them: no group is written into the model."""
-    model, g = build("flen", schema, SMALL, seed=1), len(schema.groups)
+    model, g = build("flen", schema, SMALL, seed=1), len(schema.domains)
     assert (len(model.fwbi.r_within), len(model.fwbi.r_between)) == (g, g * (g - 1) // 2)

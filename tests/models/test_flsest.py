@@ -21,8 +21,8 @@ from loops import (
 )
 from rows import random_ids
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 FLSESTS: list[dict[str, Any]] = [
     {},
@@ -48,7 +48,7 @@ def test_flsest(schema: Schema, reading: dict[str, Any]) -> None:
         copies = [e]
         if reading.get("use_sest", True):
             v: Matrix = [[] for _ in e]
-            for layer, group in zip(model.sest.domains, schema.groups, strict=True):
+            for layer, group in zip(model.sest.domains, schema.domains, strict=True):
                 for f, vector in zip(group, sest(layer, [e[f] for f in group], final), strict=True):
                     v[f] = vector
             copies.append(v)

@@ -4,8 +4,8 @@ import torch
 from loops import every_schema, exact, linear, pairs, values
 from rows import SCHEMAS, random_ids
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

@@ -7,8 +7,8 @@ from loops import dot, embed, every_schema, exact, linear, times
 from rows import SCHEMAS, random_ids
 
 from pipeline.layers.pairs import bi_interaction
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

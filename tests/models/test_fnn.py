@@ -9,11 +9,11 @@ from loops import embed, every_schema, exact, flat, mlp, times
 from rows import SCHEMAS, random_ids, random_split, wake
 from torch import nn
 
-from pipeline.data import Batch
+from pipeline.data.batches import Batch
+from pipeline.models import build
 from pipeline.models.fnn import FNN
 from pipeline.schema import Schema
-from pipeline.training import fit, prepare
-from pipeline.zoo import build
+from pipeline.train.loop import fit, prepare
 
 SCHEMA = SCHEMAS["three-domains"]
 ROWS = Batch(random_ids(SCHEMA, 50), torch.ones(50))
@@ -63,7 +63,7 @@ def test_the_machine_has_the_networks_embedding_options() -> None:
     seen: list[Any] = []
     prepared(seen.append, embedding_std=7.0, embedding_dropout=0.25)
     assert seen[0].embedding.dropout.p == 0.25
-    assert 5 < seen[0].embedding.table[SCHEMA.first[-1] + 1 :].std() < 9
+    assert 5 < seen[0].embedding.table[SCHEMA.offsets[-1] + 1 :].std() < 9
 
 
 def test_the_machine_is_trained_by_the_same_loop_before_the_network() -> None:

@@ -10,8 +10,8 @@ from rows import SCHEMAS, random_ids
 
 from pipeline.layers.fwbi import FwBI
 from pipeline.layers.pairs import bi_interaction
+from pipeline.models import build
 from pipeline.schema import EMPTY, Schema
-from pipeline.zoo import build
 
 
 def weighted(r: list[float], e: Matrix) -> float:
@@ -27,7 +27,7 @@ def first_order(model: Any, reading: str, schema: Schema, row: list[int]) -> flo
         w = model.linear.table.tolist()
         return model.w0.item() + sum(dot(w[i], v[i]) for i in row if i != EMPTY)
     w = model.linear.weight.view(len(schema.fields), -1).tolist()
-    there = [(schema.slot_field[slot], i) for slot, i in enumerate(row) if i != EMPTY]
+    there = [(schema.field_of_slot[slot], i) for slot, i in enumerate(row) if i != EMPTY]
     return model.linear.bias.item() + sum(dot(w[field], v[i]) for field, i in there)
 
 
@@ -68,7 +68,7 @@ def test_with_a_domain_a_field_it_is_fwbi() -> None:
     model = exact(build("fwfm", schema, {"embedding_size": 3, "linear": "lw"}, seed=1))
     ids, fwbi = random_ids(schema, 20), FwBI(schema, 3, bias=False).double()
     r = dict(zip(combinations(range(3), 2), model.r.tolist(), strict=True))
-    in_domain_order = [group[0] for group in schema.groups]
+    in_domain_order = [group[0] for group in schema.domains]
     both = combinations(in_domain_order, 2)
     fwbi.r_between.data = torch.tensor([r[min(pair), max(pair)] for pair in both]).double()
     torch.testing.assert_close(model(ids), model.linear(ids) + fwbi(model.embedding(ids)).sum(1))

@@ -8,11 +8,11 @@ from loops import every_schema, exact, linear
 from rows import SCHEMAS, random_ids, random_split
 from torch import Tensor
 
-from pipeline.data import Batch, Split
+from pipeline.data.batches import Batch, Split
 from pipeline.layers.forest import Forest, boost
+from pipeline.models import build
 from pipeline.schema import Field, Schema
-from pipeline.training import prepare
-from pipeline.zoo import build
+from pipeline.train.loop import prepare
 
 CHOSEN = {"trees": 6, "leaves": 5, "tree_lr": 0.3, "smoothing": 2.0}
 
@@ -91,7 +91,7 @@ def test_only_train_rows_are_counted() -> None:
     valid = random_split(SCHEMAS["two-domains"], 100, seed=8)
     prepare(once, train, valid, seed=1)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in once.state_dict().items())
-    assert model.rates.seen[train.schema.first[0] :][:8, 0].sum() == 200
+    assert model.rates.seen[train.schema.offsets[0] :][:8, 0].sum() == 200
 
 
 def test_a_single_row_is_enough_to_prepare() -> None:

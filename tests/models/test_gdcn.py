@@ -8,10 +8,10 @@ from loops import dot, embed, every_schema, exact, flat, mlp, sigmoid, times
 from rows import SCHEMAS, random_ids
 from torch import Tensor, nn
 
+from pipeline.models import build
 from pipeline.models.dcnv2 import DCNv2
 from pipeline.models.gdcn import GDCN
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 @every_schema

@@ -8,9 +8,9 @@ from loops import Matrix, Vector, embed, every_schema, exact, flat, mean, mlp, r
 from rows import SCHEMAS, random_ids
 from torch import nn
 
+from pipeline.models import build
 from pipeline.models.masknet import MaskBlock
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def normed(layer: nn.LayerNorm, x: Vector) -> Vector:

@@ -7,15 +7,15 @@ import torch
 from loops import dot, every_schema, exact
 from rows import SCHEMAS, random_ids
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.zoo import build
 
 
 def place(schema: Schema, name: str) -> tuple[int, int]:
     """A field's column, of one slot, and its first id."""
     i = [field.name for field in schema.fields].index(name)
-    return schema.slot_field.index(i), schema.first[i]
+    return schema.field_of_slot.index(i), schema.offsets[i]
 
 
 @pytest.mark.parametrize("names", [("user", "item"), ("age", "item"), ("item", "age")])

@@ -8,8 +8,8 @@ from loops import Matrix, Vector, every_schema, exact, linear, mlp, product, tim
 from rows import SCHEMAS, random_ids
 from torch import nn
 
+from pipeline.models import build
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def pair_vector(vectors: Matrix, size: int) -> Vector:

@@ -7,8 +7,8 @@ import torch
 from loops import Vector, dot, embed, every_schema, exact, flat, mlp, product, times
 from rows import SCHEMAS, random_ids
 
+from pipeline.models import build
 from pipeline.schema import Field, Schema
-from pipeline.zoo import build
 
 TWO = Schema((Field("user", 8, 1, "user"), Field("item", 7, 1, "item")))
 
@@ -52,7 +52,7 @@ def test_copies_and_products_share_no_weight() -> None:
     seen: list[torch.Tensor] = []
     model.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(ids)
-    for i, first in enumerate(schema.first):
+    for i, first in enumerate(schema.offsets):
         rows = slice(first, first + schema.fields[i].size)
         model.embedding.table.data[rows, 3 * i : 3 * i + 3] += 1
     model(ids)

@@ -9,10 +9,10 @@ from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, mlp, ti
 from rows import SCHEMAS, random_ids
 from torch import Tensor
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.pnn import Inner, Outer
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 CHOSEN = {"embedding_size": 3, "hidden": [4, 3], "activation": "tanh"}
 

@@ -7,10 +7,10 @@ import torch
 from loops import Matrix, Vector, dot, embed, every_schema, exact, flat
 from rows import SCHEMAS, random_ids
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.qnn import QuadraticLayer
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def quadratic(layer: QuadraticLayer, x: Vector, fields: int, heads: int, maps: int) -> Vector:

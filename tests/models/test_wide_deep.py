@@ -10,9 +10,9 @@ from rows import SCHEMAS, random_ids
 from torch import Tensor
 
 from pipeline.layers.embedding import FieldEmbedding
-from pipeline.models.wide_deep import Crosses, WideDeep
+from pipeline.models import build
+from pipeline.models.wide_deep import HashedCrosses, WideDeep
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.zoo import build
 
 CHOSEN = {"embedding_size": 3, "hidden": [4, 3], "activation": "tanh"}
 
@@ -24,7 +24,7 @@ def hashed(i: int, j: int, buckets: int) -> int:
 
 def crossed(table: Tensor, schema: Schema, ids: list[int], buckets: int) -> float:
     """The weights of all pairs of values that are there and belong to two fields."""
-    there = [(f, i) for f, i in zip(schema.slot_field, ids, strict=True) if i != EMPTY]
+    there = [(f, i) for f, i in zip(schema.field_of_slot, ids, strict=True) if i != EMPTY]
     return sum(table[hashed(i, j, buckets), 0].item() for (f, i), (g, j) in combinations(there, 2) if f != g)
 
 
@@ -70,7 +70,7 @@ def test_the_wide_part_starts_at_zero() -> None:
 
 def test_crosses_are_of_two_fields_and_never_inside_a_bag() -> None:
     schema = Schema((Field("user", 8, 1, "user"), Field("genres", 6, 3, "item"), Field("age", 4, 1, "user")))
-    phi = Crosses(schema, 1000)
+    phi = HashedCrosses(schema, 1000)
     # user x 2 genres, user x age, 2 genres x age: 5 crosses; those of the empty slot are empty
     seen = phi(torch.tensor([[2, 10, EMPTY, 11, 16]], dtype=torch.int32))[0]
     expected = [hashed(*pair, 1000) for pair in [(2, 10), (2, 11), (2, 16), (10, 16), (11, 16)]]
@@ -82,7 +82,9 @@ def test_large_ids_are_hashed_without_overflow() -> None:
     schema = Schema((Field("user", 2**30, 1, "user"), Field("item", 2**30 - 2, 1, "item")))
     ids = torch.tensor([[2**30, 2**31 - 1 - k] for k in range(20)], dtype=torch.int32)
     buckets = 2**31 - 1
-    assert Crosses(schema, buckets)(ids)[:, 0].tolist() == [hashed(*row, buckets) for row in ids.tolist()]
+    assert HashedCrosses(schema, buckets)(ids)[:, 0].tolist() == [
+        hashed(*row, buckets) for row in ids.tolist()
+    ]
 
 
 def test_the_hash_spreads_like_chance() -> None:
@@ -96,7 +98,7 @@ def test_the_hash_spreads_like_chance() -> None:
         ],
         1,
     ).unique(dim=0)
-    seen = Crosses(schema, 20_000)(ids).unique()
+    seen = HashedCrosses(schema, 20_000)(ids).unique()
     assert len(seen) == pytest.approx(20_000 * (1 - math.exp(-len(ids) / 20_000)), rel=0.03)
     assert seen.min() >= 1 and seen.max() <= 20_000
 

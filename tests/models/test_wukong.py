@@ -9,9 +9,9 @@ from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, mean, m
 from rows import random_ids
 from torch import Tensor, nn
 
-from pipeline.models.wukong import FM, WukongLayer
+from pipeline.models import build
+from pipeline.models.wukong import WukongFM, WukongLayer
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def normed(layer: nn.LayerNorm, x: Vector) -> Vector:
@@ -36,7 +36,7 @@ def compressed(weight: Tensor, x: Matrix) -> Matrix:
     return [[dot(row, list(column)) for column in zip(*x, strict=True)] for row in weight.tolist()]
 
 
-def machine(fm: FM, x: Matrix) -> Matrix:
+def machine(fm: WukongFM, x: Matrix) -> Matrix:
     inner = [[dot(a, b) for b in x] for a in x]
     if fm.y is not None:
         y = fm.y.tolist()
@@ -82,12 +82,12 @@ def test_wukong(schema: Schema, projection: str) -> None:
 
 def test_without_projection_the_machine_gives_the_inner_products_of_all_pairs() -> None:
     x = torch.randn(2, 4, 5, dtype=torch.float64)
-    found = FM(4, 5, "none", 3, [])(x)
+    found = WukongFM(4, 5, "none", 3, [])(x)
     for b, i, j in product(range(2), range(4), range(4)):
         torch.testing.assert_close(found[b, i, j], (x[b, i] * x[b, j]).sum())
 
 
 def test_the_learnt_projection_is_a_low_rank_map_of_the_inner_products() -> None:
     """The optimised order of the products, X (X^T Y), is (X X^T) Y."""
-    x, fm = torch.randn(2, 4, 5, dtype=torch.float64), FM(4, 5, "learnt", 3, []).double()
-    torch.testing.assert_close(fm(x), FM(4, 5, "none", 3, [])(x) @ fm.y)
+    x, fm = torch.randn(2, 4, 5, dtype=torch.float64), WukongFM(4, 5, "learnt", 3, []).double()
+    torch.testing.assert_close(fm(x), WukongFM(4, 5, "none", 3, [])(x) @ fm.y)

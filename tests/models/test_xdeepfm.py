@@ -7,10 +7,10 @@ import torch
 from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, linear, mlp, pairs
 from rows import SCHEMAS, random_ids
 
-from pipeline.errors import PipelineError
+from pipeline.common.errors import PipelineError
+from pipeline.models import build
 from pipeline.models.xdeepfm import CIN, XDeepFM
 from pipeline.schema import Schema
-from pipeline.zoo import build
 
 
 def cin(layer: CIN, e: Matrix, *, split_half: bool, relu: bool) -> Vector:

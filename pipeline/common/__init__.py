@@ -1,0 +1,1 @@
+"""What every room may use: errors for people, files that are whole or absent, a fixed random order."""

@@ -1,0 +1,135 @@
+"""Errors meant for people: what is wrong, where, and what to do."""
+
+import difflib
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+PATIENCE = 10  # seconds by which one process of torchrun's may be behind the others
+_STOPPED = "stopped; run the same command again to go on from here"
+
+
+class PipelineError(Exception):
+    """A fault of the input, the settings or the machine, explained in the message."""
+
+
+class Lost(PipelineError):
+    """Another of the processes that train together is gone; why, that one says."""
+
+
+class Diverged(PipelineError):
+    """Training produced a loss that is not a finite number."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> str:
+    """Say that `name` is no known `kind` and name the nearest valid one.
+
+    >>> unknown("model", "depfm", ["fm", "deepfm"])
+    "unknown model 'depfm'; did you mean 'deepfm'? (valid: deepfm, fm)"
+    """
+    return f"unknown {kind} {name!r}{nearest(name, known)}"
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """Name the valid name that is nearest to `name`, and all of them unless a long list would drown it."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    if near and len(names) > 20:
+        return hint
+    return f"{hint} (valid: {', '.join(names) or 'none'})"
+
+
+@contextmanager
+def error_context(where: str) -> Iterator[None]:
+    """Put `where` before the message of an error of ours that leaves the block.
+
+    >>> with placed("params.yaml: model.fm"):
+    ...     raise PipelineError("no such thing")
+    Traceback (most recent call last):
+    pipeline.common.errors.PipelineError: params.yaml: model.fm: no such thing
+    """
+    try:
+        yield
+    except PipelineError as error:
+        error.args = (f"{where}: {error}",)
+        raise
+
+
+def starting() -> None:
+    """Let Ctrl-C end the program with one message while it is still importing, which takes seconds.
+
+    Nothing is begun yet, so nothing has to be put away. Where Ctrl-C is ignored it stays so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    os.write(2, f"{_STOPPED}\n".encode())
+    os._exit(130)
+
+
+def exit_with_message(main: Callable[[], None]) -> None:
+    """Run a program's `main`; print our own errors as one clear message and exit with 1.
+
+    A full disk is no fault of the program either, so it gets a message as well; every other
+    exception is a defect and keeps its traceback.
+    """
+    if signal.getsignal(signal.SIGINT) is _stop:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        main()
+    except PipelineError as error:
+        _report(f"error: {error}", first=not isinstance(error, Lost))
+        raise SystemExit(1) from None
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        _report(
+            f"error: {os.strerror(error.errno)}{where}; nothing was left half-written. "
+            "Free some space and run the same command again."
+        )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        if is_main_process():
+            print(_STOPPED, file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def is_main_process() -> bool:
+    """Whether this process tells what all processes have to tell; of those of torchrun one of a machine."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _report(message: str, *, first: bool = True) -> None:
+    """Print an error; of torchrun's processes, which may all have met it, let one tell it in the last lines.
+
+    torchrun ends with a page of its own whatever a process does, and the last lines of that are what a
+    process has left in its error file. When one process has failed, torchrun ends the others. So these wait,
+    and speak only if the first one goes on: it has not met their error. torchrun shows the page of the
+    process that failed first, by the second; a process that only lost another is to be later than that.
+    """
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is None:
+        print(message, file=sys.stderr)
+        return
+    if not first:
+        time.sleep(2)
+    if not is_main_process():
+        time.sleep(PATIENCE + int(os.environ["LOCAL_RANK"]))  # one after the other: the next are ended, too
+    told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+    try:
+        with open(f"{file}.tmp", "w", encoding="utf-8") as out:
+            json.dump({"message": told}, out)
+        os.replace(f"{file}.tmp", file)
+    except OSError:
+        print(message, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""params.yaml as checked values: the signature of a function is its config."""

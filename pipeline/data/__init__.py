@@ -1,0 +1,1 @@
+"""The encoded format, both ends: on disk, and as batches on a device."""

@@ -1,0 +1,1 @@
+"""-> data/predictions, data/reports: the test split, once; figures, leaderboard, plots."""

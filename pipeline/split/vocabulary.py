@@ -1,0 +1,296 @@
+"""Clean columns -> int32 ids, with vocabularies and bins fitted on train rows alone.
+
+A vocabulary is plain JSON and is all that is needed to encode new rows. Per field:
+
+    category  `values`, ordered by (-count, value); a missing value is an entry of its own, null
+    number    `edges` of the bins, fitted as quantiles; `missing` and `values` say whether train rows
+              lacked the number and had it
+    bag       `values` as above, the `separator` between them in a row, and the `slots` it fills
+
+The first id of a field is its unseen id: a value that no train row holds, or fewer than `min_count`.
+An infinite number falls into the outermost bin; NaN counts as missing.
+
+All work on strings is done once per distinct value and block. A column comes as an iterable of arrays,
+its blocks; where one ends and the next begins changes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.common.errors import PipelineError
+from pipeline.preprocess.parse import chunk, codes_of, encoded
+from pipeline.schema import EMPTY, Column, Field, Kind, Schema
+
+Vocabulary = list[dict[str, Any]]
+Ids = NDArray[np.int32]
+Blocks = Callable[[str], Iterable[pa.Array]]  # name of a column -> its blocks
+TYPES: dict[Kind, pa.DataType] = {
+    "category": pa.string(),
+    "number": pa.float64(),
+    "bag": pa.string(),
+}
+ROWS = 1 << 14  # rows whose ids are put together at a time, so that they fit into the cache
+
+
+def fit_vocabulary(
+    blocks: Blocks,
+    columns: Iterable[Column],
+    *,
+    min_count: int = 1,
+    bins: int = 20,
+    max_slots: int = 8,
+) -> Vocabulary:
+    """Learn the vocabularies from the train rows, one column after the other.
+
+    Args:
+        blocks: the train rows of a column.
+        min_count: a value that fewer train rows hold is left to the unseen id.
+        bins: number of quantile bins of a number (fewer where values repeat).
+        max_slots: a bag keeps at most so many values.
+
+    Raises:
+        PipelineError: a setting that makes no sense.
+    """
+    for key, value in (("min_count", min_count), ("bins", bins), ("max_slots", max_slots)):
+        if value < 1:
+            raise PipelineError(f"encode: {key} is {value}, it must be at least 1")
+    vocabulary: Vocabulary = []
+    for column in columns:
+        entry: dict[str, Any] = {"name": column.name, "kind": column.kind, "domain": column.domain}
+        if column.kind == "number":
+            entry |= _bins([np.asarray(_floats(block)) for block in blocks(column.name)], bins)
+        elif column.kind == "category":
+            entry |= _ranked((_counted(block) for block in blocks(column.name)), min_count)
+        else:
+            bags = [_bags(block, column.separator) for block in blocks(column.name)]
+            entry |= _ranked(((values, counts) for values, counts, _ in bags), min_count)
+            entry["separator"] = column.separator
+            entry["slots"] = max(1, min(max_slots, max((most for _, _, most in bags), default=0)))
+        vocabulary.append(entry)
+    return vocabulary
+
+
+def schema(vocabulary: Vocabulary) -> Schema:
+    """Return what the ids of `apply` mean."""
+    return Schema(
+        tuple(
+            Field(entry["name"], 1 + _entries(entry), entry.get("slots", 1), entry["domain"])
+            for entry in vocabulary
+        )
+    )
+
+
+def apply(vocabulary: Vocabulary, table: pa.Table, *, truncated: Counter[str] | None = None) -> Ids:
+    """Return the ids (N, S) of clean rows, train rows or new ones.
+
+    Args:
+        truncated: counts, per bag, the values that found no free slot.
+    """
+    encoder = Encoder(vocabulary, lambda name: [chunk(table[name])])
+    ids = list(encoder.ids(0, table, truncated))
+    return np.vstack(ids) if ids else np.empty((0, schema(vocabulary).slots), np.int32)
+
+
+class Encoder:
+    """A vocabulary made ready for the blocks of a table.
+
+    The distinct strings of all blocks are looked up at once, so the cost grows with their number and
+    not with the number of blocks times the size of the vocabulary.
+
+    Args:
+        blocks: the columns of the table, in the blocks that `ids` will be given.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, blocks: Blocks) -> None:
+        self.schema = schema(vocabulary)
+        self._vocabulary = vocabulary
+        self._rows: list[list[_Rows]] = []
+        for entry, field, first in zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True):
+            made: list[_Rows] = []
+            if entry["kind"] != "number":
+                dictionaries = [encoded(block).dictionary for block in blocks(entry["name"])]
+                make = _category_rows if entry["kind"] == "category" else _bag_rows
+                made = list(make(entry, field, first, dictionaries))
+            self._rows.append(made)
+
+    def ids(self, block: int, table: pa.Table, truncated: Counter[str] | None = None) -> Iterator[Ids]:
+        """Yield the ids (n, S) of the rows of a block, some thousands at a time.
+
+        Args:
+            block: its number.
+            table: its rows, in the columns the encoder was made with.
+            truncated: counts, per bag, the values that found no free slot.
+        """
+        sources: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        for entry, rows, first in zip(self._vocabulary, self._rows, self.schema.offsets, strict=True):
+            column = chunk(table[entry["name"]])
+            if entry["kind"] == "number":
+                sources.append((np.asarray(_bin(_floats(column), entry, first)), np.empty(0, np.int32)))
+                continue
+            made, coded = rows[block], encoded(column)
+            codes = codes_of(coded, len(coded.dictionary))
+            sources.append((codes, made.ids))
+            if truncated is not None and entry["kind"] == "bag":
+                counts = np.bincount(codes, minlength=len(made.lost))
+                truncated[entry["name"]] += int(counts @ made.lost)
+        for start in range(0, len(table), ROWS):
+            part = slice(start, start + ROWS)
+            ids = np.empty((min(ROWS, len(table) - start), self.schema.slots), np.int32)
+            slot = 0
+            for field, (codes, values) in zip(self.schema.fields, sources, strict=True):
+                if len(values):
+                    ids[:, slot : slot + field.slots] = values[codes[part]]
+                else:
+                    ids[:, slot] = codes[part]
+                slot += field.slots
+            yield ids
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The ids (D + 1, slots) of the D distinct strings of a block and of a missing one."""
+
+    ids: Ids
+    lost: NDArray[np.int64]  # values of each that found no slot
+
+
+def _entries(entry: Mapping[str, Any]) -> int:
+    """Number of ids of a field, the unseen one not counted."""
+    if entry["kind"] == "number":
+        return int(entry["missing"]) + (len(entry["edges"]) + 1 if entry["values"] else 0)
+    return len(entry["values"])
+
+
+def _floats(column: pa.Array) -> NDArray[np.float64]:
+    """Return numbers, NaN where one is missing."""
+    values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+    return values
+
+
+def _counted(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return the distinct strings of a block, a missing one last, and how many rows hold each."""
+    coded = encoded(column)
+    codes = codes_of(coded, len(coded.dictionary))
+    counts = np.bincount(codes, minlength=len(coded.dictionary) + 1)
+    return pa.concat_arrays([coded.dictionary, pa.nulls(1, pa.string())]), counts
+
+
+def _bags(column: pa.Array, separator: str) -> tuple[pa.Array, NDArray[np.int64], int]:
+    """Return the values in the bags of a block, how many rows hold each, and the most in a row."""
+    texts, counts = _counted(column)
+    row, values = _distinct(texts, separator)
+    held = counts[row]
+    used = held > 0
+    sizes = np.bincount(row[used])
+    return values, held, int(sizes.max(initial=0))
+
+
+def _ranked(parts: Iterable[tuple[pa.Array, NDArray[np.int64]]], min_count: int) -> dict[str, Any]:
+    """Merge counts and order the values: frequent first, then alphabetically, a missing one first."""
+    tables = []
+    for values, counts in parts:
+        held = counts > 0
+        tables.append(pa.table({"value": values.filter(pa.array(held)), "count": counts[held]}))
+    none = pa.table({"value": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
+    whole = pa.concat_tables([none, *tables])
+    merged = whole.group_by("value").aggregate([("count", "sum")])
+    common = merged.filter(pc.greater_equal(merged["count_sum"], min_count))
+    common = common.sort_by([("value", "ascending")])
+    # the sort above puts the missing value last; a rank of its own brings it to the front of a tie
+    count = common["count_sum"].to_numpy()
+    absent = pc.is_null(common["value"]).to_numpy()
+    order = np.lexsort((np.arange(len(count)), ~absent, -count))
+    return {"values": common["value"].take(pa.array(order)).to_pylist(), "rare": len(merged) - len(common)}
+
+
+def _bins(parts: list[NDArray[np.float64]], bins: int) -> dict[str, Any]:
+    """Edges at the quantiles; equal ones fall together and the first bin is never empty."""
+    missing = any(bool(np.isnan(part).any()) for part in parts)
+    values = np.concatenate([part[np.isfinite(part)] for part in parts]) if parts else np.empty(0)
+    if not len(values):  # infinite numbers alone share one bin
+        held = any(bool(np.isinf(part).any()) for part in parts)
+        return {"edges": [], "values": held, "missing": missing}
+    ranks = [k * len(values) // bins for k in range(1, bins)]
+    values = np.partition(values, [0, *ranks])
+    edges = np.unique(values[ranks])
+    return {"edges": edges[edges > values[0]].tolist(), "values": True, "missing": missing}
+
+
+def _lookup(strings: pa.Array | pa.ChunkedArray, values: Sequence[str | None]) -> NDArray[np.int32]:
+    """0 for a string that is not among `values`, else its place, counted from 1."""
+    found = pc.index_in(strings, pa.array(values, pa.string()))
+    places: NDArray[np.int32] = pc.fill_null(pc.add(found, pa.scalar(1, pa.int32())), 0).to_numpy()
+    return places
+
+
+def _category_rows(
+    entry: Mapping[str, Any], field: Field, first: int, dictionaries: Sequence[pa.Array]
+) -> Iterator[_Rows]:
+    del field
+    if not dictionaries:
+        return
+    missing = _lookup(pa.chunked_array([pa.nulls(1, pa.string())]), entry["values"])
+    places = _lookup(pa.chunked_array(dictionaries), entry["values"])
+    start = 0
+    for dictionary in dictionaries:
+        some = places[start : start + len(dictionary)]
+        start += len(dictionary)
+        ids = (first + np.r_[some, missing]).astype(np.int32)[:, None]
+        yield _Rows(ids, np.zeros(len(ids), np.int64))
+
+
+def _bag_rows(
+    entry: Mapping[str, Any], field: Field, first: int, dictionaries: Sequence[pa.Array]
+) -> Iterator[_Rows]:
+    bags = [_distinct(dictionary, entry["separator"]) for dictionary in dictionaries]
+    if not bags:
+        return
+    places = _lookup(pa.chunked_array([values for _, values in bags]), entry["values"])
+    start = 0
+    for dictionary, (row, values) in zip(dictionaries, bags, strict=True):
+        code = places[start : start + len(values)].astype(np.int64)
+        start += len(values)
+        ids = np.full((len(dictionary) + 1, field.slots), EMPTY, np.int32)
+        # values that were never seen share one id, so a bag holds it once
+        keep = _first_of_each(row, code)
+        row, code = row[keep], code[keep]
+        starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.empty(0, np.int64)
+        place = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)]))
+        fits = place < field.slots
+        ids[row[fits], place[fits]] = first + code[fits]
+        yield _Rows(ids, np.bincount(row[~fits], minlength=len(ids)))
+
+
+def _bin(values: NDArray[np.float64], entry: Mapping[str, Any], first: int) -> NDArray[np.int32]:
+    """First the unseen id, then that of missing numbers where train rows had such, then the bins."""
+    missing = np.isnan(values)
+    start = 1 + int(entry["missing"])
+    bins = start + np.searchsorted(np.array(entry["edges"]), values, side="right")
+    if not entry["values"]:
+        bins = np.zeros(len(values), np.int64)
+    ids: NDArray[np.int32] = (first + np.where(missing, int(entry["missing"]), bins)).astype(np.int32)
+    return ids
+
+
+def _distinct(texts: pa.Array, separator: str) -> tuple[NDArray[np.int64], pa.Array]:
+    """Return (row, value) of the bags' values in order, each value once a row, empty ones left out."""
+    bags = pc.split_pattern(texts, separator)
+    row, values = pc.list_parent_indices(bags), pc.utf8_trim_whitespace(pc.list_flatten(bags))
+    full = pc.not_equal(values, "")
+    rows, values = row.filter(full).to_numpy().astype(np.int64), values.filter(full)
+    codes = values.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    keep = _first_of_each(rows, codes)
+    return rows[keep], values.take(pa.array(keep))
+
+
+def _first_of_each(row: NDArray[np.int64], code: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions at which a pair (row, code) stands for the first time, ascending."""
+    pairs = row * (code.max(initial=0) + 1) + code
+    return np.sort(np.unique(pairs, return_index=True)[1])

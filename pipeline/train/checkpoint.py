@@ -1,0 +1,83 @@
+"""The state of a training, and the file that a killed training goes on from."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.common.files import writing
+from pipeline.train import ranks
+from pipeline.train.adam import Adam
+
+
+@dataclass
+class State:
+    """Where a training stands, and in the end what it arrived at.
+
+    Attributes:
+        curve: one dict per evaluation: step, epoch, lr, train_logloss, valid_auc, valid_logloss.
+        best: index in `curve` of the best evaluation; the model ends with its weights.
+        epoch, batch, step: whole epochs done, batches done in the current one, batches in all.
+        bad, lr_bad: evaluations without a gain, in a row and since the rate was last cut.
+    """
+
+    curve: list[dict[str, float]] = field(default_factory=list)
+    best: int = -1
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    bad: int = 0
+    lr_bad: int = 0
+
+    def record(self, row: dict[str, float], monitor: Literal["auc", "logloss"]) -> bool:
+        """Append an evaluation; return whether it is the best so far."""
+        sign, key = (1, "valid_auc") if monitor == "auc" else (-1, "valid_logloss")
+        gain = self.best < 0 or sign * row[key] > sign * self.curve[self.best][key]
+        self.curve.append(row)
+        if gain:
+            self.best, self.bad, self.lr_bad = len(self.curve) - 1, 0, 0
+        else:
+            self.bad, self.lr_bad = self.bad + 1, self.lr_bad + 1
+        return gain
+
+
+def save(
+    path: Path,
+    model: nn.Module,
+    optimizer: Adam,
+    state: State,
+    best_weights: dict[str, Tensor],
+) -> None:
+    """Write all that a training needs to go on with the same bits; of several ranks rank 0 writes."""
+    rng = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        rng.append(torch.cuda.get_rng_state())
+    rng = [generator for of_rank in ranks.every(rng) for generator in of_rank]
+    if ranks.rank():
+        return
+    with writing(path) as file:
+        torch.save(
+            {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "state": asdict(state),
+                "best_weights": best_weights,
+                "rng": rng,
+            },
+            file,
+        )
+
+
+def load(path: Path, model: nn.Module, optimizer: Adam) -> tuple[State, dict[str, Tensor]]:
+    """Restore model, optimizer and random numbers; return the state and the best weights so far."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    mine = ranks.part_of(len(saved["rng"]))
+    rng = saved["rng"][mine.start : mine.stop]
+    torch.set_rng_state(rng[0])
+    if torch.cuda.is_available() and len(rng) > 1:
+        torch.cuda.set_rng_state(rng[1])
+    return State(**saved["state"]), saved["best_weights"]

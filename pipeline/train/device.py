@@ -1,0 +1,50 @@
+"""Where a training computes: the device, and what makes its bits repeatable there."""
+
+import ctypes
+import os
+
+import torch
+
+from pipeline.common.errors import PipelineError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Return the device to train on: `auto` takes a GPU where there is one.
+
+    Raises:
+        PipelineError: the named device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise PipelineError(f"device {name!r} cannot be used here: {reason}") from None
+    return torch.device(name)
+
+
+def reproducible(threads: int) -> None:
+    """Make the same seed give the same bits: deterministic kernels, a fixed number of threads.
+
+    Sums are split over threads, so their last bits depend on how many there are. The process also keeps
+    the memory that it frees from now on.
+    """
+    torch.set_num_threads(threads)
+    _keep_memory()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    # what torch.use_deterministic_algorithms(True) sets, without the second that its imports take
+    torch.set_deterministic_debug_mode("error")
+    # new memory is written before it is read here: filling it with NaN would cost a tenth of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _keep_memory() -> None:
+    """Let glibc keep what is freed: else every step of a large batch asks the system for fresh pages."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    trim_threshold, mmap_threshold = -1, -3  # as in malloc.h
+    mallopt(trim_threshold, 2**30)
+    mallopt(mmap_threshold, 2**25)  # its largest

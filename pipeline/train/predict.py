@@ -1,0 +1,117 @@
+"""A model's probabilities for the rows of a split, and their AUC and logloss."""
+
+import math
+from itertools import islice
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from pipeline import metrics
+from pipeline.common.errors import PipelineError
+from pipeline.data.batches import Batch, Split
+from pipeline.train import ranks
+
+
+def is_timed(model: nn.Module) -> bool:
+    """Whether a model is told the time of a row besides its ids."""
+    return bool(getattr(model, "timed", False))
+
+
+def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
+    """Return the model's logit of every row; a model that is `timed` is told the rows' times, too.
+
+    Raises:
+        PipelineError: such a model, and rows without times.
+    """
+    inputs = [batch.ids]
+    if is_timed(model):
+        inputs.append(require_times(model, batch.time))
+    result: Tensor = model(*inputs)
+    return result
+
+
+def require_times(model: nn.Module, time: Tensor | None) -> Tensor:
+    """Return the times of the rows that a timed model needs.
+
+    Raises:
+        PipelineError: the rows have none.
+    """
+    if time is None:
+        raise PipelineError(
+            f"{type(model).__name__} looks at what came before a row, and the rows of this dataset have no "
+            "time: take the model off `models`, or give the dataset a time column"
+        )
+    return time
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Float[Tensor, " N"]:
+    """Return the click probability of every row, in order, on the split's device.
+
+    Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before. Inside
+    `parallel.group` each rank scores its share of the rows, so all must call it.
+
+    Args:
+        batch_size: rows at a time. None: 2048 a thread, so that what a layer makes of them stays in a
+            core's cache; 8192 on other devices than a CPU.
+    """
+    was_training = model.training
+    model.eval()
+    if batch_size is None:
+        batch_size = 2048 * torch.get_num_threads() if split.device.type == "cpu" else 8192
+    size = max(1, min(batch_size, -(-len(split) // ranks.ranks())))
+    mine = ranks.part_of(split.count(size))
+    # a rank may have no batch of a tiny part; its scores have a type all the same
+    dtype = torch.promote_types(torch.float32, next(model.parameters()).dtype)
+    none = torch.empty(0, dtype=dtype, device=split.device)
+    batches = islice(split.batches(size, skip=mine.start), len(mine))
+    probability = torch.cat([none, *(logits(model, batch).sigmoid() for batch in batches)])
+    model.train(was_training)
+    return ranks.joined(probability)
+
+
+def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
+    """Return AUC and logloss over all rows of a part.
+
+    Scores that are on a GPU stay there: what comes back are the two results.
+    """
+    score = predict(model, split)
+    if score.is_cuda:  # other accelerators may have no float64
+        auc, logloss = auc_and_logloss(split.label.to(score.device), score).tolist()
+        return {"auc": auc, "logloss": logloss}
+    label, probability = split.label.cpu().numpy(), score.cpu().numpy()
+    return {
+        "auc": metrics.auc(label, probability),
+        "logloss": metrics.logloss(label, probability),
+    }
+
+
+def auc_and_logloss(
+    label: Float[Tensor, " N"] | UInt8[Tensor, " N"], probability: Float[Tensor, " N"]
+) -> Float[Tensor, " 2"]:
+    """Compute `metrics.auc` and `metrics.logloss` where the rows are, without waiting for the device.
+
+    The AUC is a ratio of integers, so up to 2^27 rows it has the bits of `metrics.auc`; the logloss,
+    summed in float64 in another order, may differ in the last ones. Every operation gives the same result
+    each time on a GPU, too (see torch.use_deterministic_algorithms): positions in the sorted scores and
+    sums, no `cumsum` or `bincount` of floats, and no selection by a mask, whose length has to be awaited.
+
+    Args:
+        label: 0 and 1.
+        probability: on the same device.
+
+    Returns:
+        AUC, NaN with one class only or where a score is no number; and logloss.
+    """
+    positive = label > 0.5
+    ranked, order = probability.sort()
+    # the rows below each row and those not above it: with one more, twice its mean rank among its equals
+    twice_rank = torch.searchsorted(ranked, ranked) + torch.searchsorted(ranked, ranked, right=True) + 1
+    p = positive.sum()
+    n = len(label) - p
+    twice_u = (twice_rank * positive[order]).sum() - p * (p + 1)
+    auc = twice_u.double() / (2 * p * n).double()  # with one class 0 / 0
+    y, q = label.double(), probability.double().clamp(metrics.EPSILON, 1 - metrics.EPSILON)
+    logloss = -(y * q.log() + (1 - y) * torch.log1p(-q)).mean()
+    return torch.stack([auc.masked_fill(ranked.isnan().any(), math.nan), logloss])

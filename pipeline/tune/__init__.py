@@ -1,0 +1,1 @@
+"""-> data/runs/*/tuned: the hyper-parameter search."""

@@ -1,0 +1,270 @@
+"""The hyper-parameter search; the only file that imports optuna.
+
+One trial at a time, and the sampler of a trial depends on nothing but the study's seed and the
+trials finished before it. So a search killed anywhere and started again ends like one that was never
+stopped: the trial that was running is run again, from its last checkpoint.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from pipeline.common.errors import Diverged, PipelineError
+from pipeline.common.files import canonical, digest
+from pipeline.config.space import Dimension, Tune
+from pipeline.train.loop import LogFn
+
+Point = dict[str, Any]
+Objective = Callable[[int, Point, LogFn], None]
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+JOURNAL = Path("studies/journal.jsonl")
+ATTEMPTS = 100  # proposals that repeat an earlier trial before the space counts as exhausted
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished trial: `number` counts finished trials only, so it does not depend on kills."""
+
+    number: int
+    state: str
+    value: float | None
+    point: Point
+    curve: list[dict[str, float]]
+
+
+class _JournalLock(JournalFileSymlinkLock):
+    """The journal's lock as a lock of the operating system, which ends with its process.
+
+    Optuna's own lock is a file that a killed process leaves behind; the next one waits 30 s for it.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._lock = FileLock(journal.with_name(f".{journal.name}.lock"))
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def search(
+    name: str,
+    space: dict[str, Dimension],
+    start: Point,
+    objective: Objective,
+    settings: Tune,
+    *,
+    journal: Path = JOURNAL,
+) -> tuple[list[Finished], dict[str, dict[str, float]]]:
+    """Run or go on with a study until `settings.trials` trials are finished.
+
+    Args:
+        name: names the study in the journal; give it a digest of everything that decides the result.
+        space: the axes; may be empty (then the start is the only trial).
+        start: the first trial.
+        objective: called with (number, point, log). It calls log(row, step) after every evaluation,
+            with `valid_<metric>` in the row, and lets what that raises pass. The best row counts.
+        journal: Optuna's journal file, shared by all studies; `optuna-dashboard` reads it.
+
+    Returns:
+        the first `settings.trials` finished trials, and the importance of each axis by method.
+
+    Raises:
+        PipelineError: another process is working on this study, or the journal is damaged.
+    """
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(journal.parent / f".{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PipelineError(
+            f"the study {name} is busy: another process is working on it; wait for it or stop it first"
+        ) from None
+    with lock:
+        study = _open(name, settings, journal)
+        for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(stale.number, state=TrialState.FAIL)
+        while len(_finished(study)) < settings.trials:
+            trial = _propose(study, space, start, settings)
+            if trial is None:
+                print(f"{name}: the search space is exhausted after {len(_finished(study))} trials")
+                break
+            _run(study, trial, space, objective, settings)
+        done = _finished(study)[: settings.trials]
+        trials = [
+            Finished(
+                number, trial.state.name, trial.value, _decode(space, trial.params), trial.user_attrs["curve"]
+            )
+            for number, trial in enumerate(done)
+        ]
+        return trials, _importances(done, settings)
+
+
+def best(trials: list[Finished], metric: str) -> Finished:
+    """Return the complete trial with the best value; the earliest of equals.
+
+    Raises:
+        PipelineError: no trial came to its end.
+    """
+    complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
+    if not complete:
+        raise PipelineError("every trial of the search diverged: narrow tune.space.train.lr in params.yaml")
+    sign = 1 if metric == "auc" else -1
+    return max(complete, key=lambda trial: (sign * (trial.value or 0), -trial.number))
+
+
+def _run(
+    study: optuna.Study, trial: Trial, space: dict[str, Dimension], objective: Objective, settings: Tune
+) -> None:
+    number, curve = len(_finished(study)), list[dict[str, float]]()
+    key, better = (f"valid_{settings.metric}", max if settings.metric == "auc" else min)
+
+    def log(row: dict[str, float], _step: int) -> None:
+        curve.append(row)
+        trial.report(row[key], len(curve))
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    try:
+        objective(number, _decode(space, trial.params), log)
+        state = TrialState.COMPLETE
+    except optuna.TrialPruned:
+        state = TrialState.PRUNED
+    except Diverged as error:
+        # counted as pruned, that is as one of the worst: a failed trial would be proposed for ever
+        print(f"{study.study_name} trial {number}: {error}")
+        state = TrialState.PRUNED
+    trial.set_user_attr("curve", curve)
+    value = better(row[key] for row in curve) if curve else None
+    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    print(
+        f"{study.study_name} trial {number + 1} of {settings.trials}: "
+        f"{'diverged' if value is None else f'valid {settings.metric} {value:.4f}'}"
+        f"{' (pruned)' if state == TrialState.PRUNED else ''}",
+        flush=True,
+    )
+
+
+def _propose(study: optuna.Study, space: dict[str, Dimension], start: Point, settings: Tune) -> Trial | None:
+    """Ask for a point that no finished trial has had; None where there seems to be none left."""
+    finished = _finished(study)
+    seen = {canonical(trial.params) for trial in finished}
+    for attempt in range(ATTEMPTS if space or not finished else 0):
+        study.sampler = optuna.samplers.TPESampler(
+            seed=int(digest([settings.seed, len(finished), attempt]), 16) % 2**32,
+            n_startup_trials=settings.startup_trials,
+        )
+        if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            study.enqueue_trial({axis: _encode(value) for axis, value in start.items()})
+        trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
+        if canonical(trial.params) not in seen:
+            return trial
+        study.tell(trial, state=TrialState.FAIL)
+    return None
+
+
+def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
+    lock = _JournalLock(journal)
+    _drop_torn_line(journal, lock)
+    pruner = optuna.pruners.MedianPruner(
+        n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=settings.pruner_warmup_evaluations
+    )
+    try:
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal), lock)),
+            study_name=name,
+            direction="maximize" if settings.metric == "auc" else "minimize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+    except (ValueError, KeyError) as error:
+        raise PipelineError(
+            f"{journal} is damaged ({error}): move it away; searches that are done keep their results"
+        ) from None
+
+
+def _drop_torn_line(journal: Path, lock: _JournalLock) -> None:
+    """Cut off a last line that a killed process did not finish: Optuna refuses the file otherwise."""
+    if not journal.exists():
+        return
+    lock.acquire()
+    try:
+        with open(journal, "rb+") as file:
+            size = file.seek(0, 2)
+            start = max(0, size - 2**20)
+            file.seek(start)
+            tail = file.read()
+            if tail and not tail.endswith(b"\n"):
+                file.truncate(start + tail.rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
+def _finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _importances(trials: list[FrozenTrial], settings: Tune) -> dict[str, dict[str, float]]:
+    """Share of each axis in the spread of the metric, by PED-ANOVA and by f-ANOVA.
+
+    Empty for a method that has too little to go by: fewer than three complete trials, or one value.
+    """
+    study = optuna.create_study(direction="maximize" if settings.metric == "auc" else "minimize")
+    study.add_trials(trials)
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if len(complete) < 3 or len({trial.value for trial in complete}) < 2 or not complete[0].params:
+        return {}
+    methods = {
+        "ped_anova": PedAnovaImportanceEvaluator(),
+        "fanova": FanovaImportanceEvaluator(seed=settings.seed),
+    }
+    return {
+        method: {
+            # the last bits depend on what the process has computed before, such as trainings or none
+            axis: round(share, 9)
+            for axis, share in sorted(
+                optuna.importance.get_param_importances(study, evaluator=evaluator).items()
+            )
+        }
+        for method, evaluator in methods.items()
+    }
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if dimension.choices is not None:
+        return CategoricalDistribution([_encode(choice) for choice in dimension.choices])
+    low, high, step = dimension.low, dimension.high, dimension.step
+    assert low is not None
+    assert high is not None
+    if all(isinstance(number, int) for number in (low, high, step or 1)):
+        return IntDistribution(int(low), int(high), log=dimension.log, step=int(step or 1))
+    return FloatDistribution(low, high, log=dimension.log, step=step)
+
+
+def _encode(value: Any) -> Any:
+    """Optuna takes scalars as choices; a list such as the hidden layers goes as its JSON text."""
+    return canonical(value) if isinstance(value, list) else value
+
+
+def _decode(space: dict[str, Dimension], point: Point) -> Point:
+    decoded = {}
+    for axis, value in sorted(point.items()):
+        texts = {_encode(c): c for c in space[axis].choices or () if isinstance(c, list)}
+        decoded[axis] = texts.get(value, value)
+    return decoded
