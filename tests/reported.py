@@ -47,7 +47,7 @@ class Project:
         files = {run.model: folder / f"{run.model}.parquet" for run in runs}
         for model, path in files.items():
             predictions.write_predictions(path, [run for run in runs if run.model == model], holdout)
-        return report.report(self.dataset, runs, holdout, files, bins)[0], files
+        return report.build_report(self.dataset, runs, holdout, files, bins)[0], files
 
 
 def make_project(
@@ -94,11 +94,11 @@ def write_data(folder: Path, *, extras: bool = True) -> None:
     rng = np.random.default_rng(3)
     folder.mkdir(parents=True)
     rows = rng.permutation(sum(ROWS.values()))
-    taste = rng.normal(size=(TOY.rows, 2))
+    taste = rng.normal(size=(TOY.vocabulary_size, 2))
     taste[0] = 0
     start = 0
     for part, count in ROWS.items():
-        columns = [TOY.first[f] + rng.integers(TOY.fields[f].size, size=count) for f in TOY.slot_field]
+        columns = [TOY.offsets[f] + rng.integers(TOY.fields[f].size, size=count) for f in TOY.field_of_slot]
         ids = np.stack(columns, 1)
         score = taste[ids, 0].sum(1) + taste[ids[:, 0], 1] * taste[ids[:, 1], 1]
         truth = 1 / (1 + np.exp(-score))

@@ -345,7 +345,7 @@ def test_predictions_that_are_no_numbers_are_refused(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holdout = Holdout.load(project.processed)
-    monkeypatch.setattr(report, "predict", lambda _network, split: split.label * float("nan"))
+    monkeypatch.setattr(predictions, "predict", lambda _network, split: split.label * float("nan"))
     with pytest.raises(PipelineError, match="no numbers"):
         predictions.probabilities(project.load("lr")[0], 1, holdout.split)
 

@@ -52,7 +52,7 @@ def write_data(root: Path, dataset: str) -> Path:
     taste = rng.normal(size=1000)
     for part, rows in ROWS.items():
         ids = np.stack(
-            [TOY.first[index] + rng.integers(TOY.fields[index].size, size=rows) for index in TOY.slot_field],
+            [TOY.offsets[index] + rng.integers(TOY.fields[index].size, size=rows) for index in TOY.field_of_slot],
             axis=1,
         )
         click = rng.random(rows) < 1 / (1 + np.exp(-taste[ids].sum(1)))
