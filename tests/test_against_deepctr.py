@@ -10,7 +10,6 @@ gbdt_lr, gdcn, masknet, qnn, wukong. Nor is an implementation of them that we tr
 stand the naive loops from their papers' equations, in tests/models/.
 """
 
-import inspect
 from collections.abc import Callable
 from itertools import combinations
 from typing import Any
@@ -38,6 +37,7 @@ from rows import SCHEMAS, random_ids, random_split, times
 from torch import Tensor, nn
 
 from pipeline.data.batches import Batch
+from pipeline.layers.options import arguments
 from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.train.loop import fit
@@ -414,7 +414,7 @@ def label(case: tuple[str, dict[str, Any], Twin, Schema]) -> str:
 
 def awake(name: str, options: dict[str, Any], schema: Schema) -> Any:
     """Our model in float64 with no number left at its start, the statistics of batch norms included."""
-    known = inspect.signature(MODELS[name]).parameters
+    known = arguments(MODELS[name])
     sizes = {key: value for key, value in SIZES.items() if key in known}
     model = exact(build(name, schema, {**sizes, **options}, seed=1))
     for module in model.modules():
@@ -476,7 +476,7 @@ def test_din(normalise: bool) -> None:
 
     x = features(FIELDS, ids)
     x[:, ours.item] += 1
-    history = torch.where(history == EMPTY, 0, history - FIELDS.first[ours.item] + 1)
+    history = torch.where(history == EMPTY, 0, history - FIELDS.offsets[ours.item] + 1)
     expected = theirs(torch.cat([x, history.double(), length.double()], 1)).squeeze(1)
     torch.testing.assert_close(ours(ids, times(ids)), expected)
 

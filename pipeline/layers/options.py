@@ -19,6 +19,7 @@ from pipeline.schema import Schema
 
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]  # 0 switches it off
+TwoOrMore = Annotated[int, Ge(2)]
 Probability = Annotated[float, Ge(0), Le(0.99)]
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
@@ -46,10 +47,9 @@ class Embed:
     transform: Transform = "none"
 
     def __call__(self, schema: Schema, size: int | None = None) -> FieldEmbedding:
-        """Build the layer, with vectors of another size than D where the model wants such."""
-        return FieldEmbedding(
-            schema, size or self.size, std=self.std, dropout=self.dropout, transform=self.transform
-        )
+        """Build the layer; `size` replaces D for a model that needs vectors of another size."""
+        size = self.size if size is None else size
+        return FieldEmbedding(schema, size, std=self.std, dropout=self.dropout, transform=self.transform)
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Net:
     batch_norm: bool = False
     activation: Activation = "relu"
 
-    def __call__(self, inputs: int) -> MLP:
-        """Build the layers on so many inputs."""
+    def __call__(self, inputs: int, hidden: Sequence[int] | None = None) -> MLP:
+        """Build the layers; `hidden` replaces the widths, for a model with a second network."""
         return MLP(
             inputs,
-            self.hidden,
+            self.hidden if hidden is None else hidden,
             dropout=self.dropout,
             batch_norm=self.batch_norm,
             activation=self.activation,

@@ -8,20 +8,22 @@ Equation: V = SENET(E) (`layers/excitation.py`); p_ij = (e_i W) * e_j on E and q
 
 Shapes: ids (B, S) -> E, V (B, F, D) -> p, q (B, C, D) with C = F (F - 1) / 2 -> logit (B,).
 
-Differs from the paper: p and q have matrices of their own, which the paper leaves open. `excitation`
-`sest` puts FLSEST's unit in the place of SENET (FiBiSEST, FLSEST Table 4); `none` leaves V out. Dropout on
-the embeddings, a transform of them and batch norm are options; the last layer has no bias of its own.
+Differs from the paper: p and q have separate matrices W and W', which the paper leaves open. The last
+layer has no bias, since w0 of the linear term is one. `excitation` `sest` replaces SENET by FLSEST's unit
+(FiBiSEST, FLSEST Table 4); `none` omits V and q.
 """
 
+from math import comb
 from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.bilinear import Bilinear, BilinearKind, bilinear
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.excitation import SENET, DomainSEST
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
 
@@ -32,42 +34,24 @@ class FiBiNET(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 10,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(10),
         kind: BilinearKind = "interaction",
         excitation: Literal["senet", "sest", "none"] = "senet",
-        reduction: int = 3,
-        hidden: list[int] = [400, 400, 400],  # noqa: B006  never changed, only read
-        dropout: float = 0.5,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        reduction: Count = 3,
+        network: Net = Net(dropout=0.5),
     ) -> None:
         super().__init__()
         f = len(schema.fields)
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
+        self.embedding = embedding(schema)
         self.excite: nn.Module | None = None
         if excitation == "senet":
             self.excite = SENET(f, reduction=reduction)
         elif excitation == "sest":
             self.excite = DomainSEST(schema, reduction=reduction)
         copies = 1 if self.excite is None else 2
-        self.bilinear = nn.ModuleList(Bilinear(f, embedding_size, kind=kind) for _ in range(copies))
-        self.mlp = MLP(
-            copies * f * (f - 1) // 2 * embedding_size,
-            hidden,
-            dropout=dropout,
-            batch_norm=batch_norm,
-            activation=activation,
-        )
+        self.bilinear = nn.ModuleList(Bilinear(f, embedding.size, kind=kind) for _ in range(copies))
+        self.mlp = network(copies * comb(f, 2) * embedding.size)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

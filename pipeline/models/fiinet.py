@@ -9,17 +9,18 @@ attended crosses (eq. 6); logit = linear + MLP(flatten V) (eq. 7-8).
 
 Shapes: ids (B, S) -> E (B, F, D) -> crosses of order o (B, C(F, o), D) -> V (B, C, D) -> logit (B,).
 
-Differs from the paper: "U = pairs + triples" has no meaning unless C(F, 2) = C(F, 3), so `fusion`
-offers the readings:
-`concat`  all crosses on one channel axis, as Figure 4 draws them; one gate a channel: `softmax` over
+Differs from the paper: its "U = pairs + triples" is defined only for C(F, 2) = C(F, 3); `fusion` offers
+three interpretations:
+`concat`  all crosses on one channel axis, as drawn in Figure 4, with one gate per channel: `softmax` over
           the channels (times C, so that gates start around 1) or `sigmoid`;
-`project` each branch mapped linearly over the channel axis to `channels`, softmax over branches;
-`align`   a cross of the highest order is fused with the lower crosses it contains (their mean),
+`project` each branch is mapped linearly over the channel axis to `channels`, softmax over branches;
+`align`   a cross of the highest order is fused with the lower-order crosses it contains (their mean),
           softmax over branches.
-`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH; order 4 works alike. `squeeze`
-is the paper's mean or SKNet's max. Dropout on the embeddings and batch norm are options.
+`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH; order 4 works alike. `squeeze` is the
+paper's mean, or SKNet's max.
 """
 
+from collections.abc import Sequence
 from math import comb
 from typing import Literal
 
@@ -28,8 +29,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.crosses import Align, FieldCrosses, Project
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, Embed, Net, TwoOrMore
 from pipeline.schema import Schema
 
 
@@ -40,36 +42,24 @@ class FiiNet(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 32,
-        embedding_std: float = 0.1,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        hidden: list[int] = [400, 400],  # noqa: B006  never changed, only read
-        dropout: float = 0.2,
-        orders: list[int] = [2, 3],  # noqa: B006  never changed, only read
+        embedding: Embed = Embed(32, std=0.1),
+        orders: Sequence[TwoOrMore] = (2, 3),
         fusion: Literal["concat", "project", "align"] = "concat",
         gate: Literal["softmax", "sigmoid"] = "softmax",
-        channels: int = 32,
+        channels: Count = 32,
         squeeze: Literal["mean", "max"] = "mean",
-        reduction: int = 3,
+        reduction: Count = 3,
         attention: bool = True,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        network: Net = Net((400, 400), dropout=0.2),
     ) -> None:
         f = len(schema.fields)
-        if not orders or sorted(set(orders)) != orders or orders[0] < 2 or orders[-1] > f:
-            raise ValueError(f"orders {orders} must rise from 2 up to at most {f}, the number of fields")
+        if not orders or sorted(set(orders)) != [*orders] or orders[0] < 2 or orders[-1] > f:
+            raise ValueError(f"orders {[*orders]} must rise from 2 up to at most {f}, the number of fields")
         if len(orders) < 2 and fusion != "concat":
             raise ValueError(f"fusion {fusion} weighs orders against each other: give two or take concat")
         super().__init__()
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
+        self.embedding = embedding(schema)
         self.split = nn.ModuleList(FieldCrosses(f, order) for order in orders)
         sizes = [comb(f, order) for order in orders]
         c = {"concat": sum(sizes), "project": channels, "align": sizes[-1]}[fusion]
@@ -84,8 +74,8 @@ class FiiNet(nn.Module):
             self.w1 = dense(c, max(1, c // reduction), bias=False)
             axes = 1 if fusion == "concat" else len(orders)
             self.w2 = dense(self.w1.out_features, axes * c, bias=False)
-        self.numbers = c * embedding_size
-        self.mlp = MLP(self.numbers, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
+        self.numbers = c * embedding.size
+        self.mlp = network(self.numbers)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def weights(self, u: Float[Tensor, "B C D"]) -> Float[Tensor, "B R C"]:

@@ -8,29 +8,30 @@ p^k_h = sum_d X^k_hd; logit = linear + w_cin . [p^1, ..., p^T] + w_dnn . MLP(X^0
 
 Shapes: ids (B, S) -> X^0 (B, F, D) -> X^k (B, H_k, D) -> p (B, sum of H_k) -> logit (B,).
 
-Differs from the paper: its equations pool every channel and have no activation in the CIN, as here;
-`split_half` (half of a layer's channels is pooled, the other half goes on; the last layer is
-pooled whole) and `cin_activation` relu are what public code does. The bias stands once. Dropout,
-batch norm and a transform of the embeddings are options.
+Differs from the paper: there is one bias, that of the linear term. As in the paper's equations, every
+channel is pooled and the CIN has no activation; public code offers `split_half` (half of a layer's channels
+are pooled, the other half feeds the next layer; the last layer is pooled whole) and `cin_activation` relu.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.compress import compress
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
 
 class CIN(nn.Module):
     """The compressed interaction network: (B, F, D) -> (B, outputs), the sums over D."""
 
-    def __init__(self, fields: int, sizes: list[int], *, split_half: bool, relu: bool) -> None:
+    def __init__(self, fields: int, sizes: Sequence[int], *, split_half: bool, relu: bool) -> None:
         if not sizes or (split_half and any(size % 2 for size in sizes[:-1])):
-            raise ValueError(f"cin {sizes} must have a size, and even ones but the last with split_half")
+            raise ValueError(f"cin {[*sizes]} must have a size, and even ones but the last with split_half")
         super().__init__()
         on = [size // 2 if split_half else size for size in sizes[:-1]]  # channels that go on
         inputs = [fields, *on]
@@ -52,32 +53,17 @@ class XDeepFM(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 10,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        cin: list[int] = [100, 100],  # noqa: B006  never changed, only read
+        embedding: Embed = Embed(10),
+        cin: Sequence[Count] = (100, 100),
         split_half: bool = False,
         cin_activation: Literal["identity", "relu"] = "identity",
-        hidden: list[int] = [400, 400],  # noqa: B006  never changed, only read
-        dropout: float = 0.5,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        network: Net = Net((400, 400), dropout=0.5),
     ) -> None:
         super().__init__()
-        f = len(schema.fields)
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        self.cin = CIN(f, cin, split_half=split_half, relu=cin_activation == "relu")
-        self.mlp = MLP(
-            f * embedding_size, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation
-        )
+        self.embedding = embedding(schema)
+        self.cin = CIN(len(schema.fields), cin, split_half=split_half, relu=cin_activation == "relu")
+        self.mlp = network(self.embedding.width)
         self.w_cin = dense(self.cin.outputs, 1, bias=False)
         self.w_dnn = dense(self.mlp.outputs, 1, bias=False)
 

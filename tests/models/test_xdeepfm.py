@@ -9,7 +9,7 @@ from rows import SCHEMAS, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build
-from pipeline.models.xdeepfm import CIN, XDeepFM
+from pipeline.models.xdeepfm import CIN
 from pipeline.schema import Schema
 
 
@@ -61,7 +61,10 @@ def test_xdeepfm(schema: Schema, reading: dict[str, Any]) -> None:
 def test_a_channel_that_sums_the_pairs_above_the_diagonal_is_fm() -> None:
     """The paper's remark: with one layer of one channel, the CIN is an FM over fields."""
     schema, fields = SCHEMAS["no-bags"], 4
-    model, ids = exact(XDeepFM(schema, embedding_size=3, cin=[1])), random_ids(SCHEMAS["no-bags"], 10)
+    model, ids = (
+        exact(build("xdeepfm", schema, {"embedding_size": 3, "cin": [1]}, seed=1)),
+        random_ids(schema, 10),
+    )
     model.cin.w[0].weight.data = torch.ones(fields, fields).double().triu(1).reshape(1, -1)
     e = model.embedding(ids)
     expected = torch.tensor([[pairs(row)] for row in e.tolist()]).double()
