@@ -92,8 +92,8 @@ def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Path
     assert len(rows) == 4
     assert sorted(rejects.first) == [
         "train.csv:10: click '' is not 0 or 1",
-        "train.csv:5: hour '14022900' is on no calendar",
-        "train.csv:6: hour '14102124' is on no calendar",
+        "train.csv:5: hour '14022900' is not a valid date",
+        "train.csv:6: hour '14102124' is not a valid date",
         "train.csv:7: hour '1410210' is not YYMMDDHH",
         "train.csv:8: click '2' is not 0 or 1",
         f"train.csv:9: 18 fields where 24 belong: {LINES[7][:80]!r}",

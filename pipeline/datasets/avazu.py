@@ -30,7 +30,7 @@ from pipeline.download.fetch import Unreachable
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import Lacking, copy_own, obtain
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import equals, keep, missing, screen
+from pipeline.preprocess.cleaning import equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
@@ -91,8 +91,7 @@ def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     for table, lines in records(folder / name, HEADER, rejects, Dialect(), header=True, only=HEADER[1:]):
         table, lines = screen(table, lines, name, rejects, rules)
         times, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
-        for row in np.flatnonzero(bad).tolist():
-            rejects.reject(name, int(lines[row]), f"hour {table['hour'][row].as_py()!r} is on no calendar")
+        reject(table, lines, name, rejects, bad, "hour", "is not a valid date")
         table, lines = keep(table, lines, ~bad)
         times = times.filter(pa.array(~bad))
         derived = {"hour": date_part(times, "hour"), "weekday": date_part(times, "weekday")}

@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import keep, missing, screen
+from pipeline.preprocess.cleaning import keep, missing, reject, screen
 from pipeline.preprocess.joins import Side, side_table
 from pipeline.preprocess.parse import chunk, number, recode
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.text import Dialect, Lines, records
+from pipeline.preprocess.text import Dialect, records
 from pipeline.preprocess.timestamps import date_part, seconds
 from pipeline.schema import Column
 
@@ -105,9 +104,12 @@ def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]
             "timestamp": bad_times,
             "video_duration": bad_length,
         }
-        if (good := _accept(table, lines, bad, path.name, rejects)) is not None:
-            table, lines = keep(table, lines, good)
-            ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
+        good = np.ones(len(table), bool)
+        for name, malformed in bad.items():
+            reject(table, lines, path.name, rejects, good & malformed, name, "is not a number")
+            good &= ~malformed
+        table, lines = keep(table, lines, good)
+        ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
         side = {**users.join(chunk(table["user_id"])), **videos.join(chunk(table["video_id"]))}
         local = pc.add(times, CHINA)
         derived = {
@@ -125,19 +127,6 @@ def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]
                 "time": times,
             }
         )
-
-
-def _accept(
-    table: pa.Table, lines: Lines, bad: dict[str, NDArray[np.bool_]], file: str, rejects: RejectLog
-) -> NDArray[np.bool_] | None:
-    """Refuse rows whose numbers are none; return which are left, None if all are."""
-    good = np.ones(len(table), bool)
-    for name, wrong in bad.items():
-        for row in np.flatnonzero(wrong & good).tolist():
-            text = table[name][row].as_py()[:80]
-            rejects.reject(file, int(lines[row]), f"{name} {text!r} is not a number")
-        good &= ~wrong
-    return None if good.all() else good
 
 
 def _users(folder: Path, rejects: RejectLog) -> pa.Table:

@@ -26,7 +26,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import sha256, write_json, writing
 from pipeline.common.permutation import permutation
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import equals, keep, missing, screen
+from pipeline.preprocess.cleaning import equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk, number
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
@@ -170,13 +170,10 @@ def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     for table, lines in records(path, HEADER, rejects, Dialect(), header=True, text=["time"]):
         table, lines = screen(table, lines, path.name, rejects, rules)
         time = chunk(pc.strptime(table["time"], format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True))
-        if time.null_count:
-            for row in np.flatnonzero(time.is_null().to_numpy(zero_copy_only=False)):
-                rejects.reject(
-                    path.name, int(lines[row]), f"time {table['time'][int(row)].as_py()!r} is no time"
-                )
-            table, lines = keep(table, lines, time.is_valid().to_numpy(zero_copy_only=False))
-            time = time.drop_null()
+        bad = time.is_null().to_numpy(zero_copy_only=False)
+        reject(table, lines, path.name, rejects, bad, "time", "is not a valid time")
+        table, lines = keep(table, lines, ~bad)
+        time = time.drop_null()
         if len(lines) and lines[-1] - 2 >= len(probability):
             raise PipelineError(
                 f"{folder / 'truth.csv'} has {len(probability)} rows, {path.name} more: delete both and run "

@@ -27,16 +27,35 @@ def screen(
     Args:
         rules: column -> (regular expression, what it should be, in words).
     """
-    broken = np.full(len(table), -1)  # the first rule that each row breaks
-    for rule, (name, (pattern, _)) in enumerate(rules.items()):
-        test = partial(pc.match_substring_regex, pattern=f"^(?:{pattern})$")
-        broken[(broken < 0) & ~_each(chunk(table[name]), test)] = rule
-    names = list(rules)
-    for row in np.flatnonzero(broken >= 0).tolist():
-        name, line = names[broken[row]], int(lines[row])
-        reason = _broken(name, table[name][row].as_py(), rules[name][1]) if rejects.tells(file, line) else ""
-        rejects.reject(file, line, reason)
-    return keep(table, lines, broken < 0)
+    good = np.ones(len(table), bool)
+    for name, (pattern, meaning) in rules.items():
+        matches = _each(chunk(table[name]), partial(pc.match_substring_regex, pattern=f"^(?:{pattern})$"))
+        reject(table, lines, file, rejects, good & ~matches, name, f"is not {meaning}")
+        good &= matches
+    return keep(table, lines, good)
+
+
+def reject(
+    table: pa.Table,
+    lines: Lines,
+    file: str,
+    rejects: RejectLog,
+    bad: NDArray[np.bool_],
+    column: str,
+    reason: str,
+) -> None:
+    """Reject the rows of a mask with the value that they have in a column; they stay in the table.
+
+    Args:
+        bad: the rows to reject, (rows,).
+        reason: what is wrong with the value, as in `is not a number`; a missing value `is missing`.
+    """
+    for row in np.flatnonzero(bad).tolist():
+        line, text = int(lines[row]), ""
+        if rejects.tells(file, line):  # the others are only counted
+            value = table[column][row].as_py()
+            text = f"{column} is missing" if value is None else f"{column} {value[:80]!r} {reason}"
+        rejects.reject(file, line, text)
 
 
 def keep(table: pa.Table, lines: Lines, good: NDArray[np.bool_]) -> tuple[pa.Table, Lines]:
@@ -55,10 +74,6 @@ def missing(column: pa.Array, *texts: str) -> pa.DictionaryArray:
     return recode(
         column, lambda values: pc.if_else(pc.is_in(values, gone), pa.scalar(None, pa.string()), values)
     )
-
-
-def _broken(name: str, value: str | None, meaning: str) -> str:
-    return f"{name} is missing" if value is None else f"{name} {value[:80]!r} is not {meaning}"
 
 
 def _each(column: pa.Array, test: Callable[[pa.Array], pa.Array]) -> NDArray[np.bool_]:
