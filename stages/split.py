@@ -21,23 +21,23 @@ def main() -> None:
     name, item, _ = dataset_item(__doc__)
     table = CleanTable(Path("data/interim", name))
     given = item.split.get("column")
-    rows = table.rest(*([given] if given else []))
+    rows = table.load_extra(*([given] if given else []))
     parts = assign.assign(rows, name, **item.split)
-    blocks = np.split(parts, np.cumsum(table.sizes)[:-1])
+    blocks = np.split(parts, np.cumsum(table.block_rows)[:-1])
 
     def train_rows(column: str) -> Iterator[pa.Array]:
-        for values, part in zip(table.column(column), blocks, strict=True):
+        for values, part in zip(table.column_blocks(column), blocks, strict=True):
             yield values.filter(pa.array(part == assign.TRAIN))
 
     vocabulary = fit_vocabulary(train_rows, table.columns, **item.encode)
-    encoder = Encoder(vocabulary, table.column)
+    encoder = Encoder(vocabulary, table.column_blocks)
     truncated: Counter[str] = Counter()
     with new_folder(Path("data/processed", name)) as folder:
         write_json(folder / "vocabulary.json", vocabulary)
         write_json(folder / "schema.json", encoder.schema.to_json())
         report = write_rows(folder, rows, parts)
         with SplitWriter(folder, encoder.schema, report) as writer:
-            for block, columns in enumerate(table.blocks()):
+            for block, columns in enumerate(table.field_blocks()):
                 writer.write(encoder.ids(block, columns, truncated), blocks[block])
         told = {"dataset": name, "origin": table.origin, **report, "truncated": dict(truncated)}
         write_json(folder / "report.json", {**told, "files": file_digests(folder)})

@@ -48,7 +48,7 @@ def test_screened_rows_match_every_rule_and_the_others_are_told_with_the_first_t
     b = data.draw(st.lists(st.sampled_from([None, "1", "2", "x"]), min_size=len(a), max_size=len(a)))
     lines = 10 + 2 * np.arange(len(a))
     rejects = RejectLog()
-    rejects.seen("f", len(a))
+    rejects.count("f", len(a))
     table = pa.table({"a": made(a), "b": made(b)})
     rules = {"b": ("[12]", "1 or 2"), "a": ("a|.*b", "an a")}
     good, where = screen(table, lines, "f", rejects, rules)
@@ -72,7 +72,7 @@ def test_screened_rows_match_every_rule_and_the_others_are_told_with_the_first_t
 def test_a_rule_is_for_the_whole_value():
     values = ["a", "ab", "ba", "a\n", "\na", "a|b", ""]
     rejects = RejectLog()
-    rejects.seen("f", len(values))
+    rejects.count("f", len(values))
     table = pa.table({"a": plain(values)})
     good, _ = screen(table, np.arange(7), "f", rejects, {"a": ("a|b", "a or b")})
     assert good["a"].to_pylist() == ["a"]
@@ -220,7 +220,7 @@ def test_a_side_table_is_read_whole_and_its_bad_rows_are_counted(tmp_path: Path)
     assert table.to_pydict() == {"key": ["a", "a"], "word": ["x", "w"], "n": ["1", "2"]}
     assert all(column.num_chunks == 1 and column.type == CODED for column in table.columns)
     assert rejects.first == ["side:3: 2 fields where 3 belong: 'b,y'", "side:4: n 'one' is not a number"]
-    assert not rejects.files["side"].log
+    assert rejects.files["side"].side_table
     few = side_table(path, ["key", "word", "n"], {}, RejectLog(), Dialect(), header=True, only=["word"])
     assert few.to_pydict() == {"word": ["x", "z", "w"]}
 

@@ -57,10 +57,10 @@ def log_of(rows: Rows, rejects: RejectLog, cuts: list[int]) -> ClickLog:
     def tables() -> Iterator[pa.Table]:
         ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
         for number, (start, end) in enumerate(pairwise(ends)):
-            rejects.seen("log", end - start)
+            rejects.count("log", end - start)
             yield table_of(rows[start:end], coded=number % 2 == 0)
 
-    rejects.seen("log", 0)
+    rejects.count("log", 0)
     return ClickLog(COLUMNS, tables())
 
 
@@ -76,8 +76,10 @@ def written(
 def rows_of(table: CleanTable) -> Rows:
     """Fields and all else, row by row."""
     names = [name for name in table.names if name not in FIELDS]
-    fields = [r for block in table.blocks() for r in block.to_pylist()]
-    others = {name: [value for block in table.column(name) for value in block.to_pylist()] for name in names}
+    fields = [r for block in table.field_blocks() for r in block.to_pylist()]
+    others = {
+        name: [value for block in table.column_blocks(name) for value in block.to_pylist()] for name in names
+    }
     return [
         {**field, **dict(zip(others, rest, strict=True))}
         for field, rest in zip(fields, zip(*others.values(), strict=True), strict=True)
@@ -103,19 +105,19 @@ def test_what_is_written_comes_back_in_whatever_blocks(
 ):
     folder = tmp_path_factory.mktemp("interim")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clean_table, "BLOCK", block)
+        patch.setattr(clean_table, "ROWS_PER_BLOCK", block)
         table, report = written(folder, cuts, fields=fields[:count])
     assert [column.name for column in table.columns] == fields[:count]
     assert table.columns == [column for name in fields[:count] for column in COLUMNS if column.name == name]
     kept = [name for name in ROWS[0] if name not in FIELDS or name in fields[:count]]
     assert rows_of(table) == [{name: r[name] for name in kept} for r in ROWS]
-    assert len(table) == sum(table.sizes) == len(ROWS)
-    assert table.sizes == sizes_of(cuts, block)
+    assert len(table) == sum(table.block_rows) == len(ROWS)
+    assert table.block_rows == sizes_of(cuts, block)
     assert (report["rows_in"], report["rows_out"], report["clicks"]) == (50, 50, 25)
-    for part in table.blocks():
+    for part in table.field_blocks():
         types = {name: part.schema.field(name).type for name in part.column_names}
         assert types == {name: pa.float64() if name == "price" else CODED for name in fields[:count]}
-    rest = table.rest("fold")
+    rest = table.load_extra("fold")
     assert rest["group"].to_pylist() == [number % 7 for number in range(50)]
     assert rest["label"].to_pylist() == [r["label"] for r in ROWS]
 
@@ -144,7 +146,7 @@ def test_rows_behind_the_last_are_not_asked_for(tmp_path: Path):
 
     def tables() -> Iterator[pa.Table]:
         for start in (0, 10):
-            rejects.seen("log", 10)
+            rejects.count("log", 10)
             yield table_of(ROWS[start : start + 10])
         pytest.fail("twenty rows are enough")
 
@@ -156,9 +158,9 @@ def test_what_is_dropped_belongs_to_the_last_file_of_the_log_that_was_read(tmp_p
     rejects = RejectLog()
 
     def tables() -> Iterator[pa.Table]:
-        rejects.seen("side", 3, log=False)
+        rejects.count("side", 3, side_table=True)
         for file in ("first", "second"):
-            rejects.seen(file, 10)
+            rejects.count(file, 10)
             yield table_of(ROWS[:10])
 
     report = write(tmp_path, ClickLog(COLUMNS, tables()), rejects, "toy", rows=14)
@@ -180,8 +182,8 @@ def test_the_report_is_written_as_it_is_returned(tmp_path: Path):
     [
         (["city", "tag"], "toy: preprocess.fields: unknown field 'tag'; did you mean 'tags'"),
         (["label"], "unknown field 'label'"),
-        ([], "must name each field that is wanted once"),
-        (["city", "tags", "city"], "must name each field that is wanted once"),
+        ([], "must name at least one field, and none more than once"),
+        (["city", "tags", "city"], "must name at least one field, and none more than once"),
     ],
 )
 def test_fields_that_cannot_be_kept_are_an_error(tmp_path: Path, fields: list[str], message: str):
@@ -206,40 +208,40 @@ def test_groups_are_numbered_by_their_first_rows_whatever_their_names_and_blocks
     groups = ["z", "a", "z", "ß", "", "a", "m", "z"]
     rows = [{**ROWS[0], "group": group} for group in groups]
     for block in (1, 3, 100):
-        monkeypatch.setattr(clean_table, "BLOCK", block)
+        monkeypatch.setattr(clean_table, "ROWS_PER_BLOCK", block)
         table, _ = written(tmp_path / str(block), [2, 5], rows)
-        codes = table.rest()["group"]
+        codes = table.load_extra()["group"]
         assert codes.type == pa.int32()
         assert codes.to_pylist() == [0, 1, 0, 2, 3, 1, 4, 0]
 
 
 def test_groups_are_numbered_by_their_first_rows_whatever_the_order_of_a_dictionary(tmp_path: Path):
     rejects = RejectLog()
-    rejects.seen("log", 4)
+    rejects.count("log", 4)
     group = pa.DictionaryArray.from_arrays(pa.array([3, 1, 3, 0], pa.int32()), ["a", "b", "unused", "c"])
     table = table_of(ROWS[:4]).drop_columns("group").append_column("group", group)
     write(tmp_path, ClickLog(COLUMNS, iter([table])), rejects, "toy")
-    assert CleanTable(tmp_path).rest()["group"].to_pylist() == [0, 1, 0, 2]
+    assert CleanTable(tmp_path).load_extra()["group"].to_pylist() == [0, 1, 0, 2]
 
 
 def test_a_column_that_is_no_field_comes_when_it_is_named(tmp_path: Path):
     table, _ = written(tmp_path, [])
-    assert table.rest().column_names == ["label", "group", "time"]
-    assert table.rest("fold", "nowhere").column_names == ["label", "group", "time", "fold"]
-    assert table.rest("fold")["fold"].to_pylist() == [r["fold"] for r in ROWS]
-    assert table.rest("city")["city"].to_pylist() == [r["city"] for r in ROWS]
+    assert table.load_extra().column_names == ["label", "group", "time"]
+    assert table.load_extra("fold", "nowhere").column_names == ["label", "group", "time", "fold"]
+    assert table.load_extra("fold")["fold"].to_pylist() == [r["fold"] for r in ROWS]
+    assert table.load_extra("city")["city"].to_pylist() == [r["city"] for r in ROWS]
 
 
 def test_refused_records_above_the_limit_are_an_error(tmp_path: Path):
     rejects = RejectLog()
     log = log_of(ROWS, rejects, [])
-    rejects.seen("log", 1)
+    rejects.count("log", 1)
     rejects.reject("log", 51, "torn")
     with pytest.raises(PipelineError, match="toy: 1 of 51 records of log are corrupted"):
         write(tmp_path, log, rejects, "toy")
     rejects = RejectLog()
     log = log_of(ROWS, rejects, [])
-    rejects.seen("log", 1)
+    rejects.count("log", 1)
     rejects.reject("log", 51, "torn")
     assert write(tmp_path, log, rejects, "toy", max_rejected=0.02)["rejected"] == 1
 
@@ -253,7 +255,7 @@ def test_no_rows_are_an_error(tmp_path: Path, tables: list[pa.Table]):
 def test_a_value_that_no_row_holds_any_more_changes_nothing(tmp_path: Path):
     """A reader refuses rows and leaves their values in its dictionaries."""
     rejects = RejectLog()
-    rejects.seen("log", 50)
+    rejects.count("log", 50)
     rejects.drop("log", 25)
     odd = table_of(ROWS).filter(pa.array(np.arange(50) % 2 == 1))
     write(tmp_path, ClickLog(COLUMNS, iter([odd])), rejects, "toy")
@@ -268,9 +270,9 @@ def test_a_missing_table_is_an_error(tmp_path: Path):
 def test_text_comes_coded_even_where_parquet_gave_its_dictionary_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(clean_table, "DICTIONARY", 100)
+    monkeypatch.setattr(clean_table, "DICTIONARY_BYTES", 100)
     rows = [{**ROWS[1], "city": f"{number:040d}"} for number in range(3000)]
     table, _ = written(tmp_path, [], rows)
-    column = pa.chunked_array(list(table.column("city")))
+    column = pa.chunked_array(list(table.column_blocks("city")))
     assert column.type == CODED
     assert column.to_pylist() == [r["city"] for r in rows]

@@ -123,6 +123,6 @@ def test_a_generated_log_of_the_benchmarks_goes_all_the_way(tmp_path: Path):
     assert (report["rows_in"], report["rows_out"]) == (5000, 5000)
     assert 0.005 < report["clicks"] / 5000 < 0.1
     table = CleanTable(tmp_path)
-    vocabulary = fit_vocabulary(table.column, table.columns)
-    ids = np.vstack(list(Encoder(vocabulary, table.column).ids(0, next(iter(table.blocks())))))
+    vocabulary = fit_vocabulary(table.column_blocks, table.columns)
+    ids = np.vstack(list(Encoder(vocabulary, table.column_blocks).ids(0, next(iter(table.field_blocks())))))
     assert ids.shape == (5000, len(kuairec_big.COLUMNS) - 1 + 3)

@@ -6,14 +6,14 @@ from itertools import permutations
 import pytest
 
 from pipeline.common.errors import PipelineError
-from pipeline.preprocess.rejects import SHOWN, RejectLog
+from pipeline.preprocess.rejects import SHOWN_PER_FILE, RejectLog
 
 
 def ledger_of(**files: tuple[int, int]) -> RejectLog:
     """A rejects of files: how many records each has and how many of them are refused."""
     rejects = RejectLog()
     for name, (records, rejected) in files.items():
-        rejects.seen(name, records)
+        rejects.count(name, records)
         for line in range(rejected):
             rejects.reject(name, line + 1, "bad")
     return rejects
@@ -22,8 +22,8 @@ def ledger_of(**files: tuple[int, int]) -> RejectLog:
 def test_the_account_adds_up_and_is_plain_json():
     rejects = RejectLog()
     for block in (6, 4):
-        rejects.seen("log", block)
-    rejects.seen("side", 3, log=False)
+        rejects.count("log", block)
+    rejects.count("side", 3, side_table=True)
     rejects.reject("log", 4, "no number")
     rejects.reject("side", 2, "no name")
     rejects.drop("log", 2)
@@ -50,10 +50,10 @@ def test_a_row_that_vanished_or_came_from_nowhere_is_a_defect_of_the_reader(rows
 
 
 def test_each_file_has_its_own_limit_and_is_told_with_its_own_lines():
-    rejects = ledger_of(big=(1000, 2 * SHOWN), small=(10, 2))
-    rejects.check(1010 - 2 * SHOWN - 2, max_rejected=0.2, name="toy")
+    rejects = ledger_of(big=(1000, 2 * SHOWN_PER_FILE), small=(10, 2))
+    rejects.check(1010 - 2 * SHOWN_PER_FILE - 2, max_rejected=0.2, name="toy")
     with pytest.raises(PipelineError) as caught:
-        rejects.check(1010 - 2 * SHOWN - 2, max_rejected=0.1, name="toy")
+        rejects.check(1010 - 2 * SHOWN_PER_FILE - 2, max_rejected=0.1, name="toy")
     assert str(caught.value) == (
         "toy: 2 of 10 records of small are corrupted, more than max_rejected = 0.1 allows:\n"
         "  small:1: bad\n  small:2: bad\n"
@@ -79,27 +79,27 @@ def test_the_first_refused_records_of_a_file_are_told_and_all_are_counted():
     rejects = ledger_of(log=(100, 0))
     for line in range(100, 0, -1):
         rejects.reject("log", line, "bad")
-    assert rejects.first == [f"log:{line}: bad" for line in range(1, SHOWN + 1)]
+    assert rejects.first == [f"log:{line}: bad" for line in range(1, SHOWN_PER_FILE + 1)]
     assert rejects.files["log"].rejected == 100
 
 
 def test_a_ledger_says_beforehand_which_reasons_it_will_tell():
     rejects = ledger_of(log=(100, 0), other=(1, 1))
-    for line in range(SHOWN, 0, -1):
-        assert rejects.tells("log", 2 * line)
+    for line in range(SHOWN_PER_FILE, 0, -1):
+        assert rejects.would_show("log", 2 * line)
         rejects.reject("log", 2 * line, "bad")
-    assert rejects.tells("log", 2 * SHOWN - 1)
-    assert not rejects.tells("log", 2 * SHOWN + 1)
-    assert rejects.tells("other", 50)
+    assert rejects.would_show("log", 2 * SHOWN_PER_FILE - 1)
+    assert not rejects.would_show("log", 2 * SHOWN_PER_FILE + 1)
+    assert rejects.would_show("other", 50)
 
 
 def test_the_first_reason_that_there_are_words_for_gets_them():
     rejects = ledger_of(log=(9, 0), other=(9, 0))
-    assert not rejects.explain(lambda reason: "; try this")
+    assert not rejects.add_hint(lambda reason: "; try this")
     for file, reason in (("log", "odd"), ("other", "torn"), ("other", "torn")):
         rejects.reject(file, len(rejects.first) + 1, reason)
-    assert not rejects.explain(lambda reason: "")
-    assert rejects.explain(lambda reason: "; try this" if reason == "torn" else "")
+    assert not rejects.add_hint(lambda reason: "")
+    assert rejects.add_hint(lambda reason: "; try this" if reason == "torn" else "")
     assert rejects.first == ["log:1: odd", "other:2: torn; try this", "other:3: torn"]
 
 

@@ -112,10 +112,13 @@ def test_the_real_movielens_1m_from_the_mirror(
     assert counts == {"users.dat": 6040, "movies.dat": 3883, "ratings.dat": 1_000_209}
 
     table = CleanTable(data / "interim/movielens-1m")
-    absent = {column.name for column in table.columns if any(b.null_count for b in table.column(column.name))}
+    absent = {
+        column.name for column in table.columns if any(b.null_count for b in table.column_blocks(column.name))
+    }
     assert absent == set()  # every rated user and movie is known, and every title has its year
     seen = {
-        name: pa.chunked_array(list(table.column(name))).unique().to_pylist() for name in ("user", "movie")
+        name: pa.chunked_array(list(table.column_blocks(name))).unique().to_pylist()
+        for name in ("user", "movie")
     }
     assert (len(seen["user"]), len(seen["movie"])) == (6040, 3883 - 177)
 

@@ -29,7 +29,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _all_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "SHOWN", 1 << 30)
+    monkeypatch.setattr(ledger_module, "SHOWN_PER_FILE", 1 << 30)
 
 
 @pytest.fixture(scope="module")
@@ -328,9 +328,9 @@ def test_undecodable_bytes_are_told_with_their_place(write: Write):
 
 def test_the_ledger_may_call_a_file_otherwise_and_a_side_table_one(write: Write):
     rejects = RejectLog()
-    list(records(write(b"1,2\n"), NAMES, rejects, CSV, file="part/f", log=False))
+    list(records(write(b"1,2\n"), NAMES, rejects, CSV, file="part/f", side_table=True))
     assert rejects.first == ["part/f:1: 2 fields where 3 belong: '1,2'"]
-    assert not rejects.files["part/f"].log
+    assert rejects.files["part/f"].side_table
 
 
 @pytest.mark.parametrize("block", [1, 7, 1000])

@@ -213,7 +213,7 @@ def _truth(folder: Path, rejects: RejectLog) -> Floats:
     rule = {"probability": (r"[01]\.[0-9]+", "a probability")}
     parts = [np.empty(0)]
     names = ["probability"]
-    for table, lines in records(path, names, rejects, Dialect(), header=True, text=names, log=False):
+    for table, lines in records(path, names, rejects, Dialect(), header=True, text=names, side_table=True):
         good, _ = screen(table, lines, path.name, rejects, rule)
         parts.append(pc.cast(good["probability"], pa.float64()).to_numpy())
     if rejects.files[path.name].rejected:

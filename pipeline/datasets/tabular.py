@@ -361,7 +361,7 @@ def _rows(opened: Sequence[Table], plan: _Plan, rejects: RejectLog) -> Iterator[
     for table in opened:
         for block, lines in table.blocks(plan.used, rejects, plain=plan.plain):
             rows = _clean(block, lines, table.path.name, plan, separators, rejects, first=first)
-            hinted, first = hinted or rejects.explain(tables.hint), False
+            hinted, first = hinted or rejects.add_hint(tables.hint), False
             yield rows
     if not any(rejects.files[table.path.name].records for table in opened):
         raise PipelineError(f"{opened[0].path} has no records")
@@ -467,7 +467,7 @@ class _Refused:
             which[bad] = number_
         for row in np.flatnonzero(~self._good).tolist():
             _, column, reason = self._reasons[which[row]]
-            told = rejects.tells(self._file, int(lines[row]))  # the others are only counted
+            told = rejects.would_show(self._file, int(lines[row]))  # the others are only counted
             rejects.reject(
                 self._file, int(lines[row]), f"{column} {self._value(column, row)} {reason}" if told else ""
             )

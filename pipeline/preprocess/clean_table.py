@@ -1,6 +1,7 @@
-"""The clean table between preprocess and split: one Parquet file, read block by block or by the column.
+"""The clean table between preprocess and split: one Parquet file, read by blocks of rows or by column.
 
-Columns of categories and bags are dictionary-encoded; a bag is a string of values with a separator.
+Categories and bags are dictionary-encoded; a bag (multi-valued field) is one string, its values separated
+by the separator of its column.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,18 +21,18 @@ from pipeline.preprocess.parse import chunk, encoded
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.schema import Column
 
-EXTRA = ("label", "group", "time", "truth")  # what the columns that are no field may mean
-BLOCK = 1 << 20  # rows of a block (a row group): each has its own dictionaries
-DICTIONARY = 1 << 30  # bytes a dictionary may have before Parquet would give up encoding
+EXTRA_COLUMNS = ("label", "group", "time", "truth")  # see ClickLog
+ROWS_PER_BLOCK = 1 << 20  # at least; a block is a row group of Parquet and has its own dictionaries
+DICTIONARY_BYTES = 1 << 30  # above this Parquet would no longer encode a column by a dictionary
 
 
 @dataclass(frozen=True)
 class ClickLog:
-    """What a source reads: the fields, and tables of rows in the order of the click log.
+    """What a dataset's `read` returns: its fields, and its rows as tables in the order of the log.
 
-    A table has a column per field, `label` (uint8) and, where the data has them, `group` (strings, none
-    missing: whose rows form a group of gAUC), `time` (int64, seconds), `truth` (float64: the true click
-    probability) and other columns that a split may go by.
+    A table has a column per field, `label` (uint8) and, where the data have them, `group` (strings, none
+    missing: rows with the same one form a group of gAUC), `time` (int64, seconds since 1970), `truth`
+    (float64, the true click probability) and further columns that a split may use.
     """
 
     columns: tuple[Column, ...]
@@ -52,33 +53,34 @@ def write(
     """Write `table.parquet`, `columns.json` and `report.json`; return the report.
 
     Args:
-        origin: of the raw files (`download.origin`), to go along with the data.
-        fields: the fields to keep, in their order (default: all).
-        rows: how many of the first rows to keep (default: all); nothing behind them is read.
+        origin: where the raw files come from (`download.manifest.origin`), copied into the report.
+        fields: the fields to keep, in this order (default: all).
+        rows: how many of the first rows to keep (default: all); the blocks after them are not read.
         max_rejected: the largest fraction of a file's records that may be corrupted.
 
     Raises:
-        PipelineError: a field the source does not have, too many corrupted records, a row without its
-            group, or no rows.
+        PipelineError: an unknown field, too many corrupted records, a row without a group, or no rows.
     """
-    columns = _chosen(log.columns, fields, name)
-    written = clicks = 0
-    writer, held = None, []
+    columns = _selected(log.columns, fields, name)
+    rows_out = clicks = 0
+    writer = None
     try:
-        for table in _first(log.tables, rows, rejects):
-            _check_group(table, written, name)
-            extra = [c for c in table.column_names if c not in {column.name for column in log.columns}]
-            if len(table):
-                held.append(_typed(table.select([*(column.name for column in columns), *extra])))
-            written, clicks = written + len(table), clicks + int(table["label"].to_numpy().sum())
-            if sum(map(len, held)) >= BLOCK:
-                writer = _flush(writer, held, folder)
-        if held:
-            writer = _flush(writer, held, folder)
+        for block in _in_blocks(_kept(log, columns, rows, rejects, name)):
+            if writer is None:
+                writer = pq.ParquetWriter(
+                    folder / "table.parquet",
+                    block.schema,
+                    write_statistics=False,
+                    dictionary_pagesize_limit=DICTIONARY_BYTES,
+                )
+            writer.write_table(block, row_group_size=len(block))
+            rows_out += len(block)
+            clicks += pc.sum(block["label"]).as_py()
+            del block  # its memory, before the next one is read
     finally:
-        if writer:
+        if writer is not None:
             writer.close()
-    report = rejects.check(written, max_rejected=max_rejected, name=name)
+    report = rejects.check(rows_out, max_rejected=max_rejected, name=name)
     write_json(folder / "columns.json", [asdict(column) for column in columns])
     report = {"dataset": name, "clicks": clicks, "origin": origin, **report}
     write_json(folder / "report.json", report)
@@ -88,8 +90,14 @@ def write(
 class CleanTable:
     """The clean table of a dataset.
 
+    Attributes:
+        columns: the fields.
+        names: of all columns.
+        block_rows: the number of rows of each block.
+        origin: where the raw files come from.
+
     Raises:
-        PipelineError: it is not there.
+        PipelineError: a file is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,38 +111,39 @@ class CleanTable:
         coded = [name for name in schema.names if pa.types.is_dictionary(schema.field(name).type)]
         self._file = pq.ParquetFile(path, read_dictionary=coded, memory_map=False)
         self.names: list[str] = schema.names
-        groups = range(self._file.num_row_groups)
-        self.sizes = [self._file.metadata.row_group(group).num_rows for group in groups]
+        blocks = range(self._file.num_row_groups)
+        self.block_rows = [self._file.metadata.row_group(block).num_rows for block in blocks]
 
     def __len__(self) -> int:
-        return sum(self.sizes)
+        return sum(self.block_rows)
 
-    def column(self, name: str) -> Iterator[pa.Array]:
+    def column_blocks(self, name: str) -> Iterator[pa.Array]:
         """Yield one column, an array per block."""
-        for block in range(len(self.sizes)):
+        for block in range(len(self.block_rows)):
             yield chunk(self._file.read_row_group(block, columns=[name])[name])
 
-    def blocks(self) -> Iterator[pa.Table]:
-        """Yield the fields' columns, a table per block."""
+    def field_blocks(self) -> Iterator[pa.Table]:
+        """Yield the columns of the fields, a table per block."""
         names = [column.name for column in self.columns]
-        for block in range(len(self.sizes)):
+        for block in range(len(self.block_rows)):
             yield self._file.read_row_group(block, columns=names)
 
-    def rest(self, *more: str) -> pa.Table:
-        """Return the columns `EXTRA` and those named, whole, as far as there are such.
+    def load_extra(self, *named: str) -> pa.Table:
+        """Load those of `EXTRA_COLUMNS` that the table has, and of `named`, in full.
 
-        The groups come as codes (int32) in the order of their first rows.
+        Groups are codes (int32), numbered in the order of their first rows.
         """
         fields = {column.name for column in self.columns}
-        extra = [name for name in EXTRA if name not in fields]
-        names = dict.fromkeys(name for name in (*extra, *more) if name in self.names)
-        table = {name: pa.chunked_array(list(self.column(name))) for name in names}
+        extra = [name for name in EXTRA_COLUMNS if name not in fields]
+        names = dict.fromkeys(name for name in (*extra, *named) if name in self.names)
+        table = {name: pa.chunked_array(list(self.column_blocks(name))) for name in names}
         if "group" in table and "group" in extra:
-            table["group"] = pa.chunked_array([_by_first_row(table["group"])])
+            table["group"] = pa.chunked_array([_codes_by_first_row(table["group"])])
         return pa.table(table)
 
 
-def _chosen(columns: Sequence[Column], fields: Sequence[str] | None, name: str) -> list[Column]:
+def _selected(columns: Sequence[Column], fields: Sequence[str] | None, name: str) -> list[Column]:
+    """Return the columns that `preprocess.fields` names."""
     if fields is None:
         return list(columns)
     known = {column.name: column for column in columns}
@@ -142,12 +151,27 @@ def _chosen(columns: Sequence[Column], fields: Sequence[str] | None, name: str) 
         if field not in known:
             raise PipelineError(f"{name}: preprocess.fields: {unknown('field', field, known)}")
     if not fields or len(set(fields)) < len(fields):
-        raise PipelineError(f"{name}: preprocess.fields: must name each field that is wanted once")
+        raise PipelineError(
+            f"{name}: preprocess.fields: must name at least one field, and none more than once"
+        )
     return [known[field] for field in fields]
 
 
-def _first(tables: Iterator[pa.Table], rows: int | None, rejects: RejectLog) -> Iterator[pa.Table]:
-    """Yield tables with so many rows in all; what the last block read beyond them counts as dropped."""
+def _kept(
+    log: ClickLog, columns: Sequence[Column], rows: int | None, rejects: RejectLog, name: str
+) -> Iterator[pa.Table]:
+    """Yield the first rows of the log, without the fields that are not selected."""
+    of_fields = {column.name for column in log.columns}
+    start = 0
+    for table in _first_rows(log.tables, rows, rejects):
+        _check_group(table, start, name)
+        start += len(table)
+        extra = [column for column in table.column_names if column not in of_fields]
+        yield table.select([*(column.name for column in columns), *extra])
+
+
+def _first_rows(tables: Iterator[pa.Table], rows: int | None, rejects: RejectLog) -> Iterator[pa.Table]:
+    """Yield the first `rows` rows; further ones of the last block count as dropped."""
     left = rows
     for table in tables:
         if left is None or len(table) < left:
@@ -155,43 +179,50 @@ def _first(tables: Iterator[pa.Table], rows: int | None, rejects: RejectLog) -> 
             yield table
             continue
         yield table.slice(0, left)
-        last = [file for file, tally in rejects.files.items() if tally.log][-1]
+        last = [file for file, tally in rejects.files.items() if not tally.side_table][-1]
         rejects.drop(last, len(table) - left)
         return
 
 
 def _check_group(table: pa.Table, start: int, name: str) -> None:
-    """Refuse a missing group; `start`: rows before the table."""
+    """Raise if a group is missing; `start`: the number of rows before the table."""
     if "group" not in table.column_names or not table["group"].null_count:
         return
     row = start + int(pc.index(pc.is_null(table["group"]), True).as_py())
     raise PipelineError(
         f"{name}: the column 'group' has no value in row {row} (counted from 0) and maybe in more; every row "
-        "must belong to a group (a user): let the source refuse such rows, or give it no group"
+        "must belong to a group (a user): let the dataset's `read` reject such rows, or give it no group"
     )
 
 
-def _typed(table: pa.Table) -> pa.Table:
-    """Encode what is still plain strings."""
-    plain = [name for name in table.column_names if pa.types.is_string(table.schema.field(name).type)]
-    for name in plain:
-        column = encoded(chunk(table[name]))
-        table = table.set_column(table.column_names.index(name), name, column)
+def _in_blocks(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """Join tables until each has `ROWS_PER_BLOCK` rows; strings become dictionary-encoded."""
+    held: list[pa.Table] = []
+    for table in tables:
+        if len(table):
+            held.append(_encoded(table))
+        if sum(map(len, held)) >= ROWS_PER_BLOCK:
+            yield _take_joined(held)
+    if held:
+        yield _take_joined(held)
+
+
+def _encoded(table: pa.Table) -> pa.Table:
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            table = table.set_column(i, field.name, encoded(chunk(table[field.name])))
     return table
 
 
-def _flush(writer: pq.ParquetWriter | None, held: list[pa.Table], folder: Path) -> pq.ParquetWriter:
-    table = pa.concat_tables(held).unify_dictionaries().combine_chunks()
-    held.clear()
-    writer = writer or pq.ParquetWriter(
-        folder / "table.parquet", table.schema, write_statistics=False, dictionary_pagesize_limit=DICTIONARY
-    )
-    writer.write_table(table, row_group_size=max(len(table), 1))
-    return writer
+def _take_joined(tables: list[pa.Table]) -> pa.Table:
+    """Empty the list, so that its tables need no memory beside the joined one."""
+    joined = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    tables.clear()
+    return joined
 
 
-def _by_first_row(column: pa.ChunkedArray) -> NDArray[np.int32]:
-    """Codes of the values, numbered in the order in which they first occur."""
+def _codes_by_first_row(column: pa.ChunkedArray) -> NDArray[np.int32]:
+    """Return the codes of the values, numbered in the order in which they first occur."""
     whole = chunk(column.unify_dictionaries())
     codes = whole.indices.to_numpy()
     first = np.full(len(whole.dictionary), len(codes))

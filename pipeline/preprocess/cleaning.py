@@ -52,7 +52,7 @@ def reject(
     """
     for row in np.flatnonzero(bad).tolist():
         line, text = int(lines[row]), ""
-        if rejects.tells(file, line):  # the others are only counted
+        if rejects.would_show(file, line):  # the others are only counted
             value = table[column][row].as_py()
             text = f"{column} is missing" if value is None else f"{column} {value[:80]!r} {reason}"
         rejects.reject(file, line, text)

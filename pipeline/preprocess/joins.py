@@ -24,7 +24,7 @@ def side_table(
     only: Collection[str] | None = None,
 ) -> pa.Table:
     """Read a side table in one piece, without the rows that break a rule."""
-    blocks = records(path, names, rejects, dialect, header=header, only=only, log=False)
+    blocks = records(path, names, rejects, dialect, header=header, only=only, side_table=True)
     parts = [screen(table, lines, path.name, rejects, rules)[0] for table, lines in blocks]
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 

@@ -1,4 +1,4 @@
-"""What became of every raw record: rows in = rows out + rejected + dropped."""
+"""The reject log: what became of every raw record (rows in = rows out + rejected + dropped)."""
 
 from bisect import insort
 from collections.abc import Callable
@@ -7,85 +7,96 @@ from typing import Any
 
 from pipeline.common.errors import PipelineError
 
-SHOWN = 20  # refused records of a file that are told in full
+SHOWN_PER_FILE = 20  # rejected records of a file that are listed with their reasons
 
 
 @dataclass
 class Tally:
-    """Records of one file: seen, refused as corrupted, left out on purpose (by a rule of the params)."""
+    """The records of one file.
+
+    Attributes:
+        records: read so far.
+        rejected: corrupted ones.
+        dropped: left out on purpose, by a rule in params.yaml.
+        side_table: its records do not become rows.
+        first: line and reason of the first rejected records, ordered by line.
+    """
 
     records: int = 0
     rejected: int = 0
     dropped: int = 0
-    log: bool = True  # False for a side table, whose records do not become rows
-    first: list[tuple[int, str]] = field(default_factory=list)  # line and reason of refused ones, by line
+    side_table: bool = False
+    first: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass
 class RejectLog:
-    """What became of every raw record.
+    """Counts the records of each file and lists the first rejected ones.
 
-    A reader keeps it while it reads; `check` closes it: no record of the click log may vanish, and
-    corrupted ones only up to a limit.
+    A reader fills it while it reads. `check` ends it: no record of the click log may vanish, and at most
+    a given fraction may be corrupted.
     """
 
     files: dict[str, Tally] = field(default_factory=dict)
 
     @property
     def first(self) -> list[str]:
-        """The first refused records of every file, by line: `<file>:<line>: <reason>`."""
-        return [line for file in self.files for line in self._first(file)]
+        """The first rejected records of every file, by line: `<file>:<line>: <reason>`."""
+        return [line for file in self.files for line in self._first_of(file)]
 
-    def seen(self, file: str, records: int, *, log: bool = True) -> None:
-        """Count records of a file; `log` is False for a side table."""
-        tally = self.files.setdefault(file, Tally(log=log))
-        tally.records += records
+    def count(self, file: str, records: int, *, side_table: bool = False) -> None:
+        """Add to the number of records read from a file."""
+        self.files.setdefault(file, Tally(side_table=side_table)).records += records
 
     def reject(self, file: str, line: int, reason: str) -> None:
-        """Refuse the record on a line (counted from 1)."""
+        """Reject the record on a line (from 1)."""
         tally = self.files[file]
         tally.rejected += 1
-        if self.tells(file, line):
+        if self.would_show(file, line):
             insort(tally.first, (line, reason))
-            del tally.first[SHOWN:]
+            del tally.first[SHOWN_PER_FILE:]
 
-    def tells(self, file: str, line: int) -> bool:
-        """Whether the reason will be told if the record on this line is refused, or it is only counted.
+    def would_show(self, file: str, line: int) -> bool:
+        """Whether a record rejected on this line would be listed; if not, no reason need be worded.
 
-        The records told are the first by line, whatever the blocks in which a file is read.
+        The listed ones are the first by line, in whatever blocks a file is read.
         """
         first = self.files[file].first
-        return len(first) < SHOWN or line < first[-1][0]
+        return len(first) < SHOWN_PER_FILE or line < first[-1][0]
 
-    def explain(self, more: Callable[[str], str]) -> bool:
-        """Add to the first reason told for which `more` has words; return whether there was one."""
+    def add_hint(self, hint: Callable[[str], str]) -> bool:
+        """Append a hint to the first listed reason that has one; return whether any has.
+
+        Args:
+            hint: reason -> what to try, or an empty string.
+        """
         for tally in self.files.values():
             for i, (line, reason) in enumerate(tally.first):
-                if words := more(reason):
+                if words := hint(reason):
                     tally.first[i] = line, reason + words
                     return True
         return False
 
     def drop(self, file: str, records: int) -> None:
-        """Leave records out because the params ask for it."""
+        """Count records that are left out because params.yaml asks for it."""
         self.files[file].dropped += records
 
     def check(self, rows_out: int, *, max_rejected: float, name: str) -> dict[str, Any]:
-        """Return the account as plain values: rows in = rows out + rejected + dropped.
+        """Check that rows in = rows out + rejected + dropped; return the counts as plain values.
 
         Raises:
-            PipelineError: more than the fraction `max_rejected` of a file's records were refused, or
+            PipelineError: more than the fraction `max_rejected` of a file's records are corrupted, or
                 no row is left.
         """
         for file, tally in self.files.items():
             if tally.rejected > max_rejected * tally.records:
-                shown = "\n  ".join(self._first(file))
+                shown = "\n  ".join(self._first_of(file))
                 raise PipelineError(
                     f"{name}: {tally.rejected} of {tally.records} records of {file} are corrupted, "
                     f"more than max_rejected = {max_rejected:g} allows:\n  {shown}\n"
                     "Fetch the file again, or raise preprocess.max_rejected of this dataset in params.yaml."
                 )
-        log = [tally for tally in self.files.values() if tally.log]
+        log = [tally for tally in self.files.values() if not tally.side_table]
         rows_in = sum(tally.records for tally in log)
         rejected = sum(tally.rejected for tally in log)
         dropped = sum(tally.dropped for tally in log)
@@ -106,5 +117,5 @@ class RejectLog:
             },
         }
 
-    def _first(self, file: str) -> list[str]:
+    def _first_of(self, file: str) -> list[str]:
         return [f"{file}:{line}: {reason}" for line, reason in self.files[file].first]

@@ -159,7 +159,7 @@ class ParquetTable:
     ) -> Iterator[tuple[pa.Table, Lines]]:
         """Yield blocks as `TextTable.blocks` does."""
         file, done = self.path.name, 0
-        rejects.seen(file, 0)
+        rejects.count(file, 0)
         with _readable(self.path):
             opened = pq.ParquetFile(self.path)
             raw = [name for name in opened.schema_arrow.names if name.strip() in wanted]
@@ -175,7 +175,7 @@ class ParquetTable:
                     return
                 table = pa.Table.from_batches([batch])
                 table.validate(full=True)  # else bytes that are no UTF-8 would be met later
-            rejects.seen(file, len(table))
+            rejects.count(file, len(table))
             yield (
                 table.rename_columns([name.strip() for name in table.column_names]),
                 np.arange(done + 1, done + len(table) + 1),

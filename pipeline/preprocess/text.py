@@ -120,7 +120,7 @@ def records(
     header: bool = False,
     text: Collection[str] = (),
     only: Collection[str] | None = None,
-    log: bool = True,
+    side_table: bool = False,
     file: str | None = None,
     block: int = BLOCK,
 ) -> Iterator[tuple[pa.Table, Lines]]:
@@ -139,7 +139,7 @@ def records(
         header: the first line must hold exactly `names`.
         text: columns to be left plain, since nearly all their values differ (numbers, times).
         only: columns wanted (default: all).
-        log: whether its records become rows (False: a side table).
+        side_table: its records do not become rows.
         file: what the rejects calls it (default: its name).
         block: bytes held at a time; changes nothing in what comes out.
 
@@ -147,7 +147,7 @@ def records(
         PipelineError: the file is not there, empty, damaged, no text, or has another header.
     """
     file = file or path.name
-    rejects.seen(file, 0, log=log)
+    rejects.count(file, 0, side_table=side_table)
     wanted = [name for name in names if only is None or name in only]
     assert wanted, (names, only)
     types = {name: pa.string() if name in text else CODED for name in wanted}
@@ -166,7 +166,7 @@ def records(
                 break
         assert table is not None, f"{path}:{line}: the records of a block cannot be told apart"
         rest = data[len(data) - piece.rest :]
-        rejects.seen(file, len(table) + len(piece.bad), log=log)
+        rejects.count(file, len(table) + len(piece.bad), side_table=side_table)
         for number, reason in sorted(piece.bad.items()):
             rejects.reject(file, line + number - 1, reason)
         yield table, piece.lines + (line - 1)
