@@ -302,10 +302,11 @@ def test_rows_do_not_depend_on_the_block_they_are_read_in(read: Read, monkeypatc
     lines[50] = '"u,1,,,1\n'
     text = LOG + "".join(lines)
     expected = read(text, fields=FIELDS, group="user")
-    from pipeline.preprocess import tables, text
+    from pipeline.preprocess import tables
+    from pipeline.preprocess import text as reader
 
-    monkeypatch.setattr(text, "BLOCK", 700)
-    monkeypatch.setattr(text.records, "__kwdefaults__", {**text.records.__kwdefaults__, "block": 700})
+    monkeypatch.setattr(reader, "BLOCK", 700)
+    monkeypatch.setattr(reader.records, "__kwdefaults__", {**reader.records.__kwdefaults__, "block": 700})
     found = read(text, fields=FIELDS, group="user")
     assert json.dumps(found, default=str) == json.dumps(expected, default=str)
     table = pa.table({"user": ["a", "b", "c"] * 9, "click": [0, 1, 5] * 9})

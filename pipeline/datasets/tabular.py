@@ -47,8 +47,7 @@ from pipeline.preprocess.parse import chunk, number, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout, Table
 from pipeline.preprocess.text import Lines
-from pipeline.preprocess.timestamps import DatePart, check_format, date_part
-from pipeline.preprocess.timestamps import times as times_of
+from pipeline.preprocess.timestamps import DatePart, check_format, date_part, seconds
 from pipeline.schema import Column, Domain
 
 Value = str | bool | int | float
@@ -515,7 +514,7 @@ def _is_one_of(values: pa.DictionaryArray, given: Sequence[Value]) -> Mask:
 
 
 def _times(column: pa.Array, name: str, style: str, plan: _Plan, refused: _Refused) -> pa.Int64Array:
-    times, bad = times_of(column, style, plan.missing)
+    times, bad = seconds(column, style, plan.missing)
     refused.add(bad, name, f"is not a time ({style})", _TIMESTAMP)
     return times
 

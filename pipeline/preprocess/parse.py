@@ -120,6 +120,8 @@ def _clean_already(values: pa.Array, marks: pa.Array) -> bool:
 
 def as_text(values: pa.Array) -> pa.Array:
     """Return values of any usable type as texts."""
+    if is_.is_float16(values.type):
+        values = pc.cast(values, pa.float32())  # Arrow computes nothing with halves
     if is_.is_floating(values.type):
         # NaN is a missing value, and 12.0 is 12
         whole = pc.and_(pc.equal(pc.floor(values), values), pc.less(pc.abs(values), 2.0**53))
