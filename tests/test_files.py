@@ -1,4 +1,4 @@
-"""A file is whole or absent, whatever goes wrong; digests name contents alone."""
+"""Writes are atomic whatever goes wrong; digests depend on contents alone."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Crash(BaseException):
-    """Something that no `except Exception` sees."""
+    """Not caught by `except Exception`."""
 
 
 @pytest.fixture(params=["new", "replaced"])
@@ -88,7 +88,7 @@ def test_a_file_over_the_limit_is_one_clear_message(target: Path) -> None:
     """A real short write: the process may write files of 4 KiB at most."""
     before = content(target)
     code = (
-        "import sys; from pathlib import Path; from pipeline import errors, files\n"
+        "import sys; from pathlib import Path; from pipeline.common import errors, files\n"
         "errors.exit_with_message(lambda: files.write_text(Path(sys.argv[1]), 'x' * 100_000))"
     )
     result = subprocess.run(
@@ -133,7 +133,7 @@ def test_same_value_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_json_is_refused_and_nothing_written(target: Path, value: float) -> None:
+def test_a_value_that_json_lacks_is_an_error_and_nothing_is_written(target: Path, value: float) -> None:
     before = content(target)
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(target, {"auc": value})
@@ -142,7 +142,7 @@ def test_what_is_no_json_is_refused_and_nothing_written(target: Path, value: flo
     assert content(target) == before
 
 
-def test_a_digest_names_the_value() -> None:
+def test_equal_values_have_equal_digests_and_different_values_different_ones() -> None:
     assert files.digest({"a": 1, "b": [2]}) == files.digest({"b": [2], "a": 1})
     assert len({files.digest(value) for value in ({"a": 1}, {"a": "1"}, {"b": 1}, [1], 1, None)}) == 6
     assert files.digest(None) == "74234e98afe7498f", "digests must not change between versions"
@@ -154,7 +154,7 @@ def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     assert files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_folder_digest_tells_names_and_bytes_but_no_times(tmp_path: Path) -> None:
+def test_a_folder_digest_covers_names_and_bytes_but_not_times(tmp_path: Path) -> None:
     def folder(name: str, contents: dict[str, str]) -> Path:
         for path, text in contents.items():
             files.write_text(tmp_path / name / path, text)
@@ -169,7 +169,7 @@ def test_a_folder_digest_tells_names_and_bytes_but_no_times(tmp_path: Path) -> N
     assert files.folder_digest(folder("five", {"a": "1", "b": "2"})) != one
 
 
-def test_what_a_killed_process_left_is_removed_and_a_live_ones_is_not(tmp_path: Path) -> None:
+def test_the_temporary_file_of_a_dead_process_is_removed_and_of_a_live_one_kept(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     dead, alive = tmp_path / f".a.json.{gone.pid}.tmp", tmp_path / f".a.json.{os.getppid()}.tmp"

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and digests that name what they hold."""
+"""Atomic file writes, canonical JSON, and digests of values, files and folders."""
 
 import hashlib
 import json
@@ -8,21 +8,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from pipeline.common.errors import PipelineError
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` when the block succeeds.
+    """Yield a temporary path beside `path`; it replaces `path` when the block succeeds.
 
-    A crash, a full disk or an exception leaves the old file (or none) and no temporary one. DVC
-    may have linked the old file read-only into its cache: replacing the name leaves the cache
-    alone, writing into the file would not.
+    An exception or a full disk leaves the old file (or none) and no temporary one; what a killed process
+    left is removed by the next call. DVC may have linked the old file to its cache: replacing the name does
+    not touch the cached copy, writing into the file would.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    for stale in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _runs(stale.suffixes[-2][1:]):  # left by a process that was killed
-            stale.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        pid = leftover.suffixes[-2].removeprefix(".")
+        if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
+            leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -31,19 +34,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _runs(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:  # it runs and belongs to somebody else
-        return True
-    return True
-
-
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
-    """Open `path` for writing bytes; the content appears under that name only when complete."""
+    """Open `path` for writing bytes; the file appears under that name only when it is complete."""
     with replacing(path) as temporary, open(temporary, "wb") as file:
         yield file
         file.flush()
@@ -51,10 +44,10 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def require_file(path: Path, stage: str) -> Path:
-    """Return the path of a file that a stage wrote into a dataset's folder.
+    """Return `path`, a file that a stage wrote into a dataset's folder.
 
     Raises:
-        PipelineError: it is not there.
+        PipelineError: the file does not exist; the message says how to recreate it.
     """
     if not path.exists():
         raise PipelineError(f"{path} is missing; {how_to_recreate(path, stage)}")
@@ -62,7 +55,7 @@ def require_file(path: Path, stage: str) -> Path:
 
 
 def how_to_recreate(path: Path, stage: str) -> str:
-    """Say how to have a file again that a stage wrote into a dataset's folder."""
+    """Return how to recreate a file that a stage wrote into a dataset's folder, as part of a message."""
     return (
         f"run the {stage} stage again, or `dvc repro {stage}@{path.parent.name}`, which takes it from DVC's "
         "cache if that has it"
@@ -70,29 +63,30 @@ def how_to_recreate(path: Path, stage: str) -> str:
 
 
 def verify_file(path: Path, recorded: str, stage: str, *, found: str | None = None) -> None:
-    """Refuse a file of a dataset's folder that has other bytes than the stage gave it.
+    """Check that a file of a dataset's folder has the checksum that its stage recorded.
 
-    DVC links such files to its cache, so what writes into one of them changes the cached copy too, and DVC
-    would go on believing in both. A file that has no other name has been replaced, and the copy is whole.
+    DVC links such files to its cache. Writing into a linked file also changes the cached copy, which DVC
+    then takes for the right one; so the message asks to remove both. A file that is not linked was
+    replaced, and the cached copy is intact.
 
     Args:
-        recorded: its SHA-256 when the stage wrote it.
-        found: its SHA-256 now, if that is known.
+        recorded: the SHA-256 when the stage wrote it.
+        found: the SHA-256 now, if it is known already.
 
     Raises:
-        PipelineError: it has other bytes.
+        PipelineError: the checksums differ.
     """
     found = sha256(path) if found is None else found
     if found == recorded:
         return
-    linked = path.is_symlink() or path.stat().st_nlink > 1
-    cure = (
-        f"remove {path.parent} and .dvc/cache, which may be linked to it (`make clean` removes these and "
-        "more), and run again"
-    )
+    remedy = how_to_recreate(path, stage)
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        remedy = (
+            f"remove {path.parent} and .dvc/cache, which may be linked to it (`make clean` removes these and "
+            "more), and run again"
+        )
     raise PipelineError(
-        f"{path} was changed after its {stage} (sha256 {found[:12]}..., it was {recorded[:12]}...): "
-        + (cure if linked else how_to_recreate(path, stage))
+        f"{path} was changed after its {stage} (sha256 {found[:12]}..., recorded {recorded[:12]}...): {remedy}"
     )
 
 
@@ -103,12 +97,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def canonical(value: Any) -> str:
-    """Return the one JSON text of `value`: sorted keys, no spaces, no NaN."""
+    """Return `value` as canonical JSON: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """Return 16 hexadecimal digits that name a JSON-able value."""
+    """Return the first 16 hexadecimal digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
 
 
@@ -129,11 +123,11 @@ def sha256(path: Path) -> str:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file in a folder, by its name within it."""
+    """Return the SHA-256 of every file in a folder, by its path within the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
 
 def folder_digest(folder: Path) -> str:
-    """Return 16 hexadecimal digits that name the contents of a folder: names and bytes, no times."""
+    """Return 16 hexadecimal digits over the paths and contents of a folder's files, not their times."""
     return digest(file_digests(folder))

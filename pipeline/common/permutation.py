@@ -1,11 +1,11 @@
-"""Random order from integer arithmetic alone: the same with every version of every library."""
+"""Seeded permutations by integer arithmetic alone: they do not depend on the version of any library."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scramble 64-bit integers one to one: the output function of splitmix64.
+    """Hash 64-bit integers one to one: the output function of SplitMix64.
 
     Source: Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014.
     """
@@ -16,7 +16,7 @@ def mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def permutation(count: int, seed: int) -> NDArray[np.int64]:
-    """Return the numbers below `count` in a random order."""
+    """Return a random permutation of `range(count)`."""
     start = mix(np.array([seed % 2**64], np.uint64))
     keys = np.add(start, np.arange(count, dtype=np.uint64))
     return np.argsort(mix(keys), kind="stable")
