@@ -55,7 +55,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def given(raw: Path, name: str, data: bytes) -> Path:
-    """Put a file of the user's own into the raw folder."""
+    """Put a local file into the raw folder."""
     (raw.parent / name).write_bytes(data)
     avazu.download(raw, raw.parent / "cache", path=str(raw.parent / name))
     return raw
@@ -87,7 +87,7 @@ def test_rows_have_hour_weekday_time_and_the_strings_as_they_stand(raw: Path):
     assert rejects.check(len(rows), max_rejected=1, name="a")["rows_in"] == len(LINES)
 
 
-def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Path):
+def test_malformed_records_are_in_the_reject_log_with_line_and_reason(raw: Path):
     rows, rejects = read(given(raw, "train.csv", FILE.encode()))
     assert len(rows) == 4
     assert sorted(rejects.first) == [
@@ -111,17 +111,17 @@ def test_the_domains_are_device_advertisement_and_the_rest():
 
 
 @pytest.mark.parametrize("name", ["train.gz", "train.csv", "part.txt", "rows.csv.gz"])
-def test_a_file_of_the_users_is_read_whatever_its_name(raw: Path, name: str):
+def test_a_local_file_is_read_whatever_its_name(raw: Path, name: str):
     data = (HEADER + GOOD).encode()
     rows, _ = read(given(raw, name, gzip.compress(data) if name.endswith("gz") else data))
     assert len(rows) == 1
-    told = read_json(raw / "manifest.json")
-    assert list(told["files"]) == [name]
-    assert "Kaggle" in told["licence"]
+    described = read_json(raw / "manifest.json")
+    assert list(described["files"]) == [name]
+    assert "Kaggle" in described["licence"]
 
 
 def test_a_folder_is_searched_for_the_names_that_kaggle_gives(raw: Path, tmp_path: Path):
-    with pytest.raises(PipelineError, match=r"holds no train\.gz or train\.csv"):
+    with pytest.raises(PipelineError, match=r"contains no train\.gz or train\.csv"):
         avazu.download(raw, tmp_path / "cache", path=str(tmp_path))
     (tmp_path / "test.gz").write_bytes(b"no")
     (tmp_path / "train.csv").write_text(HEADER + GOOD)
@@ -129,25 +129,29 @@ def test_a_folder_is_searched_for_the_names_that_kaggle_gives(raw: Path, tmp_pat
     assert len(read(raw)[0]) == 1
 
 
-def test_what_is_no_such_file_is_an_error_that_says_what_to_do(raw: Path, tmp_path: Path):
+def test_an_archive_or_a_missing_file_is_an_error_that_says_what_to_do(raw: Path, tmp_path: Path):
     (tmp_path / "avazu-ctr-prediction.zip").write_bytes(b"PK")
     for path, message in (
-        ("avazu-ctr-prediction.zip", r"is an archive: unpack it, and name train\.gz"),
-        ("nothing.gz", r"nothing\.gz is not there \(download\.path"),
+        ("avazu-ctr-prediction.zip", r"is an archive: unpack it and set download\.path to its train\.gz"),
+        ("nothing.gz", r"nothing\.gz does not exist \(download\.path"),
     ):
         with pytest.raises(PipelineError, match=message):
             avazu.download(raw, tmp_path / "cache", path=str(tmp_path / path))
 
 
 @pytest.mark.parametrize("name", ["train.gz", "train.csv"])
-def test_a_mirror_may_hold_either_file(raw: Path, tmp_path: Path, name: str):
+def test_a_mirror_may_contain_either_file(raw: Path, tmp_path: Path, name: str):
     data = (HEADER + GOOD).encode()
     (tmp_path / "mirror/avazu-1m").mkdir(parents=True)
     (tmp_path / "mirror/avazu-1m" / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     avazu.download(raw, tmp_path / "cache", mirror=str(tmp_path / "mirror"))
     assert len(read(raw)[0]) == 1
-    told = read_json(raw / "manifest.json")
-    assert (list(told["files"]), told["missing"], told["matches_publisher"]) == ([name], [], None)
+    described = read_json(raw / "manifest.json")
+    assert (list(described["files"]), described["missing"], described["matches_publisher"]) == (
+        [name],
+        [],
+        None,
+    )
 
 
 def test_a_mirror_without_either_is_an_error_that_lists_the_ways(raw: Path, tmp_path: Path):
@@ -163,7 +167,7 @@ def test_a_mirror_without_either_is_an_error_that_lists_the_ways(raw: Path, tmp_
         assert part in str(caught.value)
 
 
-def test_behind_the_first_rows_nothing_is_unpacked(raw: Path, tmp_path: Path):
+def test_nothing_is_unpacked_beyond_the_wanted_rows(raw: Path, tmp_path: Path):
     random = np.random.default_rng(0)
     names = [f"{number:08x}" for number in random.integers(1 << 32, size=20_000)]
     part = "".join(GOOD.replace("de00ip01", name) for name in names).encode()
@@ -180,7 +184,7 @@ def test_behind_the_first_rows_nothing_is_unpacked(raw: Path, tmp_path: Path):
 
 @pytest.fixture
 def kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[tuple[Site, Site]]:
-    """Kaggle, and the storage to which it redirects; nobody has a token yet."""
+    """Kaggle, and the storage to which it redirects; there is no token yet."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("pipeline.download.fetch.sleep", lambda _: None)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -239,7 +243,7 @@ BASIC = "Basic c29tZWJvZHk6MDEyM2hpZGRlbg=="  # somebody:0123hidden
         (as_token_in_home, f"Bearer {SECRET}"),
     ],
 )
-def test_kaggle_is_told_the_token_and_the_storage_is_not(
+def test_the_credentials_go_to_kaggle_and_not_to_its_storage(
     kaggle: tuple[Site, Site],
     raw: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -251,12 +255,12 @@ def test_kaggle_is_told_the_token_and_the_storage_is_not(
     site.password = header
     avazu.download(raw, raw.parent / "cache")
     assert len(read(raw)[0]) == 1
-    assert site.told == [header]
-    assert storage.told == [None]
+    assert site.authorizations == [header]
+    assert storage.authorizations == [None]
     assert read_json(raw / "manifest.json")["publisher"] == avazu.SOURCE.url
 
 
-def test_a_download_from_kaggle_that_broke_off_goes_on(
+def test_an_interrupted_download_from_kaggle_continues(
     kaggle: tuple[Site, Site], raw: Path, monkeypatch: pytest.MonkeyPatch
 ):
     site, storage = kaggle
@@ -270,7 +274,7 @@ def test_a_download_from_kaggle_that_broke_off_goes_on(
     first, second = (asked for _, asked in storage.asked)
     assert first is None
     assert second is not None and int(second[6:-1]) > 0
-    assert storage.told == [None, None]
+    assert storage.authorizations == [None, None]
     # what is whole needs no token and no network
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     asked = len(site.asked)
@@ -279,7 +283,7 @@ def test_a_download_from_kaggle_that_broke_off_goes_on(
     assert len(site.asked) == asked
 
 
-def test_without_a_token_the_error_lists_the_three_ways_and_nobody_is_asked(
+def test_without_a_token_the_error_lists_the_three_ways_and_no_request_is_sent(
     kaggle: tuple[Site, Site], raw: Path, tmp_path: Path
 ):
     with pytest.raises(PipelineError) as caught:
@@ -299,7 +303,7 @@ def test_without_a_token_the_error_lists_the_three_ways_and_nobody_is_asked(
 @pytest.mark.parametrize(
     ("status", "message"),
     [
-        (401, r"does not know the token \(HTTP 401\)"),
+        (401, r"rejects the token \(HTTP 401\)"),
         (403, r"accept the competition's rules on https://.*/rules"),
     ],
 )
@@ -323,7 +327,7 @@ def test_a_refusal_says_what_to_do_and_a_token_is_neither_printed_nor_kept(
     assert not [file for file in written if SECRET.encode() in file.read_bytes()]
 
 
-def test_a_refusal_by_the_storage_is_not_taken_for_one_by_kaggle(
+def test_a_refusal_by_the_storage_is_not_attributed_to_kaggle(
     kaggle: tuple[Site, Site], raw: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kaggle[1].refuse = 403
@@ -340,7 +344,7 @@ def test_a_page_instead_of_the_file_is_refused_and_not_kept(
     monkeypatch.setenv("KAGGLE_API_TOKEN", SECRET)
     good = kaggle[1].files["bucket/train.gz"]
     kaggle[1].files["bucket/train.gz"] = b"<html>log in</html>"
-    with pytest.raises(PipelineError, match=r"is no \.gz file"):
+    with pytest.raises(PipelineError, match=r"is not a \.gz file"):
         avazu.download(raw, raw.parent / "cache")
     kaggle[1].files["bucket/train.gz"] = good
     (raw.parent / "second").mkdir()
@@ -349,17 +353,17 @@ def test_a_page_instead_of_the_file_is_refused_and_not_kept(
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"username": "somebody"}', '{"username": "a", "key": 1}'])
-def test_a_token_file_that_holds_none_is_an_error_that_names_it(
+def test_a_file_without_a_token_is_an_error_that_names_it(
     kaggle: tuple[Site, Site], raw: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ):
     in_home(monkeypatch, raw.parent / "home")
     file = raw.parent / "home/.kaggle/kaggle.json"
     file.write_text(text)
-    with pytest.raises(PipelineError, match=f"{file} holds no username and key"):
+    with pytest.raises(PipelineError, match=f"{file} contains no username and key"):
         avazu.download(raw, raw.parent / "cache")
 
 
-def test_a_token_with_a_line_end_in_it_is_refused_without_telling_it(
+def test_a_token_with_a_line_end_in_it_is_refused_and_not_printed(
     kaggle: tuple[Site, Site], raw: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("KAGGLE_API_TOKEN", f"{SECRET}\nX-Header: 1")

@@ -1,4 +1,4 @@
-"""Book-Crossing's reader on invented lines in the true format, and on the mirror's part where it is there."""
+"""Book-Crossing's reader on invented lines in the true format, and on the mirror's files if available."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,7 +107,7 @@ def test_ratings_are_joined_with_users_and_books(raw: Callable[..., Path]):
     assert (account["rows_in"], account["rejected"], account["dropped"]) == (16, 5, 0)
 
 
-def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Callable[..., Path]):
+def test_malformed_records_are_in_the_reject_log_with_line_and_reason(raw: Callable[..., Path]):
     _, rejects = read(raw())
     user, book, rating, unclosed = (
         USERS.splitlines()[9], BOOKS.splitlines()[5], RATINGS.splitlines()[14], RATINGS.splitlines()[16],
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_in_the_ledger_with_its_line_and_reason(raw: Call
     assert counts == {"BX-Users.csv": (10, 2), "BX-Books.csv": (8, 1), "BX-Book-Ratings.csv": (16, 5)}
 
 
-def test_places_are_taken_apart_and_odd_ones_have_missing_parts(raw: Callable[..., Path]):
+def test_places_are_split_and_odd_ones_have_missing_parts(raw: Callable[..., Path]):
     rows, _ = read(raw())
     places = {row["user"]: (row["city"], row["region"], row["country"]) for row in rows}
     assert places == {
@@ -159,7 +159,7 @@ def test_a_book_is_the_string_of_its_number_and_its_fields_are_clean_or_missing(
         '"0000000002"': (None, None, None),  # no such book
         "0000000003": ("2000", None, "http://s"),  # shifted columns: no year
         "0000000004": (None, None, None),
-        "0000000005": (None, None, None),  # its record was refused
+        "0000000005": (None, None, None),  # its record was rejected
         "0000000006": ("árpád ö", None, "house"),
         "0000000007": (None, "1800", None),
     }
@@ -177,7 +177,7 @@ def test_ratings_of_zero_are_negatives_or_left_out(raw: Callable[..., Path]):
 
 
 @pytest.mark.parametrize("above", [-1, 10])
-def test_a_threshold_that_parts_nothing_is_an_error(raw: Callable[..., Path], above: int):
+def test_a_threshold_out_of_range_is_an_error(raw: Callable[..., Path], above: int):
     with pytest.raises(PipelineError, match=f"above is {above}, it must be 0 to 9"):
         read(raw(), above=above)
 
@@ -189,17 +189,17 @@ def test_an_unknown_treatment_of_zeros_is_an_error_of_the_params():
         params.Params(values)
 
 
-def test_without_books_their_fields_are_left_out_and_a_line_says_so(
+def test_without_books_their_fields_are_omitted_and_a_line_says_so(
     raw: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
     rows, _ = read(raw(books=None))
     assert rows[0] == {k: v for k, v in FIRST.items() if k not in ("author", "year", "publisher")}
     assert capsys.readouterr().out == (
-        "book-crossing: BX-Books.csv was not to be had: no fields author, year and publisher\n"
+        "book-crossing: BX-Books.csv is unavailable: the fields author, year and publisher are omitted\n"
     )
 
 
-def test_books_that_were_there_and_are_gone_are_an_error(raw: Callable[..., Path]):
+def test_books_that_were_downloaded_and_are_missing_are_an_error(raw: Callable[..., Path]):
     folder = raw()
     (folder / "BX-Books.csv").unlink()
     with pytest.raises(PipelineError, match=r"BX-Books\.csv is missing; run the download stage again"):
@@ -213,10 +213,10 @@ def test_another_header_is_an_error(raw: Callable[..., Path]):
         read(raw(ratings=RATINGS.replace("Book-Rating", "Rating")))
 
 
-def test_a_part_of_the_ratings_is_not_said_to_be_the_publishers(raw: Callable[..., Path]):
-    told = manifest(SOURCE, raw())
-    assert told["matches_publisher"] is False
-    assert told["files"]["BX-Book-Ratings.csv"]["matches_publisher"] is False
+def test_incomplete_ratings_do_not_match_the_publisher(raw: Callable[..., Path]):
+    described = manifest(SOURCE, raw())
+    assert described["matches_publisher"] is False
+    assert described["files"]["BX-Book-Ratings.csv"]["matches_publisher"] is False
     whole = replace(SOURCE, files=(replace(SOURCE.files[0], records=16),))
     assert manifest(whole, raw())["matches_publisher"] is None
 
@@ -224,13 +224,13 @@ def test_a_part_of_the_ratings_is_not_said_to_be_the_publishers(raw: Callable[..
 @pytest.mark.skipif(
     not (MIRROR / "book-crossing/BX-Users.csv").exists(), reason="no mirror of the data beside the project"
 )
-def test_the_mirrors_part_gives_the_known_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_mirrors_files_give_the_known_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "raw").mkdir()
     book_crossing.download(tmp_path / "raw", tmp_path / "cache", mirror=str(MIRROR))
-    told = read_json(tmp_path / "raw/manifest.json")
-    assert told["matches_publisher"] is False
-    assert told["missing"] == ["BX-Books.csv"]
-    assert [entry["matches_publisher"] for entry in told["files"].values()] == [False, True]
+    described = read_json(tmp_path / "raw/manifest.json")
+    assert described["matches_publisher"] is False
+    assert described["missing"] == ["BX-Books.csv"]
+    assert [entry["matches_publisher"] for entry in described["files"].values()] == [False, True]
 
     rejects = RejectLog()
     table = pa.concat_tables(book_crossing.read(tmp_path / "raw", rejects).tables).unify_dictionaries()
@@ -247,4 +247,4 @@ def test_the_mirrors_part_gives_the_known_counts(tmp_path: Path, capsys: pytest.
     explicit = pa.concat_tables(book_crossing.read(tmp_path / "raw", rejects, implicit="drop").tables)
     assert round(pc.mean(explicit["label"]).as_py(), 4) == 0.7468
     assert rejects.files["BX-Book-Ratings.csv"].dropped == 236_556 - len(explicit) == 143_293
-    assert "no fields author" in capsys.readouterr().out
+    assert "the fields author, year and publisher are omitted" in capsys.readouterr().out

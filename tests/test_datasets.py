@@ -1,4 +1,4 @@
-"""The table of datasets, and that what each of them reads is what the rest of the pipeline takes."""
+"""The table of datasets, and the signatures of their functions."""
 
 import inspect
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_every_dataset_file_is_in_the_table_and_every_entry_is_a_dataset():
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_dataset_downloads_and_reads_with_arguments_that_can_stand_in_params(name: str):
+def test_the_options_of_a_dataset_can_be_given_in_params(name: str):
     source = DATASETS[name]
     assert source.__doc__
     for function, first in ((source.download, ["folder", "cache"]), (source.read, ["folder", "rejects"])):

@@ -19,9 +19,9 @@ from web import Site, serving
 
 from pipeline.common.errors import PipelineError, exit_with_message
 from pipeline.download.archive import unpack
-from pipeline.download.fetch import CHUNK, Unreachable, fetch
-from pipeline.download.manifest import File, Source, digest, manifest
-from pipeline.download.obtain import Lacking, mirror_of, obtain
+from pipeline.download.fetch import CHUNK_BYTES, Unreachable, fetch
+from pipeline.download.manifest import File, Source, checksum, manifest
+from pipeline.download.obtain import NotInMirror, mirror_of, obtain
 
 BODY = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(1 << 14))  # 512 KiB, no two alike
 SMALL = b"user|age\n1|24\n"
@@ -55,7 +55,7 @@ def source(tmp_path: Path, site: Site) -> Source:
         name="set",
         url=f"{site.url}/set.zip",
         archive="set.zip",
-        digest=f"md5:{hashlib.md5(data).hexdigest()}",
+        checksum=f"md5:{hashlib.md5(data).hexdigest()}",
         inside="set/",
         licence="test",
         files=(File("big.bin", sha(BODY)), File("small.txt", sha(SMALL))),
@@ -84,7 +84,7 @@ def test_files_come_from_the_publishers_archive_and_the_manifest_describes_them(
     assert not list((tmp_path / "cache").glob("*.part"))
 
 
-def test_what_the_cache_holds_is_not_fetched_again_unless_it_was_changed(
+def test_a_file_in_the_cache_is_not_fetched_again_unless_it_was_changed(
     tmp_path: Path, source: Source, site: Site
 ):
     obtain(source, tmp_path / "raw", cache=tmp_path / "cache")
@@ -122,7 +122,7 @@ def test_a_mirror_gives_the_same_folder_byte_for_byte(tmp_path: Path, source: So
         assert (tmp_path / "mirrored" / name).read_bytes() == (tmp_path / "raw" / name).read_bytes()
 
 
-def test_the_environment_names_the_mirror_before_the_params(monkeypatch: pytest.MonkeyPatch):
+def test_the_environment_overrides_the_mirror_of_the_params(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("CTR_MIRROR", raising=False)
     assert mirror_of(None) is None
     assert mirror_of("here") == "here"
@@ -130,7 +130,7 @@ def test_the_environment_names_the_mirror_before_the_params(monkeypatch: pytest.
     assert mirror_of("here") == "there"
 
 
-def test_a_mirror_with_other_bytes_is_an_error_that_names_file_and_digests(tmp_path: Path, source: Source):
+def test_a_mirror_with_other_bytes_is_an_error_that_names_file_and_checksums(tmp_path: Path, source: Source):
     mirror = tmp_path / "mirror/set"
     mirror.mkdir(parents=True)
     (mirror / "big.bin").write_bytes(BODY[:-1])
@@ -168,7 +168,7 @@ def test_an_optional_file_may_be_missing_in_a_mirror_and_a_needed_one_may_not(tm
     mirror.mkdir(parents=True)
     (mirror / "small.txt").write_bytes(SMALL)
     with pytest.raises(
-        PipelineError, match=r"lacks big\.bin of set: it must hold set/big\.bin, set/small\.txt"
+        PipelineError, match=r"lacks big\.bin of set: it must contain set/big\.bin, set/small\.txt"
     ):
         obtain(source, tmp_path / "raw", cache=tmp_path / "cache", mirror=str(mirror.parent))
     partial = replace(source, files=(replace(source.files[0], optional=True), source.files[1]))
@@ -209,7 +209,7 @@ def test_an_altered_download_is_refused_deleted_and_fetched_anew_the_next_time(
     assert (tmp_path / "raw/big.bin").read_bytes() == BODY
 
 
-def test_a_connection_that_breaks_off_goes_on_where_it_was(tmp_path: Path, site: Site):
+def test_an_interrupted_connection_continues_where_it_was(tmp_path: Path, site: Site):
     site.files["f"] = BODY
     site.stop_after = 200_000
     fetch(f"{site.url}/f", tmp_path / "f", expected=sha(BODY))
@@ -228,7 +228,7 @@ def test_a_part_is_continued_and_a_server_that_ignores_ranges_starts_it_anew(tmp
     assert [asked for _, asked in site.asked] == ["bytes=1000-"] * 2
 
 
-def test_a_part_that_is_whole_already_is_accepted_and_one_that_is_too_long_is_not(tmp_path: Path, site: Site):
+def test_a_complete_part_is_accepted_and_one_that_is_too_long_is_fetched_again(tmp_path: Path, site: Site):
     site.files["f"] = BODY
     (tmp_path / "f.part").write_bytes(BODY)
     fetch(f"{site.url}/f", tmp_path / "f", expected=sha(BODY))
@@ -245,7 +245,9 @@ def test_a_part_of_other_bytes_is_fetched_once_more_from_the_start(tmp_path: Pat
     assert (tmp_path / "f").read_bytes() == BODY
 
 
-def test_without_a_digest_a_part_counts_only_while_the_servers_file_is_the_same(tmp_path: Path, site: Site):
+def test_without_a_checksum_a_part_is_continued_only_if_the_servers_file_is_the_same(
+    tmp_path: Path, site: Site
+):
     site.files["f"] = BODY
     for tag, continued in (('"one"', True), ('"two"', False), (None, False)):
         (tmp_path / "f.part").write_bytes(b"?" * 1000)
@@ -265,22 +267,22 @@ from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 url, md5, big, small, out = sys.argv[1:]
 files = (File("big.bin", big), File("small.txt", small))
-source = Source("set", url, "test", files, archive="set.zip", digest=md5, inside="set/")
+source = Source("set", url, "test", files, archive="set.zip", checksum=md5, inside="set/")
 obtain(source, Path(out, "raw"), cache=Path(out, "cache"))
 """
 
 
 @pytest.mark.kill
-def test_a_killed_download_goes_on_from_its_part_and_ends_with_the_same_bytes(
+def test_a_killed_download_continues_from_its_part_and_ends_with_the_same_bytes(
     tmp_path: Path, source: Source, site: Site
 ):
-    site.stop_after, site.go_on = 300_000, threading.Event()
+    site.stop_after, site.resume = 300_000, threading.Event()
     words = [
         sys.executable,
         "-c",
         KILLED,
         source.url,
-        str(source.digest),
+        str(source.checksum),
         sha(BODY),
         sha(SMALL),
         str(tmp_path),
@@ -288,12 +290,12 @@ def test_a_killed_download_goes_on_from_its_part_and_ends_with_the_same_bytes(
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     process = subprocess.Popen(words, env=env)
     part = tmp_path / "cache/set.zip.part"
-    while not (part.exists() and part.stat().st_size >= 4 * CHUNK):
+    while not (part.exists() and part.stat().st_size >= 4 * CHUNK_BYTES):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    site.go_on.set()
+    site.resume.set()
     had = part.stat().st_size
     assert 0 < had < len(site.files["set.zip"])
     assert not listing(tmp_path / "raw")
@@ -306,20 +308,20 @@ def test_a_killed_download_goes_on_from_its_part_and_ends_with_the_same_bytes(
     assert (tmp_path / "raw/manifest.json").read_bytes() == (tmp_path / "whole/manifest.json").read_bytes()
 
 
-def test_a_full_disk_is_an_error_in_words_and_leaves_no_raw_file(
+def test_a_full_disk_is_a_clear_error_and_leaves_no_raw_file(
     tmp_path: Path, source: Source, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.download.fetch.write_chunks", full)
+    monkeypatch.setattr("pipeline.download.fetch.copy", full)
     with pytest.raises(SystemExit):
         exit_with_message(lambda: obtain(source, tmp_path / "raw", cache=tmp_path / "cache"))
     assert "No space left on device" in capsys.readouterr().err
     assert not listing(tmp_path / "raw")
 
 
-def test_only_the_wanted_members_leave_an_archive_and_none_leaves_the_folder(tmp_path: Path):
+def test_only_the_wanted_members_are_unpacked_and_none_outside_the_folder(tmp_path: Path):
     make_zip(tmp_path / "a.zip", {"../evil": b"x", "/evil": b"x", "set/../../evil": b"x", "set/f": b"good"})
     (tmp_path / "out").mkdir()
     unpack(tmp_path / "a.zip", {"set/f": tmp_path / "out/f"}, limit=100)
@@ -327,7 +329,7 @@ def test_only_the_wanted_members_leave_an_archive_and_none_leaves_the_folder(tmp
     assert listing(tmp_path) == ["a.zip", "out"]
 
 
-def test_bombs_links_gaps_and_rubbish_are_refused(tmp_path: Path):
+def test_bombs_links_missing_members_and_damaged_archives_are_refused(tmp_path: Path):
     make_zip(tmp_path / "bomb.zip", {"f": bytes(10_000_000)})
     make_zip(tmp_path / "large.zip", {"f": BODY, "g": BODY})
     with zipfile.ZipFile(tmp_path / "link.zip", "w") as opened:
@@ -342,8 +344,8 @@ def test_bombs_links_gaps_and_rubbish_are_refused(tmp_path: Path):
     for name, wanted, message in (
         ("bomb", ["f"], "would unpack"),
         ("large", ["f", "g"], "would unpack"),
-        ("link", ["f"], "no plain file"),
-        ("large", ["h"], "holds no h"),
+        ("link", ["f"], "not a regular file"),
+        ("large", ["h"], "does not contain h"),
         ("damaged", ["f"], "cannot be unpacked"),
         ("rubbish", ["f"], "cannot be unpacked"),
     ):
@@ -352,14 +354,14 @@ def test_bombs_links_gaps_and_rubbish_are_refused(tmp_path: Path):
             unpack(tmp_path / f"{name}.zip", members, limit=len(BODY) + 10)
 
 
-def test_digests_have_the_algorithm_they_are_asked_for(tmp_path: Path):
+def test_a_checksum_has_the_algorithm_of_the_given_one(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"hello\n")
-    assert digest(tmp_path / "f", "md5:") == "md5:b1946ac92492d2347c6235b4d2611184"
-    # what `git hash-object` says of the same six bytes
-    assert digest(tmp_path / "f", "git-blob:") == "git-blob:ce013625030ba8dba906f756967f9e9ca394464a"
+    assert checksum(tmp_path / "f", "md5:") == "md5:b1946ac92492d2347c6235b4d2611184"
+    # as by `git hash-object`
+    assert checksum(tmp_path / "f", "git-blob:") == "git-blob:ce013625030ba8dba906f756967f9e9ca394464a"
 
 
-def test_a_file_with_fewer_lines_than_the_publisher_has_records_is_told_to_be_a_part(tmp_path: Path):
+def test_a_file_with_fewer_lines_than_the_publisher_has_records_does_not_match(tmp_path: Path):
     (tmp_path / "f").write_bytes(b"head\n1\n2\n")
     for records, known in ((3, None), (4, False), (None, None)):
         part = Source("set", "http://127.0.0.1", "test", (File("f", records=records),))
@@ -367,7 +369,7 @@ def test_a_file_with_fewer_lines_than_the_publisher_has_records_is_told_to_be_a_
         assert manifest(part, tmp_path)["matches_publisher"] is known
 
 
-def test_a_mirrors_part_of_a_file_is_not_taken_for_the_publishers(tmp_path: Path, site: Site):
+def test_an_incomplete_file_of_a_mirror_is_not_taken_for_the_publishers(tmp_path: Path, site: Site):
     site.files["f"] = b"1\n2\n3\n"
     source = Source("set", site.url, "test", (File("f", rebuilt=True, records=3),))
     (tmp_path / "mirror/set").mkdir(parents=True)
@@ -380,7 +382,7 @@ def test_a_mirrors_part_of_a_file_is_not_taken_for_the_publishers(tmp_path: Path
     assert (tmp_path / "own/f").read_bytes() == site.files["f"]
 
 
-def test_who_asks_is_told_to_the_publisher_and_not_to_the_host_it_redirects_to(tmp_path: Path, site: Site):
+def test_credentials_go_to_the_publisher_and_not_to_the_host_it_redirects_to(tmp_path: Path, site: Site):
     who = HTTPBasicAuth("somebody", "hidden")
     with serving() as storage:
         storage.files["there/f"] = BODY
@@ -389,17 +391,17 @@ def test_who_asks_is_told_to_the_publisher_and_not_to_the_host_it_redirects_to(t
         site.password = "Basic c29tZWJvZHk6aGlkZGVu"
         fetch(f"{site.url}/f", tmp_path / "f", auth=who)
     assert (tmp_path / "f").read_bytes() == BODY
-    assert site.told == [site.password] * 2  # the first answer broke off
-    assert storage.told == [None, None]
+    assert site.authorizations == [site.password] * 2  # the first answer broke off
+    assert storage.authorizations == [None, None]
     assert [asked is None for _, asked in storage.asked] == [True, False]
 
 
-def test_a_mirror_is_not_told_who_asks(tmp_path: Path, site: Site):
+def test_credentials_do_not_go_to_a_mirror(tmp_path: Path, site: Site):
     site.files["set/f"] = BODY
     source = Source("set", "http://127.0.0.1:9", "test", (File("f"),))
     who = HTTPBasicAuth("somebody", "hidden")
     obtain(source, tmp_path / "raw", cache=tmp_path / "cache", mirror=site.url, auth=who)
-    assert site.told == [None]
+    assert site.authorizations == [None]
 
 
 def test_a_refusal_has_its_status_unless_another_host_refused(tmp_path: Path, site: Site):
@@ -418,7 +420,7 @@ def test_a_refusal_has_its_status_unless_another_host_refused(tmp_path: Path, si
     assert "signature" not in str(caught.value)
 
 
-def test_what_a_mirror_lacks_is_an_error_of_its_own(tmp_path: Path):
+def test_a_file_that_a_mirror_lacks_is_an_error_that_callers_can_catch(tmp_path: Path):
     source = Source("set", "http://127.0.0.1:9", "test", (File("f"),))
-    with pytest.raises(Lacking, match="lacks f of set"):
+    with pytest.raises(NotInMirror, match="lacks f of set"):
         obtain(source, tmp_path / "raw", cache=tmp_path / "cache", mirror=str(tmp_path))

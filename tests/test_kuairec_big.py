@@ -82,13 +82,13 @@ def test_the_threshold_is_the_label_rule(folder: Callable[..., Path]):
     assert [row["label"] for row in read(folder(), above=1.0)[0]] == [1, 1, 1, 1]
 
 
-def test_what_the_label_is_made_of_is_no_field():
+def test_the_columns_of_the_label_are_not_fields():
     names = {column.name for column in kuairec_big.COLUMNS}
     assert not names & {"play_duration", "watch_ratio", "time", "timestamp", "date"}
     assert [column.domain for column in kuairec_big.COLUMNS].count("user") == 27
 
 
-def test_damaged_views_are_refused_with_line_and_reason(folder: Callable[..., Path]):
+def test_damaged_views_are_rejected_with_line_and_reason(folder: Callable[..., Path]):
     bad = (
         "x,1,1,1,,,1.0,1.0\n"
         "1,2,3\n"

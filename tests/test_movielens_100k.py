@@ -67,7 +67,7 @@ def test_movielens_threshold_is_the_label_rule(movielens: Callable[..., Path]):
     assert [row["label"] for row in rows] == [1, 0, 0, 0]
 
 
-def test_corrupted_lines_are_refused_with_file_line_and_reason(movielens: Callable[..., Path]):
+def test_corrupted_lines_are_rejected_with_file_line_and_reason(movielens: Callable[..., Path]):
     bad = "1\t1\t5\n1\t1\t6\t881250949\n\n1\tone\t5\t881250949\n" + DATA + "1\t1\t5\t99x\n2\t1"
     rows, rejects = read(movielens(data=bad))
     assert len(rows) == 4
@@ -112,7 +112,7 @@ def test_nothing_but_corrupted_lines_is_an_error(movielens: Callable[..., Path])
 
 @pytest.mark.skipif(
     not (MIRROR / "movielens-100k/u.data").exists(),
-    reason="real data is not there: ../shared/datasets/movielens-100k/u.data and the files beside it",
+    reason="no real data: ../shared/datasets/movielens-100k/u.data and the files beside it",
 )
 def test_the_real_movielens_100k_from_the_mirror(
     tmp_path: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

@@ -70,7 +70,7 @@ def test_ratings_can_be_left_out_and_the_threshold_moved(raw: Callable[..., Path
     assert (account["rows_in"], account["dropped"]) == (5, 2)
 
 
-def test_corrupted_lines_are_refused_with_file_line_and_reason(raw: Callable[..., Path]):
+def test_corrupted_lines_are_rejected_with_file_line_and_reason(raw: Callable[..., Path]):
     bad = "1::1::5\n1::1::6::978300001\n\n1:1:5:978300001\n" + FILES["ratings"] + "1::1::5::978300001::7\n"
     rows, rejects = read(raw(ratings=bad, users=FILES["users"] + "4::X::25::15::12345\n"))
     assert len(rows) == 5
@@ -93,7 +93,7 @@ def test_a_missing_file_is_an_error_that_names_it(raw: Callable[..., Path], file
 
 @pytest.mark.skipif(
     not (MIRROR / "movielens-1m/ratings.dat").exists(),
-    reason="real data is not there: ../shared/datasets/movielens-1m/ratings.dat and the files beside it",
+    reason="no real data: ../shared/datasets/movielens-1m/ratings.dat and the files beside it",
 )
 def test_the_real_movielens_1m_from_the_mirror(
     tmp_path: Path, run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

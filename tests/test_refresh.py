@@ -1,4 +1,4 @@
-"""Own files that changed are noticed; nothing else is taken for changed."""
+"""Local source files that changed are detected, and no others."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from pipeline.download.refresh import stale
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A dataset of one file and one of a folder, both taken."""
+    """A dataset of one file and one of a folder, both copied."""
     (tmp_path / "logs").mkdir()
     for name in ("a.csv", "b.csv", "notes.md"):
         (tmp_path / "logs" / name).write_text(f"user,click\n{name},1\n")
@@ -47,14 +47,14 @@ def test_nothing_changed(project: Path):
 
 
 @pytest.mark.parametrize("text", ["user,click\nv,1\n", "user,click\nlonger,1\n"])
-def test_other_bytes_of_any_length_are_noticed(project: Path, text: str):
+def test_other_bytes_of_any_length_are_detected(project: Path, text: str):
     (project / "one.csv").write_text(text)
     assert stale(project) == ["one"]
     take(project, "one")
     assert stale(project) == []
 
 
-def test_an_older_file_put_in_its_place_is_noticed(project: Path):
+def test_an_older_file_in_its_place_is_detected(project: Path):
     other = project / "other.csv"
     other.write_text("user,click\nv,1\n")
     os.utime(other, (0, 0))
@@ -62,7 +62,7 @@ def test_an_older_file_put_in_its_place_is_noticed(project: Path):
     assert stale(project) == ["one"]
 
 
-def test_a_folder_that_gains_or_loses_a_file_is_noticed(project: Path):
+def test_a_folder_that_gains_or_loses_a_file_is_detected(project: Path):
     (project / "logs/c.csv").write_text("user,click\nu,0\n")
     assert stale(project) == ["many"]
     (project / "logs/c.csv").unlink()
@@ -71,8 +71,8 @@ def test_a_folder_that_gains_or_loses_a_file_is_noticed(project: Path):
     assert stale(project) == ["many"]
 
 
-def test_one_file_out_of_a_folder_is_all_that_counts(project: Path):
-    """As a source takes it that wants a file of a certain name."""
+def test_of_a_folder_from_which_one_file_was_copied_only_that_one_counts(project: Path):
+    """As for a source that copies a file of a certain name."""
     raw = project / "data/raw/many"
     for file in raw.iterdir():
         file.unlink()
@@ -82,18 +82,21 @@ def test_one_file_out_of_a_folder_is_all_that_counts(project: Path):
     assert stale(project) == ["many"]
 
 
-def test_what_is_gone_is_told_of_and_what_was_never_taken_is_left_to_the_stages(
+def test_a_source_that_no_longer_exists_is_reported_and_one_never_copied_is_left_to_the_stages(
     project: Path, capsys: pytest.CaptureFixture[str]
 ):
     (project / "one.csv").unlink()
     (project / "data/raw/many/manifest.json").unlink()
     assert stale(project) == []
-    assert capsys.readouterr().out == "one: one.csv is gone; going on with the copy in data/raw/one\n"
+    assert capsys.readouterr().out == "one: one.csv no longer exists; the copy in data/raw/one is used\n"
 
 
-def test_a_broken_params_file_is_left_to_the_stages_and_a_missing_one_is_an_error(project: Path):
-    (project / "params.yaml").write_text("datasets: [one\n")
+def test_a_broken_or_missing_params_file_is_an_error_and_wrong_values_are_left_to_the_stages(project: Path):
+    (project / "params.yaml").write_text("datasets: [one]\ndata: {one: {download: [one.csv]}}\n")
     assert stale(project) == []
+    (project / "params.yaml").write_text("datasets: [one\n")
+    with pytest.raises(PipelineError, match=r"params\.yaml is no valid YAML in line 2"):
+        stale(project)
     (project / "params.yaml").write_text("datasets: [on]\ndata: {one: {}}\n")
     with pytest.raises(PipelineError, match="unknown dataset 'on'; did you mean 'one'"):
         stale(project)
@@ -102,7 +105,7 @@ def test_a_broken_params_file_is_left_to_the_stages_and_a_missing_one_is_an_erro
         stale(project)
 
 
-def test_the_command_runs_the_download_of_what_changed(project: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_command_downloads_changed_datasets_again(project: Path, monkeypatch: pytest.MonkeyPatch):
     ran: list[list[str]] = []
 
     def run(words: list[str], **_: object) -> "subprocess.CompletedProcess[str]":

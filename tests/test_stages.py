@@ -200,7 +200,7 @@ def test_a_dataset_that_cannot_be_fetched_is_one_clear_error(
     monkeypatch.setenv("CTR_MIRROR", str(tmp_path / "empty"))
     with pytest.raises(PipelineError) as caught:
         run(tmp_path, "movielens-100k")
-    assert "it must hold movielens-100k/u.data" in str(caught.value)
+    assert "it must contain movielens-100k/u.data" in str(caught.value)
     assert "https://files.grouplens.org/datasets/movielens/ml-100k.zip" in str(caught.value)
     assert not list((tmp_path / "data/raw").iterdir())
 

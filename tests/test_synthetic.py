@@ -27,7 +27,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_synthetic_log_has_these_very_bytes(tmp_path: Path):
+def test_the_synthetic_log_has_exactly_these_bytes(tmp_path: Path):
     synthetic.download(tmp_path, tmp_path, rows=2000, seed=7)
     assert (
         sha256(tmp_path / "clicks.csv") == "c39f9c395abf9547ffdaf52c8dda8553f0df0344fa29ed72161d9c9661f6c511"
@@ -40,7 +40,7 @@ def test_the_synthetic_log_has_these_very_bytes(tmp_path: Path):
 def test_rows_do_not_depend_on_the_block_they_are_made_in(
     tmp_path: Path, generated: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(synthetic, "BLOCK", 777)
+    monkeypatch.setattr(synthetic, "ROWS_PER_BLOCK", 777)
     synthetic.download(tmp_path, tmp_path, rows=20_000, seed=7)
     for name in ("clicks.csv", "truth.csv", "manifest.json"):
         assert (tmp_path / name).read_bytes() == (generated / name).read_bytes()
@@ -70,7 +70,7 @@ def test_the_synthetic_log_looks_like_one(generated: Path):
     assert 0.77 < metrics.auc(label, truth) < 0.83
 
 
-def test_planted_effects_have_all_three_orders_and_add_nothing_to_lower_ones():
+def test_planted_effects_have_all_three_orders_and_are_invisible_to_lower_ones():
     orders = {len(effect.fields) for effect in synthetic.EFFECTS}
     assert orders == {1, 2, 3}
     fields = {column.name for column in synthetic.COLUMNS}
@@ -78,7 +78,7 @@ def test_planted_effects_have_all_three_orders_and_add_nothing_to_lower_ones():
     for effect in synthetic.EFFECTS:
         assert set(effect.fields) <= fields
         table = world.tables[effect.fields]
-        weights = [world._levels(name, effect.fields) for name in effect.fields]
+        weights = [world._share(name, effect.fields) for name in effect.fields]
         assert [len(weight) for weight in weights] == list(table.shape)
         for axis, weight in enumerate(weights):
             assert abs(np.tensordot(weight, table, (0, axis))).max() < 0.003
@@ -86,7 +86,7 @@ def test_planted_effects_have_all_three_orders_and_add_nothing_to_lower_ones():
         assert spread == pytest.approx(effect.std, abs=0.001)
 
 
-def test_shuffled_labels_keep_their_rate_and_tell_no_truth(generated: Path):
+def test_shuffled_labels_keep_their_rate_and_come_without_the_truth(generated: Path):
     plain = table_of(generated, RejectLog())
     shuffled = table_of(generated, RejectLog(), shuffle_labels=True)
     assert "truth" not in shuffled.column_names

@@ -1,4 +1,4 @@
-"""A web server on this machine for the tests of downloads."""
+"""A local web server for the tests of downloads."""
 
 import http.server
 import threading
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Site:
-    """What the web server offers, how it behaves, and what it was asked."""
+    """The files of the web server, its behaviour, and the requests that it got."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)  # path -> URL it redirects to
     url: str = ""
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # (path, Range)
-    told: list[str | None] = field(default_factory=list)  # Authorization, with each request
-    password: str | None = None  # the only Authorization that is let in
+    authorizations: list[str | None] = field(default_factory=list)  # header of each request
+    password: str | None = None  # the only Authorization that is accepted
     refuse: int | None = None  # the status of every answer
     ranges: bool = True
     etag: str | None = '"one"'
     stop_after: int | None = None  # bytes of the first answer that are sent before ...
-    go_on: threading.Event | None = None  # ... it waits for this, or without it breaks off
+    resume: threading.Event | None = None  # ... it waits for this event, or breaks off if there is none
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -30,9 +30,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site, wanted = self.site, self.headers.get("Range")
         site.asked.append((self.path, wanted))
-        site.told.append(self.headers.get("Authorization"))
+        site.authorizations.append(self.headers.get("Authorization"))
         path = self.path.lstrip("/").partition("?")[0]
-        if site.refuse or (site.password and site.told[-1] != site.password):
+        if site.refuse or (site.password and site.authorizations[-1] != site.password):
             self.send_error(site.refuse or 401)
             return
         if path in site.moved:
@@ -68,10 +68,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.wfile.write(body[start : start + first])
         self.wfile.flush()
-        if site.go_on is None:
+        if site.resume is None:
             self.close_connection = True
             return
-        site.go_on.wait(60)
+        site.resume.wait(60)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -89,8 +89,8 @@ def serving() -> Iterator[Site]:
     try:
         yield offered
     finally:
-        if offered.go_on:
-            offered.go_on.set()
+        if offered.resume:
+            offered.resume.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -86,7 +86,8 @@ def verify_file(path: Path, recorded: str, stage: str, *, found: str | None = No
             "more), and run again"
         )
     raise PipelineError(
-        f"{path} was changed after its {stage} (sha256 {found[:12]}..., recorded {recorded[:12]}...): {remedy}"
+        f"{path} was changed after its {stage} "
+        f"(sha256 {found[:12]}..., recorded {recorded[:12]}...): {remedy}"
     )
 
 

@@ -1,12 +1,12 @@
-"""The datasets: one file each; this table is the only list of them.
+"""The datasets, one source per file; this table is the only list of them.
 
 A dataset is a module with
 
-    download(folder, cache, *, mirror, ...)     put the raw files and manifest.json into `folder`
-    read(folder, rejects, ...)                   raw files -> `interim.Log`: fields and clean tables
+    download(folder, cache, *, mirror, ...)     puts the raw files and manifest.json into `folder`
+    read(folder, rejects, *, ...)               raw files -> `clean_table.ClickLog`: fields and clean tables
 
-`read` is row-wise: nothing in it is fitted. What it does with corrupted records it writes into the
-rejects. The further keyword arguments of both functions are the dataset's keys in params.yaml.
+`read` works row by row: nothing in it is fitted, and it counts corrupted records in the reject log. The
+further keyword arguments of both functions are the dataset's keys in params.yaml.
 """
 
 from types import ModuleType

@@ -1,20 +1,16 @@
 """Avazu: ten days of advertisements shown in mobile apps and on sites, 40,428,967 of them, October 2014.
 
 Data: Kaggle's competition of 2014, https://www.kaggle.com/competitions/avazu-ctr-prediction. Its file
-may not be passed on, so it comes from the user: a copy on the disk, a mirror, or Kaggle with the user's
-own token.
+may not be redistributed, so the user provides it: as a local copy, by a mirror, or by a token for Kaggle.
 
-Label: click. The ids of the rows have more digits than 64 bits hold, and belong to no field. All fields
-are categories of the strings as they stand, -1 among them. `hour` is YYMMDDHH in UTC and becomes hour
-and weekday; `time` is its begin. No column is a user, so there are no groups.
+Label: click. Row ids exceed 64 bits and are not a field. All fields are categories of the strings as they
+are, including -1. `hour` is YYMMDDHH in UTC; the fields hour and weekday are derived from it, and `time` is
+the start of that hour. No column identifies a user, so there are no groups.
 
-The domains are our choice: what is known of the device counts as user, the anonymous C14 to C21, which
-describe the advertisement, as item, and where and when it was shown as context.
+The domains are our choice: the device's columns are user, the anonymous C14 to C21, which describe the
+advertisement, are item, and the place and time of the impression are context.
 """
 
-import json
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import requests
-from requests.auth import AuthBase, HTTPBasicAuth
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
+from pipeline.download import kaggle
 from pipeline.download.fetch import Unreachable
 from pipeline.download.manifest import File, Source
-from pipeline.download.obtain import Lacking, copy_own, obtain
+from pipeline.download.obtain import NotInMirror, copy_own, obtain
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk
@@ -44,12 +40,12 @@ SOURCE = Source(
     licence=f"Kaggle competition rules, {PAGE}/rules: to be accepted by each user, no redistribution.",
     files=(File("train.gz"),),
 )
-NAMES = ("train.gz", "train.csv")  # under which a mirror or a folder may hold it
-WAYS = (
-    "Name a copy of train.gz or train.csv as download.path of this dataset in params.yaml; or set CTR_MIRROR "
-    f"(or `mirror` in params.yaml) to a folder or URL that holds {SOURCE.name}/train.gz or "
-    f"{SOURCE.name}/train.csv; or let Kaggle send it: accept the rules on {PAGE}/rules and put your token "
-    "into KAGGLE_API_TOKEN, into KAGGLE_USERNAME and KAGGLE_KEY, or into ~/.kaggle/kaggle.json"
+NAMES = ("train.gz", "train.csv")  # of the file in a mirror or a folder
+HINT = (
+    "Set download.path of this dataset in params.yaml to your copy of train.gz or train.csv; or set "
+    f"CTR_MIRROR (or `mirror` in params.yaml) to a folder or URL that contains {SOURCE.name}/train.gz or "
+    f"{SOURCE.name}/train.csv; or download it from Kaggle: accept the rules on {PAGE}/rules and put your "
+    "token into KAGGLE_API_TOKEN, into KAGGLE_USERNAME and KAGGLE_KEY, or into ~/.kaggle/kaggle.json"
 )
 
 SITE = ("site_id", "site_domain", "site_category")
@@ -62,18 +58,18 @@ COLUMNS = (
     *(Column(name, "category", "item") for name in ADVERTISEMENT),
 )
 HEADER = ["id", "click", "hour", "C1", "banner_pos", *SITE, *APP, *DEVICE, *ADVERTISEMENT]
-GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"  # the first bytes of a .gz file
 
 
 def download(folder: Path, cache: Path, *, mirror: str | None = None, path: str | None = None) -> None:
-    """Put the raw file into `folder`, under the name it has.
+    """Put the raw file into `folder` under its own name.
 
     Args:
-        path: the user's own file in the format of train.csv, plain or compressed, or a folder that
-            holds train.gz or train.csv.
+        path: of a local file in the format of train.csv, plain or compressed, or of a folder with a
+            train.gz or train.csv.
     """
     if path is not None:
-        copy_own(_own(path), folder, source=SOURCE.name, licence=SOURCE.licence)
+        copy_own(_own_file(path), folder, source=SOURCE.name, licence=SOURCE.licence)
     elif mirror is not None:
         _from_mirror(folder, cache, mirror)
     else:
@@ -81,7 +77,7 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None, path: str 
 
 
 def read(folder: Path, rejects: RejectLog) -> ClickLog:
-    """Read the rows in file order, which is that of time."""
+    """Read the rows in file order, which is chronological."""
     return ClickLog(COLUMNS, _rows(folder, rejects))
 
 
@@ -90,104 +86,61 @@ def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     rules = {"click": ("[01]", "0 or 1"), "hour": ("[0-9]{8}", "YYMMDDHH")}
     for table, lines in records(folder / name, HEADER, rejects, Dialect(), header=True, only=HEADER[1:]):
         table, lines = screen(table, lines, name, rejects, rules)
-        times, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
+        time, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
         reject(table, lines, name, rejects, bad, "hour", "is not a valid date")
         table, lines = keep(table, lines, ~bad)
-        times = times.filter(pa.array(~bad))
-        derived = {"hour": date_part(times, "hour"), "weekday": date_part(times, "weekday")}
-        fields = [column.name for column in COLUMNS]
-        yield pa.table(
-            {
-                **{f: derived[f] if f in derived else missing(chunk(table[f]), "") for f in fields},
-                "label": equals(chunk(table["click"]), "1").astype(np.uint8),
-                "time": times,
-            }
-        )
+        time = time.filter(pa.array(~bad))
+        derived = {"hour": date_part(time, "hour"), "weekday": date_part(time, "weekday")}
+        names = [column.name for column in COLUMNS]
+        fields = {n: derived[n] if n in derived else missing(chunk(table[n]), "") for n in names}
+        label = equals(chunk(table["click"]), "1").astype(np.uint8)
+        yield pa.table({**fields, "label": label, "time": time})
 
 
-def _own(path: str) -> Path:
-    """Return the file that the user means."""
-    origin = Path(path).expanduser()
-    if origin.is_dir():
-        found = [origin / name for name in NAMES if (origin / name).is_file()]
+def _own_file(path: str) -> Path:
+    """Return the local file, or the one in the local folder."""
+    own = Path(path).expanduser()
+    if own.is_dir():
+        found = [own / name for name in NAMES if (own / name).is_file()]
         if not found:
-            raise PipelineError(f"{origin} holds no train.gz or train.csv (download.path in params.yaml)")
+            raise PipelineError(f"{own} contains no train.gz or train.csv (download.path in params.yaml)")
         return found[0]
-    if origin.suffix == ".zip":
-        raise PipelineError(f"{origin} is an archive: unpack it, and name train.gz as download.path")
-    return origin
+    if own.suffix == ".zip":
+        raise PipelineError(f"{own} is an archive: unpack it and set download.path to its train.gz")
+    return own
 
 
 def _from_mirror(folder: Path, cache: Path, mirror: str) -> None:
     for name in NAMES:
         try:
             return obtain(replace(SOURCE, files=(File(name),)), folder, cache=cache, mirror=mirror)
-        except Lacking:
+        except NotInMirror:
             continue
     raise PipelineError(
-        f"the mirror {mirror} holds no file of {SOURCE.name}. {WAYS}; for that unset the mirror"
+        f"the mirror {mirror} contains no file of {SOURCE.name}. {HINT}; for that unset the mirror"
     )
 
 
 def _from_kaggle(folder: Path, cache: Path) -> None:
     (file,) = SOURCE.files
-    auth = _token()
+    auth = kaggle.credentials()
     if auth is None and not (cache / file.name).exists():
-        raise PipelineError(f"{SOURCE.name}: no mirror, no path, and no token for Kaggle. {WAYS}")
+        raise PipelineError(f"{SOURCE.name}: no path, no mirror, and no token for Kaggle. {HINT}")
     try:
         obtain(SOURCE, folder, cache=cache, auth=auth)
     except Unreachable as error:
         if error.status == requests.codes.unauthorized:
             raise PipelineError(
-                f"{SOURCE.name}: Kaggle does not know the token (HTTP 401): make a new one in the settings "
-                "of your account, https://www.kaggle.com/settings"
+                f"{SOURCE.name}: Kaggle rejects the token (HTTP 401): create a new one in the settings of "
+                "your account, https://www.kaggle.com/settings"
             ) from None
         if error.status == requests.codes.forbidden:
             raise PipelineError(
-                f"{SOURCE.name}: Kaggle refuses the file to your account (HTTP 403): log in, accept the "
+                f"{SOURCE.name}: Kaggle denies your account the file (HTTP 403): log in, accept the "
                 f"competition's rules on {PAGE}/rules, and run the command again"
             ) from None
         raise
     with open(folder / file.name, "rb") as opened:
         if opened.read(2) != GZIP:
             (cache / file.name).unlink()
-            raise PipelineError(f"{SOURCE.name}: what Kaggle sent is no .gz file. {WAYS}")
-
-
-def _token() -> AuthBase | None:
-    """Return who asks Kaggle: from the environment, or from a file where Kaggle's own programs look."""
-    setting = os.environ.get
-    if token := setting("KAGGLE_API_TOKEN"):
-        return _Bearer(_clean(token, "KAGGLE_API_TOKEN"))
-    if (user := setting("KAGGLE_USERNAME")) and (key := setting("KAGGLE_KEY")):
-        return HTTPBasicAuth(_clean(user, "KAGGLE_USERNAME"), _clean(key, "KAGGLE_KEY"))
-    home = Path.home()
-    usual = [home / ".kaggle", Path(setting("XDG_CONFIG_HOME") or home / ".config", "kaggle")]
-    for folder in [Path(named)] if (named := setting("KAGGLE_CONFIG_DIR")) else usual:
-        if (file := folder / "access_token").is_file():
-            return _Bearer(_clean(file.read_text(errors="replace"), str(file)))
-        if (file := folder / "kaggle.json").is_file():
-            try:
-                known = json.loads(file.read_bytes())
-                return HTTPBasicAuth(_clean(known["username"], str(file)), _clean(known["key"], str(file)))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise PipelineError(f"{file} holds no username and key: get a new one from Kaggle") from None
-    return None
-
-
-def _clean(secret: str, where: str) -> str:
-    """Return a name or token without space around it; it is told to nobody, least of all in an error."""
-    if not re.fullmatch(r"[!-~]+", secret.strip()):
-        raise PipelineError(f"{where} is empty or has characters that no token of Kaggle has")
-    return secret.strip()
-
-
-class _Bearer(AuthBase):
-    """Sends a token; requests drops it where a redirect leaves the host."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
-        return request
+            raise PipelineError(f"{SOURCE.name}: what Kaggle sent is not a .gz file. {HINT}")

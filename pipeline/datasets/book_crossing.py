@@ -3,24 +3,23 @@
 Data: Ziegler et al., "Improving Recommendation Lists Through Topic Diversification", WWW 2005,
 https://doi.org/10.1145/1060745.1060754; http://www2.informatik.uni-freiburg.de/~cziegler/BX/.
 
-Label: rating above `above`; FiiNet has 6. A rating of 0 is none: the member took the book without
-rating it. Papers seldom say what they make of these, although they are most of the log, so `implicit`
-does: counted as negatives they give 28 % of clicks, left out 75 %, and that is another task. There are
-no times.
+Label: rating above `above`, 6 in the FiiNet paper. A rating of 0 is implicit: the member did not rate the
+book. Papers seldom say how they treat these, although they are most of the log, so `implicit` specifies it:
+as negatives they give a CTR of 28 %; without them it is 75 %, and that is another task. There are no times.
 
-The files are latin-1 with entities of HTML in them, quoted, with escaped quotes. What the fields are:
+The files are latin-1 with HTML entities, quoted, with escaped quotes. The fields:
 
-- age: a category of its exact value, as in MovieLens (bins of a number gave the same AUC). Below 5 and
-  above 100 it is a slip or a joke, and missing.
-- city, region, country: the first, the last but one and the last part of "city, region, country".
-  Parts in between (a district, a county) are left out. Of fewer than three parts the country is missing.
-- book: the ISBN as it stands, without spaces around it. Thousands are no ISBN (other lengths, letters,
-  a small x), so it is no more than a name; a pair of member and book may occur twice.
-- year: before 1800 and after 2005 (the data are of 2004) it is missing, and so is 0.
+- age: a category of its exact value, as in MovieLens (bins of a number gave the same AUC). Below 5 and above
+  100 it is a mistake or a joke, and missing.
+- city, region, country: the first, the last but one and the last part of "city, region, country". Parts in
+  between (a district, a county) are left out. If there are fewer than three parts, the country is missing.
+- book: the ISBN as it is, without spaces around it. Thousands are not valid ISBNs (other lengths, letters, a
+  small x), so it is merely a name; a pair of member and book may occur twice.
+- year: missing before 1800 and after 2005 (the data are from 2004), and so is 0.
 
-Cities, regions, countries, authors and publishers are compared in lower case, with single spaces and
-without quotes and full stops around them.
-A mirror may lack the books: then there are no fields author, year and publisher.
+Cities, regions, countries, authors and publishers are compared in lower case, with single spaces and without
+quotes and full stops around them.
+A mirror may lack the books; the fields author, year and publisher are omitted then.
 """
 
 import html
@@ -35,11 +34,10 @@ import pyarrow.compute as pc
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
-from pipeline.datasets.movielens_100k import ID
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import equals, keep, screen
+from pipeline.preprocess.cleaning import ID, equals, keep, screen
 from pipeline.preprocess.joins import Side, side_table
 from pipeline.preprocess.parse import chunk, recode
 from pipeline.preprocess.rejects import RejectLog
@@ -74,8 +72,8 @@ OF_BOOKS = (
 )
 AGES = range(5, 101)
 YEARS = range(1800, 2006)
-HIGHEST = 10  # rating
-NOTHING = frozenset(("", "na", "none", "null", "unknown"))  # what a missing value has of letters and digits
+MAX_RATING = 10
+MISSING = frozenset(("", "na", "none", "null", "unknown"))  # letters and digits of a missing value
 DIALECT = Dialect(";", "latin-1", quote='"', escape="\\")
 Place = tuple[str | None, str | None, str | None]
 
@@ -88,21 +86,21 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
 def read(
     folder: Path, rejects: RejectLog, *, above: int = 6, implicit: Literal["negative", "drop"] = "negative"
 ) -> ClickLog:
-    """Read the ratings in file order, joined with users and, where they are there, books.
+    """Read the ratings in file order, joined with users and, if available, books.
 
     Args:
         above: a higher rating is a click; 0 to 9.
-        implicit: what a rating of 0, which is none, becomes: a negative, or left out.
+        implicit: whether a rating of 0 becomes a negative or is left out.
 
     Raises:
-        PipelineError: no rating could be above `above`, or all would be.
+        PipelineError: `above` is out of range, so that the labels would all be equal.
     """
-    if not 0 <= above < HIGHEST:
-        raise PipelineError(f"preprocess.above is {above}, it must be 0 to {HIGHEST - 1}")
+    if not 0 <= above < MAX_RATING:
+        raise PipelineError(f"preprocess.above is {above}, it must be 0 to {MAX_RATING - 1}")
     columns: tuple[Column, ...] = OF_USERS + OF_ITEMS + OF_BOOKS
     if BOOKS in read_json(folder / "manifest.json")["missing"]:
         columns = OF_USERS + OF_ITEMS
-        print(f"{SOURCE.name}: {BOOKS} was not to be had: no fields author, year and publisher")
+        print(f"{SOURCE.name}: {BOOKS} is unavailable: the fields author, year and publisher are omitted")
     return ClickLog(columns, _ratings(folder, rejects, columns, above, implicit))
 
 
@@ -117,16 +115,16 @@ def _ratings(
     for table, lines in records(path, names, rejects, DIALECT, header=True):
         table, lines = screen(table, lines, path.name, rejects, rules)
         if implicit == "drop":
-            gone = equals(chunk(table["Book-Rating"]), "0")
-            rejects.drop(path.name, int(gone.sum()))
-            table, lines = keep(table, lines, ~gone)
+            dropped = equals(chunk(table["Book-Rating"]), "0")
+            rejects.drop(path.name, int(dropped.sum()))
+            table, lines = keep(table, lines, ~dropped)
         isbn = recode(chunk(table["ISBN"]), pc.utf8_trim_whitespace)
         side = {**users.join(chunk(table["User-ID"])), "book": isbn, **(books.join(isbn) if books else {})}
-        liked = map(str, range(above + 1, HIGHEST + 1))
+        clicks = map(str, range(above + 1, MAX_RATING + 1))
         yield pa.table(
             {
                 **{column.name: side[column.name] for column in columns},
-                "label": equals(chunk(table["Book-Rating"]), *liked).astype(np.uint8),
+                "label": equals(chunk(table["Book-Rating"]), *clicks).astype(np.uint8),
                 "group": side["user"],
             }
         )
@@ -169,7 +167,7 @@ def _books(folder: Path, rejects: RejectLog) -> pa.Table:
 
 
 def _place(text: str) -> Place:
-    """Take a location apart: city, region, country.
+    """Split a location into city, region and country.
 
     >>> _place('St. Louis, mo., missouri, USA')
     ('st. louis', 'missouri', 'usa')
@@ -185,9 +183,9 @@ def _place(text: str) -> Place:
 
 
 def _name(text: str) -> str | None:
-    """Return a name as it is compared; None where nothing is said (`n/a`, `-`, `"n/a".)`)."""
+    """Normalise a name; None for a missing value (`n/a`, `-`, `"n/a".)`)."""
     name = " ".join(text.lower().split()).strip("\"'`. ")
-    return None if re.sub(r"[\W_]", "", name) in NOTHING else name
+    return None if re.sub(r"[\W_]", "", name) in MISSING else name
 
 
 def _names(values: pa.Array) -> pa.Array:
@@ -195,7 +193,7 @@ def _names(values: pa.Array) -> pa.Array:
 
 
 def _within(bounds: range) -> Callable[[pa.Array], pa.Array]:
-    """Keep whole numbers within bounds, as they are usually written; all else is missing."""
+    """Return a function that keeps whole numbers within bounds, without leading zeros, and no other value."""
 
     def change(values: pa.Array) -> pa.Array:
         numbers = (int(t) if re.fullmatch("[0-9]{1,9}", t.strip()) else -1 for t in values.to_pylist())

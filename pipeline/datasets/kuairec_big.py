@@ -3,11 +3,11 @@
 Data: Gao et al., "KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems",
 CIKM 2022, https://doi.org/10.1145/3511808.3557220; https://kuairec.com.
 
-Label: watch ratio (time played / length of the video) above `above`, as FiiNet has it. What was played
-is no field: the label is made of it. The length is one, since it is known before the view. Of user
-attributes that come both as a count and as a range the range is taken. Hour and weekday are those of
-China, UTC+8, like the file's column `time`. `user_active_degree` says UNKNOWN where it is missing, some
-anonymous features have gaps, and the categories of a video are a list in text: `[27, 9]`.
+Label: watch ratio (time played / length of the video) above `above`, as in the FiiNet paper. The time played
+is not a field, since the label is computed from it. The length is one, since it is known before the view. Of
+user attributes that come both as a count and as a range, the range is used. Hour and weekday are those of
+China, UTC+8, as in the file's column `time`. `user_active_degree` is UNKNOWN where it is missing, some
+anonymous features have missing values, and the categories of a video are a list in text: `[27, 9]`.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import keep, missing, reject, screen
+from pipeline.preprocess.cleaning import ID, keep, missing, reject, screen
 from pipeline.preprocess.joins import Side, side_table
 from pipeline.preprocess.parse import chunk, number, recode
 from pipeline.preprocess.rejects import RejectLog
@@ -70,8 +70,7 @@ USERS = [
     *(name for kind in RANGES for name in (kind.removesuffix("_range"), kind)), *ONEHOT,
 ]  # fmt: skip
 DIALECT = Dialect(",", "utf-8", quote='"')
-ID = (r"[0-9]{1,18}", "a whole number")
-CHINA = 8 * 3600  # seconds ahead of UTC
+CHINA_OFFSET_SECONDS = 8 * 3600  # to UTC
 
 
 def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
@@ -100,7 +99,7 @@ def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]
         times, bad_times = seconds(chunk(table["timestamp"]), "seconds")
         length, bad_length = number(chunk(table["video_duration"]))
         bad = {
-            "watch_ratio": bad_ratio | ~np.isfinite(ratio),  # no label without it
+            "watch_ratio": bad_ratio | ~np.isfinite(ratio),  # the label is made of it
             "timestamp": bad_times,
             "video_duration": bad_length,
         }
@@ -111,7 +110,7 @@ def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]
         table, lines = keep(table, lines, good)
         ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
         side = {**users.join(chunk(table["user_id"])), **videos.join(chunk(table["video_id"]))}
-        local = pc.add(times, CHINA)
+        local = pc.add(times, CHINA_OFFSET_SECONDS)
         derived = {
             "user": side["user_id"],
             "video": side["video_id"],

@@ -3,12 +3,12 @@
 Data: Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015,
 https://doi.org/10.1145/2827872; https://grouplens.org/datasets/movielens/100k/.
 
-Label: rating >= `threshold`. Everything is latin-1. Movie 267 is called "unknown" and has no date;
-its year is missing. Some zip codes hold letters (T8H1N): they stay strings. The age is a category of
-its exact value.
+Label: rating >= `threshold`. All files are latin-1. Movie 267 is called "unknown" and has no date, so its
+year is missing. Some zip codes contain letters (T8H1N); they are strings. The age is a category of its exact
+value.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import equals, keep, screen
+from pipeline.preprocess.cleaning import FILLED, ID, Rule, equals, keep, screen
 from pipeline.preprocess.joins import Side, side_table
 from pipeline.preprocess.parse import chunk, recode
 from pipeline.preprocess.rejects import RejectLog
@@ -30,7 +30,7 @@ SOURCE = Source(
     name="movielens-100k",
     url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
     archive="ml-100k.zip",
-    digest="md5:0e33842e24a9c977be4e0107933c0723",
+    checksum="md5:0e33842e24a9c977be4e0107933c0723",
     inside="ml-100k/",
     licence="GroupLens Research, University of Minnesota: research use with acknowledgement, no "
     "redistribution, no commercial use without permission; terms in the archive's README.",
@@ -55,8 +55,9 @@ COLUMNS = (
     Column("genres", "bag", "item"),
 )
 
-ID = (r"[0-9]{1,18}", "a whole number")
-FILLED = (".+", "filled in")
+GENDER: Rule = ("[MF]", "M or F")
+CODE: Rule = ("[0-9]{1,3}", "a whole number")
+USERS = {"user": ID, "age": CODE, "gender": GENDER, "occupation": FILLED, "zip": FILLED}
 TITLE = ["movie", "title", "released", "video", "url"]
 RATINGS = Dialect("\t", "latin-1")
 SIDES = Dialect("|", "latin-1")
@@ -71,11 +72,11 @@ def read(folder: Path, rejects: RejectLog, *, threshold: int = 4, drop: Sequence
     """Read the ratings in file order, joined with users and movies.
 
     Args:
-        threshold: a rating of so many stars or more is a click.
+        threshold: a rating of this many stars or more is a click.
         drop: ratings to leave out.
     """
-    users, movies = Side(_users(folder, rejects)), Side(_movies(folder, rejects))
-    return ClickLog(COLUMNS, ratings(folder / "u.data", RATINGS, rejects, users, movies, threshold, drop))
+    sides = Side(users(folder / "u.user", USERS, rejects, SIDES)), Side(_movies(folder, rejects))
+    return ClickLog(COLUMNS, ratings(folder / "u.data", RATINGS, rejects, *sides, threshold, drop))
 
 
 def ratings(
@@ -94,9 +95,9 @@ def ratings(
     for table, lines in records(path, names, rejects, dialect, text=["time"]):
         table, lines = screen(table, lines, path.name, rejects, rules)
         if drop:
-            gone = equals(chunk(table["rating"]), *map(str, drop))
-            rejects.drop(path.name, int(gone.sum()))
-            table, lines = keep(table, lines, ~gone)
+            dropped = equals(chunk(table["rating"]), *map(str, drop))
+            rejects.drop(path.name, int(dropped.sum()))
+            table, lines = keep(table, lines, ~dropped)
         side = {**users.join(chunk(table["user"])), **movies.join(chunk(table["movie"]))}
         yield pa.table(
             {
@@ -108,16 +109,13 @@ def ratings(
         )
 
 
-def _users(folder: Path, rejects: RejectLog) -> pa.Table:
-    names = ["user", "age", "gender", "occupation", "zip"]
-    rules = {
-        "user": ID,
-        "age": ("[0-9]{1,3}", "a whole number"),
-        "gender": ("[MF]", "M or F"),
-        "occupation": FILLED,
-        "zip": FILLED,
-    }
-    table = side_table(folder / "u.user", names, rules, rejects, SIDES)
+def users(path: Path, rules: Mapping[str, Rule], rejects: RejectLog, dialect: Dialect) -> pa.Table:
+    """Read a file of users with the zip codes' first three characters as `zip3`.
+
+    Args:
+        rules: of the file's columns, in their order.
+    """
+    table = side_table(path, [*rules], rules, rejects, dialect)
     zip3 = recode(chunk(table["zip"]), lambda codes: pc.utf8_slice_codeunits(codes, 0, 3))
     return table.drop_columns("zip").append_column("zip3", zip3)
 
@@ -132,12 +130,12 @@ def _movies(folder: Path, rejects: RejectLog) -> pa.Table:
 
 
 def year(titles: pa.Array) -> pa.Array:
-    """Return the year that stands in brackets in the titles: `Land Before Time III (1995) (V)`."""
+    """Return the year that is in brackets in the titles: `Land Before Time III (1995) (V)`."""
     return pc.struct_field(pc.extract_regex(titles, r"\((?P<year>[0-9]{4})\)"), "year")
 
 
 def _genres(folder: Path, rejects: RejectLog) -> list[str]:
-    """Names of the flags of u.item, in their order."""
+    """Return the names of the genre flags of u.item, in their order."""
     path = folder / "u.genre"
     table = side_table(path, ["genre", "number"], {"genre": FILLED, "number": ID}, rejects, SIDES)
     numbers = [int(number) for number in table["number"].to_pylist()]

@@ -3,22 +3,22 @@
 Data: Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015,
 https://doi.org/10.1145/2827872; https://grouplens.org/datasets/movielens/1m/.
 
-Label: rating >= `threshold`. Dropping rating 3 makes another and easier task, on which papers report an
-AUC of 0.90 and more. Fields are separated by `::`, everything is latin-1. The age is a code of its range
-(1, 18, 25, ...), the zip code a string (some are `98107-2117`), the year stands in the title. Of the
-movies 177 have no rating.
+Label: rating >= `threshold`. Dropping rating 3 makes another, easier task, for which papers report an AUC of
+0.90 and more. Fields are separated by `::`, all files are latin-1. The age is a code of its range (1, 18,
+25, ...), the zip code a string (some are `98107-2117`), and the year is part of the title. 177 of the movies
+have no rating.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.datasets.movielens_100k import COLUMNS, FILLED, ID, ratings, year
+from pipeline.datasets.movielens_100k import CODE, COLUMNS, GENDER, ratings, users, year
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
+from pipeline.preprocess.cleaning import FILLED, ID
 from pipeline.preprocess.joins import Side, side_table
 from pipeline.preprocess.parse import chunk, recode
 from pipeline.preprocess.rejects import RejectLog
@@ -28,7 +28,7 @@ SOURCE = Source(
     name="movielens-1m",
     url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
     archive="ml-1m.zip",
-    digest="md5:c4d9eecfca2ab87c1945afe126590906",
+    checksum="md5:c4d9eecfca2ab87c1945afe126590906",
     inside="ml-1m/",
     licence="GroupLens Research, University of Minnesota: research use with acknowledgement, no "
     "redistribution, no commercial use without permission; terms in the archive's README.",
@@ -39,6 +39,7 @@ SOURCE = Source(
     ),
 )
 
+USERS = {"user": ID, "gender": GENDER, "age": CODE, "occupation": CODE, "zip": FILLED}
 DIALECT = Dialect("::", "latin-1")
 
 
@@ -51,27 +52,11 @@ def read(folder: Path, rejects: RejectLog, *, threshold: int = 4, drop: Sequence
     """Read the ratings in file order, joined with users and movies.
 
     Args:
-        threshold: a rating of so many stars or more is a click.
+        threshold: a rating of this many stars or more is a click.
         drop: ratings to leave out.
     """
-    users, movies = Side(_users(folder, rejects)), Side(_movies(folder, rejects))
-    return ClickLog(
-        COLUMNS, ratings(folder / "ratings.dat", DIALECT, rejects, users, movies, threshold, drop)
-    )
-
-
-def _users(folder: Path, rejects: RejectLog) -> pa.Table:
-    names = ["user", "gender", "age", "occupation", "zip"]
-    rules = {
-        "user": ID,
-        "gender": ("[MF]", "M or F"),
-        "age": ("[0-9]{1,3}", "a whole number"),
-        "occupation": ("[0-9]{1,3}", "a whole number"),
-        "zip": FILLED,
-    }
-    table = side_table(folder / "users.dat", names, rules, rejects, DIALECT)
-    zip3 = recode(chunk(table["zip"]), lambda codes: pc.utf8_slice_codeunits(codes, 0, 3))
-    return table.drop_columns("zip").append_column("zip3", zip3)
+    sides = Side(users(folder / "users.dat", USERS, rejects, DIALECT)), Side(_movies(folder, rejects))
+    return ClickLog(COLUMNS, ratings(folder / "ratings.dat", DIALECT, rejects, *sides, threshold, drop))
 
 
 def _movies(folder: Path, rejects: RejectLog) -> pa.Table:

@@ -1,20 +1,20 @@
 """A generated click log whose true click probabilities are known.
 
-It needs no network and says how much of what can be learnt a model has learnt. Users and items are
-drawn from Zipf laws and carry attributes; every impression has a time and a device. The logit of a
-click is an intercept plus the planted `EFFECTS`, each a table over the levels of one, two or three
-fields, centred over each of its fields: a cross adds nothing that a model of lower order could see.
-A missing value adds nothing, so the truth is a function of what the log shows. User and item ids
-themselves add only a little.
+It needs no network, and it shows how much of what can be learnt a model has learnt. Users and items are drawn
+from Zipf distributions and have attributes; every impression has a time and a device. The logit of a click
+is an intercept plus the planted `EFFECTS`, each a table over the levels of one, two or three fields, centred
+over each of its fields: an interaction is invisible to a model of lower order. A missing value contributes
+nothing, so the truth is a function of the logged fields. User and item ids themselves contribute little.
 
-All draws come from the raw 64-bit stream of PCG64, which NumPy guarantees never to change, through
-inverse distribution functions written here; so the files are the same with every version.
+All draws come from the raw 64-bit stream of PCG64, which NumPy guarantees never to change, through inverse
+distribution functions written here; so the files do not depend on any version.
 
-Files: clicks.csv (the log) and truth.csv (the probability of every row; no field of the models).
+Files: clicks.csv (the log) and truth.csv (the click probability of every row, not a field).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,11 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import sha256, write_json, writing
 from pipeline.common.permutation import permutation
 from pipeline.preprocess.clean_table import ClickLog
-from pipeline.preprocess.cleaning import equals, keep, missing, reject, screen
+from pipeline.preprocess.cleaning import FILLED, equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk, number
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
+from pipeline.preprocess.timestamps import date_part, seconds
 from pipeline.schema import Column
 
 Floats = NDArray[np.float64]
@@ -52,9 +53,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Effect:
-    """A planted effect: a table over the levels of its fields with a standard deviation in logits.
+    """A planted effect: a table of logits over the levels of its fields.
 
-    `rank`: the table is a product of so many latent factors per level (0: free).
+    Attributes:
+        std: the standard deviation of the logits over rows.
+        rank: number of latent factors per level whose product is the table; 0: its entries are independent.
     """
 
     fields: tuple[str, ...]
@@ -89,32 +92,40 @@ CITIES = ["Aldea", "Brovik", "Castra", "Dunmore", "Elmsted", "Fjorda"]
 CATEGORIES = ["audio", "books", "clothing", "garden", "sports", "toys"]
 TAGS = ["bestseller", "bulky", "eco", "gift", "handmade", "imported", "limited", "new", "refurbished", "sale"]
 DEVICES = ["phone", "desktop", "tablet"]
-WEEKDAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-PRICES = [10.0, 20.0, 35.0, 60.0, 100.0]  # between two of these the price has one effect
+PRICE_BOUNDS = [10.0, 20.0, 35.0, 60.0, 100.0]  # of the levels of the price
 HOUR_WEIGHTS = [3, 2, 1, 1, 1, 2, 4, 6, 8, 8, 8, 9, 10, 9, 8, 8, 9, 10, 12, 14, 15, 13, 9, 6]
-NAMES = {  # the last level of a field that can be missing is the missing one
+NAMES = {  # of levels; the last level of a field that can be missing is the missing one
     "age": [*AGES, ""],
     "gender": [*GENDERS, ""],
     "city": [*CITIES, ""],
     "category": CATEGORIES,
     "device": [*DEVICES, ""],
 }
+LEVELS = {  # how many a field has; of tags and price as seen by an effect
+    "user": USERS,
+    "item": ITEMS,
+    "tags": ITEMS,
+    "price": len(PRICE_BOUNDS) + 2,
+    "hour": 24,
+    "weekday": 7,
+    **{name: len(names) for name, names in NAMES.items()},
+}
 START, DAYS = np.datetime64("2026-01-05T00:00:00", "s"), 28  # a Monday; whole weeks
-MISSING = {"age": 0.04, "gender": 0.05, "city": 0.03, "price": 0.07, "device": 0.02}
+MISSING = {"age": 0.04, "gender": 0.05, "city": 0.03, "price": 0.07, "device": 0.02}  # shares
 
 HEADER = [
     "time", "user", "age", "gender", "city", "item", "category", "tags", "price", "device", "click",
 ]  # fmt: skip
-DRAWS = 7  # uniforms a row takes, see _World.rows
-BLOCK = 1 << 16  # rows made at a time
+DRAWS = 7  # uniform numbers per row, see _World.rows
+ROWS_PER_BLOCK = 1 << 16
 
 
 def download(
     folder: Path, cache: Path, *, rows: int = 100_000, seed: int = 7, mirror: str | None = None
 ) -> None:
-    """Generate the raw files in `folder`; the same rows and seed give the same bytes.
+    """Generate the raw files in `folder`; the same `rows` and `seed` give the same bytes.
 
-    `cache` and `mirror` are for datasets that come from somewhere.
+    `cache` and `mirror` are not used.
     """
     del cache, mirror
     world = _World(seed)
@@ -122,11 +133,10 @@ def download(
     with writing(folder / "clicks.csv") as clicks, writing(folder / "truth.csv") as truth:
         clicks.write((",".join(HEADER) + "\n").encode())
         truth.write(b"probability\n")
-        for start in range(0, rows, BLOCK):
-            count = min(BLOCK, rows - start)
-            lines, probability = world.rows(
-                _uniform(stream, count * DRAWS).reshape(count, DRAWS), start, rows
-            )
+        for start in range(0, rows, ROWS_PER_BLOCK):
+            count = min(ROWS_PER_BLOCK, rows - start)
+            draws = _uniform(stream, count * DRAWS).reshape(count, DRAWS)
+            lines, probability = world.rows(draws, start, rows)
             clicks.write("".join(lines).encode())
             truth.write("".join(f"{p:.6f}\n" for p in probability.tolist()).encode())
     write_json(
@@ -150,8 +160,8 @@ def read(folder: Path, rejects: RejectLog, *, shuffle_labels: bool = False) -> C
     """Read the log in its order, with hour and weekday taken from the time.
 
     Args:
-        shuffle_labels: deal the clicks out at random over the rows. Nothing is left to learn then, so
-            a model that still beats AUC 0.5 has seen what it should not; there is no truth to tell.
+        shuffle_labels: permute the labels over the rows. Nothing can be learnt then, so an AUC above 0.5
+            reveals a leak; the truth is left out.
     """
     tables = _rows(folder, rejects)
     return ClickLog(COLUMNS, _shuffled(tables) if shuffle_labels else tables)
@@ -161,19 +171,18 @@ def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     path = folder / "clicks.csv"
     rules = {
         "time": (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", "a time like 2026-01-05 14:03:59"),
-        "user": (".+", "filled in"),
-        "item": (".+", "filled in"),
+        "user": FILLED,
+        "item": FILLED,
         "price": (r"([0-9]+(\.[0-9]+)?)?", "a number"),
         "click": ("[01]", "0 or 1"),
     }
     probability = _truth(folder, rejects)
     for table, lines in records(path, HEADER, rejects, Dialect(), header=True, text=["time"]):
         table, lines = screen(table, lines, path.name, rejects, rules)
-        time = chunk(pc.strptime(table["time"], format="%Y-%m-%d %H:%M:%S", unit="s", error_is_null=True))
-        bad = time.is_null().to_numpy(zero_copy_only=False)
+        time, bad = seconds(chunk(table["time"]))
         reject(table, lines, path.name, rejects, bad, "time", "is not a valid time")
         table, lines = keep(table, lines, ~bad)
-        time = time.drop_null()
+        time = time.filter(pa.array(~bad))
         if len(lines) and lines[-1] - 2 >= len(probability):
             raise PipelineError(
                 f"{folder / 'truth.csv'} has {len(probability)} rows, {path.name} more: delete both and run "
@@ -183,29 +192,22 @@ def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
 
 
 def _shuffled(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Deal the labels out anew; for that the whole log is needed at once, and a generated one fits."""
+    """Permute the labels; this needs the whole log at once."""
     whole = pa.concat_tables(tables)
     label = whole["label"].to_numpy()[permutation(len(whole), seed=0)]
     yield whole.set_column(whole.column_names.index("label"), "label", pa.array(label)).drop_columns("truth")
 
 
-def _clean(table: pa.Table, time: pa.Array) -> pa.Table:
+def _clean(table: pa.Table, time: pa.Int64Array) -> pa.Table:
     derived = {
-        "hour": pc.cast(pc.hour(time), pa.string()),
-        "weekday": pa.array(WEEKDAYS).take(pc.day_of_week(time)),
+        "hour": date_part(time, "hour").dictionary_decode(),
+        "weekday": date_part(time, "weekday").dictionary_decode(),
         "price": pa.array(number(chunk(table["price"]))[0]),
     }
-    return pa.table(
-        {
-            **{
-                c.name: derived[c.name] if c.name in derived else missing(chunk(table[c.name]), "")
-                for c in COLUMNS
-            },
-            "label": equals(chunk(table["click"]), "1").astype(np.uint8),
-            "group": table["user"],
-            "time": pc.cast(time, pa.int64()),
-        }
-    )
+    names = [column.name for column in COLUMNS]
+    fields = {n: derived[n] if n in derived else missing(chunk(table[n]), "") for n in names}
+    label = equals(chunk(table["click"]), "1").astype(np.uint8)
+    return pa.table({**fields, "label": label, "group": table["user"], "time": time})
 
 
 def _truth(folder: Path, rejects: RejectLog) -> Floats:
@@ -222,16 +224,16 @@ def _truth(folder: Path, rejects: RejectLog) -> Floats:
 
 
 class _World:
-    """The users, the items and the effect tables: everything that is drawn before the first row."""
+    """The users, the items and the tables of the effects: everything that is drawn before the first row."""
 
     def __init__(self, seed: int) -> None:
         self._stream = np.random.PCG64(np.random.SeedSequence([seed, 0]))
         self.chance = {
             "user": _zipf(USERS, 0.8),
             "item": _zipf(ITEMS, 0.8),
-            "hour": _chances(HOUR_WEIGHTS),
-            "weekday": _chances([1] * 7),
-            "device": np.r_[0.98 * _chances([55, 33, 12]), MISSING["device"]],
+            "hour": _normalised(HOUR_WEIGHTS),
+            "weekday": _normalised([1] * 7),
+            "device": np.r_[0.98 * _normalised([55, 33, 12]), MISSING["device"]],
         }
         self.of_user = {
             "age": self._attribute("age", [5, 16, 26, 22, 17, 14], USERS),
@@ -245,18 +247,22 @@ class _World:
         self.names = {
             "user": [f"u{number:05d}" for number in permutation(USERS, seed).tolist()],
             "item": [f"i{number:04d}" for number in permutation(ITEMS, seed + 1).tolist()],
+            "tags": ["|".join(np.array(TAGS)[row].tolist()) for row in self.tags],
             **NAMES,
         }
-        self.item_tags = ["|".join(np.array(TAGS)[row].tolist()) for row in self.tags]
         self.tables = {effect.fields: self._table(effect) for effect in EFFECTS}
 
     def rows(self, u: Floats, start: int, total: int) -> tuple[list[str], Floats]:
-        """Return the lines and the click probabilities of the rows from `start` on; u (N, DRAWS)."""
+        """Return the lines and the click probabilities of the rows from `start` on, of `total`.
+
+        Args:
+            u: uniform numbers, (N, DRAWS).
+        """
         u_user, u_item, u_time, u_price, u_no_price, u_device, u_click = u.T
         user, item = _pick(self.chance["user"], u_user), _pick(self.chance["item"], u_item)
         price = np.round(self.price[item] * (0.9 + 0.2 * u_price), 2)
         price = np.where(u_no_price < MISSING["price"], np.nan, price)
-        second = _seconds((start + np.arange(len(u)) + u_time) / total, self.chance["hour"])
+        second = _second((start + np.arange(len(u)) + u_time) / total, self.chance["hour"])
         level = {
             "user": user,
             **{name: values[user] for name, values in self.of_user.items()},
@@ -273,9 +279,8 @@ class _World:
             logit += table[tuple(_coarse(name, level[name], fields) for name in fields)]
         probability = np.round(1.0 / (1.0 + np.exp(-logit)), 6)
         text = {name: [self.names[name][i] for i in level[name]] for name in level if name in self.names}
-        text["time"] = np.datetime_as_string(START + second.astype("timedelta64[s]")).tolist()
-        text["time"] = [time.replace("T", " ") for time in text["time"]]
-        text["tags"] = [self.item_tags[i] for i in item]
+        times = np.datetime_as_string(START + second.astype("timedelta64[s]"))
+        text["time"] = [time.replace("T", " ") for time in times.tolist()]
         text["price"] = ["" if value != value else f"{value:.2f}" for value in price.tolist()]
         text["click"] = ["1" if click else "0" for click in u_click < probability]
         return [",".join(line) + "\n" for line in zip(*(text[n] for n in HEADER), strict=True)], probability
@@ -284,33 +289,33 @@ class _World:
         return _uniform(self._stream, count)
 
     def _normal(self, *shape: int) -> Floats:
-        """Nearly normal numbers: twelve uniforms added up, less six."""
+        """Approximately normal numbers: the sum of twelve uniform ones minus six."""
         return np.asarray(self._draw(int(np.prod(shape)) * 12).reshape(*shape, 12).sum(-1) - 6.0)
 
     def _attribute(self, name: str, weights: list[int], count: int) -> Levels:
-        level = _pick(_chances(weights), self._draw(count))
-        return _gaps(name, level, self._draw(count))
+        """Draw the level of an attribute for every user or item, with the field's share of missing ones."""
+        level = _pick(_normalised(weights), self._draw(count))
+        return np.where(self._draw(count) < MISSING.get(name, 0.0), LEVELS[name] - 1, level)
 
-    def _levels(self, name: str, fields: tuple[str, ...]) -> Floats:
-        """How often each level of a field occurs, as seen by an effect of these fields."""
-        if name in self.of_user:
-            level, weight = self.of_user[name], self.chance["user"]
-        elif name in self.of_item:
-            level, weight = self.of_item[name], self.chance["item"]
-        elif name == "price":
-            level, weight = _price_level(self.price), self.chance["item"]
-        elif name == "tags":
-            level, weight = np.arange(ITEMS), self.chance["item"]
-        else:
-            weight = self.chance[name]
-            level = np.arange(len(weight))
-        size = len(PRICES) + 2 if name == "price" else len(NAMES[name]) if name in NAMES else len(weight)
-        size = int(_coarse(name, np.array([size - 1]), fields)[0]) + 1
+    def _share(self, name: str, fields: tuple[str, ...]) -> Floats:
+        """Return the share of rows that each level of a field has, as seen by an effect of `fields`."""
+        level, weight = self._drawn(name)
+        size = int(_coarse(name, np.array(LEVELS[name] - 1), fields)) + 1
         return np.asarray(np.bincount(_coarse(name, level, fields), weight, size), np.float64)
 
+    def _drawn(self, name: str) -> tuple[Levels, Floats]:
+        """Return the levels that a field takes and how likely each is drawn."""
+        if name in self.of_user:
+            return self.of_user[name], self.chance["user"]
+        if name in self.of_item:
+            return self.of_item[name], self.chance["item"]
+        if name == "price":
+            return _price_level(self.price), self.chance["item"]
+        return np.arange(LEVELS[name]), self.chance["item" if name == "tags" else name]
+
     def _table(self, effect: Effect) -> Floats:
-        """Draw a table, centre it over every field (missing levels at 0), scale it to its std."""
-        weights = [self._levels(name, effect.fields) for name in effect.fields]
+        """Draw a table, centre it over every field (missing levels at 0) and scale it to its std."""
+        weights = [self._share(name, effect.fields) for name in effect.fields]
         if effect.fields == ("tags",):
             table: Floats = self.tags @ self._normal(len(TAGS))
         elif effect.rank:
@@ -330,49 +335,42 @@ class _World:
 
 
 def _coarse(name: str, level: Levels, fields: tuple[str, ...]) -> Levels:
-    """In crosses an hour counts by its quarter of the day."""
+    """In an interaction the levels of the hour are the quarters of the day."""
     return level // 6 if name == "hour" and len(fields) > 1 else level
 
 
 def _outer(vectors: list[Floats]) -> Floats:
-    """Return the product table of vectors, one axis each."""
-    table = vectors[0]
-    for vector in vectors[1:]:
-        table = table[..., None] * vector
-    return table
+    """Return the outer product of vectors."""
+    return reduce(np.multiply.outer, vectors)
 
 
 def _uniform(stream: np.random.PCG64, count: int) -> Floats:
-    """Return numbers in [0, 1) from the upper 53 bits of raw draws."""
+    """Return uniform numbers in [0, 1) from the upper 53 bits of raw draws."""
     return np.asarray((stream.random_raw(count) >> np.uint64(11)) * 2.0**-53)
 
 
 def _pick(chance: Floats, u: Floats) -> Levels:
-    """Draw levels by the inverse distribution function."""
+    """Return levels with the given probabilities by the inverse distribution function."""
     return np.asarray(np.searchsorted(np.cumsum(chance)[:-1], u, side="right"), np.int64)
 
 
-def _chances(weights: list[int]) -> Floats:
+def _normalised(weights: list[int]) -> Floats:
     return np.array(weights, np.float64) / sum(weights)
 
 
 def _zipf(count: int, exponent: float) -> Floats:
-    """Chances that fall with the rank as rank ** -exponent."""
+    """Return probabilities proportional to rank ** -exponent."""
     weight: Floats = np.floor(1e9 * np.arange(1, count + 1, dtype=np.float64) ** -exponent)
     return np.asarray(weight / weight.sum())
 
 
-def _gaps(name: str, level: Levels, u: Floats) -> Levels:
-    """Make levels missing at the field's rate: the level behind the last."""
-    return np.where(u < MISSING.get(name, 0.0), len(NAMES[name]) - 1, level)
-
-
 def _price_level(price: Floats) -> Levels:
-    return np.where(np.isnan(price), len(PRICES) + 1, np.searchsorted(PRICES, price, side="right"))
+    level = np.searchsorted(PRICE_BOUNDS, price, side="right")
+    return np.where(np.isnan(price), len(PRICE_BOUNDS) + 1, level)
 
 
-def _seconds(quantile: Floats, hour_chance: Floats) -> Levels:
-    """Map quantiles of all rows, ascending, to seconds since START: busy hours get more rows."""
+def _second(quantile: Floats, hour_chance: Floats) -> Levels:
+    """Map ascending quantiles in [0, 1) to seconds since START; hours get rows by their probability."""
     day, rest = np.divmod(quantile * DAYS, 1.0)
     reached = np.r_[0.0, np.cumsum(hour_chance)]
     hour = np.clip(np.searchsorted(reached, rest, side="right") - 1, 0, 23)

@@ -8,30 +8,31 @@ from pathlib import Path
 from pipeline.common.errors import PipelineError
 from pipeline.download.fetch import copy
 
-RATIO = 1000  # an archive member that unpacks to more than this many times its size is a bomb
+MAX_RATIO = 1000  # unpacked bytes per packed byte; a member above it is taken for a zip bomb
 
 
 def unpack(archive: Path, members: dict[str, Path], *, limit: int) -> None:
-    """Unpack the named members of a zip archive to the given paths (`.part` names until whole).
+    """Unpack the named members of a zip archive to the given paths, and nothing else.
 
-    Nothing but these names is touched, whatever else the archive holds; links are refused, and so is
-    what unpacks to more than `limit` bytes in all or `RATIO` times its packed size.
+    Args:
+        members: name -> path to write to; a name `*/x` is that of a file x in any folder.
+        limit: maximum number of bytes that all of them may unpack to.
 
     Raises:
-        PipelineError: not a zip archive, damaged, a member missing, or too large.
+        PipelineError: no zip archive, damaged, a member is missing, not a regular file or too large.
     """
     try:
         with zipfile.ZipFile(archive) as opened:
             for name, path in members.items():
                 info = _member(opened, name, archive)
                 limit -= info.file_size
-                if limit < 0 or info.file_size > RATIO * max(info.compress_size, 1):
+                if limit < 0 or info.file_size > MAX_RATIO * max(info.compress_size, 1):
                     raise PipelineError(
                         f"{archive}: {name} would unpack from {info.compress_size} to {info.file_size} "
                         "bytes; refused"
                     )
                 if stat.S_ISLNK(info.external_attr >> 16) or info.is_dir():
-                    raise PipelineError(f"{archive}: {name} is no plain file; refused")
+                    raise PipelineError(f"{archive}: {name} is not a regular file; refused")
                 with opened.open(info) as packed, open(path, "wb") as file:
                     copy(packed, file, info.file_size, path.name.removesuffix(".part"))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
@@ -41,13 +42,13 @@ def unpack(archive: Path, members: dict[str, Path], *, limit: int) -> None:
 
 
 def _member(opened: zipfile.ZipFile, name: str, archive: Path) -> zipfile.ZipInfo:
-    """Find a member by its name, or by the end of it after `*/`."""
+    """Find a member by its name, or by the end of its name after `*/`."""
+    found = [name]
     if name.startswith("*/"):
-        names = [known for known in opened.namelist() if f"/{known}".endswith(name.removeprefix("*"))]
-        if len(names) > 1:
-            raise PipelineError(f"{archive}: the archive holds several: {', '.join(names)}")
-        name = names[0] if names else name
+        found = [known for known in opened.namelist() if f"/{known}".endswith(name.removeprefix("*"))]
+    if len(found) > 1:
+        raise PipelineError(f"{archive}: the archive contains several: {', '.join(found)}")
     try:
-        return opened.getinfo(name)
-    except KeyError:
-        raise PipelineError(f"{archive}: the archive holds no {name}") from None
+        return opened.getinfo(found[0])
+    except (KeyError, IndexError):
+        raise PipelineError(f"{archive}: the archive does not contain {name}") from None

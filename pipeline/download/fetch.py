@@ -1,60 +1,43 @@
 """One resumable download over HTTP.
 
-A file arrives as `<file>.part` and gets its own name when it is whole and its digest is right; so a killed
-download goes on where it was.
+A file arrives as `<file>.part` and gets its own name when it is complete and its checksum is right. A killed
+download continues from its `.part`; `<file>.part.tag` keeps the server's version of the file until then.
 """
 
 import os
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from time import sleep
-from typing import IO, Any
+from typing import IO
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 from tqdm import tqdm
+from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import write_text
-from pipeline.download.manifest import digest
+from pipeline.download.manifest import checksum
 
-CHUNK = 1 << 16  # bytes read at a time, and at most lost when a download is killed
+CHUNK_BYTES = 1 << 16  # read at a time, and at most lost when a download is killed
 ATTEMPTS = 5  # connections in a row that brought no byte before a download is given up
+RETRY = Retry(total=ATTEMPTS, connect=2, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504))
+TIMEOUT_SECONDS = (15, 60)  # to connect, and between bytes
 
-
-def fetch(url: str, path: Path, *, expected: str | None = None, auth: AuthBase | None = None) -> None:
-    """Download a URL to `path`, going on from `<path>.part` where an earlier download broke off.
-
-    Args:
-        expected: the digest its bytes must have.
-        auth: who asks; only the URL's own host is told, and none that it redirects to.
-
-    Raises:
-        Unreachable: the address gives no answer, or a refusal.
-        PipelineError: the bytes are wrong (they are deleted then).
-        FileNotFoundError: the server says there is no such file.
-    """
-    part = beside(path, ".part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    resumed = _stream(url, part, expected, auth)
-    if resumed and expected and digest(part, expected) != expected:
-        # the publisher's file may have changed between the two halves: once more from the start
-        part.unlink()
-        _stream(url, part, expected, auth)
-    accept(part, path, expected, f"the download from {url}", "Run the command again to fetch it anew.")
-    beside(part, ".tag").unlink(missing_ok=True)
+# Signs a request. An Authorization header is not sent on where a redirect leaves the host, port or scheme.
+Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 
 class Unreachable(PipelineError):
-    """An address that gives no answer, or no useful one.
+    """An address does not answer, or refuses.
 
     Attributes:
-        status: the HTTP status with which the address itself refused; None where it was another host,
-            to which it had redirected, or no refusal.
+        status: the HTTP status with which the address itself refused; None without an answer, and where
+            the refusal came from an address to which it redirected.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -62,86 +45,100 @@ class Unreachable(PipelineError):
         self.status = status
 
 
-def _stream(url: str, part: Path, expected: str | None, auth: AuthBase | None) -> bool:
-    """Bring `part` up to the whole content of `url`; return whether older bytes were kept.
+def fetch(url: str, path: Path, *, expected: str | None = None, auth: Auth | None = None) -> None:
+    """Download a URL to `path`, continuing from `<path>.part` if an earlier download was interrupted.
 
-    Without a digest to check against, older bytes are kept only if the server has marked its file
-    with a tag and still has the same one.
+    Args:
+        expected: checksum of the file. Without it a `.part` is continued only if the server says that its
+            file is still the same.
+
+    Raises:
+        Unreachable: the address does not answer, or refuses.
+        PipelineError: the checksum is wrong; the file is deleted then.
+        FileNotFoundError: the server has no such file.
     """
-    tag = beside(part, ".tag")
-    kept, failures = False, 0
+    part = beside(path, ".part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    resumed = part.exists()
+    _download(url, part, expected, auth)
+    if resumed and expected and checksum(part, expected) != expected:
+        # the publisher's file may have changed since the first half was fetched
+        part.unlink()
+        _download(url, part, expected, auth)
+    accept(part, path, expected, f"the download from {url}", "Run the command again to fetch it anew.")
+    beside(part, ".tag").unlink(missing_ok=True)
+
+
+def _download(url: str, part: Path, expected: str | None, auth: Auth | None) -> None:
+    """Complete `part`, connecting again as long as that brings more bytes."""
+    failures = 0
     with requests.Session() as session:
-        retry = Retry(
-            total=ATTEMPTS, connect=2, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504)
-        )
-        session.mount("http://", HTTPAdapter(max_retries=retry))
-        session.mount("https://", HTTPAdapter(max_retries=retry))
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=RETRY))
         while True:
-            have = part.stat().st_size if part.exists() else 0
-            mark = tag.read_text() if tag.exists() else None
-            if have and not mark and not expected:
-                have = 0
-            headers = {"Accept-Encoding": "identity"}
-            if have:
-                headers["Range"] = f"bytes={have}-"
-                if mark:
-                    headers["If-Range"] = mark
+            before = _size(part)
             try:
-                # a redirect to another host, port or scheme goes there without the authorisation
-                with session.get(url, headers=headers, auth=auth, stream=True, timeout=(15, 60)) as answer:
-                    if answer.status_code == requests.codes.requested_range_not_satisfiable and have:
-                        if answer.headers.get("Content-Range", "").endswith(f"/{have}"):
-                            return True  # all of it was there already
-                        part.unlink()
-                        continue
-                    if answer.status_code in (404, 410):
-                        raise FileNotFoundError(f"{url} is not there (HTTP {answer.status_code})")
-                    answer.raise_for_status()
-                    start = have if _continues(answer, have) else 0
-                    kept = kept or start > 0
-                    _mark(tag, answer)
-                    with open(part, "ab" if start else "wb", buffering=0) as file:
-                        length = answer.headers.get("Content-Length")
-                        total = start + int(length) if length and length.isdigit() else None
-                        chunks = answer.raw.stream(CHUNK, decode_content=False)
-                        write_chunks(chunks, file, total, start, part.name.removesuffix(".part"))
-                return kept
+                return _request(session, url, part, expected, auth)
             except (requests.RequestException, HTTPError) as error:
-                grown = (part.stat().st_size if part.exists() else 0) > have
+                grown = _size(part) > before
                 failures = 0 if grown else failures + 1
                 refused = isinstance(error, requests.HTTPError)
-                nobody_there = isinstance(error, requests.ConnectionError) and not have and not grown
-                if refused or nobody_there or failures >= ATTEMPTS:
+                unreachable = isinstance(error, requests.ConnectionError) and not before and not grown
+                if refused or unreachable or failures >= ATTEMPTS:
                     raise Unreachable(f"cannot fetch {url}: {_reason(error)}", _status(error)) from None
                 sleep(min(2.0**failures / 4, 8))
 
 
-def _continues(answer: requests.Response, have: int) -> bool:
-    """Whether the answer goes on at byte `have` (a server may ignore Range and send all)."""
-    return answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+def _request(
+    session: requests.Session, url: str, part: Path, expected: str | None, auth: Auth | None
+) -> None:
+    """Send one request for what `part` lacks and append the answer, or replace `part` by it."""
+    tag, size = beside(part, ".tag"), _size(part)
+    version = tag.read_text() if tag.exists() else None
+    headers = {"Accept-Encoding": "identity"}
+    if size and (version or expected):
+        headers["Range"] = f"bytes={size}-"
+        if version:
+            headers["If-Range"] = version
+    with session.get(url, headers=headers, auth=auth, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        content_range = answer.headers.get("Content-Range", "")
+        if answer.status_code == requests.codes.requested_range_not_satisfiable and size:
+            if content_range.endswith(f"/{size}"):
+                return  # it was complete already
+            part.unlink()
+            raise requests.ConnectionError(f"{part.name} was longer than the file of {url}")
+        if answer.status_code in (requests.codes.not_found, requests.codes.gone):
+            raise FileNotFoundError(f"{url} does not exist (HTTP {answer.status_code})")
+        answer.raise_for_status()
+        # a server may ignore Range and send the whole file
+        continues = answer.status_code == 206 and content_range.startswith(f"bytes {size}-")
+        start = size if continues else 0
+        _keep_version(tag, answer)
+        with open(part, "ab" if start else "wb", buffering=0) as file:
+            left = answer.raw.length_remaining
+            total = None if left is None else start + left
+            copy(answer.raw, file, total, part.name.removesuffix(".part"), start=start)
 
 
-def _mark(tag: Path, answer: requests.Response) -> None:
-    """Keep what names the version of the server's file: a strong ETag, or the date of its last change."""
-    etag = answer.headers.get("ETag", "")
-    mark = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified")
-    if mark:
-        write_text(tag, mark)
+def _keep_version(tag: Path, answer: requests.Response) -> None:
+    """Save what identifies the version of the server's file: a strong ETag, or its modification time."""
+    etag = answer.headers.get("ETag", "W/")
+    version = answer.headers.get("Last-Modified") if etag.startswith("W/") else etag
+    if version:
+        write_text(tag, version)
     else:
         tag.unlink(missing_ok=True)
 
 
-def _reason(error: Exception) -> str:
-    """The innermost cause: what the layers above add is their own names.
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
-    Without the query of an address: a storage to which one was redirected takes it for a key.
-    """
-    inner: Any = error
-    while True:
-        cause = getattr(inner, "reason", None) or (inner.args[0] if inner.args else None)
-        if not isinstance(cause, Exception):
-            return re.sub(r"\?\S+", "?...", str(inner))
-        inner = cause
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause, without the query of a URL: in a redirect it is often a key."""
+    while isinstance(cause := getattr(error, "reason", next(iter(error.args), None)), BaseException):
+        error = cause
+    return re.sub(r"\?\S+", "?...", str(error))
 
 
 def _status(error: Exception) -> int | None:
@@ -150,8 +147,15 @@ def _status(error: Exception) -> int | None:
 
 
 def accept(part: Path, path: Path, expected: str | None, what: str, remedy: str) -> None:
-    """Give a complete file its name, or delete it and say what is wrong with it."""
-    found = digest(part, expected) if expected else None
+    """Give a complete file its name.
+
+    Args:
+        what: what the file is, and `remedy`: what to do if its checksum is wrong, for the message.
+
+    Raises:
+        PipelineError: the checksum is not the expected one; the file is deleted.
+    """
+    found = checksum(part, expected) if expected else None
     if found != expected:
         size = part.stat().st_size
         part.unlink()
@@ -164,21 +168,13 @@ def accept(part: Path, path: Path, expected: str | None, what: str, remedy: str)
     os.replace(part, path)
 
 
-def copy(file: IO[bytes], to: IO[bytes], total: int, name: str) -> None:
-    """Copy an open file, with a bar on a terminal."""
-    write_chunks(iter(lambda: file.read(CHUNK), b""), to, total, 0, name)
-
-
-def write_chunks(
-    chunks: Iterable[bytes], file: IO[bytes] | Any, total: int | None, done: int, name: str
+def copy(
+    source: IO[bytes] | HTTPResponse, target: IO[bytes], total: int | None, name: str, *, start: int = 0
 ) -> None:
-    """Write chunks with a bar on a terminal."""
-    with tqdm(
-        desc=name, total=total, initial=done, unit="B", unit_scale=True, leave=False, disable=None
-    ) as bar:
-        for chunk in chunks:
-            file.write(chunk)
-            bar.update(len(chunk))
+    """Copy an open file, with a progress bar on a terminal that begins at `start` of `total` bytes."""
+    bar = {"total": total, "initial": start, "desc": name, "leave": False, "disable": None}
+    with tqdm.wrapattr(target, "write", **bar) as writer:
+        shutil.copyfileobj(source, writer, CHUNK_BYTES)
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -1,4 +1,4 @@
-"""What a raw folder holds: files with their digests, and whether they are the publisher's."""
+"""The manifest of a raw folder: its files, their checksums, and whether they are the publisher's."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,31 +8,7 @@ from typing import Any
 from pipeline.common.files import read_json, require_file, sha256, verify_file
 
 Block = dict[str, Any]
-
-
-def origin(manifest: Block) -> Block:
-    """Return what of a raw folder's manifest goes along with the data.
-
-    The source; whether all files are as the publisher has them, None where nobody can tell; and the names
-    of those that are not (`differs`) or are not there (`missing`).
-    """
-    files = manifest["files"].items()
-    return {
-        "source": manifest["source"],
-        "matches_publisher": manifest["matches_publisher"],
-        "differs": [name for name, entry in files if entry.get("matches_publisher") is False],
-        "missing": manifest["missing"],
-    }
-
-
-def differences(found: Block) -> str:
-    """Say what of an `origin` is not as the publisher has it; empty if all is, or nobody can tell.
-
-    >>> not_the_publishers({"differs": ["a.csv", "b.csv"], "missing": ["c.csv"]})
-    'other bytes in a.csv, b.csv; without c.csv'
-    """
-    said = {"other bytes in": found["differs"], "without": found["missing"]}
-    return "; ".join(f"{words} {', '.join(names)}" for words, names in said.items() if names)
+READ_BYTES = 1 << 20  # read at a time
 
 
 @dataclass(frozen=True)
@@ -41,17 +17,17 @@ class File:
 
     Attributes:
         name: its name in the raw folder and in a mirror.
-        digest: what the publisher's bytes have, as `<algorithm>:<hexadecimal>` with sha256, md5 or
-            git-blob (the id git gives the content); None where nobody has published one.
-        rebuilt: a mirror may hold other bytes than the publisher (a reconstruction); the manifest
-            then says so. Otherwise other bytes are an error.
+        checksum: of the publisher's file, as `<algorithm>:<hexadecimal>` with sha256, md5 or git-blob
+            (Git's id of the content); None if none is published.
+        rebuilt: a mirror may hold a reconstruction, with other bytes than the publisher's file; the
+            manifest then says so. Otherwise other bytes are an error.
         optional: a mirror may lack it; the manifest then lists it as missing.
-        records: how many the publisher counts, where its digest is not known: a file with fewer lines
-            is only a part of it.
+        records: the publisher's number of records, where the checksum is unknown: a file with fewer lines
+            is incomplete.
     """
 
     name: str
-    digest: str | None = None
+    checksum: str | None = None
     rebuilt: bool = False
     optional: bool = False
     records: int | None = None
@@ -63,13 +39,13 @@ class Source:
 
     Attributes:
         name: folder in a mirror.
-        url: the publisher's archive, or without `archive` the folder its files lie in.
+        url: of the publisher's archive, or without `archive` of the folder that contains the files.
         licence: what the publisher allows, in a sentence.
-        files: what is wanted.
+        files: the files to get.
         archive: file name of the zip archive.
-        digest: the archive's, as in `File`.
-        inside: what stands before a file's name in the archive; `*/`: whatever folder it lies in.
-        limit: bytes that unpack at most.
+        checksum: of the archive, as in `File`.
+        inside: prefix of the files' names in the archive; `*/` stands for any folder.
+        limit: maximum number of unpacked bytes.
     """
 
     name: str
@@ -77,17 +53,17 @@ class Source:
     licence: str
     files: tuple[File, ...]
     archive: str | None = None
-    digest: str | None = None
+    checksum: str | None = None
     inside: str = ""
     limit: int = 16 << 30
 
 
-def manifest(source: Source, folder: Path) -> dict[str, Any]:
-    """Describe the files of a raw folder.
+def manifest(source: Source, folder: Path) -> Block:
+    """Describe the files of a raw folder; this depends on their bytes alone, not on where they came from.
 
-    `matches_publisher` is None where the publisher's digest is not known.
+    `matches_publisher` is None where the publisher's checksum is unknown.
     """
-    files: dict[str, Any] = {}
+    files: Block = {}
     for file in source.files:
         path = folder / file.name
         if path.exists():
@@ -96,7 +72,7 @@ def manifest(source: Source, folder: Path) -> dict[str, Any]:
                 "sha256": sha256(path),
                 "matches_publisher": matches_publisher(path, file),
             }
-    answers = {entry["matches_publisher"] for entry in files.values()}
+    matches = {entry["matches_publisher"] for entry in files.values()}
     missing = [file.name for file in source.files if file.name not in files]
     return {
         "source": source.name,
@@ -104,42 +80,66 @@ def manifest(source: Source, folder: Path) -> dict[str, Any]:
         "licence": source.licence,
         "files": files,
         "missing": missing,
-        "matches_publisher": False if missing or False in answers else None if None in answers else True,
+        "matches_publisher": False if missing or False in matches else None if None in matches else True,
     }
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a raw folder, its files being what the download stage put there.
+def verify(folder: Path) -> Block:
+    """Return the manifest of a raw folder after checking its files against it.
 
     Raises:
-        PipelineError: a file or the manifest is missing, or a file has other bytes.
+        PipelineError: the manifest or a file is missing, or a file has another checksum.
     """
-    content: dict[str, Any] = read_json(require_file(folder / "manifest.json", "download"))
+    content: Block = read_json(require_file(folder / "manifest.json", "download"))
     for name, entry in content["files"].items():
-        path = require_file(folder / name, "download")
-        verify_file(path, entry["sha256"], "download")
+        verify_file(require_file(folder / name, "download"), entry["sha256"], "download")
     return content
 
 
-def digest(path: Path, like: str) -> str:
-    """Return `<algorithm>:<hexadecimal>` of a file, with the algorithm of the digest `like`."""
+def origin(manifest: Block) -> Block:
+    """Return the part of a manifest that later stages copy into their reports.
+
+    That is the source; whether all files match the publisher's (None: unknown); and the names of those that
+    differ (`differs`) or are missing (`missing`).
+    """
+    files = manifest["files"].items()
+    return {
+        "source": manifest["source"],
+        "matches_publisher": manifest["matches_publisher"],
+        "differs": [name for name, entry in files if entry.get("matches_publisher") is False],
+        "missing": manifest["missing"],
+    }
+
+
+def differences(origin: Block) -> str:
+    """Describe how the data differ from the publisher's; empty if they match or this is unknown.
+
+    >>> differences({"differs": ["a.csv", "b.csv"], "missing": ["c.csv"]})
+    'other bytes in a.csv, b.csv; without c.csv'
+    """
+    names = {"other bytes in": origin["differs"], "without": origin["missing"]}
+    return "; ".join(f"{words} {', '.join(files)}" for words, files in names.items() if files)
+
+
+def matches_publisher(path: Path, file: File) -> bool | None:
+    """Whether a file has the publisher's bytes; None where that is unknown."""
+    if file.checksum:
+        return checksum(path, file.checksum) == file.checksum
+    return False if file.records and _lines(path) < file.records else None
+
+
+def checksum(path: Path, like: str) -> str:
+    """Return `<algorithm>:<hexadecimal>` of a file, with the algorithm of the checksum `like`."""
     algorithm = like.partition(":")[0]
     with open(path, "rb") as file:
         if algorithm != "git-blob":
             return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
         found = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-        while data := file.read(1 << 20):
+        while data := file.read(READ_BYTES):
             found.update(data)
         return f"git-blob:{found.hexdigest()}"
 
 
-def matches_publisher(path: Path, file: File) -> bool | None:
-    """Whether these are the publisher's bytes; None where that is not known."""
-    if file.digest:
-        return digest(path, file.digest) == file.digest
-    return False if file.records and _lines(path) < file.records else None
-
-
 def _lines(path: Path) -> int:
     with open(path, "rb") as file:
-        return sum(data.count(b"\n") for data in iter(lambda: file.read(1 << 20), b""))
+        return sum(data.count(b"\n") for data in iter(lambda: file.read(READ_BYTES), b""))

@@ -17,6 +17,8 @@ from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Lines
 
 Rule = tuple[str, str]  # a pattern for the whole value, and what it should be, in words
+ID: Rule = (r"[0-9]{1,18}", "a whole number")
+FILLED: Rule = (".+", "filled in")
 
 
 def screen(
