@@ -16,7 +16,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     add = commands.add_parser("sync", help="bring MLflow up to what the files in data/ say")
     add.set_defaults(run=sync)
-    again = commands.add_parser("refresh", help="take your own files anew that changed since they were taken")
+    again = commands.add_parser("refresh", help="copy your own files again if they changed")
     again.set_defaults(run=refresh)
     look = commands.add_parser("inspect", help="look at a click log and write an item for params.yaml")
     look.add_argument("file", type=Path, help="a text or Parquet file, or a folder of such")
@@ -37,11 +37,11 @@ def sync(arguments: Namespace) -> None:
 
 
 def refresh(arguments: Namespace) -> None:
-    """Run the download stage of the datasets whose own files changed."""
+    """Run the download stage of the datasets whose local source files changed."""
     from pipeline.download.refresh import stale
 
     for name in stale(arguments.root):
-        print(f"{name}: its files have changed since they were taken")
+        print(f"{name}: its files have changed since they were copied")
         command = ["dvc", "repro", "--force", "--single-item", f"download@{name}"]
         if subprocess.run(command, cwd=arguments.root, check=False).returncode:
             raise PipelineError(f"{name}: {' '.join(command)} failed")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from requests.auth import HTTPBasicAuth
+from urllib3.util import Retry
 from web import Site, serving
 
 from pipeline.common.errors import PipelineError, exit_with_message
@@ -35,6 +36,7 @@ def sha(data: bytes) -> str:
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("pipeline.download.fetch.sleep", lambda _: None)
+    monkeypatch.setattr("pipeline.download.fetch.RETRY", Retry(5, status_forcelist=(503,)))  # without waiting
     with serving() as offered:
         yield offered
 
@@ -238,6 +240,16 @@ def test_a_complete_part_is_accepted_and_one_that_is_too_long_is_fetched_again(t
     assert (tmp_path / "f").read_bytes() == BODY
 
 
+def test_a_part_without_network_is_given_up_after_some_attempts(tmp_path: Path, site: Site):
+    """Whether or not it could be continued: without a checksum and a tag it could not."""
+    (tmp_path / "f.part").write_bytes(BODY[:1000])
+    for expected in (sha(BODY), None):
+        with pytest.raises(Unreachable, match=r"cannot fetch http://127\.0\.0\.1:9/f: .*refused") as caught:
+            fetch("http://127.0.0.1:9/f", tmp_path / "f", expected=expected)
+        assert caught.value.status is None
+    assert (tmp_path / "f.part").read_bytes() == BODY[:1000]
+
+
 def test_a_part_of_other_bytes_is_fetched_once_more_from_the_start(tmp_path: Path, site: Site):
     site.files["f"] = BODY
     (tmp_path / "f.part").write_bytes(b"?" * 1000)
@@ -324,7 +336,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_no_raw_file(
 def test_only_the_wanted_members_are_unpacked_and_none_outside_the_folder(tmp_path: Path):
     make_zip(tmp_path / "a.zip", {"../evil": b"x", "/evil": b"x", "set/../../evil": b"x", "set/f": b"good"})
     (tmp_path / "out").mkdir()
-    unpack(tmp_path / "a.zip", {"set/f": tmp_path / "out/f"}, limit=100)
+    unpack(tmp_path / "a.zip", {"set/f": tmp_path / "out/f"}, max_bytes=100)
     assert listing(tmp_path / "out") == ["f"]
     assert listing(tmp_path) == ["a.zip", "out"]
 
@@ -351,7 +363,7 @@ def test_bombs_links_missing_members_and_damaged_archives_are_refused(tmp_path: 
     ):
         members = {member: out.get(member, tmp_path / "h") for member in wanted}
         with pytest.raises(PipelineError, match=message):
-            unpack(tmp_path / f"{name}.zip", members, limit=len(BODY) + 10)
+            unpack(tmp_path / f"{name}.zip", members, max_bytes=len(BODY) + 10)
 
 
 def test_a_checksum_has_the_algorithm_of_the_given_one(tmp_path: Path):

@@ -17,7 +17,7 @@ MODELS = ["lr", "fm", "deepfm"]
 
 
 def prepared(folder: Path, dataset: str) -> tuple[Path, dict[str, float]]:
-    """Run the data stages at full size; return the encoded parts and each model's test AUC."""
+    """Run the data stages at full size; return the encoded splits and each model's test AUC."""
     values = project.small_params(datasets=[dataset])
     values["data"][dataset]["download"]["rows"] = 80_000
     project.make_project(folder, **{key: values[key] for key in ("datasets", "data")})
@@ -49,7 +49,7 @@ def test_planted_orders_are_found_by_the_models_that_can_see_them(tmp_path: Path
 
 
 def test_shuffled_labels_teach_nothing(tmp_path: Path) -> None:
-    """A leak anywhere between the raw file and the test part would show here."""
+    """A leak anywhere between the raw file and the test split would show here."""
     processed, found = prepared(tmp_path, "synthetic-shuffled")
     assert found == {name: pytest.approx(0.5, abs=0.01) for name in MODELS}
     assert not (processed / "test.truth.npy").exists()

@@ -1,1 +1,1 @@
-"""-> data/raw: files from their publisher, a mirror or the user, with a manifest of their digests."""
+"""-> data/raw: files from their publisher, a mirror or the user, with a manifest of their checksums."""

@@ -11,22 +11,23 @@ from pipeline.download.fetch import copy
 MAX_RATIO = 1000  # unpacked bytes per packed byte; a member above it is taken for a zip bomb
 
 
-def unpack(archive: Path, members: dict[str, Path], *, limit: int) -> None:
+def unpack(archive: Path, members: dict[str, Path], *, max_bytes: int) -> None:
     """Unpack the named members of a zip archive to the given paths, and nothing else.
 
     Args:
         members: name -> path to write to; a name `*/x` is that of a file x in any folder.
-        limit: maximum number of bytes that all of them may unpack to.
+        max_bytes: of all of them together, unpacked.
 
     Raises:
         PipelineError: no zip archive, damaged, a member is missing, not a regular file or too large.
     """
+    left = max_bytes
     try:
         with zipfile.ZipFile(archive) as opened:
             for name, path in members.items():
                 info = _member(opened, name, archive)
-                limit -= info.file_size
-                if limit < 0 or info.file_size > MAX_RATIO * max(info.compress_size, 1):
+                left -= info.file_size
+                if left < 0 or info.file_size > MAX_RATIO * max(info.compress_size, 1):
                     raise PipelineError(
                         f"{archive}: {name} would unpack from {info.compress_size} to {info.file_size} "
                         "bytes; refused"

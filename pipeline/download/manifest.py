@@ -45,7 +45,7 @@ class Source:
         archive: file name of the zip archive.
         checksum: of the archive, as in `File`.
         inside: prefix of the files' names in the archive; `*/` stands for any folder.
-        limit: maximum number of unpacked bytes.
+        max_bytes: of all files together, unpacked.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Source:
     archive: str | None = None
     checksum: str | None = None
     inside: str = ""
-    limit: int = 16 << 30
+    max_bytes: int = 16 << 30
 
 
 def manifest(source: Source, folder: Path) -> Block:

@@ -156,7 +156,7 @@ def _mirrored(source: Source, file: File, cache: Path, mirror: str) -> bool:
 def _unpack(source: Source, wanted: list[File], archive: Path, cache: Path, mirror: str | None) -> None:
     """Unpack the wanted files into the cache and check each."""
     parts = {f"{source.inside}{file.name}": beside(cache / file.name, ".part") for file in wanted}
-    unpack(archive, parts, limit=source.limit)
+    unpack(archive, parts, max_bytes=source.max_bytes)
     for file, (member, part) in zip(wanted, parts.items(), strict=True):
         expected = None if file.rebuilt and mirror else file.checksum
         what, remedy = f"{member} in {archive}", f"Delete {archive} and try again."
