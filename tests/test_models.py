@@ -1,13 +1,12 @@
 """One contract for all models; a new model is tested by standing in MODELS."""
 
 import copy
-import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from readings import NEEDS, OTHER, READINGS
+from model_options import NEEDS, OTHER, READINGS, options, other
 from rows import SCHEMAS, random_ids, random_split, times, wake
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -16,6 +15,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import canonical
 from pipeline.config.params import load
 from pipeline.data.batches import Batch, Split
+from pipeline.layers.options import arguments
 from pipeline.layers.prepared import Prepared
 from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
@@ -24,46 +24,54 @@ from pipeline.train.predict import evaluate, logits
 
 ROOT = Path(__file__).parents[1]
 
-# Small and without chance, wherever the signature has the name.
-SMALL = {
-    "embedding_size": 4,
-    "attention_size": 12,
-    "hidden": [8, 6],
-    "dropout": 0.0,
-    "history": 3,
-    "neighbours": 2,
-    "second_neighbours": 2,
-}
+# Every reading is tried on the schema with the most bags; a model's defaults on all of them.
+BAGS = "three-domains"
+DROPOUTS = ("dropout", "embedding_dropout", "interaction_dropout", "dicefactor")
+TRANSFORMS = [{"embedding_transform": "senet"}, {"embedding_transform": "sest"}]
 
 
-def options(name: str, **more: Any) -> dict[str, Any]:
-    """SMALL and `more`, as far as the model takes them."""
-    known = inspect.signature(MODELS[name]).parameters
-    return {key: value for key, value in {**SMALL, **more}.items() if key in known}
+def cases(*, readings: bool = True, schemas: tuple[str, ...] = ()) -> list[Any]:
+    """The product of models, readings and schemas, in three sizes by their markers.
 
-
-def cases() -> list[Any]:
+    Unmarked are the defaults of each model on one schema. `slow` are its defaults on the others, and if
+    `readings` its readings on that one. `full` is all the rest, which a landing need not run.
+    """
     found = []
-    for name in MODELS:
-        readings: list[dict[str, Any]] = [{}, *READINGS.get(name, [])]
-        general = [{"batch_norm": True}, {"embedding_transform": "senet"}, {"embedding_transform": "sest"}]
-        known = inspect.signature(MODELS[name]).parameters.keys()
-        readings += [reading for reading in general if reading.keys() <= known]
-        for reading in readings:
+    for name, model in MODELS.items():
+        general = [
+            reading
+            for reading in ({"batch_norm": True}, *TRANSFORMS)
+            if reading.keys() <= arguments(model).keys()
+        ]
+        for reading in ({}, *READINGS.get(name, []), *general):
+            assert reading.keys() <= arguments(model).keys(), f"{name} has no such option: {reading}"
             label = ",".join(f"{key}={value}" for key, value in reading.items())
-            found.append(pytest.param(name, options(name, **reading), id=f"{name}:{label}".rstrip(":")))
+            for schema in schemas or (BAGS,):
+                landing = not reading or (readings and reading not in TRANSFORMS and schema == BAGS)
+                quick = not reading and schema == BAGS
+                values = (name, options(name, **reading), *([SCHEMAS[schema]] if schemas else []))
+                words = [name, *([label] if label else []), *([schema] if schemas else [])]
+                marks = () if quick else pytest.mark.slow if landing else pytest.mark.full
+                found.append(pytest.param(*values, id=":".join(words), marks=marks))
     return found
 
 
-every_model = pytest.mark.parametrize("name", MODELS)
+def models_with(*keys: str) -> pytest.MarkDecorator:
+    """Only the models that have one of these options."""
+    chosen = [name for name, model in MODELS.items() if set(keys) & arguments(model).keys()]
+    return pytest.mark.parametrize("name", chosen)
+
+
+every_model = pytest.mark.parametrize(("name", "chosen"), cases(readings=False))
 every_reading = pytest.mark.parametrize(("name", "chosen"), cases())
-every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
+every_case = pytest.mark.parametrize(("name", "chosen", "schema"), cases(schemas=tuple(SCHEMAS)))
 
 
 def ready(name: str, schema: Schema, chosen: dict[str, Any], seed: int = 1) -> nn.Module:
     """A model as it is before its first gradient step."""
     model = build(name, schema, chosen, seed=seed)
     rows = random_split(schema, 200)
+    torch.manual_seed(seed)  # as in `fit`: FNN draws a machine here
     prepare(model, rows, rows, seed=seed, epochs=1)
     return model
 
@@ -85,8 +93,7 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
 
 
-@every_schema
-@every_reading
+@every_case
 def test_one_finite_logit_a_row(name: str, chosen: dict[str, Any], schema: Schema) -> None:
     for model in (ready(name, schema, chosen), awake(name, schema, chosen)):
         for mode in (True, False):
@@ -96,8 +103,7 @@ def test_one_finite_logit_a_row(name: str, chosen: dict[str, Any], schema: Schem
             assert logit.isfinite().all()
 
 
-@every_schema
-@every_reading
+@every_case
 def test_a_row_is_scored_on_its_own(name: str, chosen: dict[str, Any], schema: Schema) -> None:
     model, ids = awake(name, schema, chosen).double(), random_ids(schema, 9)
     order = torch.randperm(9)
@@ -105,10 +111,11 @@ def test_a_row_is_scored_on_its_own(name: str, chosen: dict[str, Any], schema: S
     torch.testing.assert_close(score(model, ids[order]), together[order])
     alone = torch.cat([score(model, row[None]) for row in ids])
     torch.testing.assert_close(alone, together)
+    if not chosen.get("batch_norm"):  # which needs two rows to learn from
+        assert score(model.train(), ids[:1]).shape == (1,)
 
 
-@every_schema
-@every_reading
+@every_case
 def test_order_within_a_bag_and_where_it_is_empty_change_nothing(
     name: str, chosen: dict[str, Any], schema: Schema
 ) -> None:
@@ -121,18 +128,22 @@ def test_order_within_a_bag_and_where_it_is_empty_change_nothing(
 
 
 @every_reading
-def test_more_empty_slots_change_nothing(name: str, chosen: dict[str, Any]) -> None:
+def test_saved_weights_give_the_same_scores_and_more_empty_slots_change_nothing(
+    name: str, chosen: dict[str, Any]
+) -> None:
     narrow = SCHEMAS["two-domains"]
     user, genres, age, item = narrow.fields
     wide = Schema((user, Field("genres", genres.size, 5, "item"), age, item))
     ids = random_ids(narrow, 12)
     padded = torch.full((12, wide.slots), EMPTY, dtype=torch.int32)
     padded[:, [0, 2, 3, 5, 6, 7]] = ids
-    a, b = build(name, narrow, chosen, seed=1), build(name, wide, chosen, seed=1).eval()
-    assert same_bits(a, b)
-    a = awake(name, narrow, chosen)
-    b.load_state_dict(a.state_dict())
-    torch.testing.assert_close(score(b, padded), score(a, ids))
+    assert same_bits(build(name, narrow, chosen, seed=1), build(name, wide, chosen, seed=1))
+    model = awake(name, narrow, chosen)
+    loaded, wider = (build(name, schema, chosen, seed=2).eval() for schema in (narrow, wide))
+    for other_model in (loaded, wider):
+        other_model.load_state_dict(model.state_dict())
+    assert torch.equal(score(loaded, ids), score(model, ids))
+    torch.testing.assert_close(score(wider, padded), score(model, ids))
 
 
 @every_reading
@@ -144,57 +155,55 @@ def test_a_missing_bag_is_scored(name: str, chosen: dict[str, Any]) -> None:
     assert score(model, torch.full_like(ids, EMPTY)).isfinite().all()
 
 
-@every_schema
-@every_reading
-def test_every_parameter_learns_and_is_saved(name: str, chosen: dict[str, Any], schema: Schema) -> None:
-    """A unit may be dead at one start (ReLU), never at all of them.
+def cannot_learn(key: str, chosen: dict[str, Any], schema: Schema) -> bool:
+    """Whether a weight has no effect on this schema, so that its gradient is zero at every start.
 
-    With three fields, each a domain of its own, there are no pairs within a domain and there is one
-    triple, whose softmax is 1: then those weights have a gradient, but it is zero.
+    Where each field is a domain of its own, no pair lies within a domain. With as many fields as the
+    order of FiiNet's crosses there is one cross, and its softmax is 1.
     """
+    single = all(len(fields) == 1 for fields in schema.domains)
+    one_cross = chosen.get("orders") == [len(schema.fields)]
+    return (single and key.endswith("r_within")) or (one_cross and key in ("w1.weight", "w2.weight"))
+
+
+@every_case
+def test_every_parameter_learns(name: str, chosen: dict[str, Any], schema: Schema) -> None:
+    """A unit may be dead at one start (ReLU), never at all of them."""
     ids = random_ids(schema, 64)
     label = (ids[:, 0] % 2).float()
-    asleep: set[str] | None = None
+    without: set[str] = set()
     for seed in range(20):
         model = ready(name, schema, chosen, seed)
         wake(model, seed)
         binary_cross_entropy_with_logits(score(model, ids), label).backward()
-        parameters = dict(model.named_parameters())
-        assert all(p.requires_grad and p.grad is not None for p in parameters.values())
-        assert all(p.grad.isfinite().all() for p in parameters.values() if p.grad is not None)
-        still = {key for key, p in parameters.items() if not p.grad.any()}  # type: ignore[union-attr]
-        asleep = still if asleep is None else asleep & still
-        assert parameters.keys() <= model.state_dict().keys()
-        if not asleep or schema is SCHEMAS["field-per-domain"]:
+        gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+        assert gradients.keys() == dict(model.named_parameters()).keys()
+        assert all(gradient.isfinite().all() for gradient in gradients.values())
+        zero = {key for key, gradient in gradients.items() if not gradient.any()}
+        without = without & zero if seed else zero
+        expected = {key for key in gradients if cannot_learn(key, chosen, schema)}
+        if without == expected:
             return
-    pytest.fail(f"never a gradient: {asleep}")
+    pytest.fail(f"never a gradient: {without}; expected of {expected}")
 
 
 @every_reading
-def test_only_what_is_learnt_is_saved(name: str, chosen: dict[str, Any]) -> None:
+def test_all_that_is_learnt_is_saved_and_nothing_else(name: str, chosen: dict[str, Any]) -> None:
     model = build(name, SCHEMAS["two-domains"], chosen, seed=1)
-    learnt_before = {
+    parameters = dict(model.named_parameters())
+    prepared = {
         f"{path}.{key}".lstrip(".")
         for path, module in model.named_modules()
         if isinstance(module, Prepared)
         for key, _ in module.named_buffers(recurse=False)
     }
-    constants = model.state_dict().keys() - dict(model.named_parameters()).keys() - learnt_before
-    assert all(
-        key.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked") for key in constants
-    )
+    saved = model.state_dict().keys()
+    assert parameters.keys() <= saved
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert all(key.rpartition(".")[2] in statistics for key in saved - parameters.keys() - prepared)
 
 
-@every_reading
-def test_weights_survive_saving(name: str, chosen: dict[str, Any]) -> None:
-    schema = SCHEMAS["two-domains"]
-    model, other = awake(name, schema, chosen), build(name, schema, chosen, seed=2).eval()
-    other.load_state_dict(model.state_dict())
-    ids = random_ids(schema, 9)
-    assert torch.equal(score(other, ids), score(model, ids))
-
-
-@every_reading
+@every_model
 def test_the_seed_alone_decides_the_weights(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["two-domains"]
     torch.manual_seed(5)
@@ -207,23 +216,15 @@ def test_the_seed_alone_decides_the_weights(name: str, chosen: dict[str, Any]) -
         assert not same_bits(first, build(name, schema, chosen, seed=2))
 
 
-@every_schema
-@every_reading
-def test_a_batch_of_one_works(name: str, chosen: dict[str, Any], schema: Schema) -> None:
-    model, ids = ready(name, schema, chosen), random_ids(schema, 1)
-    assert score(model.eval(), ids).shape == (1,)
-    if not chosen.get("batch_norm"):
-        assert score(model.train(), ids).shape == (1,)
-
-
-@every_reading
+@every_model
 def test_ids_of_32_and_64_bits_agree(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["three-domains"]
     model, ids = awake(name, schema, chosen), random_ids(schema, 9)
     assert torch.equal(score(model, ids.int()), score(model, ids.long()))
 
 
-@every_model
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_ids_stay_integers(name: str) -> None:
     """Two ids above 2^24, which float32 cannot tell apart, keep weights of their own."""
     schema = Schema(
@@ -239,7 +240,8 @@ def test_ids_stay_integers(name: str) -> None:
     assert score(model, ids)[0] != score(model, ids)[1]
 
 
-@every_reading
+@pytest.mark.slow
+@every_model
 def test_sixty_four_rows_are_learnt_by_heart(name: str, chosen: dict[str, Any]) -> None:
     """From one of three starts: a gate of ReLUs may be closed for good at one of them."""
     schema = Schema((Field("user", 65, 1, "user"), *SCHEMAS["three-domains"].fields))
@@ -263,11 +265,12 @@ def test_sixty_four_rows_are_learnt_by_heart(name: str, chosen: dict[str, Any]) 
     pytest.fail("not even 64 rows are learnt")
 
 
-@every_reading
+@every_model
 def test_scoring_in_between_changes_nothing(name: str, chosen: dict[str, Any]) -> None:
     schema = SCHEMAS["two-domains"]
     rows = random_split(schema, 40)
-    model = ready(name, schema, options(name, **{**chosen, "dropout": 0.5})).train()
+    random = options(name, **{**chosen, "dropout": 0.5, "batch_norm": True})
+    model = ready(name, schema, random).train()
     before = copy.deepcopy(model.state_dict())
     assert evaluate(model, rows) == evaluate(model, rows)
     assert all(module.training for module in model.modules())
@@ -276,37 +279,58 @@ def test_scoring_in_between_changes_nothing(name: str, chosen: dict[str, Any]) -
     assert not any(module.training for module in model.modules())
 
 
-@every_model
+@models_with(*DROPOUTS)
 def test_dropout_acts_in_training_only(name: str) -> None:
-    heavy = options(name, dropout=0.5, embedding_dropout=0.5)
-    if not heavy.keys() & {"dropout", "embedding_dropout"}:
-        return  # nothing to drop
     schema = SCHEMAS["two-domains"]
-    model, ids = awake(name, schema, heavy), random_ids(schema, 9)
+    model, ids = awake(name, schema, options(name, **dict.fromkeys(DROPOUTS, 0.5))), random_ids(schema, 9)
     assert torch.equal(score(model, ids), score(model, ids))
     assert not torch.equal(score(model.train(), ids), score(model, ids))
 
 
-@every_model
+@pytest.mark.slow
+@pytest.mark.parametrize("reading", TRANSFORMS, ids=lambda reading: reading["embedding_transform"])
+@models_with("embedding_transform")
+def test_a_model_learns_with_a_transform_of_its_embedding(name: str, reading: dict[str, Any]) -> None:
+    schema = SCHEMAS[BAGS]
+    ids = random_ids(schema, 9)
+    without = score(awake(name, schema, options(name)), ids)
+    learns = False
+    for seed in range(5):  # its ReLUs may be dead at one start
+        model = ready(name, schema, options(name, **reading), seed)
+        wake(model, seed)
+        logit = score(model, ids)
+        assert logit.isfinite().all()
+        assert not torch.equal(logit, without)
+        logit.square().sum().backward()
+        inside = [parameter for key, parameter in model.named_parameters() if ".transform." in key]
+        learns |= any(parameter.grad is not None and bool(parameter.grad.any()) for parameter in inside)
+    assert learns
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, model in MODELS.items() if arguments(model)])
 def test_every_option_reaches_the_model(name: str) -> None:
-    """Each keyword argument, changed, changes the model: none is accepted and forgotten."""
+    """Each keyword argument, changed alone, changes the model: none is accepted and forgotten."""
     schema = SCHEMAS["two-domains"]
     ids = random_ids(schema, 30)
 
-    def result(changes: dict[str, Any]) -> tuple[Tensor, int]:
-        model = ready(name, schema, options(name, **changes))
+    def result(chosen: dict[str, Any]) -> tuple[Tensor, int]:
+        model = ready(name, schema, chosen)
         wake(model)
         torch.manual_seed(3)
         return score(model.train(), ids), sum(p.numel() for p in model.parameters())
 
-    for key in list(inspect.signature(MODELS[name]).parameters)[1:]:
-        base = NEEDS.get(key, {})
-        other = OTHER.get(f"{name}.{key}", OTHER.get(key))
-        assert other is not None, f"say in readings.py which other value of {key} to try"
-        (a, weights), (b, others) = result(base), result({**base, key: other})
-        assert weights != others or not torch.equal(a, b), key
+    for key, argument in arguments(MODELS[name]).items():
+        base = options(name, **NEEDS.get(key, {}))
+        value = base.get(key, argument.default)
+        changed = OTHER[key] if key in OTHER else other(argument.hint, value)
+        assert changed != value, key
+        (scores, weights), (others, more) = result(base), result({**base, key: changed})
+        assert torch.equal(result(base)[0], scores), "two models of the same options differ"
+        assert weights != more or not torch.equal(scores, others), key
 
 
+@pytest.mark.slow
 def test_its_block_in_params_builds_it() -> None:
     params = load(ROOT / "params.yaml")
     assert MODELS.keys() <= params.blocks

@@ -241,7 +241,32 @@ def blocks(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
             yield from blocks(inner, (*path, key))
 
 
-@pytest.mark.parametrize("path", list(blocks(PARAMS)), ids=lambda path: ".".join(path) or "top")
+def kind(path: tuple[str, ...]) -> tuple[str, ...]:
+    """What is checked alike: for the name of an item, a model or an option one that stands for all."""
+    words = list(path)
+    if path[:1] == ("data",) and len(path) > 1:  # the keys of these two depend on the source
+        source = PARAMS["data"][path[1]]["source"]
+        words[1] = source if path[2:] in (("download",), ("preprocess",)) else "item"
+    for i, word in enumerate(path):
+        if word == "model" and i + 1 < len(path):
+            is_block = path[i + 1] in PARAMS["model"]
+            words[i + 1 :] = ["name" if is_block else "option", *(["option"] * len(path[i + 2 :]))]
+            if path[:1] == ("model",) and "base" in PARAMS["model"][path[1]]:
+                words[i + 1] = "variant"
+    return tuple(words)
+
+
+def one_of_each_kind() -> list[Any]:
+    """The blocks of params.yaml, the second and further ones of a kind marked `full`."""
+    found, seen = [], set()
+    for path in blocks(PARAMS):
+        marks = [pytest.mark.full] if kind(path) in seen else []
+        seen.add(kind(path))
+        found.append(pytest.param(path, id=".".join(path) or "top", marks=marks))
+    return found
+
+
+@pytest.mark.parametrize("path", one_of_each_kind())
 def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...]) -> None:
     values = deepcopy(PARAMS)
     inner = values

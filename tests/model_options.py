@@ -1,6 +1,22 @@
-"""What test_models.py tries of every model beside its defaults; a new model or option adds a line."""
+"""Which options test_models.py tries of every model; a new reading adds a line, a new option seldom does."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pipeline.layers.options import arguments
+from pipeline.models import MODELS
+
+# Small and without dropout, wherever a model has the option.
+SMALL = {
+    "embedding_size": 4,
+    "attention_size": 12,
+    "hidden": [8, 6],
+    "dropout": 0.0,
+    "history": 3,
+    "neighbours": 2,
+    "second_neighbours": 2,
+    "trees": 10,
+}
 
 # The readings and ablations that each model has beside its defaults.
 READINGS: dict[str, list[dict[str, Any]]] = {
@@ -135,93 +151,38 @@ NEEDS: dict[str, dict[str, Any]] = {
     "cross_activation": {"low_rank": 3},
 }
 
-# Another value of each option than its default; `model.option` where a model needs one of its own.
+# Another value of the options whose annotation does not say which one is possible and matters.
 OTHER: dict[str, Any] = {
-    "embedding_size": 5,
-    "embedding_std": 0.2,
-    "hidden": [3],
-    "dropout": 0.4,
-    "embedding_dropout": 0.4,
-    "embedding_transform": "sest",
-    "dicefactor": 0.4,
-    "reduction": 1,
-    "merge": "concat",
-    "threshold": "relu",
-    "use_fwbi": False,
-    "use_mlp": False,
-    "use_sest": False,
-    "batch_norm": True,
-    "activation": "tanh",
-    "orders": [2],
-    "fusion": "align",
-    "gate": "sigmoid",
-    "channels": 7,
-    "squeeze": "max",
-    "attention": False,
-    "interaction_dropout": 0.4,
-    "attention_size": 3,
-    "heads": 1,
-    "attention_layers": 1,
-    "scaling": True,
-    "kind": "all",
-    "excitation": "sest",
-    "gating": False,
+    "orders": [2],  # they rise up to the number of fields
+    "attention_size": 10,  # the heads divide it
+    "reduction": 1,  # any more leaves one unit for four fields
     "gate1": ["user"],
     "gate2": ["item"],
-    "gate_size": 7,
-    "hidden2": [4],
-    "block": "1B",
-    "finalmlp.heads": 2,
-    "finalnet.gating": True,
-    "crosses": 50,
-    "product": "outer",
-    "factorized": False,
     "user": "age",
     "item": "age",
-    "history": 1,
-    "attention_hidden": [3],
-    "normalise": True,
-    "intents": 2,
-    "intent_size": 3,
-    "neighbours": 1,
-    "second_neighbours": 1,
-    "cross_layers": 1,
-    "structure": "stacked",
-    "low_rank": 3,
-    "experts": 2,
-    "cross_activation": "relu",
-    "cin": [4, 3],
-    "split_half": True,
-    "cin_activation": "relu",
-    "bridge": "sum",
-    "temperature": 0.3,
-    "mask": "norm",
-    "networks": "linear",
-    "blocks": 1,
-    "block_size": 5,
-    "aggregation": 1.0,
-    "pretrain": False,
-    "linear": "lw",
-    "masknet.structure": "serial",
-    "onn.product": "hadamard",
-    "fnn.activation": "relu",
-    "maps": 1,
-    "qnn.heads": 2,
-    "layers": 1,
-    "order_vectors": [3],
-    "layer_norm": False,
-    "implicit": False,
-    "neurons": 7,
-    "deep": [5],
-    "projection": "none",
-    "rank": 3,
-    "fm_vectors": 5,
-    "linear_vectors": 5,
-    "fm_hidden": [3],
     "trees": 7,
     "leaves": 5,
-    "tree_lr": 0.5,
-    "smoothing": 3.0,
-    "held_out": "both",
-    "ids": False,
 }
+
+
+def options(name: str, **more: Any) -> dict[str, Any]:
+    """SMALL and `more`, as far as the model takes them."""
+    known = arguments(MODELS[name])
+    return {key: value for key, value in {**SMALL, **more}.items() if key in known}
+
+
+def other(hint: Any, value: Any) -> Any:
+    """Another value than this one that the annotation allows."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if get_origin(hint) is Literal:
+        return next(member for member in get_args(hint) if member != value)
+    if hint is bool:
+        return not value
+    if hint is int:
+        return value + 1
+    if hint is float:
+        return value / 2 or 0.4
+    if get_origin(hint) in (Sequence, list, tuple):
+        return [*value, 2]  # one more layer
+    raise TypeError(f"say in OTHER of model_options.py which other value than {value} to try")
