@@ -8,7 +8,7 @@ WORKERS ?= 2
 PORT ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro sync ui test check bench clean
+.PHONY: help setup repro sync ui quick test check bench clean
 
 help: ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -41,7 +41,10 @@ ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui POR
 	@echo "leaderboard: http://127.0.0.1:$(PORT)/#/experiments/<number>/runs?viewStateShareKey=leaderboard"
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1
 
-test: setup ## all tests
+quick: setup ## unit tests only, within a minute
+	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)"
+
+test: setup ## all tests that a landing needs
 	@python -m pytest -n $(WORKERS)
 
 check: setup ## lint, format, types, structure

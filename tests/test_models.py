@@ -71,7 +71,7 @@ def ready(name: str, schema: Schema, chosen: dict[str, Any], seed: int = 1) -> n
     """A model as it is before its first gradient step."""
     model = build(name, schema, chosen, seed=seed)
     rows = random_split(schema, 200)
-    torch.manual_seed(seed)  # as in `fit`: FNN draws a machine here
+    torch.manual_seed(seed)  # as in `fit`: FNN initialises a factorization machine here
     prepare(model, rows, rows, seed=seed, epochs=1)
     return model
 

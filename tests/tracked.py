@@ -52,7 +52,10 @@ def write_data(root: Path, dataset: str) -> Path:
     taste = rng.normal(size=1000)
     for part, rows in ROWS.items():
         ids = np.stack(
-            [TOY.offsets[index] + rng.integers(TOY.fields[index].size, size=rows) for index in TOY.field_of_slot],
+            [
+                TOY.offsets[field] + rng.integers(TOY.fields[field].size, size=rows)
+                for field in TOY.field_of_slot
+            ],
             axis=1,
         )
         click = rng.random(rows) < 1 / (1 + np.exp(-taste[ids].sum(1)))
