@@ -5,8 +5,7 @@ from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
-import pytest
-from rows import SCHEMAS, wake
+from rows import wake
 from torch import Tensor, nn
 
 from pipeline.layers.embedding import FieldLinear
@@ -17,7 +16,6 @@ from pipeline.schema import EMPTY, Schema
 
 Vector = list[float]
 Matrix = list[Vector]
-every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 
 
 def exact(module: Any) -> Any:

@@ -1,5 +1,6 @@
 """Small schemas and rows that several tests share."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -36,6 +37,7 @@ SCHEMAS = {
         )
     ),
 }
+every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 
 
 def random_ids(schema: Schema, n: int, seed: int = 0) -> Tensor:

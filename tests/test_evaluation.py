@@ -16,7 +16,7 @@ from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.significance import delong, placements, standard_error
 from stages import evaluate
 from tests import project as small
-from tests.reported import (
+from tests.fixtures_report import (
     MODELS,
     Project,
     flip,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import embed, every_schema, exact, excite, fwbi, linear, mean, mlp, relu, sest, sigmoid
-from rows import SCHEMAS, random_ids
+from loops import embed, exact, excite, fwbi, linear, mean, mlp, relu, sest, sigmoid
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.evaluate import leaderboard
-from tests.reported import both, made_up_report, made_up_runs
+from tests.fixtures_report import both, made_up_report, made_up_runs
 
 
 def board(**more: Any) -> dict[str, Any]:

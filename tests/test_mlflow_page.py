@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fixtures_mlflow
 import pytest
-import tracked
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
@@ -66,7 +66,7 @@ class Page:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("page")
-    tracked.write_project(root, models=("lr", "fm"))
+    fixtures_mlflow.write_project(root, models=("lr", "fm"))
     tracking.sync(root)
     return root
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from pipeline.evaluate import plots
 from pipeline.evaluate.predictions import Run
-from tests.reported import both, made_up_curves, made_up_report, made_up_runs
+from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_runs
 
 ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history"]
 MANY = {f"model{i}": 0.75 + 0.001 * i for i in range(23)} | {"lr": 0.7}

@@ -3,11 +3,9 @@
 import json
 
 import pytest
-from rows import SCHEMAS
+from rows import every_schema
 
 from pipeline.schema import EMPTY, Field, Schema
-
-every_schema = pytest.mark.parametrize("schema", SCHEMAS.values(), ids=SCHEMAS)
 
 
 @every_schema

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fixtures_mlflow
 import mlflow
 import numpy as np
 import pytest
 import torch
-import tracked
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -57,7 +57,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project in which everything is in MLflow; tests work on copies."""
     root = tmp_path_factory.mktemp("projects") / "published"
-    tracked.write_project(root, models=("lr", "deepfm"))
+    fixtures_mlflow.write_project(root, models=("lr", "deepfm"))
     tracking.sync(root)
     return root
 
@@ -357,7 +357,7 @@ def test_the_logged_model_predicts_what_ours_does(model: str, rows: int, project
     seed = int(shown.data.tags["pipeline.seed"])
     assert seed == max(run["seeds"], key=lambda each: each["best"]["valid_auc"])["seed"]
     test = Split.load(project / "data/processed/toy", "test")
-    expected = tracked.probabilities(folder, run, seed, test)[:rows]
+    expected = fixtures_mlflow.probabilities(folder, run, seed, test)[:rows]
     client(project)
     uri = f"models:/{shown.outputs.model_outputs[0].model_id}"
     loaded = mlflow.pytorch.load_model(uri)

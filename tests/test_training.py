@@ -668,9 +668,9 @@ def test_a_checkpoint_holds_plain_tensors_and_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.kill
 def test_sigkill_at_random_moments(tmp_path: Path) -> None:
-    """A real process, really killed, until it got through; see nursery.py."""
+    """A real process, really killed, until it got through; see sigkill_child.py."""
     result = subprocess.run(
-        [sys.executable, Path(__file__).with_name("nursery.py"), tmp_path],
+        [sys.executable, Path(__file__).with_name("sigkill_child.py"), tmp_path],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,

@@ -3,8 +3,7 @@
 import math
 
 import torch
-from loops import every_schema
-from rows import SCHEMAS, random_ids
+from rows import SCHEMAS, every_schema, random_ids
 from torch import Tensor
 
 from pipeline.layers.rates import FOLDS, ClickRates

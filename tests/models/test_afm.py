@@ -4,8 +4,8 @@ from itertools import combinations
 
 import pytest
 import torch
-from loops import dot, embed, every_schema, exact, linear, product, relu, softmax, times
-from rows import SCHEMAS, random_ids
+from loops import dot, embed, exact, linear, product, relu, softmax, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.layers.pairs import bi_interaction

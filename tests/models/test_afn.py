@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from loops import Matrix, Vector, embed, every_schema, exact, flat, mlp, times
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, embed, exact, flat, mlp, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.models import build

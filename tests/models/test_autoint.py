@@ -5,20 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import (
-    Matrix,
-    Vector,
-    dot,
-    embed,
-    every_schema,
-    exact,
-    flat,
-    mlp,
-    relu,
-    softmax,
-    times,
-)
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, dot, embed, exact, flat, mlp, relu, softmax, times
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.layers.attention import Interacting
 from pipeline.models import build

@@ -1,8 +1,8 @@
 """DCN against its equation."""
 
 import torch
-from loops import dot, embed, every_schema, exact, flat, mlp
-from rows import SCHEMAS, random_ids
+from loops import dot, embed, exact, flat, mlp
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema

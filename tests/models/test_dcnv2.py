@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import dot, embed, every_schema, exact, flat, mlp, times
-from rows import SCHEMAS, random_ids
+from loops import dot, embed, exact, flat, mlp, times
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build

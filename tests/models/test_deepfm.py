@@ -3,8 +3,8 @@
 import math
 
 import torch
-from loops import embed, every_schema, exact, flat, linear, mlp, pairs, times, values
-from rows import random_ids
+from loops import embed, exact, flat, linear, mlp, pairs, times, values
+from rows import every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, mlp, softmax
-from rows import SCHEMAS, random_ids, random_split, times
+from loops import Matrix, Vector, dot, embed, exact, flat, mlp, softmax
+from rows import SCHEMAS, every_schema, random_ids, random_split, times
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build

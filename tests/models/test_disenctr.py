@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, every_schema, exact, mean, softmax, times
-from rows import SCHEMAS, random_ids, random_split
+from loops import Matrix, Vector, dot, exact, mean, softmax, times
+from rows import SCHEMAS, every_schema, random_ids, random_split
 from rows import times as moments
 
 from pipeline.layers.disentangle import convolve

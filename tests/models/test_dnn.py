@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from loops import dot, embed, every_schema, exact, flat, mlp, times
-from rows import random_ids
+from loops import dot, embed, exact, flat, mlp, times
+from rows import every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema

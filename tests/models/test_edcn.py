@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from loops import Vector, dot, embed, every_schema, exact, flat, mlp, relu, softmax, times
-from rows import SCHEMAS, random_ids
+from loops import Vector, dot, embed, exact, flat, mlp, relu, softmax, times
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.models.edcn import EDCN, Bridge, Regulation

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from loops import Vector, dot, embed, every_schema, exact, mean, relu
-from rows import random_ids
+from loops import Vector, dot, embed, exact, mean, relu
+from rows import every_schema, random_ids
 from torch import Tensor, nn
 
 from pipeline.models import build

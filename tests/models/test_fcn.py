@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Vector, dot, embed, every_schema, exact, mean, relu, times
-from rows import SCHEMAS, random_ids
+from loops import Vector, dot, embed, exact, mean, relu, times
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.models.fcn import FCN, MaskedCross, MaskedNetwork

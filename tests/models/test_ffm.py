@@ -3,8 +3,8 @@
 from itertools import combinations
 
 import torch
-from loops import dot, embed, every_schema, exact, linear
-from rows import SCHEMAS, random_ids
+from loops import dot, embed, exact, linear
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import EMPTY, Field, Schema

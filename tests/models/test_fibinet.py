@@ -5,22 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import (
-    Matrix,
-    Vector,
-    embed,
-    every_schema,
-    exact,
-    excite,
-    linear,
-    mean,
-    mlp,
-    relu,
-    sest,
-    sigmoid,
-    times,
-)
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, embed, exact, excite, linear, mean, mlp, relu, sest, sigmoid, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import Tensor, nn
 
 from pipeline.layers.excitation import SENET

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Vector, dot, embed, every_schema, exact, flat, mlp, sigmoid, times
-from rows import SCHEMAS, random_ids
+from loops import Vector, dot, embed, exact, flat, mlp, sigmoid, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.common.errors import PipelineError

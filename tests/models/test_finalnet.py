@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, Vector, embed, every_schema, exact, flat, relu, sigmoid, times
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, embed, exact, flat, relu, sigmoid, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.common.errors import PipelineError

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from loops import embed, every_schema, exact, flat, fwbi, linear, mlp, times
-from rows import SCHEMAS, random_ids
+from loops import embed, exact, flat, fwbi, linear, mlp, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.models import build

@@ -4,22 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import (
-    Matrix,
-    Vector,
-    embed,
-    every_schema,
-    exact,
-    flat,
-    fwbi,
-    linear,
-    mlp,
-    relu,
-    sest,
-    sigmoid,
-    times,
-)
-from rows import random_ids
+from loops import Matrix, Vector, embed, exact, flat, fwbi, linear, mlp, relu, sest, sigmoid, times
+from rows import every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema

@@ -1,8 +1,8 @@
 """FM against its double sum."""
 
 import torch
-from loops import every_schema, exact, linear, pairs, values
-from rows import SCHEMAS, random_ids
+from loops import exact, linear, pairs, values
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema

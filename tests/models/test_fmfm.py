@@ -3,8 +3,8 @@
 from itertools import combinations
 
 import torch
-from loops import dot, embed, every_schema, exact, linear, times
-from rows import SCHEMAS, random_ids
+from loops import dot, embed, exact, linear, times
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.layers.pairs import bi_interaction
 from pipeline.models import build

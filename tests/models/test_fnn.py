@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import embed, every_schema, exact, flat, mlp, times
-from rows import SCHEMAS, random_ids, random_split, wake
+from loops import embed, exact, flat, mlp, times
+from rows import SCHEMAS, every_schema, random_ids, random_split, wake
 from torch import nn
 
 from pipeline.data.batches import Batch

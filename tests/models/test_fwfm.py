@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, dot, embed, every_schema, exact, linear
-from rows import SCHEMAS, random_ids
+from loops import Matrix, dot, embed, exact, linear
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.layers.fwbi import FwBI
 from pipeline.layers.pairs import bi_interaction

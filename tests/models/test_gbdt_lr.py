@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import every_schema, exact, linear
-from rows import SCHEMAS, random_ids, random_split
+from loops import exact, linear
+from rows import SCHEMAS, every_schema, random_ids, random_split
 from torch import Tensor
 
 from pipeline.data.batches import Batch, Split

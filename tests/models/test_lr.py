@@ -1,8 +1,8 @@
 """LR against its equation."""
 
 import torch
-from loops import every_schema, exact, linear
-from rows import random_ids
+from loops import exact, linear
+from rows import every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import dot, every_schema, exact
-from rows import SCHEMAS, random_ids
+from loops import dot, exact
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from loops import Matrix, Vector, every_schema, exact, linear, mlp, product, times, values
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, exact, linear, mlp, product, times, values
+from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.models import build

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from loops import Vector, dot, embed, every_schema, exact, flat, mlp, product, times
-from rows import SCHEMAS, random_ids
+from loops import Vector, dot, embed, exact, flat, mlp, product, times
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Field, Schema

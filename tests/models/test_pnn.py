@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, mlp, times
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, dot, embed, exact, flat, mlp, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import Tensor
 
 from pipeline.common.errors import PipelineError

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, every_schema, exact, flat
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, dot, embed, exact, flat
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build

@@ -5,8 +5,8 @@ from itertools import combinations
 
 import pytest
 import torch
-from loops import embed, every_schema, exact, flat, linear, mlp, times
-from rows import SCHEMAS, random_ids
+from loops import embed, exact, flat, linear, mlp, times
+from rows import SCHEMAS, every_schema, random_ids
 from torch import Tensor
 
 from pipeline.layers.embedding import FieldEmbedding

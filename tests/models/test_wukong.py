@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, mean, mlp, times
-from rows import random_ids
+from loops import Matrix, Vector, dot, embed, exact, flat, mean, mlp, times
+from rows import every_schema, random_ids
 from torch import Tensor, nn
 
 from pipeline.models import build

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, every_schema, exact, flat, linear, mlp, pairs
-from rows import SCHEMAS, random_ids
+from loops import Matrix, Vector, dot, embed, exact, flat, linear, mlp, pairs
+from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build

@@ -1,4 +1,4 @@
-"""Train in child processes that die of SIGKILL at random moments: `python tests/nursery.py FOLDER`.
+"""Train in child processes that die of SIGKILL at random moments: `python tests/sigkill_child.py FOLDER`.
 
 Prints {"kills": how many, "results": [what each training that got through ended with]}; the first
 result is of a training that nobody disturbed.
