@@ -28,7 +28,7 @@ def alone() -> None:
         raise PipelineError("only stages.train shares its work: start this stage without torchrun")
 
 
-def dataset_item(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
+def dataset_entry(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
     from pipeline.config import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
 
@@ -37,7 +37,7 @@ def dataset_item(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
     name = parser.parse_args().dataset
     settings = params.load()
-    return name, settings.item(name), settings
+    return name, settings.entry(name), settings
 
 
 @contextmanager

@@ -7,11 +7,11 @@ from pipeline.common.files import read_json
 from pipeline.datasets import DATASETS
 from pipeline.download.manifest import differences, origin
 from pipeline.download.obtain import mirror_of
-from stages import dataset_item, new_folder
+from stages import dataset_entry, new_folder
 
 
 def main() -> None:
-    name, item, settings = dataset_item(__doc__)
+    name, item, settings = dataset_entry(__doc__)
     raw = Path("data/raw", name)
     with new_folder(raw) as folder:
         DATASETS[item.source].download(

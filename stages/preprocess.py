@@ -8,11 +8,11 @@ from pipeline.datasets import DATASETS
 from pipeline.download.manifest import origin, verify
 from pipeline.preprocess import clean_table
 from pipeline.preprocess.rejects import RejectLog
-from stages import dataset_item, new_folder
+from stages import dataset_entry, new_folder
 
 
 def main() -> None:
-    name, item, _ = dataset_item(__doc__)
+    name, item, _ = dataset_entry(__doc__)
     source = DATASETS[item.source]
     special = {k: v for k, v in item.preprocess.items() if k in signature(source.read).parameters}
     general = {k: v for k, v in item.preprocess.items() if k not in special}

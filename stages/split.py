@@ -14,11 +14,11 @@ from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
 from pipeline.split import assign
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
-from stages import dataset_item, new_folder
+from stages import dataset_entry, new_folder
 
 
 def main() -> None:
-    name, item, _ = dataset_item(__doc__)
+    name, item, _ = dataset_entry(__doc__)
     table = CleanTable(Path("data/interim", name))
     given = item.split.get("column")
     rows = table.load_extra(*([given] if given else []))

@@ -176,12 +176,6 @@ def test_ratings_of_zero_are_negatives_or_left_out(raw: Callable[..., Path]):
     assert [row["label"] for row in rows] == [0, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1]
 
 
-@pytest.mark.parametrize("above", [-1, 10])
-def test_a_threshold_out_of_range_is_an_error(raw: Callable[..., Path], above: int):
-    with pytest.raises(PipelineError, match=f"above is {above}, it must be 0 to 9"):
-        read(raw(), above=above)
-
-
 def test_an_unknown_treatment_of_zeros_is_an_error_of_the_params():
     values = YAML(typ="safe", pure=True).load((Path(__file__).parents[1] / "params.yaml").read_text())
     values["data"]["book-crossing"]["preprocess"]["implicit"] = "keep"

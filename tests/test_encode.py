@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.common.errors import PipelineError
 from pipeline.common.files import canonical
 from pipeline.data import storage
 from pipeline.preprocess.parse import chunk
@@ -345,14 +344,14 @@ def test_chunks_change_nothing_and_every_id_is_in_its_field(
     encoder, in_blocks = Encoder(vocabulary, blocks(*parts)), []
     again: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vocabulary, "ROWS", some)
+        patch.setattr("pipeline.split.vocabulary.ROWS", some)
         for number, part in enumerate(parts):
             in_blocks += list(encoder.ids(number, part, again))
     assert all(0 < len(piece) <= some and piece.dtype == np.int32 for piece in in_blocks)
     assert (np.vstack(in_blocks) == ids).all()
     assert again == truncated
-    for slot, field in enumerate(fields.slot_field):
-        first, size = fields.first[field], fields.fields[field].size
+    for slot, field in enumerate(fields.field_of_slot):
+        first, size = fields.offsets[field], fields.fields[field].size
         inside = (ids[:, slot] >= first) & (ids[:, slot] < first + size)
         bag = fields.fields[field].name == "tags"
         assert (inside | ((ids[:, slot] == 0) & bag)).all()
@@ -390,9 +389,3 @@ def test_no_rows_have_no_ids():
     encoder = Encoder(vocabulary, blocks(rows(city=["a"]).slice(1), rows(city=["a"])))
     assert not list(encoder.ids(0, rows(city=["a"]).slice(1)))
     assert next(encoder.ids(1, rows(city=["a"])))[:, 0].tolist() == [2]
-
-
-@pytest.mark.parametrize("key", ["min_count", "bins", "max_slots"])
-def test_settings_below_one_are_errors(key: str):
-    with pytest.raises(PipelineError, match=f"{key} is 0"):
-        fit([rows(city=["a"])], [CITY], **{key: 0})

@@ -1,6 +1,7 @@
 """params.yaml: every wrong key and value is named; settings of a dataset win; the space fits the model."""
 
 from copy import deepcopy
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,17 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
         ("model/fm/embedding_size", "8", r"model\.fm\.embedding_size: .*int.*'8'"),
         ("model/fm/embedding_size", 0, r"model\.fm\.embedding_size: must be at least 1"),
         ("model/fm/embedding_dropout", 1.0, r"model\.fm\.embedding_dropout: must be at least 0 and at most"),
+        ("model/deepfm/hidden", [-3], r"model\.deepfm\.hidden\.0: must be at least 1 \(it is -3\)"),
+        ("model/deepfm/hidden", [64, 2.5], r"model\.deepfm\.hidden\.1: .*integer \(it is 2\.5\)"),
+        ("model/deepfm/hidden", 64, r"model\.deepfm\.hidden: should be a list \(it is 64\)"),
+        ("model/fm/embedding_std", inf, r"model\.fm\.embedding_std: must be at least 0 \(it is inf\)"),
         ("model/fiinet/fusion", "add", r"model\.fiinet\.fusion: .*'concat'"),
         ("model/fm", 3, r"model\.fm: .*dict"),
         ("train/lr", -1.0, r"train\.lr: must be above 0"),
+        ("train/lr", nan, r"train\.lr: must be above 0 \(it is nan\)"),
+        ("train/lr", inf, r"train\.lr: must be above 0 \(it is inf\)"),
+        ("train/lr_factor", 2, r"train\.lr_factor: must be above 0 and at most 1 \(it is 2\)"),
+        ("train/seeds", [1, -1], r"train\.seeds\.1: must be at least 0"),
         ("train/lr", "fast", r"train\.lr: .*number.*'fast'"),
         ("train/batchsize", 8, r"train: unknown key 'batchsize'; did you mean 'batch_size'"),
         ("train/seeds", [], r"train\.seeds"),
@@ -73,13 +82,13 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
         ("data/synthetic/settings/train/lazy_rows", 0, r"data\.synthetic\.settings\.train\.lazy_rows: "),
         ("data/synthetic/settings/train/threads", 0, r"data\.synthetic\.settings\.train\.threads: "),
         ("train/rows_in_memory", "all", r"train\.rows_in_memory"),
-        ("processes", 0, r"processes: should be auto or a number from 1 on \(it is 0\)"),
-        ("processes", "many", r"processes: should be auto or a number .*'many'"),
-        ("processes", True, r"processes: should be auto or a number .*True"),
+        ("processes", 0, r"processes: must be `auto` or a positive integer \(it is 0\)"),
+        ("processes", "many", r"processes: must be `auto` or a positive integer .*'many'"),
+        ("processes", True, r"processes: must be `auto` or a positive integer .*True"),
         ("tune/trials", 0, r"tune\.trials"),
         ("tune/trails", 3, r"tune: unknown key 'trails'; did you mean 'trials'"),
         ("data/synthetic/settings/tune/trails", 3, r"data\.synthetic\.settings\.tune: unknown key 'trails'"),
-        ("tune/space/model/droput", {"choices": [1]}, r"tune\.space\.model: unknown model argument 'dro"),
+        ("tune/space/model/droput", {"choices": [1]}, r"tune\.space\.model: unknown key 'dro"),
         (
             "tune/space/model/fm",
             {"hidden": {"choices": [1]}},
@@ -89,12 +98,57 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
         (
             "tune/space/train/lr",
             {"low": 0.5, "high": 1.0},
-            r"tune\.space\.train\.lr: does not hold the",
+            r"tune\.space\.train\.lr: does not contain",
+        ),
+        (
+            "tune/space/model/embedding_size",
+            {"choices": [16, 0]},
+            r"tune\.space\.model\.embedding_size\.choices\.1: must be at least 1 \(it is 0\)",
+        ),
+        (
+            "tune/space/model/deepfm",
+            {"hidden": {"choices": [[64], [64, -1]]}},
+            r"tune\.space\.model\.deepfm\.hidden\.choices\.1\.1: must be at least 1 \(it is -1\)",
+        ),
+        (
+            "tune/space/model/deepfm",
+            {"hidden": {"low": [8], "high": [16]}},
+            r"tune\.space\.model\.deepfm\.hidden: low and high must both be given, as numbers",
+        ),
+        (
+            "tune/space/model/dropout",
+            {"low": 0.0, "high": 1.0},
+            r"tune\.space\.model\.dropout\.high: must be at least 0 and at most 0\.99 \(it is 1\.0\)",
+        ),
+        (
+            "tune/space/model/embedding_size",
+            {"low": 8.5, "high": 64},
+            r"tune\.space\.model\.embedding_size\.low: .*integer",
+        ),
+        ("tune/space/train/lr", {"low": 0.0, "high": 0.1}, r"tune\.space\.train\.lr\.low: must be above 0"),
+        ("tune/space/train/monitor", {"choices": ["acu"]}, r"monitor\.choices\.0: .*did you mean 'auc'"),
+        ("tune/space/train/lr", {"low": 0.001, "high": 0.1, "step": 0}, r"lr\.step: must be above 0"),
+        (
+            "data/synthetic/settings/tune/space/model/embedding_size",
+            {"choices": [4, -8]},
+            r"data\.synthetic\.settings\.tune\.space\.model\.embedding_size\.choices\.1: must be at least 1",
         ),
         ("tune/space/train/lr", {"choices": []}, r"tune\.space\.train\.lr.*: .*empty"),
         ("data/synthetic/source", "sythetic", r"data\.synthetic\.source: unknown source"),
         ("data/synthetic/split/tst", 0.2, r"data\.synthetic\.split: unknown key 'tst'; did you mean 'test'"),
-        ("data/synthetic/encode/min_count", "2", r"data\.synthetic\.encode\.min_count"),
+        ("data/synthetic/encode/min_count", "2", r"data\.synthetic\.encode\.min_count: .*integer.*'2'"),
+        ("data/synthetic/encode/min_count", 0, r"data\.synthetic\.encode\.min_count: must be at least 1"),
+        ("data/synthetic/encode/bins", 0, r"data\.synthetic\.encode\.bins: must be at least 1 .*0"),
+        ("data/synthetic/encode/max_slots", 0, r"data\.synthetic\.encode\.max_slots: must be at least 1"),
+        ("data/synthetic/split/test", 1.0, r"\.split\.test: must be above 0 and below 1 \(it is 1\.0\)"),
+        ("data/synthetic/split/valid", 0.0, r"\.split\.valid: must be above 0 and below 1 \(it is 0\.0\)"),
+        ("data/synthetic/split/method", "tiem", r"\.split\.method: .*'tiem'; did you mean 'time'"),
+        ("data/synthetic/split/seed", -1, r"\.split\.seed: must be at least 0 and at most 4294967295"),
+        ("data/book-crossing/preprocess/above", 10, r"\.preprocess\.above: must be at least 0 and at most 9"),
+        ("data/book-crossing/preprocess/above", -1, r"\.preprocess\.above: must be at least 0 .*-1"),
+        ("data/movielens-1m/preprocess/drop", [3, 6], r"\.preprocess\.drop\.1: must be .* at most 5 .*6"),
+        ("data/synthetic/download/rows", 0, r"data\.synthetic\.download\.rows: must be at least 1"),
+        ("data/synthetic/preprocess/max_rejected", nan, r"max_rejected: must be at least 0 and at most 1"),
         (
             "data/synthetic/downloads",
             {},
@@ -135,11 +189,15 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data/mine/downlod", {}, "data.mine: unknown key 'downlod'; did you mean 'download'?"),
     ("data/mine/split/tst", 0.2, "data.mine.split: unknown key 'tst'; did you mean 'test'?"),
     ("data/mine/preprocess", "none", "data.mine.preprocess: "),
-    ("data/mine/settings/train", 3, "data.mine.settings.train: must be a block of keys"),
+    ("data/mine/settings/train", 3, "data.mine.settings.train: should be a valid dictionary (it is 3)"),
     ("data/mine/settings/train", {"lr": -1.0}, "data.mine.settings.train.lr: must be above 0"),
     ("data/mine/settings/model", {"fm": {"hiden": 1}}, "data.mine.settings.model.fm: unknown key 'hiden'"),
     ("data/mine/settings/tune", {"trails": 1}, "data.mine.settings.tune: unknown key 'trails'"),
-    ("data/mine/settings/model", {"embedding_size": 7}, "tune.space.model.embedding_size: does not hold"),
+    (
+        "data/mine/settings/model",
+        {"embedding_size": 7},
+        "tune.space.model.embedding_size: does not contain 7",
+    ),
 ]
 
 
@@ -167,12 +225,12 @@ def test_an_item_that_does_not_run_stops_nothing_and_its_error_is_told_in_one_li
         patch.setenv("LOCAL_RANK", "1")
         load(file)
     assert capsys.readouterr() == ("", ""), "one of several processes tells"
-    assert params.config("synthetic", "fm") == Params(values, every_item=False).config("synthetic", "fm")
+    assert params.config("synthetic", "fm") == Params(values, every_entry=False).config("synthetic", "fm")
     for call in (
-        lambda: params.item("mine"),
+        lambda: params.entry("mine"),
         lambda: params.config("mine", "fm"),
         lambda: Params(values),
-        lambda: Params({**values, "datasets": ["mine"]}, every_item=False),
+        lambda: Params({**values, "datasets": ["mine"]}, every_entry=False),
     ):
         with pytest.raises(PipelineError) as caught:
             call()
@@ -186,11 +244,11 @@ def test_a_valid_file_is_read_without_a_word(capsys: pytest.CaptureFixture[str])
 
 def test_what_is_wrong_with_the_blocks_for_all_is_an_error(values: dict[str, Any]) -> None:
     with pytest.raises(PipelineError, match=r"evaluate: unknown key 'bin'"):
-        Params(put(values, "evaluate/bin", 3), every_item=False)
+        Params(put(values, "evaluate/bin", 3), every_entry=False)
     with pytest.raises(PipelineError, match=r"train: unknown key 'lrr'"):
-        Params(put(values, "train/lrr", 3), every_item=False)
+        Params(put(values, "train/lrr", 3), every_entry=False)
     with pytest.raises(PipelineError, match=r"data: should be"):
-        Params(put(values, "data", ["synthetic"]), every_item=False)
+        Params(put(values, "data", ["synthetic"]), every_entry=False)
 
 
 def test_a_missing_block_is_named(values: dict[str, Any]) -> None:
@@ -336,7 +394,7 @@ def test_a_variant_is_its_base_with_other_options(values: dict[str, Any]) -> Non
         (
             "tune/space/model/fm-sest",
             {"embedding_size": {"choices": [3]}},
-            r"tune\.space\.model\.fm-sest\.embedding_size: does not hold the default",
+            r"tune\.space\.model\.fm-sest\.embedding_size: does not contain 8, the default of fm-sest",
         ),
     ],
 )

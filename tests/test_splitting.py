@@ -105,12 +105,10 @@ def test_a_given_column_with_anything_else_is_an_error_with_the_row():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"method": "tiem"}, "did you mean 'time'"),
         ({"method": "time"}, "needs the column 'time', which this dataset does not have"),
         ({"method": "user"}, "needs the column 'group'"),
         ({"method": "column"}, "needs the key `column`"),
         ({"method": "column", "column": "fold"}, "needs the column 'fold'"),
-        ({"test": 1.0}, "between 0 and 1"),
         ({"test": 0.001}, "toy: the test part of 50 rows is empty"),
         ({"valid": 0.001}, "toy: the valid part of 50 rows is empty"),
     ],

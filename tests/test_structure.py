@@ -228,7 +228,7 @@ def test_every_key_of_params_is_a_parameter_of_a_stage() -> None:
         assert listed or key in {name.split(".")[0] for name in read}, key
 
 
-def test_every_item_of_params_could_run() -> None:
+def test_every_entry_of_params_could_run() -> None:
     """Of an item that is not in `datasets` a stage only warns."""
     assert Params(PARAMS).data.keys() == PARAMS["data"].keys()
 

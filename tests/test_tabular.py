@@ -655,10 +655,14 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
         (
             "fields/price/domain",
             "itm",
-            "fields.price.domain: should be 'user', 'item' or 'context' (it is 'itm')",
+            "fields.price.domain: should be 'user', 'item' or 'context' (it is 'itm'; did you mean 'item'?)",
         ),
-        ("fields/price", {"type": "number"}, "fields.price: the key 'domain' is missing"),
-        ("fields/price", "itm", "fields.price: should be 'user', 'item' or 'context' (it is 'itm')"),
+        ("fields/price", {"type": "number"}, "fields.price.domain: is missing; give it a value"),
+        (
+            "fields/price",
+            "itm",
+            "fields.price: should be 'user', 'item' or 'context' (it is 'itm'; did you mean 'item'?)",
+        ),
         ("fields/price", None, "fields.price: needs a domain: user, item or context (it is None)"),
         ("fields/price", 3, "fields.price: should be a valid dictionary"),
         ("fields/price/separator", "|", "fields.price: separator belongs to type bag, and this is a number"),
@@ -669,7 +673,7 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
             "fields.ts.parts.0: should be 'hour', 'weekday', 'day', 'month' or 'weekend'",
         ),
         ("fields/ts/parts", ["day", "day"], "fields.ts: parts names one twice"),
-        ("fields/ts/parts", [], "fields.ts.parts: List should have at least 1 item"),
+        ("fields/ts/parts", [], "fields.ts.parts: is empty"),
         ("fields/3", "user", "fields.3: should be a valid string"),
         ("fields", ["user"], "fields: should be a valid dictionary"),
         ("label", 1, "label: should be a valid dictionary"),
@@ -681,7 +685,7 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
             "label: give one of above, at_least and equals",
         ),
         ("label", {"column": "a", "equals": []}, "label: equals is empty"),
-        ("label", {"at_least": 4}, "label: the key 'column' is missing"),
+        ("label", {"at_least": 4}, "label.column: is missing; give it a value"),
         ("time", {"column": "ts", "format": "x"}, "time: the format 'x'"),
         ("keep", "part", "keep: "),
         ("decimal", ";", "decimal: should be '.' or ','"),
@@ -710,7 +714,7 @@ def test_a_wrong_key_or_value_is_named_where_it_stands(
 
 def test_the_path_of_the_file_is_needed(values: dict[str, Any]):
     values["data"]["mine"]["download"] = {}
-    with pytest.raises(PipelineError, match=r"data\.mine\.download: the key 'path' is missing"):
+    with pytest.raises(PipelineError, match=r"data\.mine\.download\.path: is missing; give it a value"):
         Params(values)
 
 

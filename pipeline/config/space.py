@@ -1,18 +1,15 @@
 """The search's settings as typed values: axes, budget, pruning."""
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeGuard
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Gt
+
+from pipeline.common.ranges import Count, CountOrZero, Seed
+from pipeline.config.validation import Strict
 
 Block = dict[str, Any]
 Metric = Literal["auc", "logloss"]
-
-
-class Strict(BaseModel):
-    """Values from a file: no unknown key, no silent change of type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Dimension(Strict):
@@ -22,7 +19,7 @@ class Dimension(Strict):
     low: int | float | None = None
     high: int | float | None = None
     log: bool = False
-    step: int | float | None = None
+    step: Annotated[int | float, Gt(0)] | None = None
 
     def model_post_init(self, _context: Any) -> None:
         """Check that the values make one axis; pydantic calls it."""
@@ -31,9 +28,10 @@ class Dimension(Strict):
         if self.choices is not None:
             if not self.choices:
                 raise ValueError("choices is empty")
-        elif self.low is None or self.high is None or self.low > self.high:
-            raise ValueError("low and high must both be there, low not above high")
-        elif self.log and (self.low <= 0 or self.step is not None):
+            return
+        if not _is_number(self.low) or not _is_number(self.high) or self.low > self.high:
+            raise ValueError("low and high must both be given, as numbers, and low must not be above high")
+        if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs low > 0 and no step")
 
     def holds(self, value: Any) -> bool:
@@ -42,22 +40,24 @@ class Dimension(Strict):
             return value in self.choices
         assert self.low is not None
         assert self.high is not None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        if not self.low <= value <= self.high:
+        if not _is_number(value) or not self.low <= value <= self.high:
             return False
         return self.step is None or math.isclose(
             (value - self.low) / self.step, round((value - self.low) / self.step), abs_tol=1e-9
         )
 
 
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class Tune(Strict):
     """The search: its budget, what it maximises, how it prunes and where it looks."""
 
-    trials: int = Field(ge=1)
+    trials: Count
     metric: Metric = "auc"
-    seed: int = 1
-    startup_trials: int = Field(default=5, ge=1)
-    pruner_startup_trials: int = Field(default=4, ge=0)
-    pruner_warmup_evaluations: int = Field(default=2, ge=0)
+    seed: Seed = 1
+    startup_trials: Count = 5
+    pruner_startup_trials: CountOrZero = 4
+    pruner_warmup_evaluations: CountOrZero = 2
     space: Block

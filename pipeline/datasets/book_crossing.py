@@ -26,13 +26,13 @@ import html
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge, Le
 
-from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
@@ -84,19 +84,18 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
 
 
 def read(
-    folder: Path, rejects: RejectLog, *, above: int = 6, implicit: Literal["negative", "drop"] = "negative"
+    folder: Path,
+    rejects: RejectLog,
+    *,
+    above: Annotated[int, Ge(0), Le(MAX_RATING - 1)] = 6,
+    implicit: Literal["negative", "drop"] = "negative",
 ) -> ClickLog:
     """Read the ratings in file order, joined with users and, if available, books.
 
     Args:
-        above: a higher rating is a click; 0 to 9.
+        above: a higher rating is a click.
         implicit: whether a rating of 0 becomes a negative or is left out.
-
-    Raises:
-        PipelineError: `above` is out of range, so that the labels would all be equal.
     """
-    if not 0 <= above < MAX_RATING:
-        raise PipelineError(f"preprocess.above is {above}, it must be 0 to {MAX_RATING - 1}")
     columns: tuple[Column, ...] = OF_USERS + OF_ITEMS + OF_BOOKS
     if BOOKS in read_json(folder / "manifest.json")["missing"]:
         columns = OF_USERS + OF_ITEMS

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.common.ranges import NonNegative
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
@@ -78,7 +79,7 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, rejects: RejectLog, *, above: float = 3.0) -> ClickLog:
+def read(folder: Path, rejects: RejectLog, *, above: NonNegative = 3.0) -> ClickLog:
     """Read the views in file order, joined with users and videos.
 
     Args:

@@ -10,10 +10,12 @@ value.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from annotated_types import Ge, Le
 
 from pipeline.common.errors import PipelineError
 from pipeline.download.manifest import File, Source
@@ -26,6 +28,7 @@ from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.schema import Column
 
+Stars = Annotated[int, Ge(1), Le(5)]
 SOURCE = Source(
     name="movielens-100k",
     url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
@@ -68,7 +71,7 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, rejects: RejectLog, *, threshold: int = 4, drop: Sequence[int] = ()) -> ClickLog:
+def read(folder: Path, rejects: RejectLog, *, threshold: Stars = 4, drop: Sequence[Stars] = ()) -> ClickLog:
     """Read the ratings in file order, joined with users and movies.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.datasets.movielens_100k import CODE, COLUMNS, GENDER, ratings, users, year
+from pipeline.datasets.movielens_100k import CODE, COLUMNS, GENDER, Stars, ratings, users, year
 from pipeline.download.manifest import File, Source
 from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
@@ -48,7 +48,7 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, rejects: RejectLog, *, threshold: int = 4, drop: Sequence[int] = ()) -> ClickLog:
+def read(folder: Path, rejects: RejectLog, *, threshold: Stars = 4, drop: Sequence[Stars] = ()) -> ClickLog:
     """Read the ratings in file order, joined with users and movies.
 
     Args:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import sha256, write_json, writing
 from pipeline.common.permutation import permutation
+from pipeline.common.ranges import Count, Seed
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import FILLED, equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk, number
@@ -121,7 +122,7 @@ ROWS_PER_BLOCK = 1 << 16
 
 
 def download(
-    folder: Path, cache: Path, *, rows: int = 100_000, seed: int = 7, mirror: str | None = None
+    folder: Path, cache: Path, *, rows: Count = 100_000, seed: Seed = 7, mirror: str | None = None
 ) -> None:
     """Generate the raw files in `folder`; the same `rows` and `seed` give the same bytes.
 

@@ -1,29 +1,34 @@
-"""Options that build their layer, and the ranges that options are annotated with.
+"""Options that build their layer.
 
 A model's signature is its config: it takes `embedding: Embed` and `network: Net` with the paper's defaults,
-and params.yaml spells their fields flat (`embedding_size`, `hidden`). A range stands once, in an annotation:
-`heads: Count = 2`; the config refuses any other value and names the range.
+and params.yaml spells their fields flat (`embedding_size`, `hidden`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from inspect import isclass, signature
-from typing import Annotated, Any, ClassVar, NamedTuple, get_type_hints
+from typing import Any, ClassVar, NamedTuple, get_type_hints
 
-from annotated_types import Ge, Gt, Le
-
+from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Probability, Share, TwoOrMore
 from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import MLP, Activation
 from pipeline.schema import Schema
 
-Count = Annotated[int, Ge(1)]
-CountOrZero = Annotated[int, Ge(0)]  # 0 switches it off
-TwoOrMore = Annotated[int, Ge(2)]
-Probability = Annotated[float, Ge(0), Le(0.99)]
-Share = Annotated[float, Ge(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
+__all__ = [  # the ranges, too: a model's annotations
+    "Argument",
+    "Count",
+    "CountOrZero",
+    "Embed",
+    "Net",
+    "NonNegative",
+    "Positive",
+    "Probability",
+    "Share",
+    "TwoOrMore",
+    "arguments",
+    "grouped",
+]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, write_json
+from pipeline.common.ranges import Count, Share
 from pipeline.preprocess.parse import chunk, encoded
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.schema import Column
@@ -47,8 +48,8 @@ def write(
     origin: dict[str, Any] | None = None,
     *,
     fields: Sequence[str] | None = None,
-    rows: int | None = None,
-    max_rejected: float = 0.001,
+    rows: Count | None = None,
+    max_rejected: Share = 0.001,
 ) -> dict[str, Any]:
     """Write `table.parquet`, `columns.json` and `report.json`; return the report.
 

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.common.errors import PipelineError, unknown
+from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import permutation
+from pipeline.common.ranges import Fraction, Seed
 from pipeline.schema import SPLITS
 
 Parts = NDArray[np.uint8]
 TRAIN, VALID, TEST = range(3)
-METHODS = ("random", "time", "user", "column")
 
 
 def assign(
@@ -25,9 +25,9 @@ def assign(
     name: str = "dataset",
     *,
     method: Literal["random", "time", "user", "column"] = "random",
-    seed: int = 1024,
-    test: float = 0.2,
-    valid: float = 0.1,
+    seed: Seed = 1024,
+    test: Fraction = 0.2,
+    valid: Fraction = 0.1,
     column: str | None = None,
 ) -> Parts:
     """Return the part of every row: 0 train, 1 valid, 2 test (N,).
@@ -46,10 +46,6 @@ def assign(
         PipelineError: settings that make no sense, a missing column, an empty part, or a part with
             one class.
     """
-    if method not in METHODS:
-        raise PipelineError(f"{name}: split: {unknown('method', method, METHODS)}")
-    if not (0 < test < 1 and 0 < valid < 1):
-        raise PipelineError(f"{name}: split: test {test} and valid {valid} must lie between 0 and 1")
     rows = len(table)
     tests = int(rows * test + 0.5)
     valids = int((rows - tests) * valid + 0.5)

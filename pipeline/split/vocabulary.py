@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.ranges import Count
 from pipeline.preprocess.parse import chunk, codes_of, encoded
 from pipeline.schema import EMPTY, Column, Field, Kind, Schema
 
@@ -43,9 +43,9 @@ def fit_vocabulary(
     blocks: Blocks,
     columns: Iterable[Column],
     *,
-    min_count: int = 1,
-    bins: int = 20,
-    max_slots: int = 8,
+    min_count: Count = 1,
+    bins: Count = 20,
+    max_slots: Count = 8,
 ) -> Vocabulary:
     """Learn the vocabularies from the train rows, one column after the other.
 
@@ -54,13 +54,7 @@ def fit_vocabulary(
         min_count: a value that fewer train rows hold is left to the unseen id.
         bins: number of quantile bins of a number (fewer where values repeat).
         max_slots: a bag keeps at most so many values.
-
-    Raises:
-        PipelineError: a setting that makes no sense.
     """
-    for key, value in (("min_count", min_count), ("bins", bins), ("max_slots", max_slots)):
-        if value < 1:
-            raise PipelineError(f"encode: {key} is {value}, it must be at least 1")
     vocabulary: Vocabulary = []
     for column in columns:
         entry: dict[str, Any] = {"name": column.name, "kind": column.kind, "domain": column.domain}

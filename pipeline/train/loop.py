@@ -4,14 +4,16 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Gt, Le
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from tqdm import tqdm
 
 from pipeline.common.errors import Diverged, PipelineError
+from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
 from pipeline.data.batches import Batch, Split
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, parameter_groups
@@ -48,20 +50,20 @@ def fit(  # noqa: C901  the one loop, told in one place
     train: Split,
     valid: Split,
     *,
-    seed: int,
-    epochs: int = 100,
-    batch_size: int = 1024,
-    lr: float = 1e-3,
-    embedding_l2: float = 0.0,
-    network_l2: float = 0.0,
-    clip_norm: float = 10.0,
-    lazy_rows: int = 100_000,
+    seed: Seed,
+    epochs: Count = 100,
+    batch_size: Count = 1024,
+    lr: Positive = 1e-3,
+    embedding_l2: NonNegative = 0.0,
+    network_l2: NonNegative = 0.0,
+    clip_norm: NonNegative = 10.0,
+    lazy_rows: Count = 100_000,
     precision: Literal["float32", "bfloat16"] = "float32",
-    evaluations_per_epoch: int = 1,
+    evaluations_per_epoch: Count = 1,
     monitor: Literal["auc", "logloss"] = "auc",
-    lr_factor: float = 0.1,
-    lr_patience: int = 1,
-    patience: int = 2,
+    lr_factor: Annotated[float, Gt(0), Le(1)] = 0.1,
+    lr_patience: CountOrZero = 1,
+    patience: Count = 2,
     log: LogFn | None = None,
     checkpoint: Path | None = None,
     progress: str | None = None,
