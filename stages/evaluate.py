@@ -1,15 +1,17 @@
-"""Predict the test part with every trained model of a dataset and write the report."""
+"""Predict the test split with every trained model of a dataset and write the report."""
 
 from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
 
+from pipeline import tracking
 from pipeline.common.errors import exit_with_message
 from pipeline.common.files import replacing, write_json
 from pipeline.config import params
-from pipeline.evaluate import leaderboard, plots
-from pipeline.evaluate.predictions import Holdout, load_runs, write_predictions
+from pipeline.evaluate import leaderboard, plot_style, plots
+from pipeline.evaluate.predictions import Holdout, write_predictions
 from pipeline.evaluate.report import build_report
+from pipeline.evaluate.runs import load_runs
 from pipeline.train.device import pick_device, reproducible
 from stages import alone
 
@@ -29,32 +31,30 @@ def main() -> None:
     holdout = Holdout.load(processed, device, rows_in_memory=train.rows_in_memory)
     runs = load_runs(Path("data/runs"), dataset, settings.models, processed)
 
-    # all outputs are complete before the first takes its place; report.json, entered first, comes last
+    written = set()
     with ExitStack() as outputs:
-        stored = {reports / "report.json": outputs.enter_context(replacing(reports / "report.json"))}
 
         def new(path: Path) -> Path:
-            stored[path] = outputs.enter_context(replacing(path))
-            return stored[path]
+            """Return where to write an output; all of them are replaced at the end, the first one last."""
+            written.add(path)
+            return outputs.enter_context(replacing(path))
 
-        tables = {model: new(predictions / f"{model}.parquet") for model in settings.models}
-        for model, path in tables.items():
+        report_file = new(reports / "report.json")
+        files = {model: new(predictions / f"{model}.parquet") for model in settings.models}
+        for model, path in files.items():
             write_predictions(path, [run for run in runs if run.model == model], holdout)
-        report, curves = build_report(dataset, runs, holdout, tables, settings.evaluate.bins)
+        report, curves = build_report(dataset, runs, holdout, files, settings.evaluate.bins)
         figures = plots.draw(report, curves, runs)
         for name, figure in figures.items():
-            plots.save(figure, new(reports / name))
+            plot_style.save(figure, new(reports / name))
         new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
         page = leaderboard.to_markdown(report, list(figures))
         new(reports / "leaderboard.md").write_text(page, encoding="utf-8")
-        write_json(stored[reports / "report.json"], report)
+        write_json(report_file, report)
     for path in (*predictions.iterdir(), *reports.iterdir()):
-        if path not in stored:  # of a model that is no longer on the list
+        if path not in written:  # of a model that is no longer on the list
             path.unlink()
     print(leaderboard.to_text(report))
-
-    from pipeline import tracking
-
     tracking.publish_report(reports)
 
 

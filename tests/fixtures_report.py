@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from pipeline.common.files import digest, folder_digest, write_json
 from pipeline.data.batches import Split
 from pipeline.evaluate import predictions, report
-from pipeline.evaluate.predictions import Entry, Holdout, Run
-from pipeline.evaluate.report import GRID, Curves
+from pipeline.evaluate.predictions import Holdout
+from pipeline.evaluate.report import GRID, Curves, Entry
+from pipeline.evaluate.runs import Run, load_runs
 from pipeline.models import build
 from pipeline.schema import Field, Schema
 from pipeline.train.loop import fit
@@ -38,7 +39,7 @@ class Project:
         return self.root / "data/runs"
 
     def load(self, *models: str) -> list[Run]:
-        return predictions.load_runs(self.runs, self.dataset, models or tuple(MODELS), self.processed)
+        return load_runs(self.runs, self.dataset, models or tuple(MODELS), self.processed)
 
     def report(self, folder: Path, *models: str, bins: int = 10) -> tuple[dict[str, Any], dict[str, Path]]:
         """Predict into `folder` and compute the report; return it and the Parquet files."""

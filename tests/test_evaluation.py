@@ -11,7 +11,7 @@ from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
-from pipeline.evaluate import plots, predictions, report
+from pipeline.evaluate import plot_style, predictions, report
 from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.significance import delong, placements, standard_error
 from stages import evaluate
@@ -341,12 +341,12 @@ def test_weights_that_do_not_fit_are_named(changed: Project) -> None:
         predictions.probabilities(runs[1], 1, holdout.split)
 
 
-def test_predictions_that_are_no_numbers_are_refused(
+def test_predictions_that_are_not_finite_are_refused(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     holdout = Holdout.load(project.processed)
     monkeypatch.setattr(predictions, "predict", lambda _network, split: split.label * float("nan"))
-    with pytest.raises(PipelineError, match="no numbers"):
+    with pytest.raises(PipelineError, match="predicts NaN or infinite"):
         predictions.probabilities(project.load("lr")[0], 1, holdout.split)
 
 
@@ -413,7 +413,7 @@ def test_a_stage_that_fails_late_leaves_the_old_report_whole(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plots, "save", full)
+    monkeypatch.setattr(plot_style, "save", full)
     with pytest.raises(OSError, match="No space"):
         evaluate.main()
     assert contents(stage) == before

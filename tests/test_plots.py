@@ -1,16 +1,13 @@
 import struct
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from pipeline.evaluate import plots
-from pipeline.evaluate.predictions import Run
+from pipeline.evaluate import plot_style, plots
+from pipeline.evaluate.runs import Run
 from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_runs
 
 ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history"]
@@ -36,10 +33,10 @@ def test_every_picture_is_a_png_of_readme_width_with_a_title(
 ) -> None:
     assert list(figures) == [f"{name}.png" for name in [*ALWAYS, "importances"]]
     for name, figure in figures.items():
-        plots.save(figure, tmp_path / name)
+        plot_style.save(figure, tmp_path / name)
         data = (tmp_path / name).read_bytes()
         assert data.startswith(b"\x89PNG")
-        assert struct.unpack(">I", data[16:20])[0] == plots.WIDTH * plots.DPI
+        assert struct.unpack(">I", data[16:20])[0] == plot_style.WIDTH_INCHES * plot_style.DOTS_PER_INCH
         assert texts(figure)
 
 
@@ -49,9 +46,9 @@ def test_the_same_values_give_the_same_bytes_whatever_the_users_style(
     with rc_context({"font.size": 20, "axes.grid": False, "savefig.bbox": "tight", "lines.linewidth": 9}):
         again = drawn(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77)), bayes=True)
         for name, figure in again.items():
-            plots.save(figure, tmp_path / f"again-{name}")
+            plot_style.save(figure, tmp_path / f"again-{name}")
     for name, figure in figures.items():
-        plots.save(figure, tmp_path / name)
+        plot_style.save(figure, tmp_path / name)
         data = (tmp_path / name).read_bytes()
         assert data == (tmp_path / f"again-{name}").read_bytes()
         assert b"tEXt" not in data  # no version, no time
@@ -72,10 +69,10 @@ def test_titles_say_what_one_sees(figures: dict[str, Figure]) -> None:
 )
 def test_any_number_of_models_can_be_drawn(auc: dict[str, float], tmp_path: Path) -> None:
     for name, figure in drawn(made_up_runs(both(**auc)), gauc=False).items():
-        plots.save(figure, tmp_path / name)
+        plot_style.save(figure, tmp_path / name)
         inside = figure.get_tightbbox()
         assert inside.x0 >= -0.05, name
-        assert inside.x1 <= plots.WIDTH + 0.05, name
+        assert inside.x1 <= plot_style.WIDTH_INCHES + 0.05, name
         assert inside.y0 >= -0.05, name
         assert inside.y1 <= figure.get_figheight() + 0.05, name
 
@@ -84,7 +81,7 @@ def test_one_seed_no_lr_and_no_importances_can_be_drawn(tmp_path: Path) -> None:
     figures = drawn(made_up_runs(both(fm=0.75, deepfm=0.76), seeds=1, importances=False))
     assert list(figures) == [f"{name}.png" for name in ALWAYS]
     for name, figure in figures.items():
-        plots.save(figure, tmp_path / name)
+        plot_style.save(figure, tmp_path / name)
     assert "±" not in texts(figures["leaderboard.png"])
 
 
@@ -105,22 +102,25 @@ def test_a_search_without_a_gain_says_so() -> None:
 
 
 def test_colours_are_distinct_and_the_rest_is_light() -> None:
-    few = plots._colours(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77)))
+    few = plot_style.colours_of(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.77)))
     assert len(set(few.values())) == 3
-    assert few["lr"] == plots.SLATE
-    many = plots._colours(made_up_runs(both(**MANY)))
-    strong = {model for model, colour in many.items() if colour != plots.OTHER}
+    assert few["lr"] == plot_style.SLATE
+    many = plot_style.colours_of(made_up_runs(both(**MANY)))
+    strong = {model for model, colour in many.items() if colour != plot_style.OTHER}
     assert strong == {"lr", *(f"model{i}" for i in range(17, 23))}
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.01, 0.08))
-def test_labels_keep_their_order_and_distance_and_stay_inside(values: list[float], gap: float) -> None:
-    places = plots._spread(sorted(values), gap)
-    assert all(b - a >= gap - 1e-9 for a, b in pairwise(places))
-    assert min(places) >= -1e-9
-    assert max(places) <= 1 + 1e-9
-
-
-def test_labels_with_room_stay_where_they_are() -> None:
-    assert plots._spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
-    assert plots._spread([0.5, 0.5], 0.1) == pytest.approx([0.45, 0.55])
+@pytest.mark.parametrize("auc", [{"lr": 0.7, "fm": 0.78, "deepfm": 0.77}, MANY], ids=["few", "many"])
+def test_curves_are_named_in_their_colours_from_top_to_bottom(auc: dict[str, float]) -> None:
+    runs = made_up_runs(both(**auc))
+    figure, colours = plots.learning_curves(runs), plot_style.colours_of(runs)
+    for ax, metric in zip(figure.axes, ("auc", "auc", "logloss", "logloss"), strict=True):
+        named = [run for run in runs if run.variant == ax.get_title() or not ax.get_title()]
+        entries = ax.get_legend().get_texts()
+        values = [float(entry.get_text().split()[-1]) for entry in entries]
+        assert values == sorted(values, reverse=True)
+        assert len(entries) == sum(colour != plot_style.OTHER for colour in colours.values())
+        for entry in entries:
+            model = entry.get_text().split()[0]
+            assert entry.get_color() == colours[model]
+            assert any(run.model == model and f"{run.valid(metric):.4f}" in entry.get_text() for run in named)

@@ -1,4 +1,4 @@
-"""The noise of drawing the test rows: standard errors of AUC and the paired test of DeLong et al."""
+"""Sampling error of the test rows: standard errors of AUC, and the paired test of DeLong et al."""
 
 import math
 from collections.abc import Sequence
@@ -6,38 +6,38 @@ from statistics import NormalDist
 
 import numpy as np
 
-from pipeline.evaluate.predictions import Array
+from pipeline.metrics import Array
 
-Placements = tuple[Array, Array]
+Placements = tuple[Array, Array]  # of the P positives and of the N negatives
 
 
 def placements(label: Array, scores: Sequence[Array]) -> Placements:
     """Return the structural components of AUC: (P,) for the positives and (N,) for the negatives.
 
     For each positive row the share of negative rows that score below it, for each negative row the share
-    of positive rows above it, a tie counting one half; both have AUC as their mean. Several scores (one a
-    seed) give the components of the mean of their AUCs. Source: DeLong et al., "Comparing the Areas under
-    Two or More Correlated ROC Curves", Biometrics 44, 1988, eq. 3-4.
+    of positive rows above it, a tie counting one half; both have AUC as their mean. Several scores (one
+    per seed) give the components of the mean of their AUCs. Source: DeLong et al., "Comparing the Areas
+    under Two or More Correlated ROC Curves", Biometrics 44, 1988, eq. 3-4.
     """
     positive = np.asarray(label) > 0.5
     above, below = np.zeros(positive.sum()), np.zeros((~positive).sum())
     for score in scores:
         x, y = score[positive], score[~positive]
-        above += _share_below(np.sort(y), x) / len(y)
-        below += 1 - _share_below(np.sort(x), y) / len(x)
+        above += _count_below(np.sort(y), x) / len(y)
+        below += 1 - _count_below(np.sort(x), y) / len(x)
     return above / len(scores), below / len(scores)
 
 
-def standard_error(values: Placements) -> float:
-    """Standard error of the mean of structural components: the noise of drawing the test rows."""
-    return math.sqrt(sum(float(part.var(ddof=1)) / len(part) for part in values))
+def standard_error(components: Placements) -> float:
+    """Standard error of AUC as the mean of its structural components."""
+    return math.sqrt(sum(float(part.var(ddof=1)) / len(part) for part in components))
 
 
 def delong(first: Placements, second: Placements) -> dict[str, float]:
     """Compare two AUCs on the same test rows: difference, 95 % interval and two-sided p.
 
-    The paired test of DeLong et al. 1988. It covers the noise of the test rows, each taken as independent,
-    and says nothing on the noise of the training (its seeds).
+    The paired test of DeLong et al. 1988. It covers the sampling of the test rows, taken as independent,
+    and not the variation of the training over seeds.
     """
     gap = first[0] - second[0], first[1] - second[1]
     difference, error = float(gap[0].mean()), standard_error(gap)
@@ -46,6 +46,6 @@ def delong(first: Placements, second: Placements) -> dict[str, float]:
     return {"difference": difference, "low": difference - reach, "high": difference + reach, "p": p}
 
 
-def _share_below(ordered: Array, values: Array) -> Array:
-    """How many of `ordered` lie below each value; equal ones count one half."""
+def _count_below(ordered: Array, values: Array) -> Array:
+    """How many of `ordered` are below each value; equal ones count one half."""
     return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2

@@ -1,0 +1,172 @@
+"""How the pictures of a report look: style, colours, and a figure with a title and panels.
+
+Nothing but the values decides a picture's bytes: no window system, the font that comes with matplotlib, a
+fixed resolution, and no version or time in the file.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import style
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from pipeline.evaluate.report import BASELINE
+from pipeline.evaluate.runs import Run
+
+# Okabe and Ito's colours, which can be told apart with colour blindness. Slate is the baseline's; where
+# there are more models than colours, the weaker ones are light and have no label.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+SLATE, GREY, OTHER, LIGHT, TEXT = "#4A525C", "#8E959F", "#CDD2D8", "#E4E7EB", "#22272E"
+DASHED: Any = (0, (4, 3))
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": TEXT,
+    "axes.labelcolor": SLATE,
+    "axes.labelsize": 8.5,
+    "axes.edgecolor": "#B6BCC4",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "grid.color": LIGHT,
+    "grid.linewidth": 0.7,
+    "xtick.color": SLATE,
+    "ytick.color": SLATE,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+WIDTH_INCHES, DOTS_PER_INCH = 9.0, 150
+HEAD_INCHES = 0.75  # title and subtitle
+styled = style.context(["default", STYLE])  # whatever the user's own matplotlibrc says
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
+
+
+@styled
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG whose bytes depend on the figure alone."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.set_layout_engine("none")  # laid out once: a second pass would end a fraction of a pixel away
+
+
+def titled_figure(height: float, title: str, subtitle: str, keys: Sequence[Artist] = ()) -> Figure:
+    """Return an empty figure with a title that says what one sees and a line on what is drawn.
+
+    Args:
+        height: inches below the head.
+        keys: of a legend in one line, on the right of the subtitle.
+    """
+    head = HEAD_INCHES + 0.16 * subtitle.count("\n")
+    total = height + head
+    layout = ConstrainedLayoutEngine(rect=(0.01, 0, 0.98, height / total), wspace=0.04)
+    figure = Figure(figsize=(WIDTH_INCHES, total), facecolor="white", layout=layout)
+    left = 0.18 / WIDTH_INCHES
+    figure.text(left, 1 - 0.16 / total, title, size=12, weight="bold", va="top")
+    figure.text(left, 1 - 0.44 / total, subtitle, size=8.5, color=SLATE, va="top", linespacing=1.35)
+    if keys:
+        legend = figure.legend(
+            handles=list(keys),
+            loc="upper right",
+            bbox_to_anchor=(1 - 0.1 / WIDTH_INCHES, 1 - 0.4 / total),
+            ncols=len(keys),
+            handlelength=1.4,
+            handletextpad=0.5,
+            columnspacing=1.2,
+            borderpad=0,
+        )
+        legend.set_in_layout(False)
+    return figure
+
+
+def panels(figure: Figure, count: int, heights: Sequence[float] = (1,)) -> list[list[Axes]]:
+    """Fill a figure with equal cells in rows of at most five; return the axes of each cell, top to bottom.
+
+    Args:
+        heights: of a cell's axes, in shares of each other.
+    """
+    rows, columns = grid_shape(count)
+    grid = figure.subplots(
+        rows * len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": [*heights] * rows}
+    )
+    cells = []
+    for i in range(rows * columns):
+        row, column = divmod(i, columns)
+        cell = [grid[row * len(heights) + k, column] for k in range(len(heights))]
+        if column:
+            cell[0].tick_params(labelleft=False)
+        if i >= count:
+            for ax in cell:
+                ax.set_axis_off()
+        cells.append(cell)
+    return cells[:count]
+
+
+def grid_shape(count: int) -> tuple[int, int]:
+    """Return rows and columns for a number of cells.
+
+    >>> grid_shape(4), grid_shape(6), grid_shape(42)
+    ((1, 4), (2, 3), (9, 5))
+    """
+    columns = 5 if count > 8 or count == 5 else 4 if count > 6 or count == 4 else 3
+    return math.ceil(count / columns), columns
+
+
+def name_panel(ax: Axes, name: str, text: str, colour: str) -> None:
+    """Write a model's name above its panel, and a line below the name."""
+    ax.set_title(name, color=colour, pad=15)
+    ax.annotate(
+        text, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", size=8, color=SLATE
+    )
+
+
+def coloured_legend(ax: Axes, ordered: Sequence[Artist], **options: Any) -> None:
+    """Name artists in their own colours, without a sample of the line."""
+    legend = ax.legend(
+        handles=list(ordered), handlelength=0, handletextpad=0, labelcolor="linecolor", borderpad=0, **options
+    )
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_visible(False)
+
+
+def epoch_axis(ax: Axes, longest: float) -> None:
+    """Plain round numbers; a logarithmic axis with 1, 2, 5, 10 ... where trainings are long."""
+    ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if longest > 5:
+        ax.set_xscale("log")
+        low, high = ax.get_xlim()
+        ticks = [m * 10**e for e in range(-2, 4) for m in (1, 2, 5)]
+        ax.set_xticks([tick for tick in ticks if low <= tick <= high])
+        ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(PLAIN)
+
+
+def round_ticks(top: float) -> list[float]:
+    """Return four or five round marks from zero to `top`."""
+    step = next(s for s in (0.05, 0.1, 0.2, 0.25, 0.5) if top / s <= 4.01 or s == 0.5)
+    return [round(step * i, 4) for i in range(int(top / step + 1e-9) + 1)]
+
+
+def colours_of(runs: Sequence[Run], other: str = OTHER) -> dict[str, str]:
+    """Return a colour per model, in the order of the runs; `other` where there are not enough colours."""
+    ranked = list(dict.fromkeys(run.model for run in sorted(runs, key=lambda run: run.rank)))
+    strongest = [model for model in ranked if model != BASELINE][: len(COLOURS)]
+    shown = [model for model in dict.fromkeys(run.model for run in runs) if model in strongest]
+    return dict.fromkeys(ranked, other) | {BASELINE: SLATE} | dict(zip(shown, COLOURS, strict=False))

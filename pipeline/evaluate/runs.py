@@ -1,0 +1,124 @@
+"""Finished trainings: the folders of data/runs, and the models in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import folder_digest, read_json
+from pipeline.models import MODELS, build
+from pipeline.schema import Schema
+
+Block = dict[str, Any]
+STAGES = {"default": "train", "tuned": "tune"}  # the stage that makes each variant
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder of data/runs; `info` is its run.json."""
+
+    folder: Path
+    info: Block
+
+    @property
+    def model(self) -> str:
+        """Name of the model in the report."""
+        return str(self.info["model"])
+
+    @property
+    def variant(self) -> str:
+        """`default` or `tuned`."""
+        return str(self.info["variant"])
+
+    @property
+    def seeds(self) -> list[Block]:
+        """Seed, best evaluation and history of every training, by seed."""
+        return sorted(self.info["seeds"], key=lambda result: result["seed"])
+
+    @property
+    def rank(self) -> tuple[float, float, str, str]:
+        """Sort key, best first: validation AUC, then logloss, then name."""
+        return -self.valid("auc"), self.valid("logloss"), self.model, self.variant
+
+    @property
+    def target(self) -> str:
+        """The DVC target that makes this run."""
+        return dvc_target(str(self.info["dataset"]), self.model, self.variant)
+
+    def valid(self, metric: str) -> float:
+        """Mean over the seeds of `auc` or `logloss` on the validation split."""
+        return float(np.mean([result["best"][f"valid_{metric}"] for result in self.seeds]))
+
+    def weights(self, seed: int) -> Path:
+        """The file of the weights that one seed ended with."""
+        return self.folder / f"seed-{seed}.safetensors"
+
+
+def load_runs(folder: Path, dataset: str, models: Sequence[str], processed: Path) -> list[Run]:
+    """Read the default and the tuned run of every model, in the order of `models`.
+
+    Args:
+        folder: data/runs.
+        processed: the folder of encoded rows that the runs must have been trained on.
+
+    Raises:
+        PipelineError: a run is missing or incomplete, or was trained on other data.
+    """
+    current = folder_digest(processed)
+    runs = []
+    for model in models:
+        for variant in STAGES:
+            path = folder / dataset / model / variant
+            remedy = f"run `dvc repro {dvc_target(dataset, model, variant)}`"
+            if not (path / "run.json").exists():
+                raise PipelineError(f"{path} holds no finished run; {remedy}")
+            run = Run(path, read_json(path / "run.json"))
+            if run.info["input"] != current:
+                raise PipelineError(
+                    f"{path} was trained on other data (digest {run.info['input']}) than {processed} holds "
+                    f"now ({current}); {remedy}"
+                )
+            for result in run.seeds:
+                if not run.weights(result["seed"]).exists():
+                    raise PipelineError(f"{run.weights(result['seed'])} is missing; {remedy}")
+            runs.append(run)
+    return runs
+
+
+def load_model(run: Run, schema: Schema, seed: int) -> nn.Module:
+    """Rebuild the model that one seed of a run ended with, on the CPU.
+
+    Args:
+        schema: of the dataset it was trained on.
+
+    Raises:
+        PipelineError: the weights are missing or damaged, or do not fit the model or the schema.
+    """
+    path = run.weights(seed)
+    try:
+        model = build(run.info["architecture"], schema, run.info["params"]["model"], seed=seed)
+        model.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing; run `dvc repro {run.target}`") from None
+    except (PipelineError, SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PipelineError(
+            f"{path} does not fit {run.model} as it is now ({reason}); run `dvc repro --force {run.target}`"
+        ) from None
+    return model
+
+
+def dvc_target(dataset: str, model: str, variant: str) -> str:
+    """Return the name of the DVC stage that makes a run.
+
+    >>> dvc_target("movielens-1m", "fm", "tuned")
+    'tune@movielens-1m-fm'
+    """
+    stage = STAGES[variant] if model in MODELS else f"{STAGES[variant]}-variant"
+    return f"{stage}@{dataset}-{model}"
