@@ -65,7 +65,7 @@ def fetch(url: str, path: Path, *, expected: str | None = None, auth: Auth | Non
         # the publisher's file may have changed since the first half was fetched
         part.unlink()
         _download(url, part, expected, auth)
-    accept(part, path, expected, f"the download from {url}", "Run the command again to fetch it anew.")
+    accept(part, path, expected, f"the download from {url}", "Run the command again to download it again.")
     beside(part, ".tag").unlink(missing_ok=True)
 
 
