@@ -1,7 +1,12 @@
-"""Graph convolution that routes each edge to the intents it stands for."""
+"""Disentangled intents: a graph convolution that routes each edge to them, and how they decay.
 
+Source of both: Wang et al., "DisenCTR", SIGIR 2022, https://doi.org/10.1145/3477495.3531851.
+"""
+
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def convolve(
@@ -11,17 +16,19 @@ def convolve(
     has_user: Bool[Tensor, "B R N"],
     has_item: Bool[Tensor, "B R N M"],
 ) -> Float[Tensor, "B R K D"]:
-    """Carry two hops of neighbours, intent by intent, to an item: the representation after two layers.
+    """Return an item's representation after two convolutions over its two-hop subgraph, intent by intent.
 
-    Source: DisenCTR, https://doi.org/10.1145/3477495.3531851. A layer is x_k <- (A * q_k) x_k over the
-    edges in both directions, with A = 1 / sqrt(degree of source * degree of target), q = softmax_k(s)
-    and s = 1 at first; after it s_k <- s_k + sum_d x_source,k tanh(x_target,k). The subgraph is a tree:
-    the item, N users who clicked it, M items that each of those clicked. Only what reaches the item is
-    computed, so of the first layer what the items in the last place become is left out.
+    A layer is x_k <- (A * q_k) x_k over the edges in both directions, with q = softmax_k(s), s = 1 at first
+    and A = 1 / sqrt(degree of source * degree of target); after it s_k <- s_k + sum_d x_source,k
+    tanh(x_target,k). The subgraph is a tree: the item, N users who clicked it, M items that each of those
+    clicked. Only what reaches the item is computed: the first layer is omitted for the items at the leaves.
 
     Args:
-        item, users, items: embeddings, K intents of D numbers each.
-        has_user, has_item: which of the users and items are there; the others are zero vectors.
+        item: its embedding, K intents of size D; B rows with R items each.
+        users: those of the users who clicked it.
+        items: those of the items that these users clicked.
+        has_user: which users exist; the others are zero vectors.
+        has_item: which items exist.
     """
     degree, user_degree = has_user.sum(2, keepdim=True).to(item), 1 + has_item.sum(3).to(item)
     near = (has_user / (degree * user_degree).sqrt().clamp(min=1))[..., None, None]
@@ -31,3 +38,33 @@ def convolve(
     users_1 = q * (near * item.unsqueeze(2) + (far * items).sum(3))
     s = (users_1 * item_1.unsqueeze(2).tanh()).sum(4, keepdim=True)
     return (near * s.softmax(3) * users_1).sum(2)
+
+
+def hawkes(
+    a_h: Float[Tensor, "B n K D"],
+    a_u: Float[Tensor, "B K D"],
+    a_v: Float[Tensor, "B K D"],
+    tau: Float[Tensor, "B n"],
+    decay: Float[Tensor, "B n"],
+    *,
+    noisy: bool,
+) -> Float[Tensor, " B"]:
+    """Mixture of Hawkes: mean_k [cos(a_u, a_v)_k + sum_h decay_h cos(a_h, a_v)_k pi_hk].
+
+    pi_h = softmax_k((cos(a_h, a_u)_k + noise) / tau_h) is the intent that event h belongs to.
+
+    Args:
+        a_h: the n events of a history.
+        a_u: the user.
+        a_v: the target item.
+        tau: temperature of each event.
+        decay: what is left of each event's effect; 0 for places without an event.
+        noisy: add Gumbel noise, as in training.
+    """
+    a_h, a_u, a_v = (F.normalize(a, dim=-1, eps=1e-3) for a in (a_h, a_u, a_v))
+    closeness = torch.einsum("bnkd,bkd->bnk", a_h, a_u)
+    if noisy:
+        closeness = closeness - torch.empty_like(closeness).exponential_().log()
+    pi = (closeness / tau.unsqueeze(2)).softmax(2)
+    gained = torch.einsum("bn,bnkd,bkd,bnk->bk", decay, a_h, a_v, pi)
+    return ((a_u * a_v).sum(2) + gained).mean(1)

@@ -15,10 +15,10 @@ Transform = Literal["none", "senet", "sest"]
 
 
 def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
-    """Rows ~ N(0, std^2); the empty row and each field's unseen row start at zero.
+    """Rows ~ N(0, std^2); the empty row and each field's unseen row are initialised at zero.
 
-    No train row holds an unseen value when every value is kept (min_count 1), so its row would
-    stay at its random start: zero says "nothing known" instead.
+    With min_count 1 no train row has an unseen value, so that its row would keep its random initial
+    value: zero means "nothing known" instead.
     """
     table = torch.randn(schema.vocabulary_size, dim) * std
     table[[EMPTY, *schema.offsets]] = 0.0
@@ -34,11 +34,11 @@ class FieldEmbedding(nn.Module):
     Args:
         schema: the fields.
         dim: D.
-        dropout: probability with which a component of a vector is dropped in training: of a field's,
-            or of a slot's where a machine pairs slots.
+        dropout: probability with which a component of a vector is dropped in training: of a field's, or
+            of a slot's in `slots` and `slots_and_fields`.
         std: standard deviation of the initial rows.
-        transform: what lies between the embedding and the model: `senet` reweighs the fields (FiBiNET,
-            eq. 2-4), `sest` reweighs and thresholds them, domain by domain (FLSEST, section 3.3).
+        transform: a layer between the embedding and the model: `senet` reweights the fields (FiBiNET,
+            eq. 2-4), `sest` reweights and thresholds them, domain by domain (FLSEST, section 3.3).
     """
 
     slot_field: Tensor
@@ -65,11 +65,11 @@ class FieldEmbedding(nn.Module):
 
     @property
     def width(self) -> int:
-        """Numbers in the vectors of all fields of a row: F * D."""
+        """F * D, the size of all fields' vectors of a row."""
         return self.fields * self.table.shape[1]
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Embed every slot on its own, with dropout in training."""
+        """Embed every slot separately, with dropout in training."""
         return self.dropout(self._rows(ids))
 
     def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
@@ -85,16 +85,16 @@ class FieldEmbedding(nn.Module):
     def slots_and_fields(
         self, ids: Int[Tensor, "B S"]
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B F D"]]:
-        """Embed the terms whose pairs a factorization machine sums, and the fields.
+        """Embed the slots, whose pairs a factorization machine sums, and the fields.
 
-        The terms are the slots, so that two values of one bag make a pair too; a transform works on
-        fields, then the terms are the transformed fields.
+        Since the pairs are those of slots, two values of one bag are a pair too. A transform acts on
+        fields: with one, the transformed fields stand in for the slots.
         """
         if self.transform is not None:
             fields = self(ids)
             return fields, fields
-        terms = self.slots(ids)
-        return terms, self.pool(terms)
+        slots = self.slots(ids)
+        return slots, self.pool(slots)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
         fields = self.dropout(self.pool(self._rows(ids)))
@@ -107,7 +107,7 @@ class FieldLinear(nn.Module):
     Shapes: ids (B, S) -> (B,).
     """
 
-    lazy = False  # as an embedding's
+    lazy = False  # as in `FieldEmbedding`
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()

@@ -3,7 +3,8 @@
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.options import Embed
 from pipeline.layers.pairs import bi_interaction
 from pipeline.schema import Schema
 
@@ -11,26 +12,16 @@ from pipeline.schema import Schema
 class FactorizationMachine(nn.Module):
     """w0 + sum_i w_i x_i + sum_{i<j} <v_i, v_j> x_i x_j over slots; with a transform over fields.
 
-    Source: Rendle, "Factorization Machines", ICDM 2010, eq. 1 and lemma 3.1. FM is it, FNN starts from one.
+    Source: Rendle, "Factorization Machines", ICDM 2010, eq. 1 and lemma 3.1. It is the model FM, and FNN is
+    initialised from one.
 
     Shapes: ids (B, S) -> logit (B,).
-
-    Args:
-        dim: D of the v_i; the options are those of `FieldEmbedding`.
     """
 
-    def __init__(
-        self,
-        schema: Schema,
-        dim: int,
-        *,
-        dropout: float = 0.0,
-        std: float = 0.01,
-        transform: Transform = "none",
-    ) -> None:
+    def __init__(self, schema: Schema, embedding: Embed) -> None:
         super().__init__()
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(schema, dim, dropout=dropout, std=std, transform=transform)
+        self.embedding = embedding(schema)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         v, _ = self.embedding.slots_and_fields(ids)

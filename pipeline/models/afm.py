@@ -1,4 +1,4 @@
-"""Attentional factorization machine.
+"""AFM: a factorization machine that weighs its pairs by attention.
 
 Paper: Xiao et al., "Attentional Factorization Machines: Learning the Weight of Feature Interactions via
 Attention Networks", IJCAI 2017, https://arxiv.org/abs/1708.04617.
@@ -8,17 +8,18 @@ a = softmax over all pairs of h . relu(W (v_i * v_j) + b).
 
 Shapes: ids (B, S) -> v (B, F, D) -> pairs (B, P, D) -> a (B, P, 1) -> attended (B, D) -> logit (B,).
 
-Differs from the paper: dropout lies on the attended sum. p starts at 1, where a uniform attention gives
-FM's pairs divided by their number. A field of several values is one field, its vector their sum. Dropout
-on the embeddings and a transform of them are options; the machine is not pre-trained as an FM.
+Differs from the paper: dropout acts on the attended sum. p is initialised at 1, where uniform attention
+gives FM's pairs divided by their number. A multi-valued field is one field: the sum of its values'
+vectors. The model is not pre-trained as an FM.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.mlp import Dropout, dense
+from pipeline.layers.options import Count, Embed, Probability
 from pipeline.layers.pairs import Pairs
 from pipeline.schema import Schema
 
@@ -30,27 +31,18 @@ class AFM(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 256,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        attention_size: int = 256,
-        dropout: float = 0.5,
+        embedding: Embed = Embed(256),
+        attention_size: Count = 256,
+        dropout: Probability = 0.5,
     ) -> None:
         super().__init__()
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
+        self.embedding = embedding(schema)
         self.pairs = Pairs(len(schema.fields))
-        self.w = dense(embedding_size, attention_size)
+        self.w = dense(embedding.size, attention_size)
         self.h = dense(attention_size, 1, bias=False)
         self.dropout = Dropout(dropout)
-        self.p = nn.Parameter(torch.ones(embedding_size))
+        self.p = nn.Parameter(torch.ones(embedding.size))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         pairs = self.pairs.hadamard(self.embedding(ids))

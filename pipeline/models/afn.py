@@ -4,71 +4,53 @@ Paper: Cheng, Shen and Huang, "Adaptive Factorization Network: Learning Adaptive
 Interactions", AAAI 2020, https://arxiv.org/abs/1909.03276.
 
 Equation: the logarithmic neuron j is y_j = exp(sum_i w_ij ln e_i), component by component, which is the
-product of the e_i to the powers w_ij; logit = MLP(concat of all y_j). AFN+ (`deep`) has a network on
-embeddings of its own beside it: logit = w1 y_AFN + w2 y_DNN + b.
+product of the e_i to the powers w_ij; logit = MLP(concat of all y_j). AFN+ (`deep`) adds a network on a
+second embedding: logit = w1 y_AFN + w2 y_DNN + b.
 
 Shapes: ids (B, S) -> E (B, F, D) -> y (B, neurons, D) -> logit (B,).
 
 Differs from the paper: fewer neurons and wider embeddings by default. Embeddings are made positive by
-max(|e|, 1e-7). The batch norm of the logarithms is by field, that of the exponentials by neuron. w1 and
-w2 of AFN+ are part of the last layer, which reads both networks: the same functions, trained as one
-from the start. Dropout on the embeddings and batch norm of the networks are options.
+max(|e|, 1e-7). Batch norm of the logarithms is per field, that of the exponentials per neuron. AFN+ has one
+last layer on both networks, with w1 and w2 in its weights: the same function, trained jointly from the start.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
 TINY = 1e-7
 
 
 class AFN(nn.Module):
-    """Logarithmic neurons and a network on them, with `deep` another beside it."""
+    """Logarithmic neurons and a network on them; with `deep` a second network on the plain embeddings."""
 
     def __init__(
         self,
         schema: Schema,
         *,
-        embedding_size: int = 10,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        neurons: int = 64,
-        deep: list[int] = [],  # noqa: B006  never changed, only read
-        hidden: list[int] = [400, 400, 400],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        embedding: Embed = Embed(10),
+        neurons: Count = 64,
+        deep: Sequence[Count] = (),
+        network: Net = Net(),
     ) -> None:
         super().__init__()
         f = len(schema.fields)
-
-        def embedding() -> FieldEmbedding:
-            return FieldEmbedding(
-                schema,
-                embedding_size,
-                dropout=embedding_dropout,
-                std=embedding_std,
-                transform=embedding_transform,
-            )
-
-        def network(inputs: int, widths: list[int]) -> MLP:
-            return MLP(inputs, widths, dropout=dropout, batch_norm=batch_norm, activation=activation)
-
-        self.embedding = embedding()
+        self.embedding = embedding(schema)
         self.w = nn.Parameter(dense(f, neurons, bias=False).weight)
         self.norm_ln = nn.BatchNorm1d(f)
         self.norm_exp = nn.BatchNorm1d(neurons)
-        self.mlp = network(neurons * embedding_size, hidden)
+        self.mlp = network(neurons * embedding.size)
         self.deep_embedding = self.deep = None
         outputs = self.mlp.outputs
         if deep:
-            self.deep_embedding = embedding()
-            self.deep = network(f * embedding_size, deep)
+            self.deep_embedding = embedding(schema)
+            self.deep = network(self.deep_embedding.width, deep)
             outputs += self.deep.outputs
         self.out = dense(outputs, 1)
 

@@ -8,9 +8,8 @@ embeddings; logit = w . [x_L, MLP(x0)] + bias.
 
 Shapes: ids (B, S) -> x0 (B, F * D) -> cross (B, F * D), deep (B, H) -> logit (B,).
 
-Differs from the paper: all fields have one embedding size (there it grows with the vocabulary);
-numbers come as bins. Batch norm, which the paper uses, dropout and a transform of the embeddings
-are options. With `hidden` [] the deep part is x0 itself.
+Differs from the paper: all fields have one embedding size (there it grows with the vocabulary), and numbers
+are binned. Batch norm, which the paper uses, is off by default. With `hidden` [] the deep part is x0 itself.
 """
 
 import torch
@@ -18,8 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.cross import CrossNetwork, VectorCross
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
 
@@ -30,27 +29,15 @@ class DCN(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        cross_layers: int = 6,
-        hidden: list[int] = [1024, 1024],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        embedding: Embed = Embed(16),
+        cross_layers: Count = 6,
+        network: Net = Net((1024, 1024)),
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        width = len(schema.fields) * embedding_size
+        self.embedding = embedding(schema)
+        width = self.embedding.width  # F * D
         self.cross = CrossNetwork(VectorCross(width) for _ in range(cross_layers))
-        self.mlp = MLP(width, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
+        self.mlp = network(width)
         self.out = dense(width + self.mlp.outputs, 1)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

@@ -9,10 +9,9 @@ x_{l+1} = sum_i G_i(x_l) E_i(x_l) + x_l, E_i(x) = x0 * (U_i g(C_i g(V_i^T x)) + 
 
 Shapes: ids (B, S) -> x0 (B, F * D) -> cross (B, F * D), deep (B, H) -> logit (B,).
 
-Differs from the paper: all fields have one embedding size. `experts` 1 has no gate, and with
-`cross_activation` identity W = U V^T is the plain low rank. The paper leaves G open: `gate` is a
-softmax over the experts or a sigmoid each. Dropout, batch norm and a transform of the embeddings
-are options. With `hidden` [] the deep part is what it would read.
+Differs from the paper: all fields have one embedding size. With one expert there is no gate, and with
+`cross_activation` identity W = U V^T is the plain low-rank matrix. The paper leaves G open: `gate` is a
+softmax over the experts or a sigmoid per expert. With `hidden` [] the MLP is the identity.
 """
 
 from typing import Literal
@@ -22,8 +21,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.cross import CrossActivation, CrossNetwork, MatrixCross, MixtureCross
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, CountOrZero, Embed, Net
 from pipeline.schema import Schema
 
 
@@ -34,39 +33,27 @@ class DCNv2(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(16),
         structure: Literal["parallel", "stacked"] = "parallel",
-        cross_layers: int = 2,
-        low_rank: int = 0,
-        experts: int = 1,
+        cross_layers: Count = 2,
+        low_rank: CountOrZero = 0,
+        experts: Count = 1,
         gate: Literal["softmax", "sigmoid"] = "softmax",
         cross_activation: CrossActivation = "tanh",
-        hidden: list[int] = [768, 768],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        network: Net = Net((768, 768)),
     ) -> None:
         if experts > 1 and not low_rank:
             raise ValueError(f"{experts} experts need a low_rank above 0: set it, or take one expert")
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        width = len(schema.fields) * embedding_size
+        self.embedding = embedding(schema)
+        width = self.embedding.width
         self.cross = CrossNetwork(
             MixtureCross(width, low_rank, experts=experts, gate=gate, activation=cross_activation)
             if low_rank
             else MatrixCross(width)
             for _ in range(cross_layers)
         )
-        self.mlp = MLP(width, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
+        self.mlp = network(width)
         self.parallel = structure == "parallel"
         self.out = dense(self.mlp.outputs + width * self.parallel, 1)
 

@@ -1,22 +1,21 @@
-"""Deep interest network: what of a user's past matters for this item.
+"""DIN: attention of the target item on the user's history.
 
 Paper: Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018,
 https://arxiv.org/abs/1706.06978.
 
-Equation (eq. 3): the user before item v is u(v) = sum_j a(h_j, v) h_j, over the last items h_j of the
-user, with the local activation unit a(h, v) = MLP([h, h - v, h * v, v]); then
+Equation (eq. 3): the user's interest in item v is u(v) = sum_j a(h_j, v) h_j, over the last items h_j that
+the user clicked, with the local activation unit a(h, v) = MLP([h, h - v, h * v, v]); then
 logit = MLP([field embeddings, u(v)]).
 
 Shapes: ids (B, S) -> E (B, F, D), history (B, n, D) -> u(v) (B, D) -> logit (B,).
 
-Differs from the paper: the history is the train part's positive rows of the user strictly earlier than
-the row, and its items are read from the item field's embeddings; their other fields are not. The
-unit's activation is that of the network, for Dice and PReLU; the tables' L2 stands for the
-regularisation by mini-batch. `normalise` is the softmax over the history that the paper leaves out.
-Dropout on the embeddings, a transform of the fields' and batch norm are options.
+Differs from the paper: the history is the user's clicks in the train split strictly earlier than the row,
+and of a past item only its id is embedded, not its other fields. The activation unit uses the network's
+activation instead of Dice or PReLU, and the tables' L2 replaces the mini-batch aware regularisation.
+`normalise` adds the softmax over the history that the paper leaves out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -24,14 +23,14 @@ from torch import Tensor, nn
 
 from pipeline.data.batches import Batch
 from pipeline.layers.columns import column_of
-from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.memory import Memory, clicks
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import MLP, dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import EMPTY, Schema
 
 
 class DIN(nn.Module):
-    """Attention of the target item on the user's past, beside the fields."""
+    """The fields and the attended history, in one network."""
 
     timed = True
 
@@ -39,48 +38,30 @@ class DIN(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(16),
         user: str | None = None,
         item: str | None = None,
-        history: int = 20,
-        attention_hidden: list[int] = [36],  # noqa: B006  never changed, only read
+        history: Count = 20,
+        attention_hidden: Sequence[Count] = (36,),
         normalise: bool = False,
-        hidden: list[int] = [200, 80],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        network: Net = Net((200, 80)),
     ) -> None:
         super().__init__()
         self.schema, self.history, self.normalise = schema, history, normalise
         self.user, self.item = column_of(schema, user, "user"), column_of(schema, item, "item")
         self.memory = Memory()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        unit = MLP(4 * embedding_size, attention_hidden, activation=activation)
+        self.embedding = embedding(schema)
+        unit = MLP(4 * embedding.size, attention_hidden, activation=network.activation)
         self.unit = nn.Sequential(unit, dense(unit.outputs, 1))
-        self.mlp = MLP(
-            (len(schema.fields) + 1) * embedding_size,
-            hidden,
-            dropout=dropout,
-            batch_norm=batch_norm,
-            activation=activation,
-        )
+        self.mlp = network(self.embedding.width + embedding.size)
         self.out = dense(self.mlp.outputs, 1)
 
     def prepare(self, rows: Batch, _train: Callable[[nn.Module], object]) -> None:
-        """Remember what the users of the train rows clicked, and when."""
+        """Store what each user clicked in the train rows, and when."""
         self.memory.remember(*clicks(rows, self.schema, self.user, self.item))
 
     def interest(self, items: Int[Tensor, "B n"], target: Int[Tensor, "B 1"]) -> Float[Tensor, "B D"]:
-        """The user before this item; an item that is not there is a zero vector."""
+        """Return u(v); an empty place in the history is a zero vector."""
         v, h = self.embedding.slots(torch.cat([target, items], 1)).split([1, self.history], 1)
         a = self.unit(torch.cat([h, h - v, h * v, v.expand_as(h)], 2))
         if self.normalise:

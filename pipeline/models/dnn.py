@@ -1,4 +1,4 @@
-"""Embeddings and a network, nothing else: the baseline of every deep model.
+"""DNN: a network on the concatenated embeddings, the baseline of every deep model.
 
 Paper: Covington, Adams and Sargin, "Deep Neural Networks for YouTube Recommendations", RecSys 2016,
 https://doi.org/10.1145/2959100.2959190 (its ranking network).
@@ -7,50 +7,32 @@ Equation: logit = w . MLP(concat_f e_f) + b.
 
 Shapes: ids (B, S) -> E (B, F, D) -> (B, F * D) -> logit (B,).
 
-Differs from the paper: the loss is the plain logloss, not weighted by watch time; the values of a bag
-are summed, not averaged; numbers are bins with embeddings and not normalised inputs; one embedding
-size for all fields. Dropout, on the embeddings too, a transform of them and batch norm are options.
+Differs from the paper: the loss is the plain logloss, not weighted by watch time; the values of a
+multi-valued field are summed, not averaged; numbers are binned and embedded, not normalised inputs; all
+fields have one embedding size.
 """
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Embed, Net
 from pipeline.schema import Schema
 
 
 class DNN(nn.Module):
-    """A network on the concatenated embeddings; no linear term, so the last layer has the bias."""
+    """Embedding and MLP; without a linear term, so the last layer has the bias."""
 
     def __init__(
         self,
         schema: Schema,
         *,
-        embedding_size: int = 32,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        hidden: list[int] = [1024, 512, 256],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        embedding: Embed = Embed(32),
+        network: Net = Net((1024, 512, 256)),
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        self.mlp = MLP(
-            len(schema.fields) * embedding_size,
-            hidden,
-            dropout=dropout,
-            batch_norm=batch_norm,
-            activation=activation,
-        )
+        self.embedding = embedding(schema)
+        self.mlp = network(self.embedding.width)
         self.out = dense(self.mlp.outputs, 1)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

@@ -1,10 +1,10 @@
-"""EDCN: cross and dense layers that meet in a bridge after each layer.
+"""EDCN: cross and dense layers, joined by a bridge after every layer.
 
 Paper: Chen et al., "Enhancing Explicit and Implicit Feature Interactions via Information Sharing
 for Parallel Deep CTR Models", CIKM 2021, https://dlp-kdd.github.io/assets/pdf/DLP-KDD_2021_paper_12.pdf.
 
 Equation, per layer l, with f_0 the concatenated embeddings and x_0 = c_0:
-regulation: c_l = F softmax(gc_l / tau) * f_l, d_l = F softmax(gd_l / tau) * f_l, one gate a field;
+regulation: c_l = F softmax(gc_l / tau) * f_l, d_l = F softmax(gd_l / tau) * f_l, one gate per field;
 x_{l+1} = x_0 (c_l^T w_l) + b_l + c_l, h_{l+1} = relu(W_l d_l + b'_l);
 bridge: f_{l+1} = x_{l+1} * h_{l+1} (`hadamard`), their `sum`, relu(W [x, h] + b) (`concat`) or
 a_x x + a_h h (`attention`, a the softmax of p . relu(W x + b) and p . relu(W' h + b'));
@@ -12,10 +12,9 @@ logit = w . [x_L, h_L, f_L] + bias.
 
 Shapes: ids (B, S) -> f (B, F * D), and so are c, d, x and h -> logit (B,).
 
-Differs from the paper: its gates have no factor F, so that they start at 1 / F and shrink the signal
-F times a layer; here they start at 1. Batch norm of each stream behind its gates, which takes any
-factor out again, is an option. The attention is read as one weight a stream. Dropout (on h) and a
-transform of the embeddings are options.
+Differs from the paper: gates start at 1; the paper's, without the factor F, start at 1 / F and shrink the
+signal by F in every layer, unless `batch_norm` after the gates cancels it. The attention bridge is
+interpreted as one weight per stream. `dropout` acts on h.
 """
 
 from typing import Literal
@@ -25,30 +24,25 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.cross import VectorCross
-from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.options import Count, Embed, Positive, Probability
 from pipeline.schema import Schema
-
-BridgeKind = Literal["hadamard", "sum", "concat", "attention"]
 
 
 class Bridge(nn.Module):
-    """What both streams know: (B, K), (B, K) -> (B, K)."""
+    """Both streams as one: (B, K), (B, K) -> (B, K)."""
 
-    def __init__(self, width: int, kind: BridgeKind) -> None:
+    def __init__(self, width: int, kind: str) -> None:
         super().__init__()
         self.kind = kind
         if kind == "concat":
             self.w = dense(2 * width, width)
-        if kind == "attention":
-            self.w_x, self.w_h = dense(width, width), dense(width, width)
-            self.p = dense(width, 1, bias=False)
+        elif kind == "attention":
+            self.w_x, self.w_h, self.p = dense(width, width), dense(width, width), dense(width, 1, bias=False)
 
     def forward(self, x: Float[Tensor, "B K"], h: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        if self.kind == "hadamard":
-            return x * h
-        if self.kind == "sum":
-            return x + h
+        if self.kind in ("hadamard", "sum"):
+            return x * h if self.kind == "hadamard" else x + h
         if self.kind == "concat":
             return torch.relu(self.w(torch.cat([x, h], 1)))
         scores = self.p(torch.relu(torch.stack([self.w_x(x), self.w_h(h)], 1)))
@@ -56,7 +50,7 @@ class Bridge(nn.Module):
 
 
 class Regulation(nn.Module):
-    """The streams c and d out of one f, by a gate a field: (B, F * D) -> two of (B, F * D)."""
+    """The streams c and d from f, by a gate per field: (B, F * D) -> two of (B, F * D)."""
 
     def __init__(self, fields: int, dim: int, temperature: float, batch_norm: bool) -> None:
         super().__init__()
@@ -72,36 +66,24 @@ class Regulation(nn.Module):
 
 
 class EDCN(nn.Module):
-    """Regulation, cross and dense layer, bridge; and again."""
+    """Regulation, cross and dense layer, bridge; repeated."""
 
     def __init__(
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        cross_layers: int = 2,
-        bridge: BridgeKind = "hadamard",
-        temperature: float = 1.0,
-        dropout: float = 0.0,
+        embedding: Embed = Embed(16),
+        cross_layers: Count = 2,
+        bridge: Literal["hadamard", "sum", "concat", "attention"] = "hadamard",
+        temperature: Positive = 1.0,
+        dropout: Probability = 0.0,
         batch_norm: bool = False,
         activation: Activation = "relu",
     ) -> None:
-        if cross_layers < 1:
-            raise ValueError(f"cross_layers is {cross_layers}: there must be one at least")
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        f, depth = len(schema.fields), range(cross_layers)
-        k = f * embedding_size
-        self.gates = nn.ModuleList(Regulation(f, embedding_size, temperature, batch_norm) for _ in depth)
+        self.embedding = embedding(schema)
+        f, d, k, depth = len(schema.fields), embedding.size, self.embedding.width, range(cross_layers)
+        self.gates = nn.ModuleList(Regulation(f, d, temperature, batch_norm) for _ in depth)
         self.cross = nn.ModuleList(VectorCross(k) for _ in depth)
         self.dense = nn.ModuleList(MLP(k, [k], dropout=dropout, activation=activation) for _ in depth)
         self.bridge = nn.ModuleList(Bridge(k, bridge) for _ in depth)

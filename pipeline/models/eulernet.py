@@ -1,9 +1,9 @@
-"""EulerNet: interactions of any order, learnt as sums of logarithms and angles of complex features.
+"""EulerNet: feature interactions of learnt order, in the polar form of complex features.
 
 Paper: Tian et al., "EulerNet: Adaptive Feature Interaction Learning via Euler's Formula for CTR
 Prediction", SIGIR 2023, https://arxiv.org/abs/2304.10711.
 
-Equation: the embedding is a phase, field j has the modulus mu_j: r + ip = mu_j exp(i e_j). One layer, with
+Equation: the embedding is a phase and field j has the modulus mu_j: r + ip = mu_j exp(i e_j). A layer, with
 lambda_j and theta_j the modulus and phase of its inputs and alpha_k the k-th order vector:
 l_k = exp(sum_j alpha_kj log lambda_j + delta'_k), psi_k = sum_j alpha_kj theta_j + delta_k (explicit),
 r_k = l_k cos psi_k + relu(W_k r + b_k), p_k = l_k sin psi_k + relu(W_k p + b_k) (implicit: same W, b).
@@ -11,26 +11,28 @@ After the last layer logit = w . r + w . p + b.
 
 Shapes: ids (B, S) -> r, p (B, F, D) -> r, p (B, order_vectors[l], D) -> logit (B,).
 
-Differs from the paper: where order vectors start is left open: here the k-th starts at the field k, in
-turns (the authors' code draws the field, unless there are as many vectors as fields). Layer norm of
-r_k and p_k as in their code, `implicit` is the ablation. 1e-8 is added to lambda squared before the
-logarithm. Dropout on the embeddings is an option.
+Differs from the paper: it leaves the initial order vectors open; here the k-th is the unit vector of field k
+modulo F (the authors' code draws the field at random unless there are as many vectors as fields). r_k and p_k
+have layer norm, as in that code; `implicit` is the ablation. 1e-8 is added to lambda squared before the
+logarithm.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import Dropout, dense
 from pipeline.layers.norm import vector_norm
+from pipeline.layers.options import Count, Embed, Probability
 from pipeline.schema import Schema
 
 Vectors = Float[Tensor, "B F D"]
 
 
 class EulerLayer(nn.Module):
-    """n order vectors over the m complex features that come in."""
+    """n order vectors over m complex features."""
 
     def __init__(self, m: int, n: int, dim: int, dropout: float, implicit: bool, layer_norm: bool) -> None:
         super().__init__()
@@ -60,30 +62,21 @@ class EulerNet(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        order_vectors: list[int] = [7],  # noqa: B006  never changed, only read
+        embedding: Embed = Embed(16),
+        order_vectors: Sequence[Count] = (7,),
         implicit: bool = True,
         layer_norm: bool = True,
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
+        self.embedding = embedding(schema)
         sizes = [len(schema.fields), *order_vectors]
         self.mu = nn.Parameter(torch.ones(sizes[0], 1))
         self.layers = nn.ModuleList(
-            EulerLayer(m, n, embedding_size, dropout, implicit, layer_norm)
+            EulerLayer(m, n, embedding.size, dropout, implicit, layer_norm)
             for m, n in zip(sizes, order_vectors, strict=False)
         )
-        self.out = dense(sizes[-1] * embedding_size, 1)
+        self.out = dense(sizes[-1] * embedding.size, 1)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)

@@ -1,21 +1,20 @@
-"""FCN (first named DCNv3): an exponential and a linear cross network, and no deep one.
+"""FCN (first called DCNv3): an exponential and a linear cross network, and no MLP.
 
 Paper: Li et al., "FCN: Fusing Exponential and Linear Cross Network for Click-Through Rate
 Prediction", 2024, https://arxiv.org/abs/2407.13349.
 
 Equation: c = W_l x, Mask(c) = c * max(0, LayerNorm(c)), of half the width;
-ECN: x <- x * [c, Mask(c)] + b_l + x, the order doubles with a layer;
-LCN: x <- x1 * [c, Mask(c)] + b_l + x, the order grows by one;
+ECN: x <- x * [c, Mask(c)] + b_l + x, where the order doubles with each layer;
+LCN: x <- x1 * [c, Mask(c)] + b_l + x, where it grows by one;
 logit = (w_e . x_ECN + b_e + w_s . x_LCN + b_s) / 2.
 
 Shapes: ids (B, S) -> E (B, F, D) -> x1 (B, F * D), the first halves of all fields, then the second
 -> logit (B,).
 
-Differs from the paper: its Tri-BCE, a loss on each network's own prediction, belongs to training and
-is left out. The mean is taken of the logits, as in the authors' code. `mask` norm takes
-LayerNorm(c) for Mask(c), after the later versions. b_l stands outside the product; the authors'
-code has it inside. One head; an odd embedding size gives the larger half to c. `networks` picks
-one of the two (the ablation). Dropout after each layer and a transform of the embeddings are options.
+Differs from the paper: Tri-BCE, its loss on each network's own prediction, belongs to training and is
+omitted. The mean is that of the logits, as in the authors' code. `mask` norm uses LayerNorm(c) as Mask(c), as
+later versions do. b_l is outside the product; the authors' code has it inside. One head; for an odd embedding
+size c has the larger half. `networks` selects one of the two (the ablation). `dropout` follows each layer.
 """
 
 from typing import Literal
@@ -24,8 +23,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import Dropout, dense
+from pipeline.layers.options import Count, Embed, Probability
 from pipeline.schema import Schema
 
 Mask = Literal["self", "norm"]
@@ -36,7 +35,7 @@ class MaskedCross(nn.Module):
 
     Args:
         width: K.
-        half: the width of c; Mask(c) is cut to the rest.
+        half: the width of c; Mask(c) is truncated to the rest.
         mask: `self` or `norm`.
     """
 
@@ -54,7 +53,7 @@ class MaskedCross(nn.Module):
 
 
 class MaskedNetwork(nn.Module):
-    """Cross layers and their own logit: (B, K) -> (B,). The anchor is x itself (ECN) or x1 (LCN)."""
+    """Cross layers and their logit: (B, K) -> (B,). The anchor is x (ECN) or x1 (LCN)."""
 
     def __init__(
         self, width: int, half: int, layers: int, mask: Mask, *, exponential: bool, dropout: float
@@ -79,25 +78,15 @@ class FCN(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        cross_layers: int = 2,
+        embedding: Embed = Embed(16),
+        cross_layers: Count = 2,
         mask: Mask = "self",
         networks: Literal["both", "exponential", "linear"] = "both",
-        dropout: float = 0.0,
+        dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        fields = len(schema.fields)
-        width, half = fields * embedding_size, fields * ((embedding_size + 1) // 2)
+        self.embedding = embedding(schema)
+        width, half = self.embedding.width, len(schema.fields) * ((embedding.size + 1) // 2)
         self.networks = nn.ModuleList(
             MaskedNetwork(width, half, cross_layers, mask, exponential=name == "exponential", dropout=dropout)
             for name in ("exponential", "linear")

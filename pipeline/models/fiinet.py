@@ -9,15 +9,13 @@ attended crosses (eq. 6); logit = linear + MLP(flatten V) (eq. 7-8).
 
 Shapes: ids (B, S) -> E (B, F, D) -> crosses of order o (B, C(F, o), D) -> V (B, C, D) -> logit (B,).
 
-Differs from the paper: its "U = pairs + triples" is defined only for C(F, 2) = C(F, 3); `fusion` offers
-three interpretations:
+Differs from the paper: its "U = pairs + triples" is defined only for C(F, 2) = C(F, 3); `fusion` is
 `concat`  all crosses on one channel axis, as drawn in Figure 4, with one gate per channel: `softmax` over
           the channels (times C, so that gates start around 1) or `sigmoid`;
-`project` each branch is mapped linearly over the channel axis to `channels`, softmax over branches;
-`align`   a cross of the highest order is fused with the lower-order crosses it contains (their mean),
-          softmax over branches.
-`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH; order 4 works alike. `squeeze` is the
-paper's mean, or SKNet's max.
+`project` each branch mapped linearly over the channel axis to `channels`, softmax over branches;
+`align`   the crosses of the highest order and the mean of those that each contains, softmax over branches.
+`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH. `squeeze` is the paper's mean or SKNet's
+max.
 """
 
 from collections.abc import Sequence

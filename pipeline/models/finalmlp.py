@@ -1,26 +1,28 @@
-"""FinalMLP: two networks, each with its own gate on the features, and a bilinear fusion.
+"""FinalMLP: two networks, each with a feature gate, and a bilinear fusion.
 
 Paper: Mao et al., "FinalMLP: An Enhanced Two-Stream MLP Model for CTR Prediction", AAAI 2023,
 https://arxiv.org/abs/2304.00902.
 
 Equation: g_s = 2 sigmoid(MLP(x_s)) with x_s the context of stream s = 1, 2; o_s = MLP_s(g_s * e) on the
 flat embeddings e; logit = b + w_1 . o_1 + w_2 . o_2 + sum_h o_1h^T W_h o_2h over the heads' parts of o_1
-and o_2. There is no linear term.
+and o_2.
 
 Shapes: ids (B, S) -> e (B, F * D) -> o_1 (B, H), o_2 (B, H') -> logit (B,).
 
-Differs from the paper: a context is chosen fields (`gate1`, `gate2`) or, where the list is empty, one
-learnt vector; the fields' context is the embedding itself, where the authors' code learns a second one.
-The last layer of a gate starts at zero, so gates start at 1. `hidden2` empty means as `hidden`; `gating`
-off is the ablation without gates. Dropout on the embeddings and a transform of them are options.
+Differs from the paper: a context is the fields listed in `gate1` or `gate2` or, if the list is empty, one
+learnt vector; fields are read from the shared embedding, where the authors' code learns a second one. The
+last layer of a gate is initialised at zero, so that gates start at 1. An empty `hidden2` means the widths of
+`hidden`; `gating` off is the ablation without gates.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import MLP, dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
 
@@ -29,7 +31,7 @@ class Gate(nn.Module):
 
     chosen: Tensor
 
-    def __init__(self, schema: Schema, dim: int, context: list[str], width: int) -> None:
+    def __init__(self, schema: Schema, dim: int, context: Sequence[str], width: int) -> None:
         names = [field.name for field in schema.fields]
         for name in context:
             if name not in names:
@@ -54,39 +56,24 @@ class FinalMLP(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 10,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(10),
         gating: bool = True,
-        gate1: list[str] = [],  # noqa: B006  never changed, only read
-        gate2: list[str] = [],  # noqa: B006  never changed, only read
-        gate_size: int = 64,
-        heads: int = 1,
-        hidden: list[int] = [400, 400, 400],  # noqa: B006  never changed, only read
-        hidden2: list[int] = [],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        gate1: Sequence[str] = (),
+        gate2: Sequence[str] = (),
+        gate_size: Count = 64,
+        heads: Count = 1,
+        network: Net = Net(),
+        hidden2: Sequence[Count] = (),
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        flat = len(schema.fields) * embedding_size
-        networks = [
-            MLP(flat, widths, dropout=dropout, batch_norm=batch_norm, activation=activation)
-            for widths in (hidden, hidden2 or hidden)
-        ]
+        self.embedding = embedding(schema)
+        width = self.embedding.width
+        networks = [network(width), network(width, hidden2 or network.hidden)]
         last = [mlp.outputs for mlp in networks]
         if any(width % heads for width in last):
             raise ValueError(f"heads {heads} must divide both streams' last widths, {last[0]} and {last[1]}")
         self.gate = nn.ModuleList(
-            Gate(schema, embedding_size, context, gate_size) if gating else nn.Flatten()
+            Gate(schema, embedding.size, context, gate_size) if gating else nn.Flatten()
             for context in (gate1, gate2)
         )
         self.mlp = nn.ModuleList(networks)

@@ -1,4 +1,4 @@
-"""FinalNet: layers whose output is linear and quadratic in their input.
+"""FinalNet: layers whose output has a linear and a quadratic term in their input.
 
 Paper: Zhu et al., "FINAL: Factorized Interaction Layer for CTR Prediction", SIGIR 2023,
 https://doi.org/10.1145/3539618.3591988.
@@ -8,22 +8,22 @@ doubles with each; logit = w . x + b (1B), or the mean of two such blocks' logit
 
 Shapes: ids (B, S) -> x (B, F * D) -> (B, H) per layer -> logit (B,).
 
-Differs from the paper: the two blocks of 2B are trained on their mean alone; the paper adds a loss that
-teaches each of them by the mean, which belongs to the training. sigma is `activation`; `none`, as in the
-authors' code, leaves a plain product. `merge` `concat` keeps h_1 and h_2 apart at half the width, as that
-code does. `gating` reweighs the fields in front of the first block, g = W E + b over the field axis,
-x = concat[E, g * E], and starts at g = 1. Both blocks have the widths `hidden`. Dropout on the
-embeddings and a transform of them are options.
+Differs from the paper: the two blocks of 2B are trained on their mean alone; the paper's self-distillation
+loss belongs to training and is omitted. sigma is `activation`; `none`, as in the authors' code, gives a plain
+product. `merge` `concat` concatenates h_1 and h_2 at half the width, as that code does. `gating` reweights
+the fields before the first block, x = concat[E, g * E] with g = W E + b over the field axis, initialised at
+g = 1. Both blocks have the widths `hidden`.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
 from pipeline.layers.mlp import ACTIVATIONS, Activation, Dropout, dense
+from pipeline.layers.options import Count, Embed, Probability
 from pipeline.schema import Schema
 
 Merge = Literal["sum", "concat"]
@@ -67,30 +67,20 @@ class FinalNet(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 10,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(10),
         block: Literal["1B", "2B"] = "2B",
         gating: bool = False,
         merge: Merge = "sum",
-        hidden: list[int] = [64, 64, 64],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
+        hidden: Sequence[Count] = (64, 64, 64),
+        dropout: Probability = 0.0,
         batch_norm: bool = False,
         activation: Literal["none", "relu", "tanh", "sigmoid"] = "none",
     ) -> None:
         super().__init__()
-        f = len(schema.fields)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        self.gates = FieldGates(f) if gating else nn.Identity()
+        self.embedding = embedding(schema)
+        self.gates = FieldGates(len(schema.fields)) if gating else nn.Identity()
         sigma = None if activation == "none" else activation
-        inputs = [f * embedding_size * (2 if gating else 1), f * embedding_size]
+        inputs = [self.embedding.width * (2 if gating else 1), self.embedding.width]
         self.blocks = nn.ModuleList()
         for width in inputs[: 1 if block == "1B" else 2]:
             layers: list[nn.Module] = []
@@ -102,6 +92,6 @@ class FinalNet(nn.Module):
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        x = [self.gates(e), e]  # not strict: the second is of 2B only
+        x = [self.gates(e), e]  # the second is used by 2B only
         logits = [block(x_b.flatten(1)) for block, x_b in zip(self.blocks, x, strict=False)]
         return torch.cat(logits, 1).mean(1)

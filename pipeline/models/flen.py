@@ -6,60 +6,42 @@ https://arxiv.org/abs/1911.04690.
 Equation: with S_m the sum of the embeddings of domain m, between domains MF = sum_{i<j} r_ij S_i * S_j,
 within them FM = sum_m r_mm [S_m * S_m - sum_n e_n * e_n] (`layers/fwbi.py`);
 logit = linear + w . concat[MF + FM, MLP(E)]. r starts at 1 between the domains and at 0.5 within.
-Dicefactor drops components of MF and of FM in training.
+`dicefactor` is the probability with which a component of MF or FM is dropped in training.
 
 Shapes: ids (B, S) -> E (B, F, D) -> MF + FM (B, D), MLP (B, H) -> logit (B,).
 
-Differs from the paper: the domains are those of the schema, however many. A learnt bias for MF and for
-FM, as implementations have it; w has none. Two values of one bag are one embedding, their sum. Dropout on
-the embeddings, a transform of them and batch norm are options.
+Differs from the paper: there can be any number of domains, those of the schema. MF and FM have a learnt bias,
+as in public code; w has none. A multi-valued field is one embedding, the sum of its values'.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.fwbi import FwBI
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Embed, Net, Probability
 from pipeline.schema import Schema
 
 
 class FLEN(nn.Module):
-    """FwBI and MLP meet before the last layer."""
+    """FwBI and MLP, joined by the last layer."""
 
     def __init__(
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        dicefactor: float = 0.0,
-        hidden: list[int] = [200, 200, 200],  # noqa: B006  never changed, only read
-        dropout: float = 0.5,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        embedding: Embed = Embed(16),
+        dicefactor: Probability = 0.0,
+        network: Net = Net((200, 200, 200), dropout=0.5),
     ) -> None:
         super().__init__()
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        self.fwbi = FwBI(schema, embedding_size, dicefactor=dicefactor)
-        self.mlp = MLP(
-            len(schema.fields) * embedding_size,
-            hidden,
-            dropout=dropout,
-            batch_norm=batch_norm,
-            activation=activation,
-        )
-        self.out = dense(embedding_size + self.mlp.outputs, 1, bias=False)
+        self.embedding = embedding(schema)
+        self.fwbi = FwBI(schema, embedding.size, dicefactor=dicefactor)
+        self.mlp = network(self.embedding.width)
+        self.out = dense(embedding.size + self.mlp.outputs, 1, bias=False)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)

@@ -1,22 +1,23 @@
-"""Field-matrixed factorization machine (FM^2).
+"""FmFM (FM^2): a field-matrixed factorization machine.
 
 Paper: Sun et al., "FM^2: Field-matrixed Factorization Machines for Recommender Systems", WWW 2021,
 https://arxiv.org/abs/2102.12994.
 
-Equation: logit = w0 + sum_i w_i + sum_{i<j} <v_i M_{F(i)F(j)}, v_j>, one D x D matrix a pair of fields.
+Equation: logit = w0 + sum_i w_i + sum_{i<j} <v_i M_{F(i)F(j)}, v_j>, one D x D matrix per pair of fields.
 With M = I it is FM, with M = r I FwFM.
 
 Shapes: ids (B, S) -> v (B, F, D); M (P, D, D) -> logit (B,).
 
-Differs from the paper: all fields have vectors of one size. M starts at I. A field of several values is
-one field, its vector their sum. Dropout on the embeddings and a transform of them are options.
+Differs from the paper: all fields have vectors of one size. M is initialised at I. A multi-valued field is
+one field: the sum of its values' vectors.
 """
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.options import Embed
 from pipeline.layers.pairs import Pairs
 from pipeline.schema import Schema
 
@@ -24,30 +25,16 @@ from pipeline.schema import Schema
 class FmFM(nn.Module):
     """FM with a matrix for each pair of fields."""
 
-    def __init__(
-        self,
-        schema: Schema,
-        *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-    ) -> None:
+    def __init__(self, schema: Schema, *, embedding: Embed = Embed(16)) -> None:
         super().__init__()
-        self.fields, self.dim = len(schema.fields), embedding_size
+        self.fields, self.dim = len(schema.fields), embedding.size
         self.linear = FieldLinear(schema)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
+        self.embedding = embedding(schema)
         self.pairs = Pairs(self.fields)
-        self.matrix = nn.Parameter(torch.eye(embedding_size).repeat(self.pairs.count, 1, 1))
+        self.matrix = nn.Parameter(torch.eye(embedding.size).repeat(self.pairs.count, 1, 1))
 
     def blocks(self) -> Float[Tensor, "FD FD"]:
-        """All M as the blocks above the diagonal of one matrix: one product for all pairs, no copies."""
+        """Return one matrix with all M as blocks above its diagonal: one product for all pairs, no copies."""
         f, d = self.fields, self.dim
         m = self.matrix.new_zeros(f * f, d, d).index_copy(0, self.pairs.upper, self.matrix)
         return m.view(f, f, d, d).transpose(1, 2).reshape(f * d, f * d)

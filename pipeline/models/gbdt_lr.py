@@ -3,18 +3,18 @@
 Paper: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014,
 https://doi.org/10.1145/2648584.2648589.
 
-Equation: logit = w0 + sum_i w_i x_i + sum_t u_{t, leaf_t(r)}: of each tree t the weight of the leaf that
-the row ends in; the trees see r, two numbers a field.
+Equation: logit = w0 + sum_i w_i x_i + sum_t u_{t, leaf_t(r)}: for each tree t the weight of the leaf that
+the row falls into; the trees are grown on r, two numbers per field.
 
 Shapes: ids (B, S) -> r (B, 2 F) -> leaves (T, L, B) -> logit (B,).
 
-Differs from the paper: its inputs are numbers, these are categories. `layers/rates.py` makes numbers of
-them, the click rate of each value and its count in the train rows. Rows are scored by the rates of all
-train rows; the trees grow on rates that leave a row's own fold out, since with its own click in them they
-tell its label. `held_out="both"` leaves it out where the weights are trained, too: better where values
-are rare, but a train row then looks different in training and in scoring. The paper goes on training the
-regression on later rows; here it has the trees' rows. The weights w_i of the values stand beside those
-of the leaves (`ids=False`: leaves alone, as in the paper). Adam and L2 train them.
+Differs from the paper: its inputs are numbers, these are categories, which `layers/rates.py` encodes as the
+CTR and the count of each value in the train rows. Rows are scored with the rates of all train rows; trees are
+grown on out-of-fold rates, since rates that include a row's own click leak its label. With
+`held_out="both"` the weights are trained on out-of-fold rates too: better where values are rare, but then a
+train row is encoded differently in training and in scoring. The paper trains the regression on later rows;
+here it has the trees' rows. The values have weights w_i beside those of the leaves (`ids=False`: leaves
+alone, as in the paper). The optimizer is Adam with L2.
 """
 
 from collections.abc import Callable
@@ -27,21 +27,22 @@ from torch import Tensor, nn
 from pipeline.data.batches import Batch
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.forest import Forest, boost
+from pipeline.layers.options import Count, Positive, TwoOrMore
 from pipeline.layers.rates import ClickRates
 from pipeline.schema import Schema
 
 
 class GBDTLR(nn.Module):
-    """A weight per leaf, a weight per id and a bias."""
+    """One weight per leaf, one per id, and a bias."""
 
     def __init__(
         self,
         schema: Schema,
         *,
-        trees: int = 100,
-        leaves: int = 12,
-        tree_lr: float = 0.1,
-        smoothing: float = 20.0,
+        trees: Count = 100,
+        leaves: TwoOrMore = 12,
+        tree_lr: Positive = 0.1,
+        smoothing: Positive = 20.0,
         held_out: Literal["trees", "both"] = "trees",
         ids: bool = True,
     ) -> None:
@@ -54,7 +55,7 @@ class GBDTLR(nn.Module):
         self.tree_lr, self.held_out = tree_lr, held_out
 
     def prepare(self, rows: Batch, _train: Callable[[nn.Module], Any]) -> None:
-        """Count the clicks and grow the trees, on rates that leave a row's own fold out."""
+        """Count the clicks and grow the trees on out-of-fold rates."""
         self.rates.count(rows.ids, rows.label)
         parts = [self.rates(ids, out_of_fold=True) for ids in rows.ids.split(2**16)]
         trees, leaves = self.u.shape

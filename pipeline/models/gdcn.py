@@ -1,4 +1,4 @@
-"""GDCN: cross layers whose every component passes an information gate.
+"""GDCN: cross layers with an information gate on every component.
 
 Paper: Wang et al., "Towards Deeper, Lighter and Interpretable Cross Network for CTR Prediction",
 CIKM 2023, https://arxiv.org/abs/2311.04635.
@@ -8,9 +8,8 @@ Equation: x_{l+1} = x0 * (W_l x_l + b_l) * sigmoid(Wg_l x_l) + x_l;
 
 Shapes: ids (B, S) -> x0 (B, F * D) -> cross (B, F * D), deep (B, H) -> logit (B,).
 
-Differs from the paper: no search for a size of each field's embedding (its FDO part). b starts at
-zero. Dropout, batch norm and a transform of the embeddings are options. With `hidden` [] the deep
-part is what it would read.
+Differs from the paper: the search for each field's embedding size (FDO) is omitted. b is initialised at zero.
+With `hidden` [] the MLP is the identity.
 """
 
 from typing import Literal
@@ -20,8 +19,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.cross import CrossNetwork
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
 
@@ -44,28 +43,16 @@ class GDCN(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(16),
         structure: Literal["parallel", "stacked"] = "parallel",
-        cross_layers: int = 3,
-        hidden: list[int] = [400, 400, 400],  # noqa: B006  never changed, only read
-        dropout: float = 0.5,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        cross_layers: Count = 3,
+        network: Net = Net(dropout=0.5),
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        width = len(schema.fields) * embedding_size
+        self.embedding = embedding(schema)
+        width = self.embedding.width
         self.cross = CrossNetwork(GatedCross(width) for _ in range(cross_layers))
-        self.mlp = MLP(width, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
+        self.mlp = network(width)
         self.parallel = structure == "parallel"
         self.out = dense(self.mlp.outputs + width * self.parallel, 1)
 

@@ -1,19 +1,19 @@
-"""MaskNet: every layer is multiplied by a mask that the instance itself has made.
+"""MaskNet: the input of every layer is multiplied by a mask computed from the instance.
 
 Paper: Wang, She and Zhang, "MaskNet: Introducing Feature-Wise Multiplication to CTR Ranking Models by
 Instance-Guided Mask", DLP-KDD 2021, https://arxiv.org/abs/2102.07619.
 
 Equation (eq. 5-10): V_mask = W_d2 relu(W_d1 V_emb + b_d1) + b_d2, always of the embedding;
 a MaskBlock is V_out = relu(LN(W (V_mask * V_in))).
-`serial`    the first block's V_in is LN_EMB(V_emb), a later one's is the output of the block before;
-`parallel`  every block's V_in is LN_EMB(V_emb); their outputs, concatenated, enter an MLP.
+`serial`    the first block's V_in is LN_EMB(V_emb), a later one's is the previous block's output;
+`parallel`  every block's V_in is LN_EMB(V_emb); their concatenated outputs are the input of an MLP.
 
 Shapes: ids (B, S) -> E (B, F, D) -> outputs of the blocks (B, block_size each) -> logit (B,).
 
-Differs from the paper: the MLP may follow the serial blocks, too (`hidden: []` there is the paper's).
-The fields share the gain and bias of LN_EMB, which the blocks share. `aggregation` is its reduction
-ratio r: the mask's inner layer has r times the width of what is masked. Embeddings start wider, as
-tiny ones drown in the epsilon of LN. Dropout and batch norm are options.
+Differs from the paper: serial blocks may be followed by an MLP, too (`hidden: []` is the paper's). LN_EMB has
+one gain and bias for all fields and is shared by all blocks. `aggregation` is the paper's reduction ratio r:
+the mask's inner layer has r times the width of what is masked. Embeddings are initialised with a larger
+deviation, since tiny ones vanish in the epsilon of LN.
 """
 
 from typing import Literal
@@ -22,14 +22,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.mlp import dense
 from pipeline.layers.norm import vector_norm
+from pipeline.layers.options import Count, Embed, Net, Positive
 from pipeline.schema import Schema
 
 
 class MaskBlock(nn.Module):
-    """relu(LN(W (V_mask * V_in))) with the mask's two layers."""
+    """relu(LN(W (V_mask * V_in))) and the two layers of V_mask."""
 
     def __init__(self, embedding: int, inputs: int, outputs: int, aggregation: float) -> None:
         super().__init__()
@@ -43,46 +43,28 @@ class MaskBlock(nn.Module):
 
 
 class MaskNet(nn.Module):
-    """MaskBlocks one after the other, or side by side."""
+    """MaskBlocks in series or in parallel, and an MLP."""
 
     def __init__(
         self,
         schema: Schema,
         *,
-        embedding_size: int = 10,
-        embedding_std: float = 0.1,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(10, std=0.1),
         structure: Literal["serial", "parallel"] = "parallel",
-        blocks: int = 3,
-        block_size: int = 32,
-        aggregation: float = 2.0,
-        hidden: list[int] = [400, 400],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        blocks: Count = 3,
+        block_size: Count = 32,
+        aggregation: Positive = 2.0,
+        network: Net = Net((400, 400)),
     ) -> None:
         super().__init__()
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        self.ln_emb = vector_norm(embedding_size)
+        self.embedding = embedding(schema)
+        self.ln_emb = vector_norm(embedding.size)
         self.serial = structure == "serial"
-        size = len(schema.fields) * embedding_size
+        size = self.embedding.width
         later = block_size if self.serial else size
         inputs = [size] + [later] * (blocks - 1)
         self.blocks = nn.ModuleList(MaskBlock(size, width, block_size, aggregation) for width in inputs)
-        self.mlp = MLP(
-            block_size if self.serial else blocks * block_size,
-            hidden,
-            dropout=dropout,
-            batch_norm=batch_norm,
-            activation=activation,
-        )
+        self.mlp = network(block_size if self.serial else blocks * block_size)
         self.out = dense(self.mlp.outputs, 1)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

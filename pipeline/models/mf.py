@@ -1,15 +1,14 @@
-"""Matrix factorization with biases.
+"""MF: matrix factorization with biases.
 
 Paper: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer
 42(8), 2009, https://doi.org/10.1109/MC.2009.263.
 
-Equation (eq. 4): logit = mu + b_u + b_i + <p_u, q_i>, from the user's and the item's field alone.
+Equation (eq. 4): logit = mu + b_u + b_i + <p_u, q_i>, from the user and the item field alone.
 
 Shapes: ids (B, S) -> rows of the two fields (B, 2) -> p, q (B, D) -> logit (B,).
 
-Differs from the paper: a logit with log loss for a rating with squared error. Dropout on the embeddings
-and a transform of them are options. The fields must hold one value a row; without names they are the
-first such field of the domain user and of the domain item.
+Differs from the paper: a logit with logloss instead of a rating with squared error. `user` and `item` name
+the two fields, which must be single-valued; by default they are the first such field of each domain.
 """
 
 import torch
@@ -17,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.columns import column_of
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
+from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.options import Embed
 from pipeline.schema import EMPTY, Schema
 
 
@@ -31,10 +31,7 @@ class MF(nn.Module):
         self,
         schema: Schema,
         *,
-        embedding_size: int = 16,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
+        embedding: Embed = Embed(16),
         user: str | None = None,
         item: str | None = None,
     ) -> None:
@@ -43,22 +40,16 @@ class MF(nn.Module):
         if fields[0] == fields[1]:
             raise ValueError(f"user and item are both {schema.fields[fields[0]].name!r}: name two fields")
         super().__init__()
-        # the tables hold these two fields alone, so an id skips the rows of the others before it
+        # the tables contain these two fields only, so an id skips the rows of the fields before it
         both = Schema(tuple(schema.fields[i] for i in fields))
         skipped = [schema.offsets[i] - row for i, row in zip(fields, both.offsets, strict=True)]
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("skipped", torch.tensor(skipped), persistent=False)
         self.linear = FieldLinear(both)
-        self.embedding = FieldEmbedding(
-            both,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
+        self.embedding = embedding(both)
 
     def rows(self, ids: Int[Tensor, "B S"]) -> Int[Tensor, "B 2"]:
-        """The ids of the two fields as rows of the tables; an empty slot stays empty."""
+        """Return the table rows of the two fields' ids; an empty slot stays empty."""
         return (ids.index_select(1, self.columns) - self.skipped).clamp(min=EMPTY)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

@@ -1,18 +1,17 @@
-"""Wide & Deep: a linear model of ids and their crosses beside a network on embeddings.
+"""Wide & Deep: a linear model of ids and crosses beside a network on embeddings.
 
 Paper: Cheng et al., "Wide & Deep Learning for Recommender Systems", DLRS 2016,
 https://arxiv.org/abs/1606.07792.
 
-Equation: logit = w_wide . [x, phi(x)] + w_deep . a + b, with phi the cross products of x (each is 1
-where all its values are there) and a the network's last layer, on the concatenated embeddings.
+Equation: logit = w_wide . [x, phi(x)] + w_deep . a + b, with phi the cross products of x (1 if all of a
+cross's values are present) and a the last layer of the network on the concatenated embeddings.
 
 Shapes: ids (B, S) -> wide (B,), deep (B, F * D) -> (B,) -> logit (B,).
 
-Differs from the paper: the paper chooses its crosses by hand; here `crosses` > 0 takes all pairs of
-fields, hashed to so many buckets that all pairs share (0: none). All values of a bag are crossed with
-all values of the other fields, none with another value of its own bag; a cross with an empty slot is
-empty. One optimizer for both parts (the paper: FTRL with L1 for wide, AdaGrad for deep). Dropout, on
-the embeddings too, a transform of them and batch norm are options.
+Differs from the paper: its crosses are hand-picked; here `crosses` > 0 takes all pairs of fields, hashed into
+that many buckets, which all pairs share (0: no crosses). Every value of a multi-valued field is crossed with
+every value of the other fields, but not with values of its own; a cross with an empty slot is empty. Both
+parts have one optimizer (the paper: FTRL with L1 for wide, AdaGrad for deep).
 """
 
 from itertools import combinations
@@ -21,8 +20,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, Transform
-from pipeline.layers.mlp import MLP, Activation, dense
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.mlp import dense
+from pipeline.layers.options import CountOrZero, Embed, Net
 from pipeline.schema import EMPTY, Field, Schema
 
 # bucket = (i * LEFT + j * RIGHT) mod PRIME mod buckets: exact in 64 bits, as all are below 2^31
@@ -55,25 +55,19 @@ class HashedCrosses(nn.Module):
 
 
 class WideDeep(nn.Module):
-    """Both parts add to one logit; they share no weight.
+    """Both parts add up to one logit; they share no parameters.
 
     Args:
-        crosses: hash buckets of the crosses; 0 leaves them out.
+        crosses: number of hash buckets; 0 for no crosses.
     """
 
     def __init__(
         self,
         schema: Schema,
         *,
-        embedding_size: int = 32,
-        embedding_std: float = 0.01,
-        embedding_dropout: float = 0.0,
-        embedding_transform: Transform = "none",
-        crosses: int = 0,
-        hidden: list[int] = [1024, 512, 256],  # noqa: B006  never changed, only read
-        dropout: float = 0.0,
-        batch_norm: bool = False,
-        activation: Activation = "relu",
+        embedding: Embed = Embed(32),
+        crosses: CountOrZero = 0,
+        network: Net = Net((1024, 512, 256)),
     ) -> None:
         super().__init__()
         self.linear = FieldLinear(schema)
@@ -81,15 +75,8 @@ class WideDeep(nn.Module):
         if crosses:
             self.phi = HashedCrosses(schema, crosses)
             self.crossed = FieldEmbedding(Schema((Field("crosses", crosses),)), 1, std=0.0)
-        self.embedding = FieldEmbedding(
-            schema,
-            embedding_size,
-            dropout=embedding_dropout,
-            std=embedding_std,
-            transform=embedding_transform,
-        )
-        width = len(schema.fields) * embedding_size
-        self.mlp = MLP(width, hidden, dropout=dropout, batch_norm=batch_norm, activation=activation)
+        self.embedding = embedding(schema)
+        self.mlp = network(self.embedding.width)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

@@ -9,7 +9,6 @@ from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.models import build
-from pipeline.models.dcnv2 import DCNv2
 from pipeline.schema import Schema
 
 
@@ -33,8 +32,8 @@ def test_dcnv2(schema: Schema, structure: str) -> None:
 def test_low_rank_without_activation_is_the_full_matrix_u_v(structure: Any) -> None:
     schema = SCHEMAS["three-domains"]
     plain: dict[str, Any] = {"embedding_size": 3, "hidden": [4], "structure": structure}
-    low = exact(DCNv2(schema, low_rank=2, cross_activation="identity", **plain))
-    full, ids = exact(DCNv2(schema, **plain)), random_ids(schema, 20)
+    low = exact(build("dcnv2", schema, {**plain, "low_rank": 2, "cross_activation": "identity"}, seed=1))
+    full, ids = exact(build("dcnv2", schema, plain, seed=2)), random_ids(schema, 20)
     full.load_state_dict(low.state_dict(), strict=False)
     for thin, thick in zip(low.cross, full.cross, strict=True):
         thick.w.weight.data = thin.u.weight @ thin.v.weight

@@ -8,7 +8,7 @@ from loops import Matrix, Vector, dot, exact, mean, softmax, times
 from rows import SCHEMAS, every_schema, random_ids, random_split
 from rows import times as moments
 
-from pipeline.layers.disentangle import convolve
+from pipeline.layers.disentangle import convolve, hawkes
 from pipeline.models import build
 from pipeline.models.disenctr import DisenCTR
 from pipeline.schema import Schema
@@ -145,24 +145,25 @@ def test_disenctr(schema: Schema) -> None:
 
 def test_the_noise_is_gumbels_and_there_in_training_only() -> None:
     """Gumbel noise and softmax at a low temperature pick intent k with probability softmax_k."""
-    model = trained(SCHEMAS["no-bags"])
-    rows = 20_000
+    model, ids, rows = trained(SCHEMAS["no-bags"]), random_ids(SCHEMAS["no-bags"], 30), 20_000
     a_u, a_v = torch.randn(1, K, D).double(), torch.eye(K).double()[:, :2][None]
     a_h = torch.randn(1, 1, K, D).double()
     cos = torch.nn.functional.cosine_similarity
     weight = cos(a_h[:, 0], a_u, dim=-1).softmax(-1)
     expected = (cos(a_u, a_v, dim=-1) + weight * cos(a_h[:, 0], a_v, dim=-1)).mean()
 
-    def hawkes() -> torch.Tensor:
+    def mixed(noisy: bool) -> torch.Tensor:
         one = torch.ones(rows, 1).double()
         wide = (a_h.expand(rows, -1, -1, -1), a_u.expand(rows, -1, -1), a_v.expand(rows, -1, -1))
-        return model.hawkes(*wide, 1e-3 * one, one)
+        return hawkes(*wide, 1e-3 * one, one, noisy=noisy)
 
     torch.manual_seed(1)
-    assert model.eval() and hawkes().unique().numel() == 1
-    assert hawkes()[0].item() != pytest.approx(expected.item(), abs=0.01), "the largest alone"
-    noisy = model.train() and hawkes()
-    assert noisy.mean().item() == pytest.approx(expected.item(), abs=0.01)
+    assert mixed(noisy=False).unique().numel() == 1
+    assert mixed(noisy=False)[0].item() != pytest.approx(expected.item(), abs=0.01), "the largest alone"
+    assert mixed(noisy=True).mean().item() == pytest.approx(expected.item(), abs=0.01)
+    assert torch.equal(model(ids, moments(ids)), model(ids, moments(ids)))
+    model.train()
+    assert not torch.equal(model(ids, moments(ids)), model(ids, moments(ids)))
 
 
 def test_rates_start_at_one_and_stay_positive() -> None:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from loops import Vector, dot, embed, exact, flat, mlp, relu, softmax, times
-from rows import SCHEMAS, every_schema, random_ids
+from rows import every_schema, random_ids
 
 from pipeline.models import build
-from pipeline.models.edcn import EDCN, Bridge, Regulation
+from pipeline.models.edcn import Bridge, Regulation
 from pipeline.schema import Schema
 
 
@@ -67,8 +67,3 @@ def test_batch_norm_takes_the_scale_of_the_gates_out() -> None:
     for stream in layer(10 * torch.randn(500, 8).double() + 3):
         torch.testing.assert_close(stream.mean(0), torch.zeros(8).double())
         torch.testing.assert_close(stream.std(0, correction=0), torch.ones(8).double(), atol=1e-3, rtol=0)
-
-
-def test_one_layer_must_be_there() -> None:
-    with pytest.raises(ValueError, match="there must be one at least"):
-        EDCN(SCHEMAS["no-bags"], cross_layers=0)

@@ -9,7 +9,7 @@ from loops import Vector, dot, embed, exact, mean, relu, times
 from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
-from pipeline.models.fcn import FCN, MaskedCross, MaskedNetwork
+from pipeline.models.fcn import MaskedCross, MaskedNetwork
 from pipeline.schema import Schema
 
 
@@ -60,7 +60,8 @@ def test_fcn(schema: Schema, reading: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("network", "order"), [("exponential", 8), ("linear", 4)])
 def test_the_order_doubles_or_grows_by_one_with_each_layer(network: Any, order: int) -> None:
     """Three layers without bias, of half a mask (one component): a polynomial of this degree in x1."""
-    model = FCN(SCHEMAS["no-bags"], embedding_size=1, cross_layers=3, networks=network).double()
+    options = {"embedding_size": 1, "cross_layers": 3, "networks": network}
+    model = build("fcn", SCHEMAS["no-bags"], options, seed=1).double()
     for name, parameter in model.named_parameters():
         parameter.data = (
             torch.zeros_like(parameter) if name.endswith(("b", "bias")) else parameter.abs() + 0.1

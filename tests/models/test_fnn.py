@@ -1,4 +1,4 @@
-"""FNN against its equation, and its start from a trained machine."""
+"""FNN against its equation, and its start from a trained FM."""
 
 import math
 from typing import Any
@@ -47,9 +47,9 @@ def test_what_is_trained_first_is_the_fm_of_the_zoo(transform: str) -> None:
     fm, ids = build("fm", SCHEMA, options, seed=2).eval(), random_ids(SCHEMA, 20)
     wake(fm)
 
-    def train(machine: nn.Module) -> None:
-        machine.load_state_dict(fm.state_dict())
-        torch.testing.assert_close(machine.eval()(ids), fm(ids), rtol=0, atol=0)
+    def train(first: nn.Module) -> None:
+        first.load_state_dict(fm.state_dict())
+        torch.testing.assert_close(first.eval()(ids), fm(ids), rtol=0, atol=0)
 
     model = prepared(train, embedding_transform=transform)
     tables, start = fm.state_dict(), model.state_dict()
@@ -59,21 +59,21 @@ def test_what_is_trained_first_is_the_fm_of_the_zoo(transform: str) -> None:
         assert torch.equal(start[f"v.{key}"], value)
 
 
-def test_the_machine_has_the_networks_embedding_options() -> None:
+def test_the_fm_has_the_networks_embedding_options() -> None:
     seen: list[Any] = []
     prepared(seen.append, embedding_std=7.0, embedding_dropout=0.25)
     assert seen[0].embedding.dropout.p == 0.25
     assert 5 < seen[0].embedding.table[SCHEMA.offsets[-1] + 1 :].std() < 9
 
 
-def test_the_machine_is_trained_by_the_same_loop_before_the_network() -> None:
+def test_the_fm_is_trained_by_the_same_loop_before_the_network() -> None:
     train, valid = random_split(SCHEMA, 400), random_split(SCHEMA, 100, seed=5)
     settings: dict[str, Any] = {"seed": 3, "epochs": 3, "lr": 0.05, "batch_size": 64}
     model: Any = build("fnn", SCHEMA, {"embedding_size": 3, "hidden": [4]}, seed=1)
     torch.manual_seed(3)
     start: list[Any] = []
     model.prepare(ROWS, start.append)
-    fit(start[0], train, valid, **settings)  # the same machine from the same seed, trained by hand
+    fit(start[0], train, valid, **settings)  # the same FM from the same seed, trained by hand
     torch.manual_seed(3)
     prepare(model, train, valid, **settings)
     assert torch.equal(model.w.table, start[0].linear.table)
@@ -81,8 +81,8 @@ def test_the_machine_is_trained_by_the_same_loop_before_the_network() -> None:
 
 
 def test_without_pretraining_nothing_is_trained_first() -> None:
-    def train(_machine: nn.Module) -> None:
-        pytest.fail("a machine was trained")
+    def train(_fm: nn.Module) -> None:
+        pytest.fail("an FM was trained")
 
     model = prepared(train, pretrain=False)
     fresh: Any = build("fnn", SCHEMA, {"embedding_size": 3, "hidden": [4], "pretrain": False}, seed=1)

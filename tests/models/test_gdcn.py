@@ -9,8 +9,6 @@ from rows import SCHEMAS, every_schema, random_ids
 from torch import Tensor, nn
 
 from pipeline.models import build
-from pipeline.models.dcnv2 import DCNv2
-from pipeline.models.gdcn import GDCN
 from pipeline.schema import Schema
 
 
@@ -42,7 +40,7 @@ class Open(nn.Module):
 def test_with_open_gates_it_is_dcnv2(structure: Any) -> None:
     schema = SCHEMAS["three-domains"]
     chosen: dict[str, Any] = {"embedding_size": 3, "hidden": [4], "structure": structure, "cross_layers": 3}
-    gated, plain = exact(GDCN(schema, **chosen)), exact(DCNv2(schema, **chosen))
+    gated, plain = (exact(build(name, schema, chosen, seed=1)) for name in ("gdcn", "dcnv2"))
     for layer in gated.cross:
         layer.gate = Open()
     plain.load_state_dict(gated.state_dict())

@@ -36,7 +36,7 @@ def compressed(weight: Tensor, x: Matrix) -> Matrix:
     return [[dot(row, list(column)) for column in zip(*x, strict=True)] for row in weight.tolist()]
 
 
-def machine(fm: WukongFM, x: Matrix) -> Matrix:
+def pairs(fm: WukongFM, x: Matrix) -> Matrix:
     inner = [[dot(a, b) for b in x] for a in x]
     if fm.y is not None:
         y = fm.y.tolist()
@@ -48,7 +48,7 @@ def machine(fm: WukongFM, x: Matrix) -> Matrix:
 
 
 def interact(layer: WukongLayer, x: Matrix) -> Matrix:
-    fmb = rows(network(layer.mlp, normed(layer.ln_fm, flat(machine(layer.fm, x)))), len(x[0]))
+    fmb = rows(network(layer.mlp, normed(layer.ln_fm, flat(pairs(layer.fm, x)))), len(x[0]))
     both = fmb + compressed(layer.w_l, x)
     old = x if layer.residual is None else compressed(layer.residual, x)
     return [
@@ -80,7 +80,7 @@ def test_wukong(schema: Schema, projection: str) -> None:
     torch.testing.assert_close(model(ids), torch.tensor(expected).double())
 
 
-def test_without_projection_the_machine_gives_the_inner_products_of_all_pairs() -> None:
+def test_without_projection_the_fm_gives_the_inner_products_of_all_pairs() -> None:
     x = torch.randn(2, 4, 5, dtype=torch.float64)
     found = WukongFM(4, 5, "none", 3, [])(x)
     for b, i, j in product(range(2), range(4), range(4)):
