@@ -10,6 +10,8 @@ from ruamel.yaml import YAML
 
 from tests import project
 
+pytestmark = pytest.mark.slow
+
 RUNS = """select name, status, (select count(*) from metrics m where m.run_uuid = r.run_uuid) from runs r"""
 TAKEN = ("pipeline", "stages", ".dvc", "dvc.yaml", ".dvcignore", ".gitignore")
 

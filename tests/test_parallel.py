@@ -16,6 +16,8 @@ from pipeline.common.files import read_json
 from pipeline.data.batches import Batch
 from pipeline.train import ranks
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SCRIPT = str(Path(ranks.__file__))
 

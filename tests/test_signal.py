@@ -13,6 +13,8 @@ from pipeline.train.loop import fit
 from pipeline.train.predict import predict
 from tests import project
 
+pytestmark = pytest.mark.slow
+
 MODELS = ["lr", "fm", "deepfm"]
 
 

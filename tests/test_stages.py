@@ -23,6 +23,8 @@ from pipeline.train import cache
 from stages import preprocess, split, train, tune
 from tests import project
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Path]
 
 

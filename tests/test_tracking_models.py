@@ -16,6 +16,8 @@ from pipeline.tracking import models
 from pipeline.train.loop import prepare
 from pipeline.train.predict import is_timed, logits
 
+pytestmark = pytest.mark.slow
+
 RUN = {"model": "fm", "architecture": "fm", "params": {"model": {"embedding_size": 4}}}
 
 

@@ -15,6 +15,8 @@ from pipeline.models import build
 from pipeline.train.loop import fit
 from pipeline.train.predict import predict
 
+pytestmark = pytest.mark.slow
+
 SCHEMA, ROWS, BATCH, SEED, EPOCHS, HIDDEN = SCHEMAS["no-bags"], 512, 64, 3, 4, [16, 8]
 RATE = 1e-2
 

@@ -19,6 +19,8 @@ from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
 from pipeline.tune import search
 
+pytestmark = pytest.mark.slow
+
 SPACE = {
     "model.hidden": Dimension(choices=[[8], [16, 8]]),
     "model.size": Dimension(low=2, high=64, log=True),

@@ -21,6 +21,8 @@ from pipeline.train import runs, workers
 from pipeline.train.adam import Adam
 from pipeline.train.loop import LogFn
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = SCHEMAS["three-domains"]
 ROWS = SCHEMA.vocabulary_size
 PARAMS = {

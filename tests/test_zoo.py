@@ -14,6 +14,8 @@ from pipeline.models import MODELS
 from stages import evaluate, train, tune
 from tests import project
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = {"fm-sest": {"base": "fm", "embedding_transform": "sest"}}
 Stage = Callable[..., None]
 
