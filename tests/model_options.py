@@ -49,12 +49,19 @@ READINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "nfm": [{"hidden": []}, {"interaction_dropout": 0.5}],
     "dnn": [{"hidden": []}, {"activation": "tanh"}],
-    "autoint": [{"hidden": []}, {"scaling": True}, {"heads": 1}, {"attention_layers": 1}],
+    "autoint": [
+        {"hidden": []},
+        {"scaling": True},
+        {"heads": 1},
+        {"heads": 3},
+        {"attention_layers": 1},
+    ],
     "fibinet": [
         {"kind": "all"},
         {"kind": "each"},
         {"excitation": "sest"},
         {"excitation": "none"},
+        {"reduction": 1},
         {"hidden": []},
     ],
     "flen": [{"dicefactor": 0.3}, {"hidden": []}],
@@ -63,7 +70,7 @@ READINGS: dict[str, list[dict[str, Any]]] = {
         {"gate1": ["item", "user"]},
         {"gating": False},
         {"heads": 2},
-        {"hidden2": [4]},
+        {"heads": 2, "hidden2": [3, 6]},
     ],
     "finalnet": [
         {"block": "1B"},
@@ -95,6 +102,7 @@ READINGS: dict[str, list[dict[str, Any]]] = {
     "xdeepfm": [
         {"cin": [6, 4, 3], "split_half": True},
         {"cin": [5], "cin_activation": "relu"},
+        {"cin": [4, 3], "split_half": True, "cin_activation": "relu"},
         {"hidden": []},
     ],
     "edcn": [

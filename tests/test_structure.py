@@ -7,18 +7,20 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
+from annotated_types import Ge, Gt
 
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params
+from pipeline.layers.options import arguments
 from pipeline.models import MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -407,7 +409,7 @@ def test_a_models_docstring_names_paper_equation_shapes_and_departures(path: Pat
 @every_model_file
 def test_a_model_is_short_and_knows_layers_and_the_schema_only(path: Path) -> None:
     """No loss, device, seed, path, optimizer or logging: it cannot even import them."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 120
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
     ours = {name for name in imports(path) if name.startswith("pipeline")}
     assert all(
         name.startswith(("pipeline.layers", "pipeline.schema", "pipeline.data.batches")) for name in ours
@@ -424,6 +426,38 @@ def test_a_models_signature_is_its_config(name: str) -> None:
         assert option.kind is option.KEYWORD_ONLY, option
         assert option.default is not option.empty, option
         assert option.annotation is not option.empty, option
+
+
+def unbounded(hint: Any) -> bool:
+    """Whether an annotation allows a number without naming its range."""
+    if get_origin(hint) is Annotated:
+        kind, *limits = get_args(hint)
+        return unbounded(kind) and not any(isinstance(limit, Ge | Gt) for limit in limits)
+    inner = () if get_origin(hint) is Literal else get_args(hint)
+    return hint in (int, float) or any(map(unbounded, inner))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_number_among_a_models_options_names_its_range(name: str) -> None:
+    for key, argument in arguments(MODELS[name]).items():
+        assert not unbounded(argument.hint), f"{key}: annotate it with a range of pipeline/layers/options.py"
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (int, True),
+        (float | None, True),
+        (Sequence[int], True),
+        (Annotated[int, "dear"], True),
+        (Annotated[int, Ge(1)], False),
+        (Sequence[Annotated[float, Gt(0)]], False),
+        (Literal[1, 2], False),
+        (bool, False),
+    ],
+)
+def test_the_check_of_ranges_can_fail(hint: Any, expected: bool) -> None:
+    assert unbounded(hint) == expected
 
 
 # ---- text ----

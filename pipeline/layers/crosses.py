@@ -1,5 +1,6 @@
-"""Feature crosses of one order, and how crosses of several orders come onto one channel axis."""
+"""Feature crosses of one order, and how crosses of several orders share one channel axis."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from math import comb
 
@@ -13,8 +14,8 @@ from pipeline.layers.mlp import dense
 class FieldCrosses(nn.Module):
     """All crosses of one order, w_c times the product of its fields: (B, F, D) -> (B, C, D).
 
-    Source: FiiNet eq. 1-2, https://arxiv.org/abs/2405.08852. By slices, as the paper does: field i times
-    the lower crosses of the fields behind it, which in lexicographic order are the last ones.
+    Source: FiiNet eq. 1-2, https://arxiv.org/abs/2405.08852. Computed by slices, as in the paper: field i
+    times the crosses of one order less of the fields after it, which are the last in lexicographic order.
     """
 
     def __init__(self, fields: int, order: int) -> None:
@@ -33,7 +34,7 @@ class FieldCrosses(nn.Module):
 
 
 class Align(nn.Module):
-    """Each cross of `to` fields: the mean of the crosses of `order` fields inside it."""
+    """The mean of the crosses of `order` fields in each cross of `to` fields: (B, C, D) -> (B, K, D)."""
 
     inside: Tensor
 
@@ -58,3 +59,23 @@ class Project(nn.Module):
 
     def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
         return torch.einsum("kc,bcd->bkd", self.weight, crosses)
+
+
+def to_one_axis(
+    fusion: str, fields: int, orders: Sequence[int], channels: int
+) -> tuple[list[nn.Module], int]:
+    """Return, for each order, the map of its crosses onto the channel axis they are fused on, and its length.
+
+    Args:
+        fusion: `concat`, crosses as they are, to be concatenated; `project`, to `channels` by a linear map;
+            `align`, to the crosses of the highest order.
+        fields: F.
+        orders: rising.
+        channels: used by `project` alone.
+    """
+    sizes = [comb(fields, order) for order in orders]
+    if fusion == "project":
+        return [Project(size, channels) for size in sizes], channels
+    if fusion == "align":
+        return [*(Align(fields, order, orders[-1]) for order in orders[:-1]), nn.Identity()], sizes[-1]
+    return [nn.Identity() for _ in orders], sum(sizes)

@@ -14,19 +14,17 @@ Differs from the paper: its "U = pairs + triples" is defined only for C(F, 2) = 
           the channels (times C, so that gates start around 1) or `sigmoid`;
 `project` each branch mapped linearly over the channel axis to `channels`, softmax over branches;
 `align`   the crosses of the highest order and the mean of those that each contains, softmax over branches.
-`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH. `squeeze` is the paper's mean or SKNet's
-max.
+`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH. `squeeze` max is that of SKNet.
 """
 
 from collections.abc import Sequence
-from math import comb
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.crosses import Align, FieldCrosses, Project
+from pipeline.layers.crosses import FieldCrosses, to_one_axis
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net, TwoOrMore
@@ -59,14 +57,8 @@ class FiiNet(nn.Module):
         self.linear = FieldLinear(schema)
         self.embedding = embedding(schema)
         self.split = nn.ModuleList(FieldCrosses(f, order) for order in orders)
-        sizes = [comb(f, order) for order in orders]
-        c = {"concat": sum(sizes), "project": channels, "align": sizes[-1]}[fusion]
-        self.bring = nn.ModuleList(nn.Identity() for _ in orders)
-        if fusion == "project":
-            self.bring = nn.ModuleList(Project(size, channels) for size in sizes)
-        elif fusion == "align":
-            lower = [Align(f, order, orders[-1]) for order in orders[:-1]]
-            self.bring = nn.ModuleList([*lower, nn.Identity()])
+        bring, c = to_one_axis(fusion, f, orders, channels)
+        self.bring = nn.ModuleList(bring)
         self.fusion, self.gate, self.squeeze, self.attention = fusion, gate, squeeze, attention
         if attention:
             self.w1 = dense(c, max(1, c // reduction), bias=False)

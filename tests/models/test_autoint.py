@@ -6,19 +6,12 @@ from typing import Any
 import pytest
 import torch
 from loops import Matrix, Vector, dot, embed, exact, flat, mlp, relu, softmax, times
+from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.layers.attention import Interacting
 from pipeline.models import build
 from pipeline.schema import Schema
-
-READINGS: list[dict[str, Any]] = [
-    {"heads": 1},
-    {"heads": 3},
-    {"heads": 2, "attention_layers": 2},
-    {"heads": 2, "scaling": True, "attention_layers": 2},
-    {"heads": 2, "hidden": [4, 3]},
-]
 
 
 def head(layer: Interacting, e: Matrix, h: int, scaling: bool) -> tuple[Matrix, Matrix]:
@@ -43,10 +36,10 @@ def interacting(layer: Interacting, e: Matrix, scaling: bool) -> Matrix:
     return out
 
 
-@pytest.mark.parametrize("reading", READINGS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["autoint"]], ids=str)
 @every_schema
 def test_autoint(schema: Schema, reading: dict[str, Any]) -> None:
-    chosen = {"embedding_size": 3, "attention_size": 2, "attention_layers": 1, **reading}
+    chosen = {"embedding_size": 3, "attention_size": 2, "hidden": [4, 3], **reading}
     model, ids = exact(build("autoint", schema, chosen, seed=1)), random_ids(schema, 12)
     scaling, expected = reading.get("scaling", False), []
     for row in ids.tolist():
@@ -54,7 +47,7 @@ def test_autoint(schema: Schema, reading: dict[str, Any]) -> None:
         for layer in model.layers:
             e = interacting(layer, e, scaling)
         logit = times(model.out.weight, flat(e))[0] + model.out.bias.item()
-        if "hidden" in reading:
+        if chosen["hidden"]:
             network, out = model.plus
             logit += times(out.weight, mlp(network, flat(first)))[0]
         expected.append(logit)

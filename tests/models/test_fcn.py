@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from loops import Vector, dot, embed, exact, mean, relu, times
+from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.models import build
@@ -31,18 +32,8 @@ def logit(network: MaskedNetwork, x1: Vector, exponential: bool) -> float:
     return dot(x, network.out.weight[0].tolist()) + network.out.bias.item()
 
 
-FCNS: list[dict[str, Any]] = [
-    {},
-    {"mask": "norm"},
-    {"networks": "exponential"},
-    {"networks": "linear", "cross_layers": 3},
-    {"embedding_size": 5},
-    {"embedding_size": 1},
-]
-
-
 @every_schema
-@pytest.mark.parametrize("reading", FCNS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["fcn"], {"embedding_size": 1}], ids=str)
 def test_fcn(schema: Schema, reading: dict[str, Any]) -> None:
     chosen = {"embedding_size": 4, **reading}
     model, ids = exact(build("fcn", schema, chosen, seed=1)), random_ids(schema, 10)

@@ -6,21 +6,13 @@ from typing import Any
 import pytest
 import torch
 from loops import Matrix, Vector, embed, exact, excite, linear, mean, mlp, relu, sest, sigmoid, times
+from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 from torch import Tensor, nn
 
 from pipeline.layers.excitation import SENET
 from pipeline.models import build
 from pipeline.schema import Schema
-
-READINGS: list[dict[str, Any]] = [
-    {},
-    {"kind": "all"},
-    {"kind": "each"},
-    {"excitation": "sest"},
-    {"excitation": "none"},
-    {"reduction": 1},
-]
 
 
 def reweighted(model: nn.Module, schema: Schema, e: Matrix) -> Matrix:
@@ -44,7 +36,7 @@ def bilinear(weight: Tensor, kind: str, v: Matrix) -> Vector:
     return out
 
 
-@pytest.mark.parametrize("reading", READINGS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["fibinet"]], ids=str)
 @every_schema
 def test_fibinet(schema: Schema, reading: dict[str, Any]) -> None:
     model = exact(build("fibinet", schema, {"embedding_size": 3, "hidden": [4], **reading}, seed=1))

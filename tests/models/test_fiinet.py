@@ -21,6 +21,7 @@ from loops import (
     softmax,
     times,
 )
+from model_options import READINGS
 from rows import SCHEMAS, random_ids
 
 from pipeline.layers.crosses import Align, FieldCrosses
@@ -98,24 +99,14 @@ def test_align_takes_the_crosses_inside(order: int, to: int) -> None:
         torch.testing.assert_close(aligned[:, k], sum(x[:, c] for c in inside) / len(inside))
 
 
-FIINETS: list[dict[str, Any]] = [
-    {},
-    {"gate": "sigmoid"},
-    {"squeeze": "max"},
-    {"orders": [2]},
-    {"orders": [3]},
+UP_TO_FOUR: list[dict[str, Any]] = [
     {"orders": [2, 3, 4]},
-    {"attention": False},
-    {"fusion": "project", "channels": 5},
     {"fusion": "project", "channels": 5, "orders": [2, 3, 4], "squeeze": "max"},
-    {"fusion": "project", "channels": 5, "attention": False},
-    {"fusion": "align"},
     {"fusion": "align", "orders": [2, 3, 4]},
-    {"fusion": "align", "attention": False},
 ]
 
 
-@pytest.mark.parametrize("reading", FIINETS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["fiinet"], *UP_TO_FOUR], ids=str)
 @pytest.mark.parametrize("schema", [SCHEMAS["two-domains"], BAGS], ids=["four-fields", "five-fields"])
 def test_fiinet(schema: Schema, reading: dict[str, Any]) -> None:
     chosen = {"embedding_size": 3, "hidden": [4], **reading}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from loops import Vector, dot, embed, exact, flat, mlp, sigmoid, times
+from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
@@ -12,15 +13,6 @@ from pipeline.common.errors import PipelineError
 from pipeline.models import build
 from pipeline.models.finalmlp import Gate
 from pipeline.schema import Schema
-
-READINGS: list[dict[str, Any]] = [
-    {},
-    {"gate1": ["user"], "gate2": ["item", "user"]},
-    {"gate2": ["item"]},
-    {"gating": False},
-    {"heads": 2},
-    {"heads": 2, "hidden2": [3, 6]},
-]
 
 
 def gated(gate: nn.Module, schema: Schema, e: list[Vector], context: list[str]) -> Vector:
@@ -34,7 +26,7 @@ def gated(gate: nn.Module, schema: Schema, e: list[Vector], context: list[str]) 
     return [2 * sigmoid(v + b) * y for v, b, y in zip(g, gate.out.bias.tolist(), flat(e), strict=True)]
 
 
-@pytest.mark.parametrize("reading", READINGS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["finalmlp"]], ids=str)
 @every_schema
 def test_finalmlp(schema: Schema, reading: dict[str, Any]) -> None:
     chosen = {"embedding_size": 3, "gate_size": 5, "hidden": [5, 4], **reading}

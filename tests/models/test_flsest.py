@@ -5,25 +5,14 @@ from typing import Any
 import pytest
 import torch
 from loops import Matrix, Vector, embed, exact, flat, fwbi, linear, mlp, relu, sest, sigmoid, times
+from model_options import READINGS
 from rows import every_schema, random_ids
 
 from pipeline.models import build
 from pipeline.schema import Schema
 
-FLSESTS: list[dict[str, Any]] = [
-    {},
-    {"merge": "concat"},
-    {"threshold": "relu"},
-    {"merge": "concat", "threshold": "relu", "reduction": 1},
-    {"use_sest": False},
-    {"use_fwbi": False},
-    {"use_mlp": False},
-    {"use_mlp": False, "use_sest": False},
-    {"use_fwbi": False, "use_sest": False},
-]
 
-
-@pytest.mark.parametrize("reading", FLSESTS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["flsest"]], ids=str)
 @every_schema
 def test_flsest(schema: Schema, reading: dict[str, Any]) -> None:
     model = exact(build("flsest", schema, {"embedding_size": 3, "hidden": [4], **reading}, seed=1))

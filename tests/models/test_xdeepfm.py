@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from loops import Matrix, Vector, dot, embed, exact, flat, linear, mlp, pairs
+from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
@@ -32,20 +33,10 @@ def cin(layer: CIN, e: Matrix, *, split_half: bool, relu: bool) -> Vector:
     return pooled
 
 
-XDEEPFMS: list[dict[str, Any]] = [
-    {"cin": [3]},
-    {"cin": [4, 3]},
-    {"cin": [4, 6, 3], "split_half": True},
-    {"cin": [3], "split_half": True},
-    {"cin": [4, 3], "cin_activation": "relu"},
-    {"cin": [4, 3], "cin_activation": "relu", "split_half": True},
-]
-
-
 @every_schema
-@pytest.mark.parametrize("reading", XDEEPFMS, ids=str)
+@pytest.mark.parametrize("reading", [{}, *READINGS["xdeepfm"], {"cin": [3], "split_half": True}], ids=str)
 def test_xdeepfm(schema: Schema, reading: dict[str, Any]) -> None:
-    chosen = {"embedding_size": 3, "hidden": [4, 3], **reading}
+    chosen = {"embedding_size": 3, "hidden": [4, 3], "cin": [4, 3], **reading}
     model, ids = exact(build("xdeepfm", schema, chosen, seed=1)), random_ids(schema, 10)
     split_half, relu = reading.get("split_half", False), "cin_activation" in reading
     expected = []
