@@ -39,8 +39,8 @@ with open(sys.argv[1], "rb", buffering=0) as file:
 PARSE = """
 import sys
 from pathlib import Path
-from pipeline.rejects import RejectLog
-from pipeline.records import Dialect, first_line, records
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, first_line, records
 path, dialect = Path(sys.argv[1]), Dialect(quote='"')
 names = first_line(path, dialect)
 print(sum(len(table) for table, _ in records(path, names, RejectLog(), dialect, header=True, text=names)))

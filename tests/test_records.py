@@ -5,6 +5,7 @@ import gzip
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.common.errors import PipelineError
-from pipeline.preprocess import rejects as ledger_module
+from pipeline.preprocess import rejects as rejects_module
 from pipeline.preprocess import text as module
+from pipeline.preprocess import text_multiline
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.text import CODED, SPAN, Dialect, first_line, lines_of, records
+from pipeline.preprocess.text import CODED, Dialect, first_line, records
+from pipeline.preprocess.text_multiline import MAX_LINE_ENDS, Joined, LineScanner, State
 
 CSV, ESCAPED = Dialect(quote='"'), Dialect(";", "latin-1", '"', "\\")
 PLAIN, BACKSLASH, COLONS = Dialect("\t", "latin-1"), Dialect(escape="\\"), Dialect("::", "latin-1")
@@ -29,7 +32,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _all_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "SHOWN_PER_FILE", 1 << 30)
+    monkeypatch.setattr(rejects_module, "SHOWN_PER_FILE", 1 << 30)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +97,7 @@ def naive(content: bytes, dialect: Dialect, names: Sequence[str]) -> tuple[Rows,
         if not texts[first]:
             first += 1
             continue
-        for last in range(first, min(first + module.SPAN, len(texts) - 1) + 1):
+        for last in range(first, min(first + text_multiline.MAX_LINE_ENDS, len(texts) - 1) + 1):
             fields = fields_of(b" ".join(texts[first : last + 1]), dialect)
             if fields is not None:
                 break
@@ -152,10 +155,10 @@ TEXT = DIALECT.flatmap(
         st.just(dialect), st.lists(st.sampled_from(pieces(dialect)), min_size=1, max_size=40).map(b"".join)
     )
 ).filter(lambda text: text[1] != b"\xef\xbb\xbf")
-BLOCK = st.one_of(st.integers(1, 12), st.integers(12, 200))
+BLOCK_BYTES = st.one_of(st.integers(1, 12), st.integers(12, 200))
 
 
-@given(text=TEXT, block=BLOCK, span=st.sampled_from([1, 2, 64]))
+@given(text=TEXT, block=BLOCK_BYTES, span=st.sampled_from([1, 2, 64]))
 @settings(max_examples=1500)
 @example((CSV, b'x","\n'), 1, 64)  # an even number of quotes, yet one is open
 @example((CSV, b'a,b,"x\n1","2,3\n'), 100, 64)
@@ -169,16 +172,16 @@ def test_rows_lines_and_refusals_are_those_of_the_naive_reader(
     dialect, content = text
     path = write(content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPAN", span)
+        patch.setattr(text_multiline, "MAX_LINE_ENDS", span)
         expected = naive(content, dialect, NAMES)
         assert found(path, dialect) == expected
-        assert found(path, dialect, block=block) == expected
+        assert found(path, dialect, block_bytes=block) == expected
 
 
 @given(
     content=st.binary(min_size=1, max_size=200),
     dialect=DIALECT,
-    block=BLOCK,
+    block=BLOCK_BYTES,
     header=st.booleans(),
     name=st.just("f"),
 )
@@ -191,7 +194,7 @@ def test_random_bytes_end_in_rows_refusals_or_one_clear_error(
 ):
     path = write(content, name)
     try:
-        rows, refused = found(path, dialect, block=block, header=header)
+        rows, refused = found(path, dialect, block_bytes=block, header=header)
     except PipelineError as error:
         assert str(error).startswith(str(path))  # noqa: PT017  it need not end in an error
     else:
@@ -201,7 +204,7 @@ def test_random_bytes_end_in_rows_refusals_or_one_clear_error(
 
 @given(
     text=TEXT,
-    block=BLOCK,
+    block=BLOCK_BYTES,
     coded=st.sets(st.sampled_from(NAMES)),
     only=st.sets(st.sampled_from(NAMES), min_size=1),
 )
@@ -212,7 +215,7 @@ def test_which_columns_are_wanted_and_how_they_are_kept_changes_no_row(
     dialect, content = text
     path = write(b"x" + content)
     plain = set(NAMES) - coded
-    for table, _ in records(path, NAMES, RejectLog(), dialect, text=plain, only=only, block=block):
+    for table, _ in records(path, NAMES, RejectLog(), dialect, text=plain, only=only, block_bytes=block):
         assert table.schema.names == [name for name in NAMES if name in only]
         assert all(
             table.schema.field(name).type == (CODED if name in coded else pa.string()) for name in only
@@ -222,10 +225,10 @@ def test_which_columns_are_wanted_and_how_they_are_kept_changes_no_row(
         line: [v for v, name in zip(values, NAMES, strict=True) if name in only]
         for line, values in whole.items()
     }
-    assert found(path, dialect, text=plain, only=only, block=block) == (picked, refused)
+    assert found(path, dialect, text=plain, only=only, block_bytes=block) == (picked, refused)
 
 
-@given(text=TEXT, block=BLOCK)
+@given(text=TEXT, block=BLOCK_BYTES)
 @settings(max_examples=200)
 def test_in_a_file_of_one_column_a_blank_line_is_no_record_and_an_empty_field_is_one(
     write: Write, text: tuple[Dialect, bytes], block: int
@@ -233,7 +236,7 @@ def test_in_a_file_of_one_column_a_blank_line_is_no_record_and_an_empty_field_is
     dialect, content = text
     path = write(b'""\n\n' + content)
     expected = naive(path.read_bytes(), dialect, ["a"])
-    assert found(path, dialect, ["a"], block=block) == expected
+    assert found(path, dialect, ["a"], block_bytes=block) == expected
     assert expected[0][1] == ["" if dialect.quote else '""']
     assert 2 not in expected[0]
 
@@ -254,8 +257,12 @@ def refusals(path: Path, dialect: Dialect = CSV, **options: object) -> list[str]
 @pytest.mark.parametrize("block", [1, 9, 1000])
 def test_a_refusal_names_file_line_and_reason(write: Write, block: int):
     path = write(b'a,b,c\n\n"1,2,3\na,b\n1,"b\nB",c\na,\xe9,c\na,b,c\n"4\xc3\xa9,5,6\n', "clicks.csv")
-    assert found(path, CSV, block=block)[0] == {1: ["a", "b", "c"], 5: ["1", "b B", "c"], 8: ["a", "b", "c"]}
-    assert refusals(path, block=block) == [
+    assert found(path, CSV, block_bytes=block)[0] == {
+        1: ["a", "b", "c"],
+        5: ["1", "b B", "c"],
+        8: ["a", "b", "c"],
+    }
+    assert refusals(path, block_bytes=block) == [
         "clicks.csv:3: a quote is opened and not closed: '\"1,2,3'",
         "clicks.csv:4: 2 fields where 3 belong: 'a,b'",
         "clicks.csv:7: byte 0xe9 at column 3 is not utf-8",
@@ -264,27 +271,27 @@ def test_a_refusal_names_file_line_and_reason(write: Write, block: int):
 
 
 def test_an_unclosed_quote_costs_its_line_and_no_other(write: Write):
-    good = b"a,b,c\n" * (SPAN + 5)
+    good = b"a,b,c\n" * (MAX_LINE_ENDS + 5)
     path = write(good + b'a,"b,c\n' + good)
     rows, refused = found(path, CSV)
-    assert (len(rows), refused) == (2 * (SPAN + 5), {SPAN + 6})
-    assert refusals(path) == [f"f:{SPAN + 6}: a quote is opened and not closed: 'a,\"b,c'"]
+    assert (len(rows), refused) == (2 * (MAX_LINE_ENDS + 5), {MAX_LINE_ENDS + 6})
+    assert refusals(path) == [f"f:{MAX_LINE_ENDS + 6}: a quote is opened and not closed: 'a,\"b,c'"]
     assert refusals(write(good + b"a,b,c\\\n"), BACKSLASH) == [
-        f"f:{SPAN + 6}: the end of a line is escaped: 'a,b,c\\\\'"
+        f"f:{MAX_LINE_ENDS + 6}: the end of a line is escaped: 'a,b,c\\\\'"
     ]
 
 
 @pytest.mark.parametrize("block", [1, 100, 1 << 20])
 def test_a_quoted_field_may_run_over_so_many_lines(write: Write, block: int):
-    for lines in (SPAN, SPAN + 1):
+    for lines in (MAX_LINE_ENDS, MAX_LINE_ENDS + 1):
         path = write(b'x,"' + b"\n" * lines + b'",z\n1,2,3\n')
-        rows, refused = found(path, CSV, block=block)
-        if lines == SPAN:
-            assert rows == {1: ["x", " " * SPAN, "z"], SPAN + 2: ["1", "2", "3"]}
+        rows, refused = found(path, CSV, block_bytes=block)
+        if lines == MAX_LINE_ENDS:
+            assert rows == {1: ["x", " " * MAX_LINE_ENDS, "z"], MAX_LINE_ENDS + 2: ["1", "2", "3"]}
             assert not refused
         else:
-            assert rows == {SPAN + 3: ["1", "2", "3"]}
-            assert refused == {1, SPAN + 2}  # and its last line, '",z', has an open quote of its own
+            assert rows == {MAX_LINE_ENDS + 3: ["1", "2", "3"]}
+            assert refused == {1, MAX_LINE_ENDS + 2}  # and its last line, '",z', has an open quote of its own
 
 
 @pytest.mark.parametrize(
@@ -314,7 +321,9 @@ def test_carriage_returns_end_no_line_by_themselves(write: Write):
 
 def test_blank_lines_alone_are_no_records_but_a_table(write: Write):
     rejects = RejectLog()
-    tables = [table for table, _ in records(write(b"\n\r\n\n"), NAMES, rejects, CSV, only=["b"], block=1)]
+    tables = [
+        table for table, _ in records(write(b"\n\r\n\n"), NAMES, rejects, CSV, only=["b"], block_bytes=1)
+    ]
     assert tables and all(table.schema == pa.schema({"b": CODED}) and len(table) == 0 for table in tables)
     assert rejects.files["f"].records == 0
 
@@ -347,7 +356,7 @@ def test_the_ledger_may_call_a_file_otherwise_and_a_side_table_one(write: Write)
 def test_a_header_is_no_record(write: Write, head: bytes, dialect: Dialect, block: int):
     cut = dialect.delimiter.encode()
     path = write(head + b"\n" + cut.join([b"1", b"2", b"3"]) + b"\n\n" + cut.join([b"4", b"5"]))
-    assert found(path, dialect, header=True, block=block) == ({2: ["1", "2", "3"]}, {4})
+    assert found(path, dialect, header=True, block_bytes=block) == ({2: ["1", "2", "3"]}, {4})
     assert first_line(path, dialect) == NAMES
 
 
@@ -398,8 +407,7 @@ def test_a_compressed_file_is_read_as_what_it_holds(write: Write, name: str, pac
     data = b"".join(b'%d,"x\n%d",y\n' % (i, i % 7) for i in range(2000))
     packed, plain = write(pack(data), name), write(data)
     assert found(packed, CSV) == found(plain, CSV)
-    assert found(packed, CSV, block=999) == found(plain, CSV)
-    assert list(lines_of(packed, 999)) == list(lines_of(plain, 999))
+    assert found(packed, CSV, block_bytes=999) == found(plain, CSV)
 
 
 @pytest.mark.parametrize(
@@ -428,12 +436,8 @@ def test_a_damaged_compressed_file_is_an_error_that_names_it(
 @pytest.mark.parametrize("block", [1, 1000])
 def test_what_holds_no_text_is_an_error(write: Write, name: str, content: bytes, message: str, block: int):
     path = write(content, name)
-    for reading in (
-        lambda: records(path, NAMES, RejectLog(), CSV, block=block),
-        lambda: lines_of(path, block),
-    ):
-        with pytest.raises(PipelineError, match=message):
-            list(reading())
+    with pytest.raises(PipelineError, match=message):
+        list(records(path, NAMES, RejectLog(), CSV, block_bytes=block))
 
 
 def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path):
@@ -448,19 +452,11 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path):
 def test_a_line_without_end_is_no_text(
     write: Write, monkeypatch: pytest.MonkeyPatch, block: int, ending: bytes
 ):
-    monkeypatch.setattr(module, "LONGEST", 20)
+    monkeypatch.setattr(module, "MAX_LINE_BYTES", 20)
     fits = b"a," + b"x" * 16 + b",c\n"
-    assert len(read(write(fits * 3 + fits.strip()), block=block)) == 4
+    assert len(read(write(fits * 3 + fits.strip()), block_bytes=block)) == 4
     with pytest.raises(PipelineError, match="a line is longer than"):
-        read(write(fits * 3 + b"x" + fits.strip() + ending), block=block)
-
-
-def test_lines_come_whole_and_in_order(write: Write):
-    text = b"one\r\ntwo\n\nthree\rfour\nfive"
-    for block in (1, 5, 100):
-        parts = list(lines_of(write(text), block))
-        assert all(part.endswith(b"\n") for part in parts)
-        assert b"".join(parts) == b"one\ntwo\n\nthree four\nfive\n"
+        read(write(fits * 3 + b"x" + fits.strip() + ending), block_bytes=block)
 
 
 # ---- effort ----
@@ -485,22 +481,22 @@ def test_no_text_makes_the_work_grow_faster_than_its_lines(
 ):
     looked: Counter[str] = Counter()
     held = []
-    after, joined = Dialect.after, module._joined
+    scan, join_records = LineScanner.scan, module.join_records
 
-    def counted(self: Dialect, state: module.State, text: bytes) -> module.State | None:
+    def counted(self: LineScanner, state: State, text: bytes) -> tuple[State | None, int]:
         looked["lines"] += 1
         looked["bytes"] += len(text)
-        return after(self, state, text)
+        return scan(self, state, text)
 
-    def passed(data: bytes, *args: object, **options: object) -> object:
+    def passed(data: bytes, *args: Any, **options: Any) -> Joined:
         held.append(len(data))
-        return joined(data, *args, **options)
+        return join_records(data, *args, **options)
 
-    monkeypatch.setattr(Dialect, "after", counted)
-    monkeypatch.setattr(module, "_joined", passed)
+    monkeypatch.setattr(LineScanner, "scan", counted)
+    monkeypatch.setattr(module, "join_records", passed)
     count, size = 20_000, len(line) + 1
-    found(write(first + (line + b"\n") * count), dialect, block=block * size)
+    found(write(first + (line + b"\n") * count), dialect, block_bytes=block * size)
     assert looked["lines"] <= 8 * count
     assert looked["bytes"] <= 8 * count * size
     assert sum(held) <= 3 * count * size
-    assert max(held) <= (block + SPAN + 2) * size
+    assert max(held) <= (block + MAX_LINE_ENDS + 2) * size
