@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pipeline.common.errors import PipelineError
 from pipeline.preprocess.cleaning import equals, keep, missing, screen
 from pipeline.preprocess.joins import Side, side_table
-from pipeline.preprocess.parse import NUMBER, chunk, encoded, number, recode
+from pipeline.preprocess.parse import NUMBER, chunk, encoded, numbers, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import CODED, Dialect
 
@@ -164,26 +164,26 @@ def value_of(text: str | None) -> tuple[float, bool]:
 @example(["1", "nan(1)"])
 @example(["1e400", " 1"])
 def test_numbers_are_those_of_python_whatever_stands_beside_them(made: Make, texts: Values):
-    values, bad = number(made(texts))
+    values, bad = numbers(made(texts))
     assert values.dtype == np.float64 and bad.dtype == bool
     for text, value, no in zip(texts, values.tolist(), bad.tolist(), strict=True):
         expected, wrong = value_of(text)
         assert no == wrong, text
         assert value == expected or (math.isnan(value) and math.isnan(expected)), text
-        alone, bad_alone = number(made([text]))
+        alone, bad_alone = numbers(made([text]))
         assert np.array_equal(alone, [value], equal_nan=True) and bad_alone[0] == no, text
 
 
 @pytest.mark.parametrize("text", NUMBERS)
 def test_these_are_numbers(text: str):
-    values, bad = number(plain([text]))
+    values, bad = numbers(plain([text]))
     assert not bad[0]
     assert np.array_equal(values, [float(text)], equal_nan=True)
 
 
 @pytest.mark.parametrize("text", NONE)
 def test_these_are_none(text: str):
-    values, bad = number(plain([text]))
+    values, bad = numbers(plain([text]))
     assert bad[0] and math.isnan(values[0])
 
 

@@ -24,7 +24,7 @@ from pipeline.config.params import Params
 from pipeline.datasets import tabular
 from pipeline.preprocess import clean_table
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.tables import BETWEEN
+from pipeline.preprocess.tables import LIST_SEPARATOR
 
 Rows = list[dict[str, Any]]
 USER = {"user": "user"}
@@ -311,7 +311,7 @@ def test_rows_do_not_depend_on_the_block_they_are_read_in(read: Read, monkeypatc
     assert json.dumps(found, default=str) == json.dumps(expected, default=str)
     table = pa.table({"user": ["a", "b", "c"] * 9, "click": [0, 1, 5] * 9})
     expected = read({"log.parquet": table})
-    monkeypatch.setattr(tables, "ROWS", (4, 4))
+    monkeypatch.setattr(tables, "ROWS_PER_BLOCK", (4, 4))
     assert read({"log.parquet": table}) == expected
 
 
@@ -388,7 +388,7 @@ def test_parquet_numbers_lists_and_times(read: Read):
         "compact": {**moments, "format": "%Y%m%d", "parts": ["weekend"]},
     }
     rows, report = read({"log.parquet": table}, fields=fields, time="at")
-    assert report["first_rejects"] == ["log.parquet:2: at None is missing, and `time` needs it"]
+    assert report["first_rejects"] == ["log.parquet:2: at is missing, and `time` needs it"]
     rows, report = read({"log.parquet": table}, fields=fields)
     first, second = rows
     assert first == {
@@ -398,9 +398,9 @@ def test_parquet_numbers_lists_and_times(read: Read):
         "flag": 1.0,
         "text": 1000.0,
         "wait": 90.0,
-        "tags": BETWEEN.join(["a", "b|c", "", ""]),
-        "ids": BETWEEN.join("12"),
-        "pair": BETWEEN.join(["0.5", "12"]),
+        "tags": LIST_SEPARATOR.join(["a", "b|c", "", ""]),
+        "ids": LIST_SEPARATOR.join("12"),
+        "pair": LIST_SEPARATOR.join(["0.5", "12"]),
         "at_hour": "0",
         "at_day": "5",
         "zoned_hour": "0",
@@ -412,9 +412,14 @@ def test_parquet_numbers_lists_and_times(read: Read):
         "label": 1,
     }
     assert [v for v in second.values() if isinstance(v, float)] == pytest.approx([np.nan] * 6, nan_ok=True)
-    assert {v for v in second.values() if not isinstance(v, float)} == {None, "", 0, BETWEEN.join("11")}
+    assert {v for v in second.values() if not isinstance(v, float)} == {
+        None,
+        "",
+        0,
+        LIST_SEPARATOR.join("11"),
+    }
     assert {c.name: c.separator for c in report["columns"] if c.kind == "bag"} == dict.fromkeys(
-        ["tags", "ids", "pair"], BETWEEN
+        ["tags", "ids", "pair"], LIST_SEPARATOR
     )
 
 
@@ -424,7 +429,7 @@ def test_lists_and_texts_of_one_bag_get_one_separator(read: Read):
         "b.parquet": pa.table({"tags": [["u", "v|w"]], "click": [0]}),
     }
     rows, _ = read(files, fields={"tags": {"domain": "item", "type": "bag"}})
-    assert [row["tags"].split(BETWEEN) for row in rows] == [["x", "y"], ["u", "v|w"]]
+    assert [row["tags"].split(LIST_SEPARATOR) for row in rows] == [["x", "y"], ["u", "v|w"]]
 
 
 def test_files_of_a_folder_may_differ_in_types(read: Read):
@@ -508,10 +513,10 @@ def test_strings_of_parquet_that_are_no_utf8_are_an_error(read: Read):
         ("user,click\na,1\n", {"keep": ["part"]}, "preprocess.keep: unknown column 'part'"),
         ("user, click,user \na,1,b\n", {}, "same name: 'user' is columns 1, 3"),
         ("user,click,click\na,1,1\n", {}, "same name: 'click' is columns 2, 3"),
-        ("user;click\na;1\n", {}, "looks like ';', so say `separator: \";\"`"),
-        ("user\tclick\na\t1\n", {}, 'so say `separator: "\\t"`'),
-        ("user::click\na::1\n", {}, 'so say `separator: "::"`'),
-        ("user,click\na,1\n", {"separator": ";"}, 'so say `separator: ","`'),
+        ("user;click\na;1\n", {}, "looks like ';', so set `separator: \";\"`"),
+        ("user\tclick\na\t1\n", {}, 'so set `separator: "\\t"`'),
+        ("user::click\na::1\n", {}, 'so set `separator: "::"`'),
+        ("user,click\na,1\n", {"separator": ";"}, 'so set `separator: ","`'),
         ("a,1,2\n", {"names": ["user", "click"]}, "the first line has 3 fields, `names` has 2"),
         ("user,click\na,1\n", {"fields": {"click": "user"}}, "the label is made of the column 'click'"),
         (
@@ -537,7 +542,7 @@ def test_strings_of_parquet_that_are_no_utf8_are_an_error(read: Read):
         (
             {"a.csv": "user,click\na,1\n", "b.csv": "usr,click,x\na,1,2\n"},
             {},
-            "b.csv has not the columns of a.csv: it lacks 'user' and has 'usr', 'x' more",
+            "b.csv does not have the same columns as a.csv: missing 'user', extra 'usr', 'x'",
         ),
         (
             "\xe9,click\na,1\n".encode("latin-1"),
@@ -666,13 +671,13 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
         ("fields/price", None, "fields.price: needs a domain: user, item or context (it is None)"),
         ("fields/price", 3, "fields.price: should be a valid dictionary"),
         ("fields/price/separator", "|", "fields.price: separator belongs to type bag, and this is a number"),
-        ("fields/ts/format", "%d.%m", "fields.ts: the format '%d.%m' is not iso"),
+        ("fields/ts/format", "%d.%m", "fields.ts.format: the format '%d.%m' is not iso"),
         (
             "fields/ts/parts",
             ["our"],
             "fields.ts.parts.0: should be 'hour', 'weekday', 'day', 'month' or 'weekend'",
         ),
-        ("fields/ts/parts", ["day", "day"], "fields.ts: parts names one twice"),
+        ("fields/ts/parts", ["day", "day"], "fields.ts: parts contains one twice"),
         ("fields/ts/parts", [], "fields.ts.parts: is empty"),
         ("fields/3", "user", "fields.3: should be a valid string"),
         ("fields", ["user"], "fields: should be a valid dictionary"),
@@ -686,7 +691,7 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
         ),
         ("label", {"column": "a", "equals": []}, "label: equals is empty"),
         ("label", {"at_least": 4}, "label.column: is missing; give it a value"),
-        ("time", {"column": "ts", "format": "x"}, "time: the format 'x'"),
+        ("time", {"column": "ts", "format": "x"}, "time.format: the format 'x'"),
         ("keep", "part", "keep: "),
         ("decimal", ";", "decimal: should be '.' or ','"),
         ("quote", 3, "quote: should be a valid string"),

@@ -23,7 +23,7 @@ from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import ID, keep, missing, reject, screen
 from pipeline.preprocess.joins import Side, side_table
-from pipeline.preprocess.parse import chunk, number, recode
+from pipeline.preprocess.parse import chunk, numbers, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.preprocess.timestamps import date_part, seconds
@@ -93,12 +93,12 @@ def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]
     path = folder / "big_matrix.csv"
     rules = {"user_id": ID, "video_id": ID}
     wanted = ["user_id", "video_id", "video_duration", "timestamp", "watch_ratio"]
-    numbers = ["timestamp", "watch_ratio"]
-    for table, lines in records(path, VIEWS, rejects, DIALECT, header=True, only=wanted, text=numbers):
+    plain = ["timestamp", "watch_ratio"]
+    for table, lines in records(path, VIEWS, rejects, DIALECT, header=True, only=wanted, text=plain):
         table, lines = screen(table, lines, path.name, rejects, rules)
-        ratio, bad_ratio = number(chunk(table["watch_ratio"]))
+        ratio, bad_ratio = numbers(chunk(table["watch_ratio"]))
         times, bad_times = seconds(chunk(table["timestamp"]), "seconds")
-        length, bad_length = number(chunk(table["video_duration"]))
+        length, bad_length = numbers(chunk(table["video_duration"]))
         bad = {
             "watch_ratio": bad_ratio | ~np.isfinite(ratio),  # the label is made of it
             "timestamp": bad_times,

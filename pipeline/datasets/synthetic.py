@@ -28,7 +28,7 @@ from pipeline.common.permutation import permutation
 from pipeline.common.ranges import Count, Seed
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import FILLED, equals, keep, missing, reject, screen
-from pipeline.preprocess.parse import chunk, number
+from pipeline.preprocess.parse import chunk, numbers
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.preprocess.timestamps import date_part, seconds
@@ -203,7 +203,7 @@ def _clean(table: pa.Table, time: pa.Int64Array) -> pa.Table:
     derived = {
         "hour": date_part(time, "hour").dictionary_decode(),
         "weekday": date_part(time, "weekday").dictionary_decode(),
-        "price": pa.array(number(chunk(table["price"]))[0]),
+        "price": pa.array(numbers(chunk(table["price"]))[0]),
     }
     names = [column.name for column in COLUMNS]
     fields = {n: derived[n] if n in derived else missing(chunk(table[n]), "") for n in names}

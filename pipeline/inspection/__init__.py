@@ -22,13 +22,13 @@ from pipeline import metrics
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import write_text
 from pipeline.config import yaml_file
-from pipeline.datasets.tabular import MISSING, OWN
+from pipeline.datasets.tabular import MISSING, RESERVED
 from pipeline.inspection import guessing, profiling
 from pipeline.inspection.guessing import ENOUGH, FEW, Flags, Guess, Rule
 from pipeline.inspection.profiling import DISTINCT, Survey, survey
 from pipeline.inspection.sniffing import sniff
 from pipeline.preprocess import clean_table, tables
-from pipeline.preprocess.parse import number
+from pipeline.preprocess.parse import numbers
 from pipeline.preprocess.tables import Layout
 
 WIDTH = 24  # characters of a name or an example that are shown
@@ -229,7 +229,7 @@ def _tells(
     if _predicts(absent.astype(np.int64), clicks, known):
         return True
     if guess.type == "number":
-        amounts, _ = number(values)
+        amounts, _ = numbers(values)
         amounts = np.nan_to_num(amounts, nan=-np.inf, posinf=None)[known]
         both = min(clicks[known].sum(), (~clicks[known]).sum())
         return bool(both >= SURE and abs(metrics.auc(clicks[known], amounts) - 0.5) > 0.499)
@@ -281,7 +281,7 @@ def _item(
 
 def _fields(guesses: Mapping[str, Guess], label: str | None) -> tuple[list[str], bool]:
     """Return a line per column, those left out as comments, and whether there is any field."""
-    lines, taken, some = [], set(OWN), False
+    lines, taken, some = [], set(RESERVED), False
     for column, guess in guesses.items():
         if column == label:
             continue
@@ -445,7 +445,7 @@ def _strange(found: Survey) -> int:
 def _shown(text: str) -> str:
     """Return a text that fits into a line of a table."""
     cut = text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}..."
-    cut = cut.replace(tables.BETWEEN, ", ")
+    cut = cut.replace(tables.LIST_SEPARATOR, ", ")
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut) or '""'
 
 

@@ -14,7 +14,7 @@ from pipeline.datasets.tabular import NO, YES
 from pipeline.inspection.profiling import DIGIT_TIMES, Profile
 from pipeline.preprocess import parse
 from pipeline.preprocess.cleaning import equals
-from pipeline.preprocess.parse import number, recode
+from pipeline.preprocess.parse import recode
 from pipeline.schema import Domain
 
 Flags = NDArray[np.bool_]
@@ -183,7 +183,7 @@ def label(profile: Profile, *, named: bool = True, chosen: bool = False) -> Rule
     # a few damaged values, whose records will be refused, do not make it another column
     if others <= profile.stray:
         return Rule(name, {}, rate, 3 if hinted is None else hinted) if 0 < rate < 1 else None
-    numbers, bad = number(values)
+    numbers, bad = parse.numbers(values)
     if profile.counts[bad].sum() <= profile.stray:
         levels = int((~bad).sum())
         contiguous = profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == levels > 2
@@ -205,7 +205,7 @@ def clicks(values: pa.DictionaryArray, rule: Rule) -> tuple[Flags, Flags]:
         return equals(lower, *YES), known & equals(lower, *YES, *NO)
     if "equals" in rule.rule:
         return equals(values, rule.rule["equals"]), known
-    numbers, _ = number(values)
+    numbers, _ = parse.numbers(values)
     return numbers >= rule.rule["at_least"], known & ~np.isnan(numbers)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.preprocess import parse, tables
 from pipeline.preprocess.cleaning import equals
-from pipeline.preprocess.parse import chunk, number
+from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Table
 from pipeline.preprocess.timestamps import seconds
@@ -148,7 +148,7 @@ class Profile:
         if 2 * self.no_number > self.rows:
             return  # it will not become a number any more
         self.comma |= begins and _has_commas(texts)
-        values, bad = number(pc.replace_substring(texts, ",", ".") if self.comma else texts)
+        values, bad = parse.numbers(pc.replace_substring(texts, ",", ".") if self.comma else texts)
         if bad.any():
             marked = pc.is_in(pc.utf8_lower(texts), pa.array(sorted(MARKS))).to_numpy(zero_copy_only=False)
             self.no_number += int(counts[bad & ~marked].sum())
@@ -250,7 +250,7 @@ def _blocks(opened: Sequence[Table], wanted: Sequence[str], rejects: RejectLog) 
 
 def _texts(column: pa.Array, missing: Sequence[str]) -> pa.DictionaryArray:
     if parse.kind(column.type) == "list":
-        return parse.bags(column, tables.BETWEEN, missing)
+        return parse.bags(column, tables.LIST_SEPARATOR, missing)
     return parse.texts(column, missing)
 
 

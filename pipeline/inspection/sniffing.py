@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.common.errors import PipelineError
 from pipeline.datasets.tabular import MISSING
 from pipeline.inspection.profiling import MARKS
-from pipeline.preprocess.parse import number
+from pipeline.preprocess.parse import numbers
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.timestamps import seconds
 
@@ -152,6 +152,6 @@ def _is_filled(cell: str) -> bool:
 
 def _are_values(cells: Sequence[str]) -> NDArray[np.bool_]:
     """Which cells are numbers or times."""
-    _, no_number = number(pa.array([cell.replace(",", ".") for cell in cells], pa.string()))
+    _, no_number = numbers(pa.array([cell.replace(",", ".") for cell in cells], pa.string()))
     _, no_time = seconds(pa.array(cells, pa.string()))
     return ~(no_number & no_time)

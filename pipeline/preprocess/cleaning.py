@@ -1,7 +1,6 @@
-"""Row-wise cleaning of columns of strings, on their distinct values where they are dictionary-encoded.
+"""Row-wise cleaning: rejecting rows, keeping rows, comparing and removing values.
 
-A coded column is a dictionary array without missing values among its distinct ones; a missing value is
-a missing index. What is done to a value is done once per distinct value and block, not once per row.
+A value is tested once per distinct value and block, not once per row, where its column is coded.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.preprocess.parse import chunk, codes_of, encoded, recode
+from pipeline.preprocess.parse import as_text, chunk, codes_of, encoded, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Lines
 
-Rule = tuple[str, str]  # a pattern for the whole value, and what it should be, in words
+Rule = tuple[str, str]  # a regular expression for the whole value, and what it should be, in words
 ID: Rule = (r"[0-9]{1,18}", "a whole number")
 FILLED: Rule = (".+", "filled in")
 
@@ -24,10 +23,10 @@ FILLED: Rule = (".+", "filled in")
 def screen(
     table: pa.Table, lines: Lines, file: str, rejects: RejectLog, rules: Mapping[str, Rule]
 ) -> tuple[pa.Table, Lines]:
-    """Refuse the rows in which a column does not match its pattern as a whole.
+    """Reject the rows that break a rule; return the others, with their lines.
 
     Args:
-        rules: column -> (regular expression, what it should be, in words).
+        rules: column -> rule.
     """
     good = np.ones(len(table), bool)
     for name, (pattern, meaning) in rules.items():
@@ -45,19 +44,29 @@ def reject(
     bad: NDArray[np.bool_],
     column: str,
     reason: str,
+    *,
+    if_missing: str = "is missing",
 ) -> None:
     """Reject the rows of a mask with the value that they have in a column; they stay in the table.
 
     Args:
         bad: the rows to reject, (rows,).
-        reason: what is wrong with the value, as in `is not a number`; a missing value `is missing`.
+        reason: what is wrong with the value, as in `is not a number`.
+        if_missing: the reason for a missing value.
     """
     for row in np.flatnonzero(bad).tolist():
         line, text = int(lines[row]), ""
         if rejects.would_show(file, line):  # the others are only counted
-            value = table[column][row].as_py()
-            text = f"{column} is missing" if value is None else f"{column} {value[:80]!r} {reason}"
+            value = shown(table[column], row)
+            text = f"{column} {if_missing}" if value is None else f"{column} {value!r} {reason}"
         rejects.reject(file, line, text)
+
+
+def shown(column: pa.ChunkedArray, row: int) -> str | None:
+    """Return the beginning of a value as text, for a message; None if it is missing."""
+    value = chunk(column.slice(row, 1))
+    text = as_text(value.dictionary_decode() if pa.types.is_dictionary(value.type) else value)[0].as_py()
+    return None if text is None else str(text)[:80]
 
 
 def keep(table: pa.Table, lines: Lines, good: NDArray[np.bool_]) -> tuple[pa.Table, Lines]:
@@ -71,7 +80,7 @@ def equals(column: pa.Array, *values: str) -> NDArray[np.bool_]:
 
 
 def missing(column: pa.Array, *texts: str) -> pa.DictionaryArray:
-    """Make the given values missing."""
+    """Turn the given values into missing ones."""
     gone = pa.array(texts, pa.string())
     return recode(
         column, lambda values: pc.if_else(pc.is_in(values, gone), pa.scalar(None, pa.string()), values)

@@ -23,14 +23,19 @@ def side_table(
     header: bool = False,
     only: Collection[str] | None = None,
 ) -> pa.Table:
-    """Read a side table in one piece, without the rows that break a rule."""
+    """Read a side table as one chunk, without the rows that break a rule.
+
+    Args:
+        names, header, only: as in `records`.
+        rules: as in `screen`.
+    """
     blocks = records(path, names, rejects, dialect, header=header, only=only, side_table=True)
     parts = [screen(table, lines, path.name, rejects, rules)[0] for table, lines in blocks]
     return pa.concat_tables(parts).unify_dictionaries().combine_chunks()
 
 
 class Side:
-    """A side table, joined by the strings in its first column; of a repeated key the first row counts."""
+    """A side table, joined by the strings in its first column; the first row of a repeated key counts."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table.combine_chunks()
@@ -48,7 +53,7 @@ class Side:
         }
 
     def join(self, keys: pa.Array) -> dict[str, pa.Array]:
-        """Return the key's column and the side's for every row; those of unknown keys are missing."""
+        """Return the column of keys and those of the side table, row by row; missing for unknown keys."""
         coded = encoded(keys)
         rows = pc.index_in(coded.dictionary, self._keys).take(coded.indices)
         joined: dict[str, pa.Array] = {self.key: coded}

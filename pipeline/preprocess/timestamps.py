@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.types as is_
 from numpy.typing import NDArray
 
-from pipeline.preprocess.parse import as_text, codes_of, kind, number
+from pipeline.preprocess.parse import as_text, codes_of, kind, numbers, trimmed
 
 DatePart = Literal["hour", "weekday", "day", "month", "weekend"]
 DATE_PARTS: tuple[DatePart, ...] = get_args(DatePart)
@@ -85,9 +85,7 @@ def seconds(
     if kind(column.type) == "time":
         present, times = column.is_valid(), _of_arrow(column)
     else:
-        text = pc.utf8_trim_whitespace(as_text(column))
-        absent = pc.is_in(text, pa.array(["", *missing], pa.string()))
-        text = pc.if_else(absent, pa.scalar(None, pa.string()), text)
+        text = trimmed(as_text(column), {"", *missing})
         present, times = text.is_valid(), _of_text(text, time_format)
     return times, pc.and_(present, times.is_null()).to_numpy(zero_copy_only=False)
 
@@ -150,7 +148,7 @@ def _of_arrow(column: pa.Array) -> pa.Int64Array:
 def _of_text(text: pa.StringArray, time_format: str) -> pa.Int64Array:
     """Seconds of trimmed texts; null where a text is malformed or missing."""
     if time_format in UNITS_PER_SECOND:
-        values, _ = number(text)
+        values, _ = numbers(text)
         counted = np.floor(np.where(np.isfinite(values), values, np.nan) / UNITS_PER_SECOND[time_format])
         good = (counted >= FIRST_SECOND) & (counted <= LAST_SECOND)
         return pa.array(np.where(good, counted, 0).astype(np.int64), mask=~good)
@@ -176,25 +174,25 @@ def _match(text: pa.StringArray, regex: str) -> pa.Int64Array:
     groups = pc.extract_regex(text, f"^(?:{regex})$")
     parts = {group.name: pc.fill_null(pc.struct_field(groups, group.name), "") for group in groups.type}
 
-    def numbers(name: str, default: int) -> NDArray[np.int64]:
+    def integers(name: str, default: int) -> NDArray[np.int64]:
         if name not in parts:
             return np.full(len(text), default)
         digits = pc.if_else(pc.equal(parts[name], ""), str(default), parts[name])
         return np.asarray(pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False))
 
-    year = numbers("Y", 0)
+    year = integers("Y", 0)
     if "y" in parts:
-        short = numbers("y", 0)
+        short = integers("y", 0)
         year = np.where(short < 69, 2000, 1900) + short
-    month = numbers("m", 1)
+    month = integers("m", 1)
     for name in ("b", "B"):
         if name in parts:
             letters = pc.utf8_lower(pc.utf8_slice_codeunits(parts[name], 0, 3))
             known = pc.index_in(letters, pa.array(MONTHS))
             month = pc.fill_null(known, -1).to_numpy(zero_copy_only=False) + 1
-    day, hour, minute, second = numbers("d", 1), numbers("H", 0), numbers("M", 0), numbers("S", 0)
+    day, hour, minute, second = integers("d", 1), integers("H", 0), integers("M", 0), integers("S", 0)
     if "I" in parts:
-        twelve = numbers("I", 0)
+        twelve = integers("I", 0)
         afternoon = pc.equal(pc.utf8_lower(parts["p"]), "pm").to_numpy(zero_copy_only=False)
         hour = np.where((twelve >= 1) & (twelve <= 12), twelve % 12 + 12 * afternoon, 24)  # 24: malformed
     months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
@@ -205,6 +203,6 @@ def _match(text: pa.StringArray, regex: str) -> pa.Int64Array:
     counted = days.astype(np.int64) * 86400 + hour * 3600 + minute * 60 + second
     if "sign" in parts:
         behind = pc.equal(parts["sign"], "-").to_numpy(zero_copy_only=False)
-        counted -= np.where(behind, -1, 1) * (numbers("zh", 0) * 3600 + numbers("zm", 0) * 60)
+        counted -= np.where(behind, -1, 1) * (integers("zh", 0) * 3600 + integers("zm", 0) * 60)
     good &= (counted >= FIRST_SECOND) & (counted <= LAST_SECOND)
     return pa.array(counted, mask=~good)
