@@ -608,7 +608,7 @@ def test_packed_files_and_folders(look: Look, tmp_path: Path):
     found = inspect(folder, "mine")
     assert f"{folder}, 3 files: 1,800 records, separator comma, utf-8, header" in found.report
     (folder / "part-1.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(PipelineError, match=r"part-1\.csv has not the columns of part-0\.csv"):
+    with pytest.raises(PipelineError, match=r"part-1\.csv does not have the same columns as part-0\.csv"):
         inspect(folder, "mine")
 
 

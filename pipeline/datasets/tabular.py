@@ -123,6 +123,10 @@ class Feature(Settings):
             raise ValueError("parts contains one twice")
         return self
 
+    def named(self, name: str) -> "Feature":
+        """Return the field with its column, which is called as the field if no other is given."""
+        return self.model_copy(update={"column": name if self.column is None else self.column})
+
     @property
     def source(self) -> str:
         """The column that it is read from."""
@@ -224,7 +228,7 @@ def read(
     features = _valid(dict[str, Feature], fields, "fields")
     plan = _Plan(
         label=_valid(Label, label, "label"),
-        fields={name: f.model_copy(update={"column": f.column or name}) for name, f in features.items()},
+        fields={name: feature.named(name) for name, feature in features.items()},
         group=group,
         time=None if time is None else _valid(Time, time, "time"),
         keep=tuple(dict.fromkeys(keep)),
