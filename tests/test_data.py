@@ -13,8 +13,9 @@ from rows import SCHEMAS, random_ids
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import write_json
-from pipeline.data import batches
+from pipeline.data import streaming
 from pipeline.data.batches import Batch, Split
+from pipeline.data.streaming import StreamedSplit
 from pipeline.schema import SPLITS, Field, Schema
 
 # the single column holds the row's number, and the label tells it too
@@ -155,8 +156,8 @@ def write(folder: Path, ids: np.ndarray, label: np.ndarray, schema: Schema = NUM
 
 @pytest.fixture(name="small_windows")
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "BLOCK", 4)
-    monkeypatch.setattr(batches, "WINDOW", 20)
+    monkeypatch.setattr(streaming, "ROWS_PER_BLOCK", 4)
+    monkeypatch.setattr(streaming, "ROWS_PER_WINDOW", 20)
 
 
 @pytest.fixture(scope="module", name="folders")
@@ -216,21 +217,22 @@ def test_what_is_skipped_is_not_read(
     folders: dict[int, Path], shuffled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    plain = Split._read
+    plain = StreamedSplit._read
 
-    def reading(self: Split, blocks: list[int]) -> Batch:
+    def reading(self: StreamedSplit, blocks: list[int]) -> Batch:
         read.extend(blocks)
         return plain(self, blocks)
 
-    monkeypatch.setattr(Split, "_read", reading)
+    monkeypatch.setattr(StreamedSplit, "_read", reading)
     list(streamed(folders[80]).batches(8, seeded(1) if shuffled else None, skip=8))
     assert len(read) == 5, "64 rows are left out: three windows of 20 rows, five blocks each"
 
 
 def test_a_part_is_streamed_where_it_is_longer_than_the_setting(folders: dict[int, Path]) -> None:
-    assert Split.load(folders[9], "train", rows_in_memory=9).stream_to is None
+    assert not Split.load(folders[9], "train", rows_in_memory=9).streamed
     split = Split.load(folders[10], "train", rows_in_memory=9)
-    assert split.stream_to == torch.device("cpu")
+    assert split.streamed
+    assert split.device == torch.device("cpu")
     assert rows_of([split.whole()]) == list(range(10))
 
 
@@ -238,8 +240,8 @@ def test_a_sorted_file_is_mixed_as_well_as_the_docstring_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worst case: all negative rows, then all positive ones; the mean label of each batch."""
-    monkeypatch.setattr(batches, "BLOCK", 16)
-    monkeypatch.setattr(batches, "WINDOW", 2048)
+    monkeypatch.setattr(streaming, "ROWS_PER_BLOCK", 16)
+    monkeypatch.setattr(streaming, "ROWS_PER_WINDOW", 2048)
     n, size = 2**15, 128
     split = streamed(write(tmp_path, np.arange(n)[:, None], np.arange(n) >= n / 2))
     means = torch.stack([b.label.mean() for e in range(4) for b in split.batches(size, seeded(e))])
@@ -252,15 +254,15 @@ MEMORY = """
 import sys
 from pathlib import Path
 import torch
-from pipeline import data
-from pipeline.data import Split
+from pipeline.data import streaming
+from pipeline.data.batches import Split
 
 def own():  # megabytes that are the process's own: pages of the file are the system's to drop
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if "RssAnon" in line)
     return int(line.split()[1]) / 1024
 
 torch.set_num_threads(1)
-data.WINDOW = 2**16
+streaming.ROWS_PER_WINDOW = 2**16
 split, start, most, rows = Split.load(Path(sys.argv[1]), "train", rows_in_memory=10**6), own(), 0.0, 0
 for batch in split.batches(8192, torch.Generator().manual_seed(1)):
     rows += len(batch.label)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.common.files import folder_digest
 from pipeline.data import storage
-from pipeline.data.storage import SplitWriter, write_rows
+from pipeline.data.storage import SplitWriter
 from pipeline.preprocess.parse import chunk
 from pipeline.schema import SPLITS, Column
 from pipeline.split.assign import TEST, TRAIN, VALID
@@ -49,11 +49,10 @@ def write(folder: Path, rows: pa.Table, parts: np.ndarray, cuts: Sequence[int]) 
     ends = [0, *sorted(min(cut, len(rows)) for cut in cuts), len(rows)]
     tables = [table.slice(start, end - start) for start, end in pairwise(ends)]
     encoder = Encoder(VOCABULARY, lambda name: [chunk(part[name]) for part in tables])
-    report = write_rows(folder, rows, parts)
-    with SplitWriter(folder, encoder.schema, report) as writer:
-        for number, (part, (start, end)) in enumerate(zip(tables, pairwise(ends), strict=True)):
-            writer.write(encoder.ids(number, part), parts[start:end])
-    return report
+    with SplitWriter(folder, encoder.schema, rows, parts) as writer:
+        for number, part in enumerate(tables):
+            writer.write(encoder.ids(number, part))
+    return writer.report
 
 
 @given(
@@ -110,18 +109,16 @@ def test_unseen_ids_are_counted_by_part_and_field(tmp_path: Path):
     table = pa.table({"city": pa.array(["a", "x", "y", None, "x", "b"])})
     parts = np.array([TRAIN, TRAIN, VALID, VALID, TEST, TEST], np.uint8)
     encoder = Encoder(vocabulary, lambda name: [chunk(table[name])])
-    report = write_rows(tmp_path, rest_of(6), parts)
-    with SplitWriter(tmp_path, encoder.schema, report) as writer:
-        writer.write(encoder.ids(0, table), parts)
-    assert [report[part]["unseen"]["city"] for part in SPLITS] == [1, 2, 1]
+    with SplitWriter(tmp_path, encoder.schema, rest_of(6), parts) as writer:
+        writer.write(encoder.ids(0, table))
+    assert [writer.report[part]["unseen"]["city"] for part in SPLITS] == [1, 2, 1]
 
 
 def test_a_row_too_few_is_a_defect_that_shows(tmp_path: Path):
     """Else the file would be shorter than its header says, and a later stage would fail far from here."""
     parts = np.zeros(4, np.uint8)
-    report = write_rows(tmp_path, rest_of(4), parts)
     with (
-        pytest.raises(AssertionError),
-        SplitWriter(tmp_path, schema(VOCABULARY), report) as writer,
+        pytest.raises(AssertionError, match="1 rows without ids"),
+        SplitWriter(tmp_path, schema(VOCABULARY), rest_of(4), parts) as writer,
     ):
-        writer.write([apply(VOCABULARY, fields_of(3))], parts[:3])
+        writer.write([apply(VOCABULARY, fields_of(3))])

@@ -92,13 +92,13 @@ def test_a_given_column_decides(values: object):
 def test_a_column_that_means_something_else_is_no_given_column(column: str):
     """The codes of three groups would pass for parts."""
     table = log(6, group=[0, 0, 1, 1, 2, 2], time=[0, 0, 1, 1, 2, 2], truth=[0.0, 0.0, 1.0, 1.0, 2.0, 2.0])
-    with pytest.raises(PipelineError, match=f"toy: split column '{column}' says nothing about parts"):
+    with pytest.raises(PipelineError, match=f"toy: '{column}' cannot be the split column"):
         assign(table, "toy", method="column", column=column)
 
 
 def test_a_given_column_with_anything_else_is_an_error_with_the_row():
     for odd in ("dev", None):
-        with pytest.raises(PipelineError, match=f"'part' holds {odd!r} in row 2"):
+        with pytest.raises(PipelineError, match=f"'part' contains {odd!r} in row 2"):
             assign(log(3, part=["train", "test", odd]), method="column", column="part")
 
 
@@ -109,8 +109,8 @@ def test_a_given_column_with_anything_else_is_an_error_with_the_row():
         ({"method": "user"}, "needs the column 'group'"),
         ({"method": "column"}, "needs the key `column`"),
         ({"method": "column", "column": "fold"}, "needs the column 'fold'"),
-        ({"test": 0.001}, "toy: the test part of 50 rows is empty"),
-        ({"valid": 0.001}, "toy: the valid part of 50 rows is empty"),
+        ({"test": 0.001}, "toy: the test split of 50 rows is empty"),
+        ({"valid": 0.001}, "toy: the valid split of 50 rows is empty"),
     ],
 )
 def test_what_cannot_be_split_is_an_error(settings: dict[str, object], message: str):
@@ -121,7 +121,7 @@ def test_what_cannot_be_split_is_an_error(settings: dict[str, object], message: 
 def test_a_part_with_one_class_is_an_error_that_names_part_and_dataset():
     label = np.array([1, 0, 1, 0, 1, 0, 0, 1, 1, 1], np.uint8)
     table = pa.table({"label": label, "time": np.arange(10)})
-    with pytest.raises(PipelineError, match="toy: all 2 rows of the test part have the label 1"):
+    with pytest.raises(PipelineError, match="toy: all 2 rows of the test split have the label 1"):
         assign(table, "toy", method="time", valid=0.25)
 
 

@@ -151,9 +151,9 @@ def test_a_split_goes_by_what_the_rows_have_besides_their_fields(tmp_path: Path,
 @pytest.mark.parametrize(
     ("column", "message"),
     [
-        ("device", "split column 'device' holds"),
+        ("device", "split column 'device' contains 'phone'"),
         ("fold", "needs the column 'fold', which this dataset does not have"),
-        ("group", "split column 'group' says nothing about parts"),
+        ("group", "'group' cannot be the split column"),
     ],
 )
 def test_a_column_that_says_no_parts_is_named(tmp_path: Path, run: Run, column: str, message: str):
@@ -186,7 +186,7 @@ def test_a_split_without_rows_leaves_nothing(tmp_path: Path, run: Run):
     project.make_project(tmp_path)
     text = (tmp_path / "params.yaml").read_text().replace("test: 0.2", "test: 0.0001")
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(PipelineError, match="synthetic: the test part of 4000 rows is empty"):
+    with pytest.raises(PipelineError, match="synthetic: the test split of 4000 rows is empty"):
         run(tmp_path, "synthetic")
     assert not (tmp_path / "data/processed").exists()
 

@@ -19,7 +19,7 @@ from torch import nn
 from pipeline import metrics
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import write_json
-from pipeline.data import batches
+from pipeline.data import streaming
 from pipeline.data.batches import Split
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.models import build
@@ -364,8 +364,8 @@ def on_disk(folder: Path, **parts: Split) -> Path:
 @pytest.fixture(name="streamed")
 def _streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Split, Split]:
     """The same rows, read in windows of 96."""
-    monkeypatch.setattr(batches, "BLOCK", 8)
-    monkeypatch.setattr(batches, "WINDOW", 96)
+    monkeypatch.setattr(streaming, "ROWS_PER_BLOCK", 8)
+    monkeypatch.setattr(streaming, "ROWS_PER_WINDOW", 96)
     folder = on_disk(tmp_path, train=TRAIN, valid=VALID)
     return tuple(Split.load(folder, part, rows_in_memory=9) for part in ("train", "valid"))  # type: ignore[arg-type, return-value]
 
@@ -572,7 +572,7 @@ def test_a_streamed_part_is_evaluated_like_a_resident_one(streamed: tuple[Split,
     model = deepfm(device=device)
     wake(model)
     _, valid = on(device)
-    other = replace(streamed[1], stream_to=torch.device(device))
+    other = replace(streamed[1], target=torch.device(device))
     assert other.label.dtype == torch.uint8
     assert evaluate(model, other) == pytest.approx(evaluate(model, valid), rel=1e-6)
 

@@ -1,24 +1,164 @@
-"""The encoded format on disk: what a processed folder holds, and both ends of it."""
+"""What a processed folder contains; the split stage writes it, all later stages read it.
+
+    vocabulary.json     the vocabularies; see pipeline/split/vocabulary.py
+    schema.json         the fields, in the order of the columns of ids; see `Schema`
+    report.json         name and origin of the dataset; rows, clicks and unseen ids of each split; values of
+                        bags that were truncated; the SHA-256 of every other file
+    <split>.ids.npy     (N, S) int32
+    <split>.label.npy   (N,) uint8
+    <split>.row.npy     (N,) int64, the number of the row in the clean table
+    <split>.group.npy   (N,) int32, the code of the row's group (its user), where the log has groups
+    <split>.time.npy    (N,) int64, seconds, where the log has times
+    <split>.truth.npy   (N,) float64, the true click probability, where it is known
+
+<split> is train, valid or test; its N rows are in the order of the clean table.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import file_digests, how_to_recreate, read_json, require_file, verify_file
-from pipeline.schema import SPLITS, Schema
+from pipeline.schema import SPLITS, Schema, SplitName
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.split.assign import Parts
+    from pipeline.split.assign import Assignment
     from pipeline.split.vocabulary import Ids
+
+Column = Literal["ids", "label", "row", "group", "time", "truth"]
+OPTIONAL: tuple[Column, ...] = ("group", "time", "truth")
+REPORT = "report.json"
+
+# ---- reading ----
+
+
+def column_file(folder: Path, split: SplitName, column: Column) -> Path:
+    """Return the path of a column of a split."""
+    return folder / f"{split}.{column}.npy"
+
+
+def has_column(folder: Path, split: SplitName, column: Column) -> bool:
+    """Whether a split has a column."""
+    return column_file(folder, split, column).exists()
+
+
+def open_column(folder: Path, split: SplitName, column: Column) -> NDArray[Any]:
+    """Return a memory map of a column of a split.
+
+    It is shared and read-only: nothing may write to it, and unlike a writable map it may be larger than
+    the memory.
+
+    Raises:
+        PipelineError: the file is missing or damaged.
+    """
+    path = require_file(column_file(folder, split, column), "split")
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise PipelineError(f"{path} is damaged ({error}); {how_to_recreate(path, 'split')}") from None
+    return array
+
+
+def read_schema(folder: Path) -> Schema:
+    """Return what the columns of ids mean.
+
+    Raises:
+        PipelineError: the file is missing.
+    """
+    return Schema.from_json(read_json(require_file(folder / "schema.json", "split")))
+
+
+def read_origin(folder: Path) -> dict[str, Any] | None:
+    """Return the origin of the raw files, where it is known; see `download.manifest.origin`."""
+    path = folder / REPORT
+    origin: dict[str, Any] | None = read_json(path).get("origin") if path.exists() else None
+    return origin
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file by its name, without the report's: it describes the rows.
+
+    Raises:
+        PipelineError: a file is missing, or was changed after the split stage wrote it.
+    """
+    path = require_file(folder / REPORT, "split")
+    recorded: dict[str, str] | None = read_json(path).get("files")
+    if recorded is None:
+        raise PipelineError(f"{path} has no digests of the rows; {how_to_recreate(path, 'split')}")
+    found = {name: content for name, content in file_digests(folder).items() if name != REPORT}
+    for name, content in recorded.items():
+        path = require_file(folder / name, "split")
+        verify_file(path, content, "split", found=found[name])
+    return found
+
+
+# ---- writing ----
+
+
+class SplitWriter:
+    """Writes the columns of all three splits: what a row has besides its ids at once, the ids in pieces.
+
+    Args:
+        schema: what the columns of ids mean.
+        extra: `label` and what else the log has; see `CleanTable.load_extra`.
+        assignment: the split of every row.
+
+    Attributes:
+        report: rows and clicks of each split, and after the last piece its unseen ids.
+    """
+
+    def __init__(self, folder: Path, schema: Schema, extra: "pa.Table", assignment: "Assignment") -> None:
+        self.report: dict[str, dict[str, Any]] = {}
+        self._schema, self._assignment, self._start = schema, assignment, 0
+        self._unseen: list[Counter[str]] = []
+        self._open = ExitStack()
+        self._files = []
+        columns: list[Column] = ["label", *(column for column in OPTIONAL if column in extra.column_names)]
+        values = {column: extra[column].to_numpy() for column in columns}
+        for number, split in enumerate(SPLITS):
+            rows = np.flatnonzero(assignment == number)
+            np.save(column_file(folder, split, "row"), rows)
+            for column in columns:
+                np.save(column_file(folder, split, column), values[column][rows])
+            self.report[split] = {"rows": len(rows), "clicks": int(values["label"][rows].sum())}
+            self._unseen.append(Counter(dict.fromkeys((field.name for field in schema.fields), 0)))
+            file = self._open.enter_context(column_file(folder, split, "ids").open("wb"))
+            header = {"descr": "<i4", "fortran_order": False, "shape": (len(rows), schema.slots)}
+            np.lib.format.write_array_header_1_0(file, header)
+            self._files.append(file)
+
+    def write(self, ids: "Iterable[Ids]") -> None:
+        """Append the ids of the next rows."""
+        for piece in ids:
+            split = self._assignment[self._start : self._start + len(piece)]
+            self._start += len(piece)
+            for number, file in enumerate(self._files):
+                chosen = piece[split == number]
+                file.write(chosen.data)
+                self._unseen[number].update(unseen(self._schema, chosen))
+
+    def __enter__(self) -> "SplitWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+        missing = len(self._assignment) - self._start
+        assert error or not missing, (
+            f"{missing} rows without ids: the files are shorter than their headers say"
+        )
+        for split, counts in zip(SPLITS, self._unseen, strict=True):
+            self.report[split]["unseen"] = dict(counts)
 
 
 def unseen(schema: Schema, ids: "Ids") -> dict[str, int]:
@@ -29,102 +169,3 @@ def unseen(schema: Schema, ids: "Ids") -> dict[str, int]:
     for slot, field in enumerate(schema.field_of_slot):
         counts[schema.fields[field].name] += int(per_slot[slot])
     return dict(counts)
-
-
-def write_rows(folder: Path, rows: "pa.Table", parts: "Parts") -> dict[str, Any]:
-    """Write what each row has besides its ids; return the counts of every part."""
-    extra = {
-        name: rows[name].to_numpy()
-        for name in ("label", "group", "time", "truth")
-        if name in rows.column_names
-    }
-    report: dict[str, Any] = {}
-    for number, part in enumerate(SPLITS):
-        row = np.flatnonzero(parts == number)
-        np.save(folder / f"{part}.row.npy", row)
-        for key, values in extra.items():
-            np.save(folder / f"{part}.{key}.npy", values[row])
-        report[part] = {"rows": len(row), "clicks": int(extra["label"][row].sum())}
-    return report
-
-
-class SplitWriter:
-    """Appends ids to `<part>.ids.npy` (N, S) of every part; on leaving, adds the unseen ids to the report.
-
-    Args:
-        report: of `write_rows`; says how many rows each part will have.
-    """
-
-    def __init__(self, folder: Path, schema: Schema, report: dict[str, Any]) -> None:
-        self._schema, self._report = schema, report
-        self._left = [report[part]["rows"] for part in SPLITS]
-        none = dict.fromkeys((field.name for field in schema.fields), 0)
-        self._unseen: list[Counter[str]] = [Counter(none) for _ in SPLITS]
-        self._open = ExitStack()
-        paths = [folder / f"{part}.ids.npy" for part in SPLITS]
-        self._files = [self._open.enter_context(path.open("wb")) for path in paths]
-        for part, file in zip(SPLITS, self._files, strict=True):
-            shape = (report[part]["rows"], schema.slots)
-            header = {"descr": "<i4", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-
-    def write(self, ids: "Iterable[Ids]", parts: "Parts") -> None:
-        """Append rows; `parts` (N,) says where each goes."""
-        start = 0
-        for some in ids:
-            part = parts[start : start + len(some)]
-            start += len(some)
-            for number, file in enumerate(self._files):
-                chosen = some[part == number]
-                file.write(chosen.data)
-                self._left[number] -= len(chosen)
-                self._unseen[number].update(unseen(self._schema, chosen))
-
-    def __enter__(self) -> "SplitWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()
-        assert error or not any(self._left), f"rows that were not written: {self._left}"
-        for part, unseen in zip(SPLITS, self._unseen, strict=True):
-            self._report[part]["unseen"] = dict(unseen)
-
-
-REPORT = "report.json"
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a processed folder, by its name, but for the report's.
-
-    The report tells of the rows and is no part of them: whose they are, their counts, these digests.
-
-    Raises:
-        PipelineError: a file is missing, or has other bytes than the split stage gave it.
-    """
-    path = require_file(folder / REPORT, "split")
-    recorded: dict[str, str] | None = read_json(path).get("files")
-    if recorded is None:
-        raise PipelineError(f"{path} does not say the digests of its rows; {how_to_recreate(path, 'split')}")
-    found = {name: content for name, content in file_digests(folder).items() if name != REPORT}
-    for name, content in recorded.items():
-        path = require_file(folder / name, "split")
-        verify_file(path, content, "split", found=found[name])
-    return found
-
-
-def open_array(path: Path) -> NDArray[Any]:
-    """Return a memory map of a file's array.
-
-    It is shared and read-only: nothing may write to it, and unlike a writable map it may be larger than
-    the memory there is.
-
-    Raises:
-        PipelineError: the file is damaged.
-    """
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise PipelineError(f"{path} is damaged ({error}); {how_to_recreate(path, 'split')}") from None
-    return array

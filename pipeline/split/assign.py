@@ -1,9 +1,10 @@
-"""Rows -> train, valid, test.
+"""Rows -> train, valid and test split.
 
-The parts depend on the rows' order, the seed and integer arithmetic alone, so they stay the same on
-every machine and with every version of every library.
+The assignment depends on the order of the rows, the seed and integer arithmetic alone, so it is the same
+on every machine and with every version of every library.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from pipeline.common.permutation import permutation
 from pipeline.common.ranges import Fraction, Seed
 from pipeline.schema import SPLITS
 
-Parts = NDArray[np.uint8]
+Assignment = NDArray[np.uint8]  # of each row, its place in SPLITS
 TRAIN, VALID, TEST = range(3)
 
 
@@ -29,107 +30,116 @@ def assign(
     test: Fraction = 0.2,
     valid: Fraction = 0.1,
     column: str | None = None,
-) -> Parts:
-    """Return the part of every row: 0 train, 1 valid, 2 test (N,).
+) -> Assignment:
+    """Return the split of every row (N,): 0 train, 1 valid, 2 test.
 
     Args:
         table: column `label`, and what the method needs: `time`, `group` (codes from 0) or the given
             column.
-        name: what to call the dataset in messages.
+        name: of the dataset, for messages.
         method: `random`: a seeded permutation; `time`: the oldest rows train, the newest test, ties
-            in row order; `user`: all rows of a group in one part, so counts are only nearly met;
-            `column`: as `column` says, with train, valid, test or 0, 1, 2.
+            in row order; `user`: all rows of a group go to one split, so the fractions are met only
+            nearly; `column`: as that column specifies, with train, valid, test or 0, 1, 2.
         test: fraction of all rows.
         valid: fraction of the rows that are not test.
 
     Raises:
-        PipelineError: settings that make no sense, a missing column, an empty part, or a part with
-            one class.
+        PipelineError: a column is missing or has invalid values, or a split is empty or has one class.
     """
     rows = len(table)
     tests = int(rows * test + 0.5)
     valids = int((rows - tests) * valid + 0.5)
     if method == "random":
-        parts = _cut(permutation(rows, seed), tests, valids, newest_last=False)
+        assignment = _in_order(permutation(rows, seed), tests, valids, newest_last=False)
     elif method == "time":
-        time = _need(table, "time", name, "time").to_numpy()
-        parts = _cut(np.argsort(time, kind="stable"), tests, valids, newest_last=True)
+        time = _required(table, "time", name, "time").to_numpy()
+        assignment = _in_order(np.argsort(time, kind="stable"), tests, valids, newest_last=True)
     elif method == "user":
-        parts = _by_group(_need(table, "group", name, "user"), seed, tests, valids)
+        assignment = _by_group(_required(table, "group", name, "user"), seed, tests, valids)
     else:
-        parts = _given(_need(table, column, name, "column"), str(column), name)
-    check(parts, table["label"].to_numpy(), name)
-    return parts
+        assignment = _by_column(_required(table, column, name, "column"), str(column), name)
+    check_classes(assignment, table["label"].to_numpy(), name)
+    return assignment
 
 
-def check(parts: Parts, label: NDArray[Any], name: str) -> None:
-    """Refuse a split that nothing can be learnt from or measured on.
+def train_rows(blocks: Iterable[pa.Array], assignment: Assignment) -> Iterator[pa.Array]:
+    """Yield the train rows of a column, block by block."""
+    start = 0
+    for block in blocks:
+        yield block.filter(pa.array(assignment[start : start + len(block)] == TRAIN))
+        start += len(block)
+
+
+def check_classes(assignment: Assignment, label: NDArray[Any], name: str) -> None:
+    """Raise if nothing could be learnt from a split or measured on it.
 
     Raises:
-        PipelineError: a part is empty or its rows have one label.
+        PipelineError: a split is empty, or all its rows have the same label.
     """
-    for number, part in enumerate(SPLITS):
-        labels = label[parts == number]
+    for number, split in enumerate(SPLITS):
+        labels = label[assignment == number]
         if not len(labels):
             raise PipelineError(
-                f"{name}: the {part} part of {len(label)} rows is empty; give it a larger share under split"
+                f"{name}: the {split} split of {len(label)} rows is empty; enlarge it under `split`"
             )
         if labels.min() == labels.max():
             raise PipelineError(
-                f"{name}: all {len(labels)} rows of the {part} part have the label {labels[0]}: AUC "
-                "needs both classes. Check the label rule under preprocess, or split in another way"
+                f"{name}: all {len(labels)} rows of the {split} split have the label {labels[0]}: AUC "
+                "needs both classes. Check the label rule under `preprocess`, or split in another way"
             )
 
 
-def _cut(order: NDArray[np.int64], tests: int, valids: int, *, newest_last: bool) -> Parts:
-    """Hand out rows in the given order: test first, then valid (or the reverse, from the end)."""
+def _in_order(order: NDArray[np.int64], tests: int, valids: int, *, newest_last: bool) -> Assignment:
+    """Assign rows in the given order, or from its end: first test, then valid, then train."""
     if newest_last:
         order = order[::-1]
-    parts = np.zeros(len(order), np.uint8)
-    parts[order[:tests]] = TEST
-    parts[order[tests : tests + valids]] = VALID
-    return parts
+    assignment = np.zeros(len(order), np.uint8)
+    assignment[order[:tests]] = TEST
+    assignment[order[tests : tests + valids]] = VALID
+    return assignment
 
 
-def _by_group(group: pa.ChunkedArray, seed: int, tests: int, valids: int) -> Parts:
-    """Groups in random order: test until its count is met as nearly as can be, then valid, then train."""
+def _by_group(group: pa.ChunkedArray, seed: int, tests: int, valids: int) -> Assignment:
+    """Assign whole groups in random order: about `tests` rows to test, then `valids` to valid."""
     codes = group.to_numpy()
     sizes = np.bincount(codes)
     order = permutation(len(sizes), seed)
     reached = np.cumsum(sizes[order])
-    first = _nearest(reached, tests)
-    second = first + _nearest(reached[first:] - (reached[first - 1] if first else 0), valids)
-    part = np.zeros(len(sizes), np.uint8)
-    part[order[:first]] = TEST
-    part[order[first:second]] = VALID
-    parts: Parts = part[codes]
-    return parts
+    first = _groups_for(reached, tests)
+    second = first + _groups_for(reached[first:] - (reached[first - 1] if first else 0), valids)
+    of_group = np.zeros(len(sizes), np.uint8)
+    of_group[order[:first]] = TEST
+    of_group[order[first:second]] = VALID
+    assignment: Assignment = of_group[codes]
+    return assignment
 
 
-def _nearest(reached: NDArray[np.int64], target: int) -> int:
-    """How many groups to take (one at least) for their rows to come nearest to the target."""
+def _groups_for(reached: NDArray[np.int64], target: int) -> int:
+    """Return how many groups, at least one, have a number of rows nearest to the target."""
     return int(np.abs(reached - target).argmin()) + 1 if len(reached) else 0
 
 
-def _given(values: pa.ChunkedArray, column: str, name: str) -> Parts:
-    known = {text: number for number, part in enumerate(SPLITS) for text in (part, str(number))}
+def _by_column(values: pa.ChunkedArray, column: str, name: str) -> Assignment:
+    known = {text: number for number, split in enumerate(SPLITS) for text in (split, str(number))}
     text = pc.cast(values, pa.string())
     found = pc.index_in(text, pa.array(list(known)))
     if found.null_count:
         row = int(pc.index(pc.is_null(found), True).as_py())
         raise PipelineError(
-            f"{name}: split column {column!r} holds {text[row].as_py()!r} in row {row}; "
+            f"{name}: the split column {column!r} contains {text[row].as_py()!r} in row {row}; "
             "expected train, valid, test or 0, 1, 2"
         )
-    parts: Parts = np.array(list(known.values()), np.uint8)[found.to_numpy()]
-    return parts
+    assignment: Assignment = np.array(list(known.values()), np.uint8)[found.to_numpy()]
+    return assignment
 
 
-def _need(table: pa.Table, column: str | None, name: str, method: str) -> pa.ChunkedArray:
+def _required(table: pa.Table, column: str | None, name: str, method: str) -> pa.ChunkedArray:
     if column is None:
         raise PipelineError(f"{name}: split method 'column' needs the key `column`")
     if method == "column" and column in ("label", "group", "time", "truth"):
-        raise PipelineError(f"{name}: split column {column!r} says nothing about parts; name another one")
+        raise PipelineError(
+            f"{name}: {column!r} cannot be the split column; choose one that contains train, valid, test"
+        )
     if column not in table.column_names:
         hint = f"keep: [{column}]" if method == "column" else f"{column}: <its column>"
         raise PipelineError(
