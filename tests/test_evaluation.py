@@ -13,6 +13,7 @@ from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
 from pipeline.evaluate import plot_style, predictions, report
 from pipeline.evaluate.predictions import Holdout
+from pipeline.evaluate.runs import dvc_target, load_model
 from pipeline.evaluate.significance import delong, placements, standard_error
 from stages import evaluate
 from tests import project as small
@@ -95,7 +96,7 @@ def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
     assert (after.label == 1 - before.label).all()
 
 
-def test_reading_gives_what_was_predicted(project: Project, evaluated: tuple) -> None:
+def test_stored_predictions_are_what_was_predicted(project: Project, evaluated: tuple) -> None:
     holdout = Holdout.load(project.processed)
     for run in project.load():
         stored = predictions.read_predictions(evaluated[1][run.model])
@@ -190,7 +191,7 @@ def test_without_a_group_or_the_truth_or_lr_their_figures_are_left_out(tmp_path:
 # champion
 
 
-def test_the_champion_is_chosen_on_validation_whatever_the_test_part_says(
+def test_the_champion_is_chosen_on_validation_whatever_the_test_metrics(
     changed: Project, evaluated: tuple, tmp_path: Path
 ) -> None:
     report, _ = evaluated
@@ -205,7 +206,7 @@ def test_the_champion_is_chosen_on_validation_whatever_the_test_part_says(
     assert again["champion"] == chosen
 
 
-def test_equal_champions_are_told_apart_by_logloss_then_name() -> None:
+def test_ties_for_champion_are_broken_by_logloss_then_name() -> None:
     runs = made_up_runs({("fm", "default"): 0.8, ("deepfm", "default"): 0.8, ("lr", "default"): 0.7})
     assert report.champion(runs)[0].model == "deepfm"
     assert report.champion(runs[::-1])[0].model == "deepfm"
@@ -341,6 +342,18 @@ def test_weights_that_do_not_fit_are_named(changed: Project) -> None:
         predictions.probabilities(runs[1], 1, holdout.split)
 
 
+def test_weights_that_are_gone_are_named_with_the_command_that_makes_them(changed: Project) -> None:
+    holdout, run = Holdout.load(changed.processed), changed.load("fm")[0]
+    run.weights(1).unlink()
+    with pytest.raises(PipelineError, match=r"seed-1\.safetensors is missing; run `dvc repro train@toy-fm`"):
+        load_model(run, holdout.split.schema, 1)
+
+
+def test_the_target_of_a_variant_of_a_model_is_that_of_its_own_stage() -> None:
+    assert dvc_target("toy", "fm", "tuned") == "tune@toy-fm"
+    assert dvc_target("toy", "fm-sest", "default") == "train-variant@toy-fm-sest"
+
+
 def test_predictions_that_are_not_finite_are_refused(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,7 +363,7 @@ def test_predictions_that_are_not_finite_are_refused(
         predictions.probabilities(project.load("lr")[0], 1, holdout.split)
 
 
-def test_a_test_part_that_is_missing_or_has_one_class_is_refused(changed: Project) -> None:
+def test_a_test_split_that_is_missing_or_has_one_class_is_refused(changed: Project) -> None:
     path = changed.processed / "test.label.npy"
     np.save(path, np.zeros(300, np.uint8))
     with pytest.raises(PipelineError, match=r"0 positive rows of 300.*data\.toy\.split"):

@@ -40,7 +40,7 @@ def test_csv_has_every_figure_of_every_row_to_six_decimals() -> None:
         assert (row["key"], row["seeds"], row["trials"]) == (result["key"], "3", str(result["trials"]))
 
 
-def test_rows_stand_by_test_auc_whatever_the_order_of_the_report() -> None:
+def test_rows_are_ordered_by_test_auc_whatever_the_order_of_the_report() -> None:
     report = board()
     text = leaderboard.to_csv(report)
     aucs = [float(row["auc"]) for row in rows(report)]
@@ -49,7 +49,7 @@ def test_rows_stand_by_test_auc_whatever_the_order_of_the_report() -> None:
     assert leaderboard.to_csv(report) == text
 
 
-def test_what_does_not_exist_stays_empty() -> None:
+def test_missing_metrics_are_empty_cells() -> None:
     runs = made_up_runs(both(fm=0.78), seeds=1)
     report = made_up_report(runs, gauc=False)
     for row in rows(report):
@@ -92,7 +92,7 @@ def test_generated_data_shows_what_could_be_learned() -> None:
     assert first[head.index("learnable")] == "**85.7%**"
 
 
-def test_differences_are_bold_only_where_the_interval_leaves_out_zero() -> None:
+def test_differences_are_bold_only_where_the_interval_excludes_zero() -> None:
     head, *lines = table(board(), 1)
     assert head == ["model", "tuned - default", "fm (tuned) - this model"]
     cells = {line[0]: line[1:] for line in lines}
@@ -104,7 +104,7 @@ def test_differences_are_bold_only_where_the_interval_leaves_out_zero() -> None:
     assert [cell.strip() for cell in cells["fm"][1:]] in ([], [""])
 
 
-def test_pictures_stand_at_the_end() -> None:
+def test_pictures_come_last() -> None:
     page = leaderboard.to_markdown(board(), ["leaderboard.png", "learning_curves.png"])
     assert page.endswith("![leaderboard](leaderboard.png)\n\n![learning curves](learning_curves.png)\n")
 

@@ -1,4 +1,4 @@
-"""MLflow says what the files say: once, again after a loss, a kill or a move, and with models that load."""
+"""MLflow shows what the files contain: once, again after a loss, a kill or a move, with models that load."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and torch.export warn of their own doings
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and torch.export warn about themselves
 PROJECT = Path(__file__).resolve().parents[1]
 HEADER = {
     "key": "0123456789abcdef",
@@ -96,7 +96,7 @@ def children(root: Path, run: Run) -> dict[str, Run]:
 
 
 def content(root: Path) -> dict[str, Any]:
-    """All that MLflow says, without ids and times."""
+    """Everything in MLflow, without ids and times."""
     store, runs = client(root), all_runs(root)
     names = {run.info.run_id: run.info.run_name for run in runs}
     said = {}
@@ -142,7 +142,7 @@ def test_everything_is_there(published: Path) -> None:
     assert [(d.dataset.name, d.dataset.digest) for d in parent.inputs.dataset_inputs] == [
         ("toy", run["input"])
     ]
-    # that the data are not the publisher's is said wherever the run is seen
+    # whether the data are the publisher's is shown with every run
     assert {key: value for key, value in parent.data.tags.items() if key.startswith("data.")} == {
         "data.source": "toys",
         "data.matches_publisher": "no",
@@ -470,7 +470,7 @@ def test_a_missing_file_is_named_and_the_rest_is_shown(
     assert "deepfm/default/run.json is damaged" in str(caught.value)
     assert "pipeline.complete" not in named(fresh, "train-lr").data.tags
     assert named(fresh, "tune-lr").data.tags["pipeline.complete"] == "true"
-    # a stage's results stand without MLflow, so it is told and goes on
+    # the results of a stage are complete without MLflow, so it only warns
     assert not tracking.publish(kept.parent)
     assert "python -m pipeline sync" in capsys.readouterr().err
     for path in kept.parent.glob("*.away"):

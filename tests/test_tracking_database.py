@@ -56,12 +56,12 @@ def paths(path: Path) -> list[str]:
         ]
 
 
-def test_standing_tells_what_is_done(tmp_path: Path) -> None:
+def test_progress_is_what_is_published(tmp_path: Path) -> None:
     path, artifacts = tmp_path / "mlflow.db", tmp_path / "mlruns"
-    assert database.standing(path, artifacts) == database.Progress()
+    assert database.read_progress(path, artifacts) == database.Progress()
     assert not path.exists()
     write(path, artifacts)
-    assert database.standing(path, artifacts) == database.Progress(
+    assert database.read_progress(path, artifacts) == database.Progress(
         complete={"a"}, reported={("a", "b")}, champions={"ctr-toy"}, running=1, moved=False
     )
 
@@ -70,11 +70,11 @@ def test_all_five_columns_follow_the_checkout(tmp_path: Path) -> None:
     path, old, new = tmp_path / "mlflow.db", tmp_path / "old/mlruns", tmp_path / "new place/mlruns"
     write(path, old)
     before = paths(path)
-    assert database.standing(path, new).moved
+    assert database.read_progress(path, new).moved
     assert database.relocate(path, new)
     assert paths(path) == [text.replace(old.as_uri(), new.as_uri()) for text in before]
     assert sum(new.as_uri() in text for text in paths(path)) == 6
-    assert not database.standing(path, new).moved
+    assert not database.read_progress(path, new).moved
     assert not database.relocate(path, new)
 
 

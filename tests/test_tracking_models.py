@@ -1,15 +1,11 @@
-"""A run's files become the model again, and a graph of it that others can use."""
-
-from pathlib import Path
+"""The exported graph of a model, and the example it is exported with."""
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
 from rows import SCHEMAS, random_ids, random_split, times, wake
-from safetensors.torch import save_file
 
-from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch
 from pipeline.models import MODELS, build
 from pipeline.tracking import models
@@ -18,13 +14,11 @@ from pipeline.train.predict import is_timed, logits
 
 pytestmark = pytest.mark.slow
 
-RUN = {"model": "fm", "architecture": "fm", "params": {"model": {"embedding_size": 4}}}
-
 
 @pytest.mark.filterwarnings("ignore")  # torch.export's own
 @pytest.mark.parametrize("name", MODELS)
 def test_the_graph_of_every_model_takes_any_number_of_rows(name: str) -> None:
-    """Also with what it remembers of the train rows, and with times where it is told them."""
+    """Also with what it remembers of the train rows, and for a timed model with times."""
     schema = SCHEMAS["three-domains"]
     model, train = build(name, schema, {}, seed=1), random_split(schema, 200)
     prepare(model, train, train, seed=1, epochs=1)
@@ -68,33 +62,3 @@ def test_the_example_holds_valid_ids(name: str) -> None:
     ends = [first + field.size - 1 for first, field in zip(schema.offsets, schema.fields, strict=True)]
     assert [last[slot] for slot in filled] == ends
     assert set(unseen[[s for s in range(schema.slots) if s not in filled]]) <= {0}
-
-
-def test_weights_come_back(tmp_path: Path) -> None:
-    schema = SCHEMAS["two-domains"]
-    saved = build("fm", schema, {"embedding_size": 4}, seed=1)
-    save_file(saved.state_dict(), tmp_path / "seed-7.safetensors")
-    loaded = models.load(tmp_path, RUN, schema, 7).state_dict()
-    assert all(torch.equal(value, loaded[key]) for key, value in saved.state_dict().items())
-
-
-@pytest.mark.parametrize("damage", ["missing", "damaged", "other schema"])
-def test_what_cannot_be_loaded_is_named(damage: str, tmp_path: Path) -> None:
-    path, schema = tmp_path / "seed-1.safetensors", SCHEMAS["two-domains"]
-    if damage == "damaged":
-        path.write_bytes(b"no weights")
-    elif damage == "other schema":
-        save_file(build("fm", SCHEMAS["no-bags"], {"embedding_size": 4}, seed=1).state_dict(), path)
-    with pytest.raises(PipelineError, match=r"seed-1\.safetensors.*run `dvc repro`"):
-        models.load(tmp_path, RUN, schema, 1)
-
-
-def test_options_that_no_longer_fit_the_model_are_told_with_the_file(tmp_path: Path) -> None:
-    run = {"model": "fiinet", "architecture": "fiinet", "params": {"model": {"orders": [99]}}}
-    with pytest.raises(PipelineError, match=r"seed-1\.safetensors: .*run\.json.*orders \[99\].*`dvc repro`"):
-        models.load(tmp_path, run, SCHEMAS["two-domains"], 1)
-
-
-def test_a_missing_schema_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"schema\.json is missing"):
-        models.read_schema(tmp_path)

@@ -1,4 +1,4 @@
-"""A run's files in MLflow's terms."""
+"""Runs and reports as MLflow's params, metrics and tags."""
 
 import base64
 import json
@@ -44,7 +44,7 @@ def test_params_are_flat_and_leave_the_space_out() -> None:
     }
 
 
-def test_only_a_training_that_is_not_as_usual_has_tags_that_say_so() -> None:
+def test_only_streamed_or_parallel_trainings_are_tagged_as_such() -> None:
     usual = record.tags({**run(), "stage": "tune"})
     assert not {"pipeline.rows_in_memory", "pipeline.processes"} & usual.keys()
     special = record.tags({**run(), "stage": "tune", "rows_in_memory": 10**7, "processes": 2})
@@ -77,20 +77,20 @@ def test_progress_is_the_best_so_far(metric: str, expected: list[float]) -> None
 
 def test_spread_is_mean_and_sample_deviation() -> None:
     rows = [{"best_valid_auc": 0.6, "best_epoch": 1.0}, {"best_valid_auc": 0.8, "best_epoch": 2.0}]
-    assert record.spread(rows) == pytest.approx(
+    assert record.mean_and_std(rows) == pytest.approx(
         {"best_valid_auc": 0.7, "best_epoch": 1.5, "best_valid_auc_std": 0.02**0.5}
     )
-    assert record.spread(rows[:1]) == rows[0]
+    assert record.mean_and_std(rows[:1]) == rows[0]
 
 
-def test_the_description_tells_seeds_and_search() -> None:
+def test_the_description_lists_seeds_and_search() -> None:
     text = record.description(run())
     assert "trial 2 of 4 (1 pruned)" in text
     assert "| 2 | 2 | 0.8000 | 0.2000 |" in text
 
 
 def test_the_saved_view_unpacks_as_the_page_does_it() -> None:
-    view = json.loads(record.board_view())
+    view = json.loads(record.leaderboard_view())
     kind, packed = view["state"].split(";")
     state = json.loads(zlib.decompress(base64.b64decode(packed)))
     assert (view["name"], kind, state["orderByKey"]) == ("Leaderboard", "deflate", "metrics.`test_auc`")

@@ -1,15 +1,15 @@
-"""MLflow, a view of the files in data/ that can be rebuilt at any time; only this package imports it.
+"""MLflow as a view of the files in data/, which can be rebuilt at any time; only this package imports mlflow.
 
-A run is known by the tag `pipeline.key`, the key of its run.json. `live` shows a training while it goes
-on, `publish` brings its run up to what the files say, `publish_report` does so for a dataset's report,
-`sync` for all files, and it mends what a killed process or a moved checkout left behind. A run that holds
-all there is has the tag `pipeline.complete`. Everything may be repeated; nothing is logged twice. MLflow's
-page hides tags that begin with `mlflow.`; so ours that only keep the books do.
+The tag `pipeline.key` is the key of a run's run.json. `live` shows a training while it runs, `publish`
+completes its run from the files, `publish_report` does the same for a dataset's report, and `sync` for all
+files; `sync` also repairs what a killed process or a moved checkout left behind. A complete run has the tag
+`pipeline.complete`. Everything may be repeated; nothing is logged twice. MLflow's page hides tags that begin
+with `mlflow.`, so those that are bookkeeping do.
 
-Where: `mlflow.db` and `mlruns/` in the project's root, which plain `mlflow ui` shows, unless
-MLFLOW_TRACKING_URI names another place. CTR_TRACKING=off switches all of this off.
+The database is `mlflow.db` with the artifacts in `mlruns/` in the project's root, where plain `mlflow ui`
+finds them, unless MLFLOW_TRACKING_URI names another store. CTR_TRACKING=off turns tracking off.
 
-Importing this loads neither mlflow nor torch, and `sync` that finds nothing to do does not either.
+Importing this package loads neither mlflow nor torch, nor does a `sync` that finds nothing to do.
 """
 
 from pipeline.tracking.live import live

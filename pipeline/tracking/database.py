@@ -1,8 +1,8 @@
-"""MLflow's database file, seen without MLflow: is it sound, is it where its paths say, what is missing?
+"""MLflow's database file without MLflow: is it valid, do its paths exist, what is published?
 
-Loading MLflow and opening its database takes seconds; these questions are asked every time a stage
-starts or a sync runs, and sqlite answers them in milliseconds. Only MLflow's tables for experiments,
-runs, models and their tags are read, and only their columns that hold a path are ever written.
+Loading MLflow takes seconds. These questions are asked whenever a stage starts or a sync runs, and sqlite
+answers them in milliseconds. Only the tables of experiments, runs, models and their tags are read, and only
+columns that hold a path are ever written.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError
 
-PATHS = (  # every column in which MLflow stores where artifacts lie, as absolute paths
+PATHS = (  # every column in which MLflow stores an absolute path of artifacts
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -24,14 +24,14 @@ PATHS = (  # every column in which MLflow stores where artifacts lie, as absolut
 
 @dataclass(frozen=True)
 class Progress:
-    """What a database says is done.
+    """What is published, by a database.
 
     Attributes:
-        complete: `pipeline.key` of the runs that hold all there is.
-        reported: (`pipeline.key`, report) of the runs that hold the test metrics of that report.
+        complete: `pipeline.key` of the complete runs.
+        reported: (`pipeline.key`, report) of the runs that have the test metrics of that report.
         champions: registered models that have a champion.
-        running: number of runs that are going on, or were when their process was killed.
-        moved: whether the artifacts' paths point to a place where this checkout once was.
+        running: number of runs in progress, or left open by a killed process.
+        moved: whether the paths of artifacts point to where this checkout was before.
     """
 
     complete: set[str] = field(default_factory=set)
@@ -42,35 +42,35 @@ class Progress:
 
 
 def check(path: Path) -> None:
-    """Make sure that a file is a database of MLflow's.
+    """Check that a file is a complete MLflow database.
 
     Raises:
-        PipelineError: it is not, or only half of one.
+        PipelineError: it is not.
     """
     with _reading(path) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         expected = {"alembic_version", *(table for table, _ in PATHS)}
         if missing := sorted(expected - tables):
-            raise unusable(path, f"it lacks the table {missing[0]!r}")
+            raise unusable(path, f"table {missing[0]!r} is missing")
 
 
 def unusable(path: Path, reason: object) -> PipelineError:
-    """Say that a database cannot be used and how to get a new one."""
+    """Return the error that a database cannot be used, with the way to a new one."""
     return PipelineError(
         f"{path} is no readable MLflow database ({reason}). Move it away and run "
         "`python -m pipeline sync`: it writes a new one from the results in data/, nothing is retrained."
     )
 
 
-def standing(path: Path, artifacts: Path) -> Progress:
-    """Read what is done; an absent database has nothing.
+def read_progress(path: Path, artifacts: Path) -> Progress:
+    """Read what is published; nothing if there is no database.
 
     Args:
         path: the database.
-        artifacts: the folder in which the experiments' artifacts lie.
+        artifacts: the folder of the experiments' artifacts.
 
     Raises:
-        PipelineError: the file is no readable database of MLflow's.
+        PipelineError: the file is not a readable MLflow database.
     """
     if not path.exists():
         return Progress()
@@ -98,11 +98,11 @@ def standing(path: Path, artifacts: Path) -> Progress:
 
 
 def relocate(path: Path, artifacts: Path) -> bool:
-    """Rewrite the artifacts' paths after the checkout was moved or copied; return whether it was.
+    """Rewrite the paths of artifacts after the checkout was moved or copied; return whether it was.
 
     Args:
         path: the database.
-        artifacts: the folder in which the experiments' artifacts lie now.
+        artifacts: the folder of the experiments' artifacts now.
     """
     with _reading(path) as database:
         moves = _moves(_locations(database), artifacts)
@@ -120,27 +120,27 @@ def relocate(path: Path, artifacts: Path) -> bool:
 
 
 def create(path: Path) -> None:
-    """Make an empty file with a write-ahead log: a transaction waits for the disk once, not several times."""
+    """Create an empty file with a write-ahead log: a transaction then syncs the disk only once."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
 
 
 def install(new: Path, path: Path) -> None:
-    """Put a new database in its place.
+    """Move a new database to its place.
 
-    A log that a killed process left beside an earlier database would be played into this one, so it goes.
+    A write-ahead log left by a killed process would be replayed into it, so it is removed first.
     """
     with closing(sqlite3.connect(new)) as database:
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for left in ("-wal", "-shm", "-journal"):
-        path.with_name(path.name + left).unlink(missing_ok=True)
+    for suffix in ("-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     new.replace(path)
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     try:
-        # rw: makes no new file, and the last to leave removes the log
+        # rw: creates no file, and the last connection to close removes the log
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)) as database:
             yield database
     except sqlite3.Error as error:
@@ -148,7 +148,7 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _locations(database: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Return (dataset, artifact location) of the experiments that are ours."""
+    """Return (dataset, artifact location) of our experiments."""
     return database.execute(
         "SELECT t.value, e.artifact_location FROM experiments AS e JOIN experiment_tags AS t "
         "ON t.experiment_id = e.experiment_id AND t.key = 'pipeline.dataset'"
@@ -156,7 +156,7 @@ def _locations(database: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def _moves(locations: Iterable[tuple[str, str]], artifacts: Path) -> list[tuple[str, str]]:
-    """Return the beginnings of paths to replace, each with what takes its place (both end in a slash)."""
+    """Return (old, new) prefixes of the paths to rewrite; both end in a slash."""
     new = artifacts.as_uri() + "/"
     old = {
         location.removesuffix(dataset)

@@ -1,4 +1,4 @@
-"""What may go wrong between the files and MLflow, in words."""
+"""Errors between the files and MLflow, and what becomes of them."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -11,14 +11,14 @@ from pipeline.tracking.record import Block
 from pipeline.tracking.store import enabled
 
 
-def warn_only(bring: Callable[[Path], bool], folder: Path) -> bool:
-    """Bring a folder, or tell what went wrong: the stage whose results they are goes on."""
+def warn_only(update: Callable[[Path], bool], folder: Path) -> bool:
+    """Update MLflow from a folder; an error is only a warning, so that the stage goes on."""
     try:
-        return enabled() and bring(folder)
+        return enabled() and update(folder)
     except PipelineError as error:
         print(
-            f"warning: not all is in MLflow: {error}\nThe results in data/ are complete; "
-            "`python -m pipeline sync` shows the rest.",
+            f"warning: MLflow is incomplete: {error}\nThe results in data/ are complete; "
+            "`python -m pipeline sync` publishes the rest.",
             file=sys.stderr,
         )
         return False
@@ -26,27 +26,27 @@ def warn_only(bring: Callable[[Path], bool], folder: Path) -> bool:
 
 @contextmanager
 def mlflow_errors(folder: Path) -> Iterator[None]:
-    """Say of which folder it is that MLflow refuses something."""
+    """Name the folder in errors of MLflow."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        raise PipelineError(f"{folder}: MLflow refuses it: {error}") from error
+        raise PipelineError(f"{folder}: MLflow failed: {error}") from error
 
 
 def read(path: Path, *keys: str) -> Block:
-    """Read one of the files this is a view of.
+    """Read a JSON file of a run or a report.
 
     Raises:
-        PipelineError: it is missing, no JSON, or lacks a key.
+        PipelineError: it is missing, is not JSON, or lacks a key.
     """
     try:
         values: Block = read_json(path)
         for key in keys:
             values[key]
     except FileNotFoundError:
-        raise PipelineError(f"{path} is missing; run `dvc repro` (or `dvc pull`) to have it again") from None
+        raise PipelineError(f"{path} is missing; recreate it with `dvc repro` (or `dvc pull`)") from None
     except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(f"{path} is damaged ({error!r}); delete it and run `dvc repro`") from None
     return values

@@ -1,4 +1,4 @@
-"""A stage in MLflow while it runs, and what is left of it when its process is gone."""
+"""Show a stage in MLflow while it runs, and close runs whose process is gone."""
 
 import sys
 import time
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from pipeline.train.loop import LogFn
 
 
-PAUSE = 1.0  # seconds between two writes of a live curve
+WRITE_INTERVAL_SECONDS = 1.0
 
 
 @dataclass
-class Live:
-    """A run that goes on."""
+class LiveRun:
+    """A run in progress."""
 
     store: Store
     experiment: str
@@ -33,20 +33,19 @@ class Live:
 
     @contextmanager
     def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":
-        """Show a part of the run, such as one seed's training, as a run of its own beneath it.
+        """Show one seed or trial as a child run; yield its log(metrics, step).
 
-        Yields log(metrics, step). An exception that passes through marks the child: a pruned trial as
-        PRUNED, any other as failed or killed.
+        An exception that passes through marks the child as pruned, failed or killed.
 
         Args:
             name: `seed-<s>` or `trial-<nnn>`.
-            key: names the child for good: `<key of the run>/<name>`.
-            params: settings that are the child's own, nested as they like.
+            key: identifies the child: `<key of the run>/<name>`.
+            params: the child's own settings, nested or not.
         """
         tags = {**self.tags, "mlflow.parentRunId": self.run, "pipeline.key": key}
         run = self.store.start(self.experiment, name, tags).info.run_id
         curve = _Curve(self.store, run)
-        with _ending(self.store, run):
+        with _closing(self.store, run):
             self.store.log(run, params=record.child_params(name, params))
             try:
                 yield curve.add
@@ -54,20 +53,20 @@ class Live:
                 curve.write()
 
 
-class Off:
+class NullRun:
     """What `live` yields when there is nothing to show."""
 
     @contextmanager
-    def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":  # noqa: ARG002  as Live.child
-        """Yield a log that forgets."""
+    def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":  # noqa: ARG002  as LiveRun.child
+        """Yield a log that does nothing."""
         yield lambda metrics, step: None  # noqa: ARG005
 
 
 @contextmanager
-def live(header: Block, name: str) -> Iterator[Live | Off]:
+def live(header: Block, name: str) -> Iterator[LiveRun | NullRun]:
     """Show a stage in MLflow while it runs.
 
-    A run of the same key that a killed process left is closed. If the key is complete already (a stage
+    An earlier run of the same key whose process is gone is closed. If the key is complete already (a stage
     that was forced to run again comes to the same result), nothing is shown.
 
     Args:
@@ -75,10 +74,10 @@ def live(header: Block, name: str) -> Iterator[Live | Off]:
         name: of the run.
 
     Raises:
-        PipelineError: MLflow cannot be used. Better known before hours of training than after.
+        PipelineError: MLflow cannot be used; raised before hours of training rather than after.
     """
     if not enabled():
-        yield Off()
+        yield NullRun()
         return
     store = configure(Path.cwd())
     tags = record.tags(header)
@@ -91,17 +90,17 @@ def live(header: Block, name: str) -> Iterator[Live | Off]:
         if not done:
             run = store.start(experiment, name, {**tags, "pipeline.key": header["key"]}).info.run_id
     if done:
-        yield Off()
+        yield NullRun()
         return
-    with _ending(store, run):
+    with _closing(store, run):
         # a search ends with other values than it starts from, and MLflow's params cannot change
         if header["stage"] == "train":
             store.log(run, params=record.params(header))
-        yield Live(store, experiment, run, tags)
+        yield LiveRun(store, experiment, run, tags)
 
 
-def close_dead(store: Store) -> int:
-    """Close the runs of ours whose process is gone; return how many, children counted too."""
+def close_dead_runs(store: Store) -> int:
+    """Close our runs whose process is gone; return how many, children included."""
     ours = store.client.search_experiments(filter_string="tags.`pipeline.dataset` != ''")
     return sum(
         close_if_dead(store, run)
@@ -111,7 +110,7 @@ def close_dead(store: Store) -> int:
 
 
 def close_if_dead(store: Store, run: "Run") -> bool:
-    """Close a run that is open though the process that wrote it is gone."""
+    """Close a run that is still open though its process is gone; return whether it was."""
     owner = run.data.tags.get("mlflow.pipeline.process")
     if run.info.status != "RUNNING" or owner is None or is_alive(owner, local=store.local):
         return False
@@ -121,12 +120,12 @@ def close_if_dead(store: Store, run: "Run") -> bool:
 
 
 @contextmanager
-def _ending(store: Store, run: str) -> Iterator[None]:
-    """Close a run as what it was: finished, pruned, failed or killed."""
+def _closing(store: Store, run: str) -> Iterator[None]:
+    """Close a run as finished, pruned, failed or killed."""
     try:
         yield
     except BaseException as error:
-        # known by its name: this file does not import optuna
+        # by name: this file does not import optuna
         pruned = type(error).__name__ == "TrialPruned"
         state = "PRUNED" if pruned else "FAILED" if isinstance(error, Exception) else "KILLED"
         store.log(run, tags={"pipeline.state": state})
@@ -137,34 +136,32 @@ def _ending(store: Store, run: str) -> Iterator[None]:
 
 @dataclass
 class _Curve:
-    """Metrics of a live run on their way to MLflow, written at most once a second.
+    """Buffered metrics of a live run, written at most once a second.
 
-    MLflow is a view: if it stops answering, training goes on, and `publish` adds the rest.
+    If MLflow stops answering, training goes on without it, and `publish` adds the rest.
     """
 
     store: Store
     run: str
-    waiting: list["Metric"] = field(default_factory=list)
-    points: int = 0
+    buffer: list["Metric"] = field(default_factory=list)
     written: float = 0.0
     broken: bool = False
 
     def add(self, metrics: Row, step: int) -> None:
-        """Take one evaluation."""
-        self.points += 1
-        self.waiting += points(metrics, step)
-        if time.monotonic() - self.written > PAUSE:
+        """Buffer one evaluation."""
+        self.buffer += points(metrics, step)
+        if time.monotonic() - self.written > WRITE_INTERVAL_SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Send what is waiting."""
+        """Send the buffer."""
         from mlflow.exceptions import MlflowException
 
-        if self.broken or not self.waiting:
+        if self.broken or not self.buffer:
             return
         try:
-            self.store.log(self.run, metrics=self.waiting, tags={"mlflow.pipeline.points": self.points})
+            self.store.log(self.run, metrics=self.buffer)
         except MlflowException as error:
             self.broken = True
-            print(f"warning: MLflow takes no more metrics, training goes on: {error}", file=sys.stderr)
-        self.waiting, self.written = [], time.monotonic()
+            print(f"warning: MLflow failed, training goes on without it: {error}", file=sys.stderr)
+        self.buffer, self.written = [], time.monotonic()

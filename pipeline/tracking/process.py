@@ -1,4 +1,4 @@
-"""Which process writes a run, and whether it is still there."""
+"""Identify the process that writes a run, and check whether it is alive."""
 
 import os
 import socket
@@ -7,16 +7,16 @@ import psutil
 
 
 def this_process() -> str:
-    """Name this process so that no other can be taken for it: host, number, start time."""
+    """Return host, process id and start time: unlike the id alone they are never reused."""
     return f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.1f}"
 
 
 def is_alive(owner: str, *, local: bool) -> bool:
-    """Whether a process is there. One on another host may be, unless the database is on this one."""
-    host, number, started = owner.split()
+    """Whether a process is alive; on another host it may be, unless the database is local."""
+    host, pid, started = owner.split()
     if host != socket.gethostname():
         return not local
     try:
-        return bool(abs(psutil.Process(int(number)).create_time() - float(started)) < 2)
+        return bool(abs(psutil.Process(int(pid)).create_time() - float(started)) < 2)
     except psutil.NoSuchProcess:
         return False

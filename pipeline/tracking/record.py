@@ -1,4 +1,4 @@
-"""A run's files in MLflow's flat terms: params, metrics, tags and texts. Pure functions on plain values."""
+"""Run and report as MLflow's params, metrics, tags and texts. Pure functions on plain values."""
 
 import base64
 import zlib
@@ -10,11 +10,11 @@ from pipeline.common.files import canonical
 Block = dict[str, Any]
 Row = dict[str, float]
 
-AXES = {"step", "epoch"}  # entries of a curve's row that say where, not how good
+AXES = {"step", "epoch"}  # of an evaluation; not metrics
 
 
 def flat(block: Block, prefix: str = "") -> dict[str, str]:
-    """Return a nested block as one level of texts.
+    """Return a nested block as one level of strings.
 
     >>> flat({"model": {"hidden": [8, 8]}, "train": {"lr": 0.001}})
     {'model.hidden': '[8, 8]', 'train.lr': '0.001'}
@@ -29,7 +29,7 @@ def flat(block: Block, prefix: str = "") -> dict[str, str]:
 
 
 def params(run: Block) -> dict[str, str]:
-    """Return the settings of a run; of a search its scalar settings too, not its space."""
+    """Return the settings of a run, and those of its search except the space."""
     search = {
         name: value for name, value in run.get("tune", {}).items() if not isinstance(value, dict | list)
     }
@@ -37,7 +37,7 @@ def params(run: Block) -> dict[str, str]:
 
 
 def child_params(name: str, block: Block) -> dict[str, str]:
-    """Return the settings of a child, the seed in its name included.
+    """Return the settings of a child, including the seed in its name.
 
     >>> child_params("seed-2", {"train": {"lr": 0.001}})
     {'train.lr': '0.001', 'seed': '2'}
@@ -48,9 +48,9 @@ def child_params(name: str, block: Block) -> dict[str, str]:
 
 
 def tags(run: Block) -> dict[str, str]:
-    """Return what a run and its children are filtered by.
+    """Return the tags by which a run and its children are filtered.
 
-    `pipeline.rows_in_memory` is there where rows were streamed, `pipeline.processes` where several trained.
+    `pipeline.rows_in_memory` is set if rows were streamed, `pipeline.processes` if several processes trained.
     """
     return {
         "mlflow.source.type": "LOCAL",
@@ -61,32 +61,32 @@ def tags(run: Block) -> dict[str, str]:
 
 
 def children(run: Block) -> list[tuple[str, Block, str, list[Row], Row]]:
-    """Return name, settings, state, curve and best row of every seed and every trial."""
-    parts = [
+    """Return name, settings, state, history and best evaluation of every seed and every trial."""
+    found = [
         (f"seed-{seed['seed']}", run["params"], "COMPLETE", seed["curve"], seed["best"])
         for seed in run["seeds"]
     ]
     search = run.get("search", {"trials": []})
-    parts += [
-        (f"trial-{t['number']:03d}", t["params"], t["state"], t["curve"], _top(t["curve"], search["metric"]))
-        for t in search["trials"]
-    ]
-    return parts
+    for trial in search["trials"]:
+        best = _best_row(trial["curve"], search["metric"])
+        name = f"trial-{trial['number']:03d}"
+        found.append((name, trial["params"], trial["state"], trial["curve"], best))
+    return found
 
 
 def best_seed(run: Block) -> Block:
-    """Return the seed with the best AUC on validation data; the first of equals."""
+    """Return the seed with the best validation AUC; the first of ties."""
     best: Block = max(run["seeds"], key=lambda seed: seed["best"]["valid_auc"])
     return best
 
 
 def summary(best: Row) -> Row:
-    """Return the figures of the best evaluation under names of their own: the curves have the plain ones."""
+    """Return the metrics of the best evaluation as `best_*`; the plain names belong to the history."""
     return {f"best_{key}": best[key] for key in ("valid_auc", "valid_logloss", "epoch") if key in best}
 
 
-def spread(rows: list[Row]) -> Row:
-    """Return mean and standard deviation of every figure over the seeds; of the epoch the mean alone."""
+def mean_and_std(rows: list[Row]) -> Row:
+    """Return mean and standard deviation of every metric over the seeds; of the epoch only the mean."""
     means = {key: mean(row[key] for row in rows) for key in rows[0]}
     if len(rows) == 1:
         return means
@@ -106,7 +106,7 @@ def progress(search: Block) -> dict[int, float]:
 
 
 def description(run: Block) -> str:
-    """Return the text of a run's page: what came out, seed by seed."""
+    """Return the description of a run: its results seed by seed."""
     head = f"**{run['model']}** on {run['dataset']}, {run['variant']} configuration"
     if search := run.get("search"):
         pruned = sum(trial["state"] == "PRUNED" for trial in search["trials"])
@@ -121,7 +121,7 @@ def description(run: Block) -> str:
 
 
 def headline(report: Block) -> str:
-    """Return one sentence on who won."""
+    """Return one sentence on the champion."""
     best = report["champion"]
     result = champion(report)
     return (
@@ -137,10 +137,10 @@ def champion(report: Block) -> Block:
     return result
 
 
-def board_view() -> str:
-    """Return a saved view of MLflow's page: trained models by test AUC, with their figures as columns.
+def leaderboard_view() -> str:
+    """Return a saved view of MLflow's page: trained models by test AUC, with their metrics as columns.
 
-    The form is what the page itself writes when a person saves a view.
+    The format is the one the page itself writes when a user saves a view.
     """
     metrics = ("best_valid_auc", "test_auc", "test_auc_std", "test_logloss")
     state = {
@@ -153,6 +153,6 @@ def board_view() -> str:
     return canonical({"name": "Leaderboard", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
 
-def _top(curve: list[Row], metric: str) -> Row:
+def _best_row(curve: list[Row], metric: str) -> Row:
     key = f"valid_{metric}"
     return (max if metric == "auc" else min)(curve, key=lambda row: row[key], default={})

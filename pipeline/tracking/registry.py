@@ -1,4 +1,4 @@
-"""MLflow's registry of models: each dataset's champion under one name."""
+"""MLflow's model registry: one registered model per dataset, its champion under the alias `champion`."""
 
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def registered_name(report: Block) -> str:
-    """Return the name under which a dataset's champion is registered."""
+    """Return the registered name of a dataset's champion."""
     return f"ctr-{report['dataset']}"
 
 
 def register(store: Store, report: Block, run: "Run") -> bool:
-    """Give the alias `champion` to a run's model, as a new version if it has none; return if it was new."""
+    """Give a run's model the alias `champion`, registering it if necessary; return whether it changed."""
     from mlflow.exceptions import MlflowException
 
     client, best, name = store.client, report["champion"], registered_name(report)

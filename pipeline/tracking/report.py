@@ -1,4 +1,4 @@
-"""A dataset's report in MLflow: test metrics, the leaderboard, the champion."""
+"""Publish a dataset's report in MLflow: test metrics, the leaderboard, the champion."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,35 +19,35 @@ VIEW = "mlflow.sharedViewState.leaderboard"  # the page opens it at .../runs?vie
 
 
 def publish_report(folder: Path) -> bool:
-    """Bring MLflow up to what a dataset's report says; return whether there was anything to do.
+    """Update MLflow from a dataset's report; return whether there was anything to do.
 
     Test metrics go to the runs they belong to, the leaderboard and plots to a run `evaluate` and the
-    experiment's description, and the champion into the registry as `ctr-<dataset>`. Runs of the dataset
-    that are not complete are completed first. What goes wrong is told and does not stop the stage.
+    experiment's description, and the champion into the registry as `ctr-<dataset>`. Incomplete runs of the
+    dataset are completed first. Errors are only warnings.
 
     Args:
         folder: data/reports/<dataset>.
     """
     for path in sorted(folder.resolve().parents[1].glob(f"runs/{folder.name}/*/*/run.json")):
         publish(path.parent)
-    return warn_only(bring_report, folder)
+    return warn_only(update_report, folder)
 
 
-def bring_report(folder: Path) -> bool:
+def update_report(folder: Path) -> bool:
     """Do what `publish_report` does once the runs are there.
 
     Raises:
-        PipelineError: a file is missing or damaged, or MLflow refuses it.
+        PipelineError: a file is missing or damaged, or MLflow fails.
     """
     folder = folder.resolve()
     report = read(folder / "report.json", "dataset", "results", "champion")
     root, key = folder.parents[2], folder_digest(folder)
-    standing = Store.of(root).standing()
-    keys = {result["key"] for result in report["results"]} & standing.complete
+    progress = Store.of(root).progress()
+    keys = {result["key"] for result in report["results"]} & progress.complete
     if (
-        key in standing.complete
-        and {(each, key) for each in keys} <= standing.reported
-        and registered_name(report) in standing.champions
+        key in progress.complete
+        and {(each, key) for each in keys} <= progress.reported
+        and registered_name(report) in progress.champions
     ):
         return False
     store = configure(root)
@@ -95,7 +95,7 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
     if not up_to_date:
         _log_evaluation(store, evaluation, folder, report, note)
     register(store, report, runs[best["key"]])
-    for tag, value in (("mlflow.note.content", note), (VIEW, record.board_view())):
+    for tag, value in (("mlflow.note.content", note), (VIEW, record.leaderboard_view())):
         store.client.set_experiment_tag(experiment, tag, value)
     for run in runs.values():
         store.log(run.info.run_id, tags={"mlflow.pipeline.report": key})
@@ -103,7 +103,7 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
 
 
 def _log_test(store: Store, experiment: str, run: "Run", result: Block) -> None:
-    """Give a run and its children the test figures that they have not got, or have with another value."""
+    """Log the test metrics that a run and its children lack or have with another value."""
     children = store.children(experiment, run.info.run_id)
     spread = {f"{name}_std": value for name, value in (result.get("std") or {}).items()}
     figures = [(run, {**result["mean"], **spread, "relaimpr": result.get("relaimpr")})]

@@ -1,10 +1,11 @@
-"""A run's folder in MLflow: the run, its seeds and trials beneath it, its dataset and its model."""
+"""Publish a run's folder in MLflow: the run, its seeds and trials as children, its dataset and its model."""
 
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.files import canonical, read_json
+from pipeline.schema import SPLITS
 from pipeline.tracking import record
 from pipeline.tracking.guards import mlflow_errors, read, warn_only
 from pipeline.tracking.record import Block, Row
@@ -15,28 +16,28 @@ if TYPE_CHECKING:
 
 
 def publish(folder: Path, *, model: bool = True) -> bool:
-    """Bring MLflow up to what a run's folder says; return whether there was anything to do.
+    """Update MLflow from a run's folder; return whether there was anything to do.
 
-    What goes wrong is told and does not stop the stage: its files are complete and `sync` shows them.
+    Errors are only warnings: the files of the stage are complete, and `sync` publishes them.
 
     Args:
         folder: data/runs/<dataset>/<model>/<variant>.
-        model: log the model too. The first one in a process takes a second; without it the run is left
-            for `publish_report` or `sync` to complete.
+        model: log the model too. The first one in a process takes a second; without it, `publish_report` or
+            `sync` completes the run.
     """
-    return warn_only(partial(bring_run, model=model), folder)
+    return warn_only(partial(update_run, model=model), folder)
 
 
-def bring_run(folder: Path, *, model: bool = True) -> bool:
+def update_run(folder: Path, *, model: bool = True) -> bool:
     """Do what `publish` does.
 
     Raises:
-        PipelineError: a file is missing or damaged, or MLflow refuses it.
+        PipelineError: a file is missing or damaged, or MLflow fails.
     """
     folder = folder.resolve()
     run = read(folder / "run.json", "key", "dataset", "model", "variant", "stage", "params", "input", "seeds")
     root = folder.parents[4]
-    if run["key"] in Store.of(root).standing().complete:
+    if run["key"] in Store.of(root).progress().complete:
         return False
     store = configure(root)
     with store.writing(), mlflow_errors(folder):
@@ -44,7 +45,7 @@ def bring_run(folder: Path, *, model: bool = True) -> bool:
 
 
 def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: bool) -> bool:
-    """Complete the newest run of a key, or a new one; the tag that says so comes last."""
+    """Complete the newest run of a key, or a new one; the tag `pipeline.complete` comes last."""
     experiment = store.experiment(run["dataset"])
     before = store.named(experiment, run["key"])
     if before and is_complete(before[0]):
@@ -72,7 +73,7 @@ def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> Non
         if path.suffix in (".json", ".csv", ".png"):
             store.client.log_artifact(shown.info.run_id, str(path))
     figures = [record.summary(seed["best"]) for seed in run["seeds"]]
-    metrics = points({**record.spread(figures), "weights": run.get("weights")})
+    metrics = points({**record.mean_and_std(figures), "weights": run.get("weights")})
     if search := run.get("search"):
         for number, value in record.progress(search).items():
             metrics += points({f"search_best_{search['metric']}": value}, number)
@@ -94,29 +95,27 @@ def _publish_children(store: Store, experiment: str, parent: str, run: Block) ->
 def _publish_child(
     store: Store, child: "Run", name: str, params: Block, state: str, curve: list[Row], best: Row
 ) -> None:
-    """Add to a child what it lacks: all if it is new, next to nothing if it was live."""
+    """Add to a child what it lacks: everything if it is new, next to nothing if it was live."""
     run, have = child.info.run_id, child.data
-    missing = curve
-    if have.tags.get("mlflow.pipeline.points") == str(len(curve)):
-        missing = []
-    elif have.metrics:
-        there = {point.step for point in store.client.get_metric_history(run, "valid_auc")}
-        missing = [row for row in curve if row["step"] not in there]
+    history = store.client.get_metric_history(run, "valid_auc") if have.metrics else []
+    logged = {point.step for point in history}
     metrics = points({k: v for k, v in record.summary(best).items() if k not in have.metrics})
-    for row in missing:
+    for row in curve:
+        if row["step"] in logged:
+            continue
         metrics += points(row, int(row["step"]))
     settings = record.child_params(name, params)
     store.log(
         run,
         params={key: value for key, value in settings.items() if key not in have.params},
         metrics=metrics,
-        tags={"pipeline.state": state, "mlflow.pipeline.points": len(curve)},
+        tags={"pipeline.state": state},
     )
     store.client.set_terminated(run, "KILLED" if state == "PRUNED" else "FINISHED")
 
 
 def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> None:
-    """Name the dataset a run was trained on: its digest, fields, and rows of each part."""
+    """Log the dataset of a run: its digest, its fields, and the rows of each split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if shown.inputs and shown.inputs.dataset_inputs:
@@ -131,7 +130,8 @@ def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> Non
         schema=canonical({"mlflow_colspec": columns}) if columns else None,
         profile=canonical(_rows(processed)),
     )
-    origin = read_json(said).get("origin") if (said := processed / "report.json").exists() else None
+    report = processed / "report.json"
+    origin = read_json(report).get("origin") if report.exists() else None
     if origin:
         answer = {True: "yes", False: "no", None: "unknown"}[origin["matches_publisher"]]
         wrong = {key: ", ".join(origin[key]) for key in ("differs", "missing") if origin[key]}
@@ -151,7 +151,7 @@ def _rows(processed: Path) -> dict[str, int]:
     import numpy as np
 
     return {
-        f"{part}_rows": len(np.load(path, mmap_mode="r"))
-        for part in ("train", "valid", "test")
-        if (path := processed / f"{part}.label.npy").exists()
+        f"{split}_rows": len(np.load(path, mmap_mode="r"))
+        for split in SPLITS
+        if (path := processed / f"{split}.label.npy").exists()
     }

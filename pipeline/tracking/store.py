@@ -1,4 +1,4 @@
-"""Where MLflow keeps what it shows, and reading and writing there."""
+"""Where MLflow stores runs and artifacts, and reading and writing there."""
 
 import os
 import tempfile
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
-PATIENCE = 300.0  # seconds to wait for another process that is writing
-BATCH = 900  # metrics in a request (MLflow takes 1000 items in all)
+LOCK_TIMEOUT_SECONDS = 300.0
+ITEMS_PER_REQUEST = 900  # MLflow takes 1000 metrics, params and tags in all
 
 
 @dataclass(frozen=True)
 class Store:
-    """MLflow as one checkout sees it.
+    """The MLflow store of one checkout.
 
     Attributes:
-        root: the folder that holds (or would hold) the database and the artifacts.
+        root: the folder of a local database and of the artifacts.
         uri: the tracking URI.
-        local: whether that is our own database in `root`.
+        local: whether that is the database in `root`.
     """
 
     root: Path
@@ -58,21 +58,19 @@ class Store:
         """The folder under which a store on this machine keeps its artifacts."""
         return self.root / ARTIFACTS
 
-    def standing(self) -> Progress:
-        """Return what is done, as far as it can be known without MLflow."""
-        return database.standing(self.database, self.artifacts) if self.local else Progress()
+    def progress(self) -> Progress:
+        """Return what is published, as far as it can be known without loading MLflow."""
+        return database.read_progress(self.database, self.artifacts) if self.local else Progress()
 
     @cached_property
     def client(self) -> "MlflowClient":
-        """MLflow's client, made at the first use: that takes seconds."""
+        """MLflow's client, created at the first use, since that takes seconds."""
         import mlflow
         from mlflow.exceptions import MlflowException
 
-        mlflow.set_tracking_uri(self.uri)  # the registry looks logged models up at the global address
+        mlflow.set_tracking_uri(self.uri)  # where the registry looks up logged models
         if self.local:
-            os.environ.pop(
-                "MLFLOW_TRACKING_URI", None
-            )  # set by the line above; for us it means another place
+            os.environ.pop("MLFLOW_TRACKING_URI", None)  # set by the line above; to us it means another store
         try:
             client = mlflow.MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
             client.search_experiments(max_results=1)
@@ -87,30 +85,30 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other processes of this checkout from creating and publishing at the same time.
+        """Lock out other processes of this checkout that create or publish.
 
         Raises:
-            PipelineError: another one does not come to an end.
+            PipelineError: another process does not release the lock.
         """
         self.artifacts.mkdir(exist_ok=True)
         lock = self.artifacts / ".lock"
         try:
-            with FileLock(lock, timeout=PATIENCE):
+            with FileLock(lock, timeout=LOCK_TIMEOUT_SECONDS):
                 yield
         except Timeout:
             raise PipelineError(
-                f"another process has been writing to MLflow for {PATIENCE:g} s (it holds {lock}); "
-                "stop it, then run `python -m pipeline sync`"
+                f"another process has been writing to MLflow for {LOCK_TIMEOUT_SECONDS:g} s (it holds "
+                f"{lock}); stop it, then run `python -m pipeline sync`"
             ) from None
 
     def experiment(self, dataset: str) -> str:
-        """Return the id of a dataset's experiment, made if there is none."""
+        """Return the id of a dataset's experiment, creating it if necessary."""
         found = self.client.get_experiment_by_name(dataset)
         if found is None:
-            here = self.uri.startswith("sqlite:")  # a server decides on its own where artifacts go
+            on_disk = self.uri.startswith("sqlite:")  # a server decides itself where artifacts go
             return self.client.create_experiment(
                 dataset,
-                artifact_location=(self.artifacts / dataset).as_uri() if here else None,
+                artifact_location=(self.artifacts / dataset).as_uri() if on_disk else None,
                 tags={"pipeline.dataset": dataset, "mlflow.experimentKind": "custom_model_development"},
             )
         if found.lifecycle_stage == "deleted":
@@ -130,17 +128,17 @@ class Store:
                 return found
 
     def named(self, experiment: str, key: str) -> list["Run"]:
-        """Return the runs (no children) with a key, complete ones first, then the newest."""
+        """Return the runs with a key, children excluded: complete ones first, then the newest."""
         found = self.runs(experiment, f"tags.`pipeline.key` = '{key}'")
         return sorted(found, key=is_complete, reverse=True)
 
     def children(self, experiment: str, parent: str) -> dict[str, "Run"]:
-        """Return a run's children by name; the newest where a name comes twice."""
+        """Return a run's children by name; of two with the same name the newer."""
         found = self.runs(experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
         return {str(run.info.run_name): run for run in reversed(found)}
 
     def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
-        """Create a run that names the process which writes it."""
+        """Create a run that records the process that writes it."""
         own = {"mlflow.pipeline.process": this_process()}
         return self.client.create_run(experiment, tags={**tags, **own}, run_name=name)
 
@@ -152,15 +150,15 @@ class Store:
         metrics: Sequence["Metric"] = (),
         tags: Mapping[str, object] | None = None,
     ) -> None:
-        """Log all at once, tags last: a request costs more than a hundred metrics."""
+        """Log in as few requests as possible, tags last: a request costs more than a hundred metrics."""
         from mlflow.entities import Param, RunTag
 
-        while len(metrics) > BATCH:
-            self.client.log_batch(run, metrics[:BATCH])
-            metrics = metrics[BATCH:]
+        while len(metrics) > ITEMS_PER_REQUEST:
+            self.client.log_batch(run, metrics[:ITEMS_PER_REQUEST])
+            metrics = metrics[ITEMS_PER_REQUEST:]
         named = [RunTag(name, str(value)) for name, value in (tags or {}).items()]
         settings = [Param(name, value[:6000]) for name, value in (params or {}).items()]
-        if len(metrics) + len(settings) + len(named) > BATCH:
+        if len(metrics) + len(settings) + len(named) > ITEMS_PER_REQUEST:
             self.client.log_batch(run, metrics)
             metrics = ()
         self.client.log_batch(run, metrics, settings, named)
@@ -174,16 +172,16 @@ def enabled() -> bool:
     """
     value = os.environ.get("CTR_TRACKING", "on")
     if value not in ("on", "off"):
-        raise PipelineError(f"CTR_TRACKING={value!r}: give it the value `off` or `on` (or none)")
+        raise PipelineError(f"CTR_TRACKING={value!r}: must be `on` or `off` (or unset)")
     return value == "on"
 
 
 def configure(root: Path) -> Store:
-    """Return where to track, ready for use: a database that is there, whole, and points to this place.
+    """Return the store of a project, creating its database or repairing the paths in it if necessary.
 
     Args:
-        root: the project's root. For a copy in which DVC runs an experiment it is the checkout that
-            started it, since the copy is thrown away.
+        root: the project's root. A copy in which DVC runs an experiment is thrown away, so the checkout
+            that started it is used instead.
 
     Raises:
         PipelineError: the database cannot be used.
@@ -203,7 +201,7 @@ def configure(root: Path) -> Store:
 
 
 def main_checkout(path: Path) -> Path:
-    """Return the checkout that a copy under .dvc/tmp/exps belongs to; any other path as it is.
+    """Return the checkout that a copy under .dvc/tmp/exps belongs to; any other path unchanged.
 
     >>> main_checkout(Path("/home/me/ctr/.dvc/tmp/exps/tmpabc")).as_posix()
     '/home/me/ctr'
@@ -215,29 +213,29 @@ def main_checkout(path: Path) -> Path:
 
 
 def is_complete(run: "Run") -> bool:
-    """Whether a run holds all there is."""
+    """Whether everything in the files of a run is published."""
     return bool(run.data.tags.get("pipeline.complete") == "true")
 
 
-def points(figures: Block, step: int = 0) -> list["Metric"]:
-    """Return figures as MLflow takes them, without those that are missing."""
+def points(values: Block, step: int = 0) -> list["Metric"]:
+    """Return MLflow metrics of the values that are not None."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
     return [
         Metric(name, float(value), now, step)
-        for name, value in figures.items()
+        for name, value in values.items()
         if name not in AXES and value is not None
     ]
 
 
 def _create(store: Store) -> None:
-    """Make an empty database; it appears under its name only when whole."""
+    """Create an empty database; it appears under its name only when complete."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     with tempfile.TemporaryDirectory(dir=store.artifacts) as scratch:
         new = Path(scratch, "new.db")
         database.create(new)
-        # MLflow leaves its constructor untyped
+        # MLflow's constructor is untyped
         SqlAlchemyStore(f"sqlite:///{new}", store.artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
         database.install(new, store.database)
