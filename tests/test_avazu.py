@@ -167,6 +167,7 @@ def test_a_mirror_without_either_is_an_error_that_lists_the_ways(raw: Path, tmp_
         assert part in str(caught.value)
 
 
+@pytest.mark.slow
 def test_nothing_is_unpacked_beyond_the_wanted_rows(raw: Path, tmp_path: Path):
     random = np.random.default_rng(0)
     names = [f"{number:08x}" for number in random.integers(1 << 32, size=20_000)]

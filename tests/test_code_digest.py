@@ -94,6 +94,7 @@ def copied(tmp_path: Path, name: str) -> tuple[Path, list[Path], dict[str, str]]
     return tmp_path, roots, closure(*roots, root=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fm", "fiinet", "gbdt_lr"])
 def test_other_words_in_any_file_are_no_other_training(tmp_path: Path, name: str) -> None:
     root, roots, before = copied(tmp_path, name)
@@ -126,6 +127,7 @@ def test_another_equation_is_another_training(tmp_path: Path, file: str, old: st
     assert closure(*roots, root=root) != before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fm", "gbdt_lr"])
 def test_nothing_that_a_training_computes_with_is_left_out(name: str) -> None:
     """Every module of ours that an interpreter holds after importing the loop and the model."""

@@ -172,6 +172,7 @@ def streamed(folder: Path) -> Split:
     return Split.load(folder, "train", rows_in_memory=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_windows")
 @sizes
 def test_a_streamed_part_in_order_is_the_resident_one(folders: dict[int, Path], n: int, size: int) -> None:
@@ -185,6 +186,7 @@ def test_a_streamed_part_in_order_is_the_resident_one(folders: dict[int, Path], 
         assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_windows")
 @given(n=st.integers(1, 80), size=st.integers(1, 90), skip=st.integers(0, 90))
 def test_a_streamed_epoch_is_a_permutation_that_the_generator_decides(
@@ -236,6 +238,7 @@ def test_a_part_is_streamed_where_it_is_longer_than_the_setting(folders: dict[in
     assert rows_of([split.whole()]) == list(range(10))
 
 
+@pytest.mark.slow
 def test_a_sorted_file_is_mixed_as_well_as_the_docstring_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +275,7 @@ print(most - start)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from Linux's /proc")
 def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
     """A file of 320 MB (with holes: it takes no space), of which no more than a few windows are held."""

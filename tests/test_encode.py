@@ -313,6 +313,7 @@ def test_number_ids_are_those_of_a_loop_over_the_rows(
     assert unseen == {"price": expected.count([1])}
 
 
+@pytest.mark.slow
 @given(
     table=st.lists(
         st.tuples(
