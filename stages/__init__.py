@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from pipeline.common.errors import PipelineError, starting
 
 if TYPE_CHECKING:
-    from pipeline.config.params import Dataset, Params
+    from pipeline.config.params import Params
+    from pipeline.config.settings import Dataset
 
 if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is on its way to the script
     starting()
@@ -29,12 +30,12 @@ def alone() -> None:
 
 
 def dataset_entry(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
-    """Return the name of the dataset on the command line, its item in params.yaml, and all params."""
+    """Return the name of the dataset on the command line, its entry in params.yaml, and all params."""
     from pipeline.config import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
 
     alone()
     parser = ArgumentParser(description=purpose)
-    parser.add_argument("--dataset", required=True, help="an item of `data` in params.yaml")
+    parser.add_argument("--dataset", required=True, help="an entry of `data` in params.yaml")
     name = parser.parse_args().dataset
     settings = params.load()
     return name, settings.entry(name), settings

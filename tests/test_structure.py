@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import cache
 from importlib.metadata import packages_distributions
@@ -17,11 +17,20 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import pytest
 import yaml
 from annotated_types import Ge, Gt
+from pydantic import BaseModel
 
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params
+from pipeline.config.settings import Evaluate, Train
+from pipeline.config.space import Tune
+from pipeline.config.validation import type_of
+from pipeline.datasets import DATASETS
 from pipeline.layers.options import arguments
 from pipeline.models import MODELS
+from pipeline.preprocess import clean_table
+from pipeline.split.assign import assign
+from pipeline.split.vocabulary import fit_vocabulary
+from pipeline.train.loop import fit
 
 ROOT = Path(__file__).parents[1]
 MODEL_FILES = sorted(path for path in (ROOT / "pipeline/models").glob("*.py") if path.stem != "__init__")
@@ -437,10 +446,24 @@ def unbounded(hint: Any) -> bool:
     return hint in (int, float) or any(map(unbounded, inner))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_number_among_a_models_options_names_its_range(name: str) -> None:
-    for key, argument in arguments(MODELS[name]).items():
-        assert not unbounded(argument.hint), f"{key}: annotate it with a range of pipeline/layers/options.py"
+# Whatever has its arguments in params.yaml.
+CONFIGURED: dict[str, Callable[..., Any]] = {
+    **MODELS,
+    **{f"{name}-{key}": getattr(DATASETS[name], key) for name in DATASETS for key in ("download", "read")},
+    **{function.__name__: function for function in (clean_table.write, assign, fit_vocabulary, fit)},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURED)
+def test_every_number_among_the_options_names_its_range(name: str) -> None:
+    for key, argument in arguments(CONFIGURED[name]).items():
+        assert not unbounded(argument.hint), f"{key}: annotate it with a range of pipeline/common/ranges.py"
+
+
+@pytest.mark.parametrize("block", [Train, Evaluate, Tune])
+def test_every_number_of_a_fixed_block_names_its_range(block: type[BaseModel]) -> None:
+    for key, field in block.model_fields.items():
+        assert not unbounded(type_of(field)), key
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,13 @@ from functools import cache
 from inspect import Parameter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from annotated_types import Len
-from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic import BaseModel, ValidationError, create_model
 
 from pipeline.common.errors import PipelineError, is_main_process, nearest, unknown
-from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Probability, Seed, TwoOrMore
 from pipeline.config import yaml_file
+from pipeline.config.settings import Config, Dataset, Execution, File, Train
 from pipeline.config.space import Block, Dimension, Tune
 from pipeline.config.validation import Strict, explain, type_of
 from pipeline.data.batches import ROWS_IN_MEMORY
@@ -33,103 +32,6 @@ from pipeline.train.loop import fit
 T = TypeVar("T", bound=BaseModel)
 # By the name of a function, the arguments that a stage supplies itself: they are no keys of the file.
 SUPPLIED = {"download": {"mirror"}, "fit": {"seed", "log", "checkpoint", "progress"}}
-
-
-class Settings(Strict):
-    """What a dataset changes in the blocks `model`, `train` and `tune`."""
-
-    model: Block = Field(default_factory=dict)
-    train: Block = Field(default_factory=dict)
-    tune: Block = Field(default_factory=dict)
-
-
-class Dataset(Strict):
-    """An entry of `data`: a source, the arguments of each stage, and the dataset's own settings.
-
-    All keys are required, empty or not: each is a dependency of a stage in dvc.yaml.
-    """
-
-    source: str
-    download: Block
-    preprocess: Block
-    split: Block
-    encode: Block
-    settings: Settings
-
-
-class _Training(Strict):
-    seeds: Annotated[list[Seed], Len(1)]
-    device: str = "auto"
-    threads: Count
-    rows_in_memory: Count = ROWS_IN_MEMORY
-
-
-class Train(_Training):
-    """How every training runs; `fit` contains the keyword arguments of `train.loop.fit`."""
-
-    fit: Block
-
-
-class Evaluate(Strict):
-    """Settings of the test report."""
-
-    bins: TwoOrMore = 20
-
-
-class _File(Strict):
-    datasets: Annotated[list[str], Len(1)]
-    models: Annotated[list[str], Len(1)]
-    variants: list[str] = Field(default_factory=list)
-    mirror: str | None = None
-    processes: Any = "auto"
-    data: dict[str, Any]  # each a `Dataset`; checked one by one, so that one need not stop the others
-    model: dict[str, Block]
-    train: Block
-    tune: Block
-    evaluate: Evaluate = Evaluate()
-
-
-class Config(BaseModel):
-    """What one model is trained and tuned with on one dataset.
-
-    Attributes:
-        architecture: the model's name in `MODELS`; of a variant its `base`.
-        model: keyword arguments of the model's constructor, as params.yaml spells them.
-        train: seeds, device, threads, rows in memory and the keyword arguments of `train.loop.fit`.
-        tune: budget and sampler.
-        space: the axes this model has, by dotted name (`model.embedding_size`, `train.lr`).
-        file: where all of it was read.
-        place: the blocks of the file that the model's arguments come from, and the dataset.
-    """
-
-    architecture: str
-    model: Block
-    train: Train
-    tune: Tune
-    space: dict[str, Dimension]
-    file: str
-    place: str
-
-    def where(self, point: Block | None = None) -> str:
-        """Return where these settings and a point of the search come from, for errors."""
-        start = self.start
-        tried = [f"{name} {value}" for name, value in (point or {}).items() if value != start[name]]
-        searched = f"tune.space ({', '.join(tried)}), " if tried else ""
-        return f"{self.file}: {searched}{self.place}"
-
-    @property
-    def start(self) -> Block:
-        """The default value of every axis: the first trial."""
-        blocks = {"model": self.model, "train": self.train.fit}
-        return {name: blocks[name.split(".")[0]][name.split(".")[1]] for name in self.space}
-
-    def at(self, point: Block) -> tuple[Block, Block]:
-        """Return (model, fit) keyword arguments at a point of the search space."""
-        model, train = dict(self.model), dict(self.train.fit)
-        for name, value in point.items():
-            block, key = name.split(".")
-            (model if block == "model" else train)[key] = value
-        return model, train
 
 
 class Params:
@@ -152,7 +54,7 @@ class Params:
 
     def __init__(self, values: Any, file: str = "params.yaml", *, every_entry: bool = True) -> None:
         self._name = file
-        self._file = self._validated(_File, values, "")
+        self._file = self._validated(File, values, "")
         self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
         self.blocks = self._file.model.keys()
         self.mirror, self.evaluate = self._file.mirror, self._file.evaluate
@@ -279,9 +181,11 @@ class Params:
 
     def _train(self, dataset: str) -> Train:
         own = self.data[dataset].settings.train
-        block, origins = _stacked({"train": self._file.train, f"data.{dataset}.settings.train": own})
-        values = dict(self._validated(keywords(fit, base=_Training), block, "train", origins))
-        return Train(**{key: values.pop(key) for key in _Training.model_fields}, fit=values)
+        default = {"rows_in_memory": ROWS_IN_MEMORY}
+        layers = {"": default, "train": self._file.train, f"data.{dataset}.settings.train": own}
+        block, origins = _stacked(layers)
+        values = dict(self._validated(keywords(fit, base=Execution), block, "train", origins))
+        return Train(**{key: values.pop(key) for key in Execution.model_fields}, fit=values)
 
     def _tune(self, dataset: str) -> Tune:
         own = self.data[dataset].settings.tune
@@ -417,21 +321,6 @@ def load(path: Path = Path("params.yaml")) -> Params:
     return params
 
 
-# Of options whose annotation does not name a range yet.
-RANGES: dict[str, Any] = {
-    **dict.fromkeys(["reduction", "channels", "attention_size", "heads", "attention_layers"], Count),
-    **dict.fromkeys(["history", "intents", "intent_size", "neighbours", "second_neighbours"], Count),
-    **dict.fromkeys(["cross_layers", "experts", "blocks", "block_size", "layers", "maps"], Count),
-    **dict.fromkeys(["neurons", "rank", "fm_vectors", "linear_vectors", "trees", "gate_size"], Count),
-    **dict.fromkeys(["dropout", "embedding_dropout", "dicefactor", "interaction_dropout"], Probability),
-    **dict.fromkeys(["temperature", "aggregation", "tree_lr", "smoothing"], Positive),
-    **dict.fromkeys(["crosses", "low_rank"], CountOrZero),
-    "embedding_size": Count,
-    "embedding_std": NonNegative,
-    "leaves": TwoOrMore,
-}
-
-
 def of_model(architecture: str) -> type[Strict]:
     """Return the options of a model as a type."""
     constructor: Callable[..., Any] = MODELS[architecture]
@@ -450,8 +339,7 @@ def keywords(*functions: Callable[..., Any], base: type[Strict] = Strict) -> typ
             if name not in SUPPLIED.get(function.__name__, ()):
                 default = argument.default
                 default = list(default) if isinstance(default, tuple) else default
-                hint = argument.hint if argument.hint not in (int, float) else RANGES.get(name, argument.hint)
-                fields[name] = hint, ... if default is Parameter.empty else default
+                fields[name] = argument.hint, ... if default is Parameter.empty else default
     return create_model(functions[0].__qualname__, __base__=base, **fields)
 
 

@@ -1,0 +1,111 @@
+"""The blocks of params.yaml as types, and what is made of them for one model on one dataset."""
+
+from typing import Annotated, Any
+
+from annotated_types import Len
+from pydantic import BaseModel, Field
+
+from pipeline.common.ranges import Count, Seed, TwoOrMore
+from pipeline.config.space import Block, Dimension, Tune
+from pipeline.config.validation import Strict
+
+
+class Settings(Strict):
+    """What a dataset changes in the blocks `model`, `train` and `tune`."""
+
+    model: Block = Field(default_factory=dict)
+    train: Block = Field(default_factory=dict)
+    tune: Block = Field(default_factory=dict)
+
+
+class Dataset(Strict):
+    """An entry of `data`: a source, the arguments of each stage, and the dataset's own settings.
+
+    All keys are required, empty or not: each is a dependency of a stage in dvc.yaml.
+    """
+
+    source: str
+    download: Block
+    preprocess: Block
+    split: Block
+    encode: Block
+    settings: Settings
+
+
+class Execution(Strict):
+    """What a training needs besides the keyword arguments of `train.loop.fit`."""
+
+    seeds: Annotated[list[Seed], Len(1)]
+    device: str = "auto"
+    threads: Count
+    rows_in_memory: Count
+
+
+class Train(Execution):
+    """How every training runs: also the keyword arguments of `train.loop.fit`."""
+
+    fit: Block
+
+
+class Evaluate(Strict):
+    """Settings of the test report."""
+
+    bins: TwoOrMore = 20
+
+
+class File(Strict):
+    """The blocks of params.yaml. Those that are `Block`s are checked against signatures."""
+
+    datasets: Annotated[list[str], Len(1)]
+    models: Annotated[list[str], Len(1)]
+    variants: list[str] = Field(default_factory=list)
+    mirror: str | None = None
+    processes: Any = "auto"
+    data: dict[str, Any]  # each a `Dataset`; checked one by one, so that one need not stop the others
+    model: dict[str, Block]
+    train: Block
+    tune: Block
+    evaluate: Evaluate = Evaluate()
+
+
+class Config(BaseModel):
+    """What one model is trained and tuned with on one dataset.
+
+    Attributes:
+        architecture: the model's name in `MODELS`; of a variant its `base`.
+        model: keyword arguments of the model's constructor, as params.yaml spells them.
+        train: seeds, device, threads, rows in memory and the keyword arguments of `train.loop.fit`.
+        tune: budget and sampler.
+        space: the axes this model has, by dotted name (`model.embedding_size`, `train.lr`).
+        file: where all of it was read.
+        place: the blocks of the file that the model's arguments come from, and the dataset.
+    """
+
+    architecture: str
+    model: Block
+    train: Train
+    tune: Tune
+    space: dict[str, Dimension]
+    file: str
+    place: str
+
+    def where(self, point: Block | None = None) -> str:
+        """Return where these settings and a point of the search come from, for errors."""
+        start = self.start
+        tried = [f"{name} {value}" for name, value in (point or {}).items() if value != start[name]]
+        searched = f"tune.space ({', '.join(tried)}), " if tried else ""
+        return f"{self.file}: {searched}{self.place}"
+
+    @property
+    def start(self) -> Block:
+        """The default value of every axis: the first trial."""
+        blocks = {"model": self.model, "train": self.train.fit}
+        return {name: blocks[name.split(".")[0]][name.split(".")[1]] for name in self.space}
+
+    def at(self, point: Block) -> tuple[Block, Block]:
+        """Return (model, fit) keyword arguments at a point of the search space."""
+        model, train = dict(self.model), dict(self.train.fit)
+        for name, value in point.items():
+            block, key = name.split(".")
+            (model if block == "model" else train)[key] = value
+        return model, train
