@@ -1,7 +1,7 @@
-"""Generated click logs in the true formats and sizes of the public ones, to measure with.
+"""Generated click logs in the formats and sizes of public ones, for measurements.
 
-Only format, sizes and numbers of distinct values are like the originals. Who likes what is decided by a
-number per user and one per video; the Avazu clicks are random.
+Only formats, sizes and numbers of distinct values are those of the originals. Who likes what is decided by
+a number per user and one per video; the Avazu clicks are random.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.common.permutation import mix
 
-BLOCK = 500_000
+ROWS_PER_BLOCK = 500_000
 USERS, VIDEOS, CATEGORIES = 7176, 10728, 31
 # column -> number of distinct values in Avazu's train.csv (its competition page and common statistics)
 AVAZU = {
@@ -112,9 +112,9 @@ def _words(name: str, size: int) -> pa.Array:
 def _write(path: Path, rows: int, draw: Draw) -> None:
     plain = pa.csv.WriteOptions(include_header=False, quoting_style="none")
     with open(path, "wb") as file:
-        for start in range(0, rows, BLOCK):
+        for start in range(0, rows, ROWS_PER_BLOCK):
             rng = np.random.default_rng([0, start])
-            table = draw(rng, start, min(BLOCK, rows - start))
+            table = draw(rng, start, min(ROWS_PER_BLOCK, rows - start))
             if not start:
                 file.write((",".join(table.column_names) + "\n").encode())
             pa.csv.write_csv(table, file, plain)

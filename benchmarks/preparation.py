@@ -1,13 +1,13 @@
-"""From a raw log to encoded parts: time and peak memory of `preprocess` and `split`.
+"""From a raw log to encoded splits: time and peak memory of `preprocess` and `split`.
 
     python -m benchmarks.preparation kuairec                  12.5 million generated rows, 1.1 GB
     python -m benchmarks.preparation avazu                    40 million generated rows, 7 GB
     python -m benchmarks.preparation kuairec --rows 2000000 --compare
 
-The log is generated into `--folder` (kept, so that a second run finds it). Every step is a process of
-its own; its peak memory is the operating system's figure. `--compare` adds what a user would write
-instead: pandas reads and joins everything, scikit-learn encodes labels and splits. Seconds on shared
-machines mean little: compare the figures of one run.
+The log is generated into `--folder` and kept for the next run. Each step is its own process; its peak
+memory is the operating system's figure. `--compare` adds what a user would write instead: pandas reads and
+joins everything, scikit-learn encodes labels and splits. Seconds on a shared machine vary: compare the
+figures of one run.
 """
 
 import os
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("log", choices=sorted(SOURCES))
     parser.add_argument("--rows", type=int, default=None, help="rows of the log (default: as the original)")
     parser.add_argument("--folder", type=Path, default=ROOT / "data/benchmarks")
-    parser.add_argument("--compare", action="store_true", help="also the way with pandas and scikit-learn")
+    parser.add_argument("--compare", action="store_true", help="also measure pandas and scikit-learn")
     arguments = parser.parse_args()
     name, file, size = SOURCES[arguments.log]
     rows = arguments.rows or size
@@ -102,7 +102,7 @@ def main() -> None:
     if arguments.compare:
         steps["the same with pandas"] = [sys.executable, "-c", PANDAS, str(path)]
     seconds = {}
-    print("| step | seconds | of the processor | MB of log / s | million rows / s | peak memory, GiB |")
+    print("| step | seconds | CPU seconds | MB of log / s | million rows / s | peak memory, GiB |")
     print("|---|---:|---:|---:|---:|---:|")
     for step, command in steps.items():
         seconds[step], busy, peak = _run(command, folder)
@@ -119,7 +119,7 @@ def _stage(stage: str, dataset: str) -> list[str]:
 
 
 def _params(folder: Path, name: str, rows: int) -> None:
-    """Write a params.yaml that takes the generated log for the true one."""
+    """Write a params.yaml in which the generated log takes the place of the original."""
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["datasets"], values["mirror"] = [name], str(folder / "mirror")
@@ -129,7 +129,7 @@ def _params(folder: Path, name: str, rows: int) -> None:
         yaml.dump(values, file)
 
 
-# this process imports little, since a child's peak memory counts from what its parent held
+# this process imports little, since a child's peak memory starts from that of its parent
 def _run(command: list[str], folder: Path) -> tuple[float, float, float]:
     """Run a step; return its seconds, those of the processor, and its peak memory in GiB."""
     env = {k: v for k, v in os.environ.items() if k != "CTR_MIRROR"} | {"PYTHONPATH": str(ROOT)}

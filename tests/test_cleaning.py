@@ -42,7 +42,7 @@ Make = Callable[[Values], pa.Array]
 
 @both
 @given(a=VALUES, data=st.data())
-def test_screened_rows_match_every_rule_and_the_others_are_told_with_the_first_they_break(
+def test_screened_rows_match_every_rule_and_the_others_are_rejected_for_the_first_they_break(
     made: Make, a: Values, data: st.DataObject
 ):
     b = data.draw(st.lists(st.sampled_from([None, "1", "2", "x"]), min_size=len(a), max_size=len(a)))

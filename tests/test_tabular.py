@@ -1,4 +1,4 @@
-"""Anybody's click log: what the keys of params.yaml mean, what is refused, and that nothing crashes."""
+"""Anybody's click log: what the keys of params.yaml mean, what is rejected, and that nothing crashes."""
 
 import json
 import os
@@ -180,7 +180,7 @@ def test_label_rules(read: Read, label: Any, values: list[str], expected: list[i
     assert report["rejected"] == 0
 
 
-def test_a_record_is_refused_with_line_column_and_reason(read: Read):
+def test_a_record_is_rejected_with_line_column_and_reason(read: Read):
     text = (
         LOG
         + "a,1,,2020-07-05,1\n"
@@ -448,7 +448,7 @@ def test_missing_values_chosen_as_texts_are_missing_numbers_too(read: Read):
     assert np.isnan(rows[1]["price"])
 
 
-def test_refused_records_of_parquet_are_counted_from_1(read: Read):
+def test_rejected_records_of_parquet_are_numbered_from_1(read: Read):
     table = pa.table({"user": ["a"] * 3, "price": ["1", "x", "2"], "click": [0, 1, 7]})
     _, report = read({"a.parquet": table}, fields={"price": {"domain": "item", "type": "number"}})
     assert report["first_rejects"] == [
@@ -473,7 +473,7 @@ def test_refused_records_of_parquet_are_counted_from_1(read: Read):
         ),
     ],
 )
-def test_a_parquet_type_that_does_not_fit_is_told(read: Read, array: pa.Array, field: Any, message: str):
+def test_a_parquet_type_that_does_not_fit_is_an_error(read: Read, array: pa.Array, field: Any, message: str):
     with pytest.raises(PipelineError, match=rf"preprocess\.fields\.x: the column 'x' .*{message}"):
         read({"a.parquet": pa.table({"x": array, "click": [1]})}, fields={"x": field})
 
@@ -564,7 +564,7 @@ def test_strings_of_parquet_that_are_no_utf8_are_an_error(read: Read):
         (b"\xff\xfeu\x00", {}, "UTF-16"),
     ],
 )
-def test_what_does_not_fit_is_told_before_anything_is_read(
+def test_what_does_not_fit_is_an_error_before_anything_is_read(
     read: Read, files: Any, options: Any, message: str
 ):
     with pytest.raises(PipelineError) as caught:
@@ -605,7 +605,7 @@ def test_a_setting_that_most_values_break_is_an_error_at_once(
     assert message in str(caught.value)
 
 
-def test_refused_lines_come_with_what_to_try(read: Read):
+def test_rejected_lines_come_with_what_to_try(read: Read):
     for line, hint in ((b"\xe4,1\n", "say `encoding: latin-1`"), (b'"a,1\n', "say `quote: null`")):
         with pytest.raises(PipelineError, match=hint):
             read(b"user,click\n" + b"b,0\n" * 50 + line * 3, max_rejected=0.001)
@@ -855,7 +855,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=200)
 @given(damage=DAMAGE, dialect=st.sampled_from(DIALECTS), whole=st.integers(0, 3))
-def test_damaged_text_is_accounted_for_or_refused_as_a_whole(
+def test_damaged_text_is_accounted_for_or_an_error_as_a_whole(
     folder: Path, damage: Damage, dialect: dict[str, Any], whole: int
 ):
     for steps in range(len(damage) + 1):  # every step of the damage is an input of its own
@@ -935,7 +935,7 @@ LABELS = ["y", {"column": "y", "at_least": 1}, {"column": "y", "equals": [1, "x"
 
 @settings(max_examples=200)
 @given(data=st.data(), size=st.integers(0, 5), spec=st.sampled_from(SPECS), label=st.sampled_from(LABELS))
-def test_parquet_of_any_types_is_accounted_for_or_refused_as_a_whole(
+def test_parquet_of_any_types_is_accounted_for_or_an_error_as_a_whole(
     folder: Path, data: st.DataObject, size: int, spec: Any, label: Any
 ):
     table = pa.table({name: data.draw(arrays(size)) for name in ("x", "y", "t")})

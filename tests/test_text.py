@@ -31,7 +31,7 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture(autouse=True)
-def _all_refusals_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def _all_rejects_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rejects_module, "SHOWN_PER_FILE", 1 << 30)
 
 
@@ -84,14 +84,14 @@ def fields_of(text: bytes, dialect: Dialect) -> list[bytes] | None:
 
 
 def naive(content: bytes, dialect: Dialect, names: Sequence[str]) -> tuple[Rows, set[int]]:
-    """The rows and the lines of the refused records."""
+    """The rows and the lines of the rejected records."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     lines = (
         (content + b"\n" if content[-1:] != b"\n" else content).replace(b"\r\n", b"\n").replace(b"\r", b" ")
     )
     texts = lines.split(b"\n")[:-1]
     rows: Rows = {}
-    refused: set[int] = set()
+    rejected: set[int] = set()
     first = 0
     while first < len(texts):
         if not texts[first]:
@@ -102,11 +102,11 @@ def naive(content: bytes, dialect: Dialect, names: Sequence[str]) -> tuple[Rows,
             if fields is not None:
                 break
         else:
-            refused.add(first + 1)
+            rejected.add(first + 1)
             first += 1
             continue
         if last > first and len(fields) != len(names):
-            refused.add(first + 1)
+            rejected.add(first + 1)
             first += 1
             continue
         try:
@@ -117,9 +117,9 @@ def naive(content: bytes, dialect: Dialect, names: Sequence[str]) -> tuple[Rows,
         if len(values) == len(names):
             rows[first + 1] = values
         else:
-            refused.add(first + 1)
+            rejected.add(first + 1)
         first = last + 1
-    return rows, refused
+    return rows, rejected
 
 
 def found(
@@ -162,11 +162,11 @@ BLOCK_BYTES = st.one_of(st.integers(1, 12), st.integers(12, 200))
 @settings(max_examples=1500)
 @example((CSV, b'x","\n'), 1, 64)  # an even number of quotes, yet one is open
 @example((CSV, b'a,b,"x\n1","2,3\n'), 100, 64)
-@example((CSV, b'x","\n"'), 1, 1)  # ... on the last line but for a refused one
+@example((CSV, b'x","\n"'), 1, 1)  # ... on the last line but for a rejected one
 @example((CSV, b'\xff",,"\n"'), 1, 1)  # ... behind bytes of another encoding
 @example((BACKSLASH, b"a,b,c\\\nd\n"), 1, 64)
 @example((PLAIN, b"\nx\n\xef\xbb\xbf\ty\tz"), 4, 64)  # a mark of another file that was appended
-def test_rows_lines_and_refusals_are_those_of_the_naive_reader(
+def test_rows_lines_and_rejects_are_those_of_the_naive_reader(
     write: Write, text: tuple[Dialect, bytes], block: int, span: int
 ):
     dialect, content = text
@@ -189,17 +189,17 @@ def test_rows_lines_and_refusals_are_those_of_the_naive_reader(
 @example(b"\xff\xfea", CSV, 1, False, "f")
 @example(b"\xef\xbb\xbf", CSV, 1, False, "f")
 @example(gzip.compress(b"1,2,3\n", mtime=0) + b"x", CSV, 9, False, "f.gz")
-def test_random_bytes_end_in_rows_refusals_or_one_clear_error(
+def test_random_bytes_end_in_rows_rejects_or_one_clear_error(
     write: Write, content: bytes, dialect: Dialect, block: int, header: bool, name: str
 ):
     path = write(content, name)
     try:
-        rows, refused = found(path, dialect, block_bytes=block, header=header)
+        rows, rejected = found(path, dialect, block_bytes=block, header=header)
     except PipelineError as error:
         assert str(error).startswith(str(path))  # noqa: PT017  it need not end in an error
     else:
         assert not header
-        assert (rows, refused) == naive(content, dialect, NAMES)
+        assert (rows, rejected) == naive(content, dialect, NAMES)
 
 
 @given(
@@ -220,12 +220,12 @@ def test_which_columns_are_wanted_and_how_they_are_kept_changes_no_row(
         assert all(
             table.schema.field(name).type == (CODED if name in coded else pa.string()) for name in only
         )
-    whole, refused = found(path, dialect)
+    whole, rejected = found(path, dialect)
     picked = {
         line: [v for v, name in zip(values, NAMES, strict=True) if name in only]
         for line, values in whole.items()
     }
-    assert found(path, dialect, text=plain, only=only, block_bytes=block) == (picked, refused)
+    assert found(path, dialect, text=plain, only=only, block_bytes=block) == (picked, rejected)
 
 
 @given(text=TEXT, block=BLOCK_BYTES)
@@ -248,21 +248,21 @@ def read(path: Path, dialect: Dialect = CSV, **options: object) -> list[list[str
     return list(found(path, dialect, **options)[0].values())
 
 
-def refusals(path: Path, dialect: Dialect = CSV, **options: object) -> list[str]:
+def reasons(path: Path, dialect: Dialect = CSV, **options: object) -> list[str]:
     rejects = RejectLog()
     assert list(records(path, NAMES, rejects, dialect, **options))
     return rejects.first
 
 
 @pytest.mark.parametrize("block", [1, 9, 1000])
-def test_a_refusal_names_file_line_and_reason(write: Write, block: int):
+def test_a_reject_names_file_line_and_reason(write: Write, block: int):
     path = write(b'a,b,c\n\n"1,2,3\na,b\n1,"b\nB",c\na,\xe9,c\na,b,c\n"4\xc3\xa9,5,6\n', "clicks.csv")
     assert found(path, CSV, block_bytes=block)[0] == {
         1: ["a", "b", "c"],
         5: ["1", "b B", "c"],
         8: ["a", "b", "c"],
     }
-    assert refusals(path, block_bytes=block) == [
+    assert reasons(path, block_bytes=block) == [
         "clicks.csv:3: a quote is opened and not closed: '\"1,2,3'",
         "clicks.csv:4: 2 fields where 3 belong: 'a,b'",
         "clicks.csv:7: byte 0xe9 at column 3 is not utf-8",
@@ -273,10 +273,10 @@ def test_a_refusal_names_file_line_and_reason(write: Write, block: int):
 def test_an_unclosed_quote_costs_its_line_and_no_other(write: Write):
     good = b"a,b,c\n" * (MAX_LINE_ENDS + 5)
     path = write(good + b'a,"b,c\n' + good)
-    rows, refused = found(path, CSV)
-    assert (len(rows), refused) == (2 * (MAX_LINE_ENDS + 5), {MAX_LINE_ENDS + 6})
-    assert refusals(path) == [f"f:{MAX_LINE_ENDS + 6}: a quote is opened and not closed: 'a,\"b,c'"]
-    assert refusals(write(good + b"a,b,c\\\n"), BACKSLASH) == [
+    rows, rejected = found(path, CSV)
+    assert (len(rows), rejected) == (2 * (MAX_LINE_ENDS + 5), {MAX_LINE_ENDS + 6})
+    assert reasons(path) == [f"f:{MAX_LINE_ENDS + 6}: a quote is opened and not closed: 'a,\"b,c'"]
+    assert reasons(write(good + b"a,b,c\\\n"), BACKSLASH) == [
         f"f:{MAX_LINE_ENDS + 6}: the end of a line is escaped: 'a,b,c\\\\'"
     ]
 
@@ -285,13 +285,16 @@ def test_an_unclosed_quote_costs_its_line_and_no_other(write: Write):
 def test_a_quoted_field_may_run_over_so_many_lines(write: Write, block: int):
     for lines in (MAX_LINE_ENDS, MAX_LINE_ENDS + 1):
         path = write(b'x,"' + b"\n" * lines + b'",z\n1,2,3\n')
-        rows, refused = found(path, CSV, block_bytes=block)
+        rows, rejected = found(path, CSV, block_bytes=block)
         if lines == MAX_LINE_ENDS:
             assert rows == {1: ["x", " " * MAX_LINE_ENDS, "z"], MAX_LINE_ENDS + 2: ["1", "2", "3"]}
-            assert not refused
+            assert not rejected
         else:
             assert rows == {MAX_LINE_ENDS + 3: ["1", "2", "3"]}
-            assert refused == {1, MAX_LINE_ENDS + 2}  # and its last line, '",z', has an open quote of its own
+            assert rejected == {
+                1,
+                MAX_LINE_ENDS + 2,
+            }  # and its last line, '",z', has an open quote of its own
 
 
 @pytest.mark.parametrize(
@@ -328,14 +331,14 @@ def test_blank_lines_alone_are_no_records_but_a_table(write: Write):
     assert rejects.files["f"].records == 0
 
 
-def test_undecodable_bytes_are_told_with_their_place(write: Write):
-    assert refusals(write(b"a,b,\xff\n\xc3\xa4,2,3\nx,y,\xc3\n")) == [
+def test_undecodable_bytes_are_reported_with_their_place(write: Write):
+    assert reasons(write(b"a,b,\xff\n\xc3\xa4,2,3\nx,y,\xc3\n")) == [
         "f:1: byte 0xff at column 5 is not utf-8",
         "f:3: byte 0xc3 at column 5 is not utf-8",
     ]
 
 
-def test_the_ledger_may_call_a_file_otherwise_and_a_side_table_one(write: Write):
+def test_a_file_may_have_another_name_in_the_reject_log_and_be_a_side_table(write: Write):
     rejects = RejectLog()
     list(records(write(b"1,2\n"), NAMES, rejects, CSV, file="part/f", side_table=True))
     assert rejects.first == ["part/f:1: 2 fields where 3 belong: '1,2'"]
