@@ -1,4 +1,4 @@
-"""Which column of ids names the user of a row, and which one the item."""
+"""Find the columns of ids that identify the user and the item of a row."""
 
 from itertools import accumulate
 
@@ -6,14 +6,15 @@ from pipeline.schema import Domain, Schema
 
 
 def column_of(schema: Schema, name: str | None, domain: Domain) -> int:
-    """Return the column of ids that holds a field of one value a row.
+    """Return the column of ids of a single-valued field.
 
     Args:
-        name: of the field; None for the first such field of the domain.
-        domain: `user` or `item`, which is also the name of the model's option.
+        schema: the fields.
+        name: of the field; None for the first single-valued field of the domain.
+        domain: `user` or `item`, also the name of the model's option.
 
     Raises:
-        ValueError: there is no such field; it names those there are.
+        ValueError: there is no such field; the message names the single-valued ones.
     """
     ends = list(accumulate(field.slots for field in schema.fields))
     single = [(field, end - 1) for field, end in zip(schema.fields, ends, strict=True) if field.slots == 1]

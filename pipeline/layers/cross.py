@@ -1,6 +1,6 @@
-"""Cross layers of the Deep & Cross family: the next x from the first, x0, and the last.
+"""Cross layers of the Deep & Cross family: the next x as a function of the first, x0, and the last.
 
-All of them take and give (B, K) with K = F * D, the flattened embeddings, and add x itself.
+All of them map (B, K) to (B, K) with K = F * D, the flattened embeddings, and add x.
 """
 
 from typing import Literal
@@ -20,10 +20,10 @@ CROSS_ACTIVATIONS: dict[CrossActivation, type[nn.Module]] = {
 
 
 class VectorCross(nn.Module):
-    """x0 (x^T w) + b + x, with one weight a component: (B, K), (B, K) -> (B, K).
+    """x0 (x^T w) + b + x, with one weight per component: (B, K), (B, K) -> (B, K).
 
     Source: Wang et al., "Deep & Cross Network for Ad Click Predictions", ADKDD 2017,
-    https://arxiv.org/abs/1708.05123. w starts as Xavier uniform, b at zero.
+    https://arxiv.org/abs/1708.05123. w is initialised as Xavier uniform, b at zero.
     """
 
     def __init__(self, width: int) -> None:
@@ -38,8 +38,8 @@ class VectorCross(nn.Module):
 class MatrixCross(nn.Module):
     """x0 * (W x + b) + x: (B, K), (B, K) -> (B, K).
 
-    Source: Wang et al., "DCN V2", WWW 2021, https://arxiv.org/abs/2008.13535. W starts as Xavier uniform,
-    b at zero.
+    Source: Wang et al., "DCN V2", WWW 2021, https://arxiv.org/abs/2008.13535. W is initialised as Xavier
+    uniform, b at zero.
     """
 
     def __init__(self, width: int) -> None:
@@ -53,16 +53,16 @@ class MatrixCross(nn.Module):
 class MixtureCross(nn.Module):
     """Low-rank cross by a mixture of experts: sum_i G_i(x) E_i(x) + x, (B, K), (B, K) -> (B, K).
 
-    E_i(x) = x0 * (U_i g(C_i g(V_i^T x)) + b); with the identity as g, C_i is left out, since U_i has it.
-    The experts lie side by side in one V and one U, so that all of them take two products.
+    E_i(x) = x0 * (U_i g(C_i g(V_i^T x)) + b); if g is the identity, C_i is omitted, since U_i absorbs it.
+    The experts are stacked in one V and one U, so that all of them take two products.
 
     Source: Wang et al., "DCN V2", WWW 2021, https://arxiv.org/abs/2008.13535.
 
     Args:
         width: K.
         rank: columns of each U_i and V_i.
-        experts: how many; a single one has no gate.
-        gate: G, `softmax` over the experts or a `sigmoid` each, of one linear map of x.
+        experts: their number; a single one has no gate.
+        gate: G, a `softmax` over the experts or a `sigmoid` per expert, of one linear map of x.
         activation: g.
     """
 
@@ -100,7 +100,7 @@ class MixtureCross(nn.Module):
 
 
 class CrossNetwork(nn.ModuleList):
-    """Cross layers one after another, x0 the same for all: (B, K) -> (B, K)."""
+    """Cross layers in sequence, with the same x0 for all: (B, K) -> (B, K)."""
 
     def forward(self, x0: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         x = x0

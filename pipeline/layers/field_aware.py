@@ -1,4 +1,4 @@
-"""Pairs of fields where a field has a vector of its own towards each other field."""
+"""Pairs of fields where each field has one vector towards each other field."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from pipeline.layers.pairs import Pairs
 
 
 class FieldAwarePairs(nn.Module):
-    """The pairs i < j, field i by its vector towards j and field j by its vector towards i.
+    """The pairs i < j: field i's vector towards j times field j's vector towards i.
 
     Source: Juan et al., "Field-aware Factorization Machines for CTR Prediction", RecSys 2016,
     https://doi.org/10.1145/2959100.2959134: <v_{i,F(j)}, v_{j,F(i)}>.
 
     Shapes: v (B, F, F, D), where v[:, i, j] is field i's vector towards field j (the diagonal is not
-    read) -> (B, P) or (B, P, D). Pairs in the order of `Pairs`. A `FieldEmbedding(schema, F * D)`
+    used) -> (B, P) or (B, P, D). Pairs in the order of `Pairs`. A `FieldEmbedding(schema, F * D)`
     gives v by `.unflatten(2, (F, D))`.
 
     Args:

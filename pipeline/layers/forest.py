@@ -1,4 +1,4 @@
-"""Gradient-boosted trees, grown by LightGBM and read as tensors."""
+"""Gradient-boosted trees, grown by LightGBM and evaluated as tensors."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ def boost(
 ) -> "Booster":
     """Grow a forest for the logloss (Friedman, 2001; Ke et al., "LightGBM", NeurIPS 2017).
 
-    One thread and a fixed way to count: the same rows give the same trees.
+    With one thread and a fixed order of sums, the same rows give the same trees.
     """
     import lightgbm
 
@@ -36,18 +36,18 @@ def boost(
 
 
 class Forest(Prepared):
-    """In which leaf of each tree a row ends.
+    """The leaf of each tree that a row falls into.
 
     Shapes: numbers (B, C) in float64 -> (T, L, B), true where row b is in leaf l of tree t.
 
-    A split sends a row to the left where x[feature] <= threshold. A leaf's path has +1 for each split
-    that it lies to the left of and -1 for each to the right; the sum over the splits that send a row left
-    is the number of +1 for the leaf that the row ends in, and less for all others. That is one product of
-    matrices (Nakandala et al., "Hummingbird", OSDI 2020, https://arxiv.org/abs/2010.04804, GEMM strategy).
+    A row goes left at a split if x[feature] <= threshold. A leaf's path has +1 for each split above it whose
+    left side it is on, and -1 for each whose right side. Summed over the splits where a row goes left, the
+    path of the row's own leaf gives its number of +1, and that of any other leaf less: one matrix product
+    (Nakandala et al., "Hummingbird", OSDI 2020, https://arxiv.org/abs/2010.04804, GEMM strategy).
 
     Args:
-        trees: T; those that were not grown have no leaves.
-        leaves: L, at most so many a tree.
+        trees: T; trees that were not grown have no leaves.
+        leaves: L, the largest number of leaves of a tree.
     """
 
     feature: Tensor
@@ -63,27 +63,27 @@ class Forest(Prepared):
         self.register_buffer("path", torch.zeros(trees, leaves, splits))
         self.register_buffer("lefts", torch.full((trees, leaves, 1), -1.0))
 
-    def take(self, booster: "Booster") -> None:
-        """Become the trees of a booster."""
+    def load_booster(self, booster: "Booster") -> None:
+        """Replace the trees by those of a booster."""
         device = self.path.device
         fresh = Forest(len(self.path), self.path.shape[1])
         for tree, found in enumerate(booster.dump_model()["tree_info"]):
-            fresh.place(tree, found["tree_structure"], [])
+            fresh._add(tree, found["tree_structure"], [])
         self.load_state_dict(fresh.to(device).state_dict())
 
-    def place(self, tree: int, node: dict[str, Any], way: list[tuple[int, int]]) -> None:
-        """Write down a node and all below it; `way` holds (split, side) of those above."""
+    def _add(self, tree: int, node: dict[str, Any], above: list[tuple[int, int]]) -> None:
+        """Add a node and its descendants; `above` has (split, side) of its ancestors."""
         if "split_index" not in node:
-            leaf = node.get("leaf_index", 0)  # a tree that is one leaf does not number it
-            for split, side in way:
+            leaf = node.get("leaf_index", 0)  # a tree of a single leaf does not number it
+            for split, side in above:
                 self.path[tree, leaf, split] = side
-            self.lefts[tree, leaf] = sum(side > 0 for _, side in way)
+            self.lefts[tree, leaf] = sum(side > 0 for _, side in above)
             return
         split = node["split_index"]
         self.feature[tree, split] = node["split_feature"]
         self.threshold[tree, split] = node["threshold"]
-        self.place(tree, node["left_child"], [*way, (split, 1)])
-        self.place(tree, node["right_child"], [*way, (split, -1)])
+        self._add(tree, node["left_child"], [*above, (split, 1)])
+        self._add(tree, node["right_child"], [*above, (split, -1)])
 
     def forward(self, numbers: Float64[Tensor, "B C"]) -> Bool[Tensor, "T L B"]:
         left = numbers.T[self.feature] <= self.threshold.unsqueeze(2)

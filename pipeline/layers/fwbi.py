@@ -10,7 +10,7 @@ from pipeline.schema import Schema
 
 
 class FwBI(nn.Module):
-    """Pairs between domains (MF) and pairs inside them (FM), each domain pair with its own weight.
+    """Pairs between domains (MF) and pairs within them (FM), with one weight per pair of domains.
 
     Source: FLSEST eq. 12-13, after Chen et al., "FLEN", 2019, https://arxiv.org/abs/1911.04690:
     S_m = sum of the embeddings of domain m,
@@ -21,9 +21,9 @@ class FwBI(nn.Module):
 
     Args:
         schema: the fields and their domains.
-        dim: D, needed for the biases.
-        dicefactor: probability with which a component of either part is dropped in training.
-        bias: add a learnt vector to each part, as the authors' code does.
+        dim: D, the size of the biases.
+        dicefactor: probability with which a component of MF or FM is dropped in training.
+        bias: add a learnt vector to MF and to FM, as in the authors' code.
     """
 
     domain: Tensor

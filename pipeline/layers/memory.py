@@ -1,4 +1,4 @@
-"""What was clicked before a moment: the positive train rows, in the order of their time."""
+"""Click histories: the positive train rows of a user or item before a given time."""
 
 import torch
 from jaxtyping import Int
@@ -14,30 +14,33 @@ def clicks(
 ) -> tuple[Int[Tensor, " C"], Int[Tensor, " C"], Int[Tensor, " C"]]:
     """Return users, items and times of the positive rows.
 
-    An unseen id stands for many users, or items, at once: its rows are nobody's past and are left out.
+    The unseen id stands for many users, or items, at once: rows with it are excluded from histories.
 
     Args:
-        rows: with times.
+        rows: must have times.
         schema: of their ids.
-        user, item: columns of ids.
+        user: column of ids of the user field.
+        item: column of ids of the item field.
     """
     assert rows.time is not None
-    keep = rows.label > 0
+    clicked = rows.label > 0
     for column in (user, item):
-        keep = keep & (rows.ids[:, column] != schema.offsets[schema.field_of_slot[column]])
-    return rows.ids[keep, user], rows.ids[keep, item], rows.time[keep]
+        clicked = clicked & (rows.ids[:, column] != schema.offsets[schema.field_of_slot[column]])
+    return rows.ids[clicked, user], rows.ids[clicked, item], rows.time[clicked]
 
 
 class Memory(Prepared):
-    """Events (key, value, time), asked for the last ones of a key before a moment.
+    """Events (key, value, time), and a search for the last ones of a key before a given time.
 
-    An event is one number, key * span + (time - origin), and they lie in its order, so that one binary
-    search finds what came before a moment. Before the first `remember` nothing is found.
+    Events are sorted by one number, key * span + (time - origin), so that one binary search finds those
+    before a time. Before the first `remember` there are none.
 
     Attributes:
-        keys: the numbers (1 + C,); the first is less than any, for it to stand where nothing is found.
-        values: what belongs to them.
-        origin, span: the first time, and more than the time from the first to the last.
+        keys: these numbers (1 + C,); the first is a sentinel below all others, the result of a search
+            without a match.
+        values: the events' values (1 + C,).
+        origin: the first time.
+        span: more than the time from the first event to the last.
     """
 
     keys: Tensor
@@ -53,7 +56,7 @@ class Memory(Prepared):
         self.register_buffer("span", torch.tensor(2))
 
     def remember(self, key: Int[Tensor, " C"], value: Int[Tensor, " C"], time: Int[Tensor, " C"]) -> None:
-        """Take these events and no others. Of events at the same time the larger value counts as later."""
+        """Replace all events by these. Among events at the same time, the larger value counts as later."""
         if not len(key):
             return
         self.origin, self.span = time.min(), time.max() - time.min() + 2
@@ -66,15 +69,15 @@ class Memory(Prepared):
     def recent(
         self, key: Int[Tensor, "*A"], time: Int[Tensor, "*A"], n: int
     ) -> tuple[Int[Tensor, "*A n"], Int[Tensor, "*A n"]]:
-        """Return values and times of the last `n` events of a key strictly earlier, the latest first.
+        """Return values and times of a key's last `n` events strictly before a time, the latest first.
 
-        Where there are fewer, the value is EMPTY and the time the one that was asked for.
+        Missing events have the value EMPTY and the time of the query.
         """
         start = (key.long() * self.span).unsqueeze(-1)
         moment = (time - self.origin).minimum(self.span - 1).clamp(min=0).unsqueeze(-1)
         steps = torch.arange(1, n + 1, device=key.device)
         position = (torch.searchsorted(self.keys, start + moment) - steps).clamp(min=0)
         found = self.keys[position]
-        there = found >= start
-        values = torch.where(there, self.values[position], EMPTY)
-        return values, torch.where(there, found - start + self.origin, time.unsqueeze(-1))
+        is_own = found >= start
+        values = torch.where(is_own, self.values[position], EMPTY)
+        return values, torch.where(is_own, found - start + self.origin, time.unsqueeze(-1))

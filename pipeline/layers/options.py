@@ -1,7 +1,7 @@
 """Options that build their layer.
 
 A model's signature is its config: it takes `embedding: Embed` and `network: Net` with the paper's defaults,
-and params.yaml spells their fields flat (`embedding_size`, `hidden`).
+and params.yaml has their fields as flat keys (`embedding_size`, `hidden`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ class Embed:
         size: D.
         std: standard deviation of the initial rows.
         dropout: probability with which a component of a vector is dropped in training.
-        transform: what lies between the embedding and the model; see `FieldEmbedding`.
+        transform: a layer between the embedding and the model; see `FieldEmbedding`.
     """
 
     PREFIX: ClassVar = "embedding_"
@@ -66,7 +66,7 @@ class Net:
     Attributes:
         hidden: widths of the hidden layers.
         dropout: probability with which a hidden unit is dropped in training.
-        batch_norm: whether batch norm lies between each linear layer and its activation.
+        batch_norm: whether there is batch norm between each linear layer and its activation.
         activation: after each hidden layer.
     """
 
@@ -89,13 +89,13 @@ class Net:
 
 
 class Argument(NamedTuple):
-    """What a function takes under one key of params.yaml.
+    """What a function accepts under one key of params.yaml.
 
     Attributes:
-        hint: its type, with the range in its annotation.
-        default: `inspect.Parameter.empty` where there is none.
-        parameter: of the function.
-        field: of the parameter's dataclass; None where the key is the parameter.
+        hint: its type, annotated with the range.
+        default: `inspect.Parameter.empty` if there is none.
+        parameter: the function's parameter.
+        field: of the parameter's dataclass; None if the key is the parameter itself.
     """
 
     hint: Any
@@ -106,7 +106,7 @@ class Argument(NamedTuple):
 
 @cache
 def arguments(function: Callable[..., Any]) -> dict[str, Argument]:
-    """Return the keyword-only arguments of a function or class, `Embed` and `Net` spelled flat."""
+    """Return the keyword-only arguments of a function or class, those of `Embed` and `Net` as flat keys."""
     hints = get_type_hints(function.__init__ if isclass(function) else function, include_extras=True)
     found = {}
     for name, parameter in signature(function).parameters.items():
@@ -123,7 +123,7 @@ def arguments(function: Callable[..., Any]) -> dict[str, Argument]:
 
 
 def grouped(function: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments that a function is called with, from flat ones."""
+    """Return the keyword arguments to call a function with, given the values of flat keys."""
     known, result = arguments(function), dict[str, Any]()
     fields: dict[str, dict[str, Any]] = {}
     for key, value in values.items():

@@ -1,4 +1,4 @@
-"""What a model learns before the first step of gradient descent, kept as part of its state."""
+"""State that a model computes before the first gradient step and saves with its weights."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from torch import nn
 
 
 class Prepared(nn.Module):
-    """A module whose buffers are filled in `prepare`, from the train rows, and saved with the weights.
+    """A module whose buffers are computed from the train rows in `prepare` and saved with the weights.
 
-    How large they are comes with the data: a fresh module takes the sizes of what it loads.
+    Their sizes depend on the data: loading a state resizes them.
     """
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -1,4 +1,4 @@
-"""The models, by the name of their file; a new one is a file and a line of `CLASSES`."""
+"""The models by the name of their file; a new one is a file and a line of `CLASSES`."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -51,7 +51,7 @@ CLASSES = {
 
 
 class _Models(Mapping[str, type[nn.Module]]):
-    """Name -> class; a file is imported when its model is asked for."""
+    """Name -> class; a file is imported when its model is first requested."""
 
     def __getitem__(self, name: str) -> type[nn.Module]:
         model: type[nn.Module] = getattr(import_module(f"pipeline.models.{name}"), CLASSES[name])
@@ -74,11 +74,11 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
     """Construct a model on the CPU; `seed` alone decides its initial weights.
 
     Args:
-        options: as in params.yaml, those of `Embed` and `Net` spelled flat.
+        options: as in params.yaml, with the flat keys of `Embed` and `Net`.
 
     Raises:
-        PipelineError: no model has that name, or its options do not fit each other or the schema. Where
-            they come from the caller knows.
+        PipelineError: no model has that name, or its options do not fit each other or the schema. The
+            caller adds where they come from.
     """
     if name not in MODELS:
         raise PipelineError(unknown("model", name, MODELS))

@@ -59,7 +59,8 @@ class GBDTLR(nn.Module):
         self.rates.count(rows.ids, rows.label)
         parts = [self.rates(ids, out_of_fold=True) for ids in rows.ids.split(2**16)]
         trees, leaves = self.u.shape
-        self.forest.take(boost(torch.cat(parts), rows.label, trees=trees, leaves=leaves, lr=self.tree_lr))
+        booster = boost(torch.cat(parts), rows.label, trees=trees, leaves=leaves, lr=self.tree_lr)
+        self.forest.load_booster(booster)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         r = self.rates(ids, out_of_fold=self.training and self.held_out == "both")

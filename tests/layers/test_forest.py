@@ -26,7 +26,7 @@ def test_the_leaf_is_lightgbms_own(trees: int, leaves: int) -> None:
     train = rows(3000, seed=1)
     booster = boost(train, labels(train), trees=trees, leaves=leaves, lr=0.3)
     forest = Forest(trees, leaves)
-    forest.take(booster)
+    forest.load_booster(booster)
     cuts = rows(200, seed=3)  # exactly on the thresholds, and one step beside them
     for feature in range(5):
         found = forest.threshold[forest.feature == feature]
@@ -45,7 +45,7 @@ def test_the_leaves_add_up_to_lightgbms_prediction() -> None:
     train = rows(3000, seed=1)
     booster = boost(train, labels(train), trees=20, leaves=8, lr=0.3)
     forest = Forest(20, 8)
-    forest.take(booster)
+    forest.load_booster(booster)
     values = torch.zeros(20, 8).double()
     for tree in range(20):
         for leaf in range(8):
@@ -59,7 +59,7 @@ def test_rows_that_cannot_be_split_share_the_one_leaf() -> None:
     few = rows(5, seed=1)
     for label in (torch.tensor([0.0, 1, 0, 1, 1]), torch.ones(5)):
         forest = Forest(3, 4)
-        forest.take(boost(few, label, trees=3, leaves=4, lr=0.1))
+        forest.load_booster(boost(few, label, trees=3, leaves=4, lr=0.1))
         ends = forest(rows(50, seed=2))
         assert ends[0, 0].all()
         assert not ends[:, 1:].any()
@@ -72,10 +72,10 @@ def test_before_it_is_grown_a_forest_has_no_leaves() -> None:
 def test_a_forest_forgets_the_trees_it_had() -> None:
     train = rows(500, seed=1)
     forest, fresh = Forest(4, 6), Forest(4, 6)
-    forest.take(boost(train, labels(train), trees=4, leaves=6, lr=0.3))
+    forest.load_booster(boost(train, labels(train), trees=4, leaves=6, lr=0.3))
     other = boost(train[:60], labels(train)[:60], trees=2, leaves=3, lr=0.3)
-    forest.take(other)
-    fresh.take(other)
+    forest.load_booster(other)
+    fresh.load_booster(other)
     assert all(torch.equal(value, fresh.state_dict()[key]) for key, value in forest.state_dict().items())
 
 

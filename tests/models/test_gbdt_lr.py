@@ -71,8 +71,8 @@ def test_the_trees_do_not_learn_that_a_rate_holds_a_rows_own_click() -> None:
     train = rare(3000)
     model = grown(train)
     leaky, kept = Forest(6, 5), Forest(6, 5)
-    leaky.take(own_trees(model, train, out_of_fold=False))
-    kept.take(own_trees(model, train))
+    leaky.load_booster(own_trees(model, train, out_of_fold=False))
+    kept.load_booster(own_trees(model, train))
 
     def gap(forest: Forest, numbers: Tensor) -> float:
         """How far apart the leaves of the first tree are in their shares of clicks."""

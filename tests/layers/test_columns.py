@@ -1,4 +1,4 @@
-"""Which column is the user, and which one the item."""
+"""The columns of ids that identify the user and the item."""
 
 import pytest
 from rows import SCHEMAS
