@@ -1,11 +1,13 @@
 """A small project in a temporary folder, for tests that run whole stages."""
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
@@ -60,8 +62,11 @@ def run(
     )
 
 
-def prepare(folder: Path) -> None:
-    """Run download, preprocess and split."""
-    for stage in ("download", "preprocess", "split"):
-        done = run(folder, stage)
-        assert done.returncode == 0, done.stderr
+def prepare(folder: Path, dataset: str = DATASET) -> None:
+    """Run download, preprocess and split in this process (test_end_to_end.py runs them as processes)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("CTR_MIRROR", raising=False)
+        patch.setattr("sys.argv", ["stage", "--dataset", dataset])
+        for stage in ("download", "preprocess", "split"):
+            importlib.import_module(f"stages.{stage}").main()

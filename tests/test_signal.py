@@ -23,9 +23,7 @@ def prepared(folder: Path, dataset: str) -> tuple[Path, dict[str, float]]:
     values = project.small_params(datasets=[dataset])
     values["data"][dataset]["download"]["rows"] = 80_000
     project.make_project(folder, **{key: values[key] for key in ("datasets", "data")})
-    for stage in ("download", "preprocess", "split"):
-        done = project.run(folder, stage, dataset=dataset)
-        assert done.returncode == 0, done.stderr
+    project.prepare(folder, dataset)
     processed = folder / "data/processed" / dataset
     train, valid, test = (Split.load(processed, part) for part in ("train", "valid", "test"))
     found = {}
