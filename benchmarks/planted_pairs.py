@@ -3,23 +3,23 @@
     python -m benchmarks.planted_pairs [model ...]      reads data/processed/synthetic; three minutes
 
 The synthetic log plants four crosses of two fields (`pipeline/datasets/synthetic.py`). Each model is
-trained with its defaults for that dataset, on every seed; then all pairs are ranked by what the model
-itself says of them, and by what its logit does:
+trained with its defaults for that dataset, on every seed; then all pairs are ranked by the model's own
+weights and by the effect on its logit:
 
-attention, r      the model's own weight of the pair, mean over the test rows
-times the norm    that weight times the length of e_i * e_j, as papers draw their heat maps
-centred           the same with each field's mean taken off its embeddings: what of e_i * e_j is neither
-                  field's alone, since <e_i, mean of e_j> is a function of field i and no cross
-double difference of the logit, when i, j or both are taken from another row: mean of squares over 4. It
-                  needs no weights, so it goes for any model: what it knows, whatever its weights say
+attention, r      the model's weight of the pair, mean over the test rows
+times the norm    that weight times the length of e_i * e_j, as in the heat maps of papers
+centred           the same with each field's mean embedding subtracted: only what is a cross, since
+                  <e_i, mean of e_j> is a function of field i alone
+double difference of the logit when i, j or both are taken from another row: mean of squares over 4. It
+                  needs no weights, so it measures the pair's effect in any model
 
-The first column of numbers is the chance that a planted pair stands above an `other` one, for the mean over
-seeds (and for single seeds); then comes the place of each planted pair among all, under its strength
-(standard deviation in logits). Left out of `other` are three kinds that may stand high with good reason.
-Users have one age, gender and city, items one category, price and list of tags: where user stands for age
-or item for category, a pair can carry their cross (`stand-in`); where one field decides the other, only
-first-order effects (`nested`). A pair inside a planted triple has no effect of its own, but a double
-difference sees the triple in it.
+The first column of numbers is the probability that a planted pair ranks above an `other` one, for the mean
+over seeds (and for single seeds); then follows the rank of each planted pair, under its strength (standard
+deviation in logits). Three kinds of pairs that may rank high with good reason are not in `other`. Users have
+one age, gender and city, items one category, price and list of tags: if a user id replaces the age or an
+item id the category, a pair can carry their cross (`stand-in`); if one field determines the other, it has
+first-order effects only (`nested`). A pair inside a planted triple has no effect of its own, but its double
+difference includes that of the triple.
 """
 
 import sys
@@ -60,7 +60,7 @@ Scores = dict[str, Tensor]  # name of the score -> one number a pair (P,)
 
 
 def kind(a: str, b: str) -> str:
-    """What a pair of fields is: planted, in a planted triple, stand-in, nested or other."""
+    """Return the kind of a pair of fields: planted, in triple, stand-in, nested or other."""
     if frozenset((a, b)) in PLANTED:
         return "planted"
     if any({a, b} <= triple for triple in TRIPLES):
@@ -74,7 +74,7 @@ def kind(a: str, b: str) -> str:
 
 
 def weighed(name: str, weight: Tensor, e: Tensor) -> Scores:
-    """A weight (N, P) or (P,), alone and times the length of the products."""
+    """Return a weight (N, P) or (P,), alone and times the length of the products."""
     products = Pairs(e.shape[1]).hadamard
     found = {name: weight, "times the norm": weight * products(e).norm(dim=2)}
     found["centred"] = weight * products(e - e.mean(0)).norm(dim=2)
@@ -82,7 +82,7 @@ def weighed(name: str, weight: Tensor, e: Tensor) -> Scores:
 
 
 def fiinet(model: Any, ids: Tensor) -> Scores:
-    """The gate of each pair; with `align`, the mean of the triples' gates of order 2 around it."""
+    """Return each pair's gate; with `align`, the mean order-2 gate of the triples that contain it."""
     e = model.embedding(ids)
     branches = [bring(split(e)) for split, bring in zip(model.split, model.bring, strict=True)]
     if model.fusion == "concat":
@@ -96,19 +96,19 @@ def fiinet(model: Any, ids: Tensor) -> Scores:
 
 
 def fwfm(model: Any, ids: Tensor) -> Scores:
-    """The weight of each pair."""
+    """Return the weight of each pair."""
     return weighed("size of r", model.r.abs(), model.embedding(ids))
 
 
 def afm(model: Any, ids: Tensor) -> Scores:
-    """The share of each pair in the attention."""
+    """Return the attention of each pair."""
     e = model.embedding(ids)
     a = model.h(torch.relu(model.w(model.pairs.hadamard(e)))).softmax(1).squeeze(2)
     return weighed("attention", a, e)
 
 
 def autoint(model: Any, ids: Tensor) -> Scores:
-    """Attention of i to j and of j to i, mean over heads, in each layer."""
+    """Return the attention of i to j plus that of j to i, mean over heads, for each layer."""
     layers = model.attention(ids)
     pairs = Pairs(layers[0].shape[2])
     found = {}
@@ -127,7 +127,7 @@ SCORES: dict[str, Callable[[Any, Tensor], Scores]] = {
 
 
 def double_difference(model: Any, rows: Split) -> Tensor:
-    """How far the logit is from a sum over i and over j, pair by pair: E[(f - f_i - f_j + f_ij)^2] / 4.
+    """Return, for each pair, how far the logit is from additive in i and j: E[(f - f_i - f_j + f_ij)^2] / 4.
 
     f_i is the logit with field i taken from another row: superset importance, Liu and Owen, "Estimating
     mean dimensionality of analysis of variance decompositions", JASA 101(474), 2006.
@@ -147,7 +147,7 @@ def double_difference(model: Any, rows: Split) -> Tensor:
 
 
 def main(wanted: list[str]) -> None:
-    """Train, rank and print; all models or those wanted."""
+    """Train the models, rank the pairs and print a table."""
     train, valid, test = (Split.load(PROCESSED, part) for part in ("train", "valid", "test"))
     names = [field.name for field in train.schema.fields]
     pairs = list(combinations(names, 2))

@@ -60,7 +60,7 @@ def test_dropout_leaves_the_linear_term_alone() -> None:
     with torch.no_grad():
         model.embedding.table[:] = 1.0
         model.p[:] = 1.0
-        terms = model(ids) - model.linear(ids)
-    assert terms.mean().item() == pytest.approx(500, rel=0.05)
-    assert ((terms / 2) - (terms / 2).round()).abs().max() < 1e-9  # whole components of 1 / (1 - 0.5)
-    assert terms.unique().numel() > 1
+        pairs = model(ids) - model.linear(ids)
+    assert pairs.mean().item() == pytest.approx(500, rel=0.05)
+    assert ((pairs / 2) - (pairs / 2).round()).abs().max() < 1e-9  # whole components of 1 / (1 - 0.5)
+    assert pairs.unique().numel() > 1
