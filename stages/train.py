@@ -27,7 +27,7 @@ def main() -> None:
         parts = setup.load(device)
         block = {"model": config.model, "train": config.train.fit}
         whole, more = {**block, "seeds": seeds}, runs.execution_settings(parts, limit)
-        head = ranks.first(
+        head = ranks.on_rank_0(
             lambda: runs.header(
                 "train", args.dataset, args.model, config.architecture, whole, processed, **more
             )

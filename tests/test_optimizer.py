@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.train.adam import Adam, clip, parameter_groups
+from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 
 SCHEMA = Schema((Field("user", 6), Field("item", 4), Field("tags", 5, slots=3)))
 
@@ -28,7 +28,8 @@ class Machine(nn.Module):
 def machine(lazy_rows: int, *, embedding_l2: float = 0.1, network_l2: float = 0.2) -> tuple[Machine, Adam]:
     torch.manual_seed(0)
     model = Machine().double()
-    return model, Adam(parameter_groups(model, embedding_l2, network_l2, lazy_rows), lr=0.05)
+    mark_lazy(model, lazy_rows)
+    return model, Adam(parameter_groups(model, embedding_l2, network_l2), lr=0.05)
 
 
 def adam(w: Tensor, m: Tensor, v: Tensor, g: Tensor, t: int, lr: float = 0.05) -> None:
@@ -142,7 +143,7 @@ def test_a_dense_step_is_torchs_to_the_last_bit() -> None:
     adam = torch.optim.Adam(
         [
             {"params": group["params"], "weight_decay": group["weight_decay"]}
-            for group in parameter_groups(theirs, 0.1, 0.2, 10**9)
+            for group in parameter_groups(theirs, 0.1, 0.2)
         ],
         lr=0.05,
         fused=True,

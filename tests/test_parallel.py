@@ -19,7 +19,7 @@ from pipeline.train import ranks
 pytestmark = pytest.mark.slow
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SCRIPT = str(Path(ranks.__file__))
+SCRIPT = str(Path(torchrun_script.__file__))
 
 
 def torchrun(*words: str, cwd: Path = project.ROOT, limit: float = 300) -> subprocess.CompletedProcess[str]:
@@ -73,7 +73,7 @@ def test_two_ranks_train_what_one_trains(both: list[dict[str, Any]], name: str, 
 def test_models_that_prepare_do_so_on_every_rank(both: list[dict[str, Any]], name: str) -> None:
     size = torchrun_script.SIZES[0]
     found, alone = both[0][f"{name}-{size}"], torchrun_script.train(name, size)
-    atol = 1e-3 if name == "fnn" else 1e-6  # FNN's machine trains in float32
+    atol = 1e-3 if name == "fnn" else 1e-6  # FNN's factorization machine trains in float32
     close(found["weights"], alone["weights"], atol)
     close(found["scores"], alone["scores"], atol)
 
@@ -84,7 +84,7 @@ def test_gradients_of_sparse_and_of_large_tables_are_those_of_the_whole_batch(
 ) -> None:
     found, alone = both[0][f"gradients-{rows}"], torchrun_script.gradients(rows)
     assert found["rows"] == alone["rows"]
-    assert rows == 43 or found["rows"] < torchrun_script.schema.vocabulary_size, (
+    assert rows == 43 or found["rows"] < torchrun_script.SCHEMA.vocabulary_size, (
         "only the rows that were used"
     )
     close(found["table"], alone["table"])
@@ -138,13 +138,13 @@ def test_what_cannot_work_is_refused_once_in_the_last_lines(
 
 
 def test_a_process_alone_has_all_of_everything() -> None:
-    assert (ranks.ranks(), ranks.rank(), ranks.own_seed(5)) == (1, 0, 5)
-    assert ranks.part_of(7) == range(7)
+    assert (ranks.count(), ranks.rank(), ranks.seed_of_rank(5)) == (1, 0, 5)
+    assert ranks.own_range(7) == range(7)
     batch = Batch(torch.zeros(1, 2, dtype=torch.int32), torch.ones(1))
     share, weight = ranks.share(batch)
     assert share is batch
     assert weight == 1
-    assert ranks.every("a") == ["a"]
+    assert ranks.gathered("a") == ["a"]
     with ranks.group(torch.device("meta")) as device:
         assert device.type == "meta"
 
@@ -153,11 +153,11 @@ def test_a_process_alone_has_all_of_everything() -> None:
 def test_shares_are_equal_up_to_one_and_make_up_the_whole(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranks, "ranks", lambda: 3)
+    monkeypatch.setattr(ranks, "count", lambda: 3)
     parts = []
     for rank in range(3):
         monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
-        parts.append(ranks.part_of(count))
+        parts.append(ranks.own_range(count))
     assert [i for part in parts for i in part] == list(range(count))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -207,7 +207,7 @@ def test_more_processes_than_gpus_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("WORLD_SIZE", "99")
     monkeypatch.setenv("LOCAL_RANK", "98")
     with (
-        pytest.raises(PipelineError, match="each process needs a GPU of its own"),
+        pytest.raises(PipelineError, match="each process needs its own GPU"),
         ranks.group(torch.device("cuda")),
     ):
         pass

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
 @pytest.mark.parametrize("name", ["lr", "fm", "deepfm", "fiinet", "flsest"])
 def test_tables_and_network_have_their_own_l2(name: str) -> None:
     model = build(name, SCHEMA, {}, seed=1)
-    tables, network = parameter_groups(model, 0.1, 0.2, 10**9)
+    tables, network = parameter_groups(model, 0.1, 0.2)
     assert (tables["weight_decay"], network["weight_decay"]) == (0.1, 0.2)
     assert all(len(p) == SCHEMA.vocabulary_size for p in tables["params"])
     both = [id(p) for p in [*tables["params"], *network["params"]]]
@@ -188,7 +189,7 @@ def test_l2_pulls_the_named_part_to_zero() -> None:
     def sizes(**l2: float) -> tuple[float, float]:
         model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
         fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.01, patience=9, **l2)
-        groups = parameter_groups(model, 0, 0, 10**9)
+        groups = parameter_groups(model, 0, 0)
         norms = [sum(p.square().sum().item() for p in group["params"]) for group in groups]
         return norms[0], norms[1]
 
@@ -343,6 +344,21 @@ def stop_at(evaluation: int) -> Callable[[dict[str, float], int], None]:
     return log
 
 
+def test_a_model_that_prepares_trains_another_one_with_the_same_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = {name: p.default for name, p in signature(fit).parameters.items() if p.default is not p.empty}
+    for name in ("log", "checkpoint", "progress"):
+        del settings[name]
+    for name, value in settings.items():  # none of them at its default
+        other = {"auc": "logloss", "float32": "bfloat16"}.get(value) if isinstance(value, str) else value + 1
+        settings[name] = other
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(loop, "prepare", lambda *_, **given: seen.append(given))
+    fit(deepfm(), TRAIN, VALID, seed=7, **{**settings, "epochs": 1})
+    assert seen == [{**settings, "epochs": 1, "seed": 7}]
+
+
 def test_what_the_log_raises_ends_the_training() -> None:
     with pytest.raises(Stop):
         fit(deepfm(), TRAIN, VALID, **CHOSEN, log=stop_at(2))
@@ -442,7 +458,7 @@ def empty() -> Split:
 
 def test_an_empty_part_or_a_single_class_is_an_error() -> None:
     one_class = Split(SCHEMA, VALID.ids, torch.ones(len(VALID)))
-    with pytest.raises(PipelineError, match="the train part has 0"):
+    with pytest.raises(PipelineError, match="the train split has 0"):
         fit(deepfm(), empty(), VALID, seed=1)
     with pytest.raises(PipelineError, match="it has 0 positive rows of 0"):
         fit(deepfm(), TRAIN, empty(), seed=1)
@@ -454,9 +470,9 @@ def test_a_model_that_looks_back_needs_times() -> None:
     model = build("din", SCHEMA, {}, seed=1)
     timeless = Split(SCHEMA, TRAIN.ids, TRAIN.label)
     for rows, other in ((timeless, VALID), (TRAIN, Split(SCHEMA, VALID.ids, VALID.label))):
-        with pytest.raises(PipelineError, match=r"DIN looks at what came before a row, and .* have no time"):
+        with pytest.raises(PipelineError, match=r"DIN needs timestamps, which this dataset does not have"):
             fit(model, rows, other, seed=1, epochs=1)
-    with pytest.raises(PipelineError, match="DIN looks at what came before"):
+    with pytest.raises(PipelineError, match="DIN needs timestamps"):
         predict(model, timeless)
 
 

@@ -1,4 +1,4 @@
-"""One of several ranks: `torchrun --nproc-per-node 2 tests/ranks.py FOLDER CASE`; see test_parallel.py.
+"""One of several ranks of test_parallel.py: `torchrun --nproc-per-node 2 tests/torchrun_script.py FOLDER CASE`.
 
 Each rank writes what it ended with to FOLDER/<name>-<rank>.pt.
 """
@@ -137,7 +137,7 @@ def everything(folder: Path) -> None:
     log = stop_at(3) if rank == 0 else None
     ended.append(ends(lambda: train_stateful(checkpoint=checkpoint, log=log)))
     result["resumed"] = train_stateful(checkpoint=checkpoint)
-    torch.save((ranks.ranks(), ended, result), folder / f"everything-{rank}.pt")
+    torch.save((ranks.count(), ended, result), folder / f"everything-{rank}.pt")
 
 
 def die(_folder: Path) -> None:
@@ -167,7 +167,7 @@ def alone(_folder: Path) -> None:
     errors.PATIENCE = 0
     if ranks.rank() == 1:
         raise PipelineError("only rank 1 knows")
-    ranks.every(0)
+    ranks.gathered(0)
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ class PipelineError(Exception):
     """A fault of the input, the settings or the machine, explained in the message."""
 
 
-class Lost(PipelineError):
-    """Another of the processes that train together is gone; why, that one says."""
+class LostRank(PipelineError):
+    """The connection to another rank broke; the message of that rank says why."""
 
 
 class Diverged(PipelineError):
@@ -88,7 +88,7 @@ def exit_with_message(main: Callable[[], None]) -> None:
     try:
         main()
     except PipelineError as error:
-        _report(f"error: {error}", first=not isinstance(error, Lost))
+        _report(f"error: {error}", first=not isinstance(error, LostRank))
         raise SystemExit(1) from None
     except OSError as error:
         if error.errno not in _DISK_FULL:

@@ -9,18 +9,27 @@ from torch import Tensor, nn
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 
 
-def parameter_groups(
-    model: nn.Module, embedding_l2: float, network_l2: float, lazy_rows: int
-) -> list[dict[str, Any]]:
-    """Split the parameters into the tables (one row an id) and the rest, each with its own L2.
+def _tables(model: nn.Module) -> list[FieldEmbedding | FieldLinear]:
+    return [module for module in model.modules() if isinstance(module, FieldEmbedding | FieldLinear)]
 
-    The penalty is (l2 / 2) ||w||^2 on the mean loss, added to the gradient: not decoupled decay. Tables
-    of `lazy_rows` rows or more become lazy: see `Adam`.
+
+def lazy_tables(model: nn.Module, lazy_rows: int) -> list[FieldEmbedding | FieldLinear]:
+    """Return the layers whose table has `lazy_rows` rows or more: `Adam` updates only the rows in a batch."""
+    return [layer for layer in _tables(model) if len(layer.table) >= lazy_rows]
+
+
+def mark_lazy(model: nn.Module, lazy_rows: int) -> None:
+    """Let the lazy tables, and no others, have sparse gradients."""
+    for layer in _tables(model):
+        layer.lazy = layer in lazy_tables(model, lazy_rows)
+
+
+def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -> list[dict[str, Any]]:
+    """Split the parameters into the tables (one row per id) and the rest, each with its own L2 penalty.
+
+    The penalty is (l2 / 2) ||w||^2 on the mean loss, added to the gradient: not decoupled decay.
     """
-    layers = [m for m in model.modules() if isinstance(m, FieldEmbedding | FieldLinear)]
-    for layer in layers:
-        layer.lazy = len(layer.table) >= lazy_rows
-    tables = [layer.table for layer in layers]
+    tables = [layer.table for layer in _tables(model)]
     known = {id(table) for table in tables}
     rest = [p for p in model.parameters() if id(p) not in known]
     groups = [(tables, embedding_l2), (rest, network_l2)]
@@ -28,18 +37,18 @@ def parameter_groups(
 
 
 class Adam:
-    """Adam in torch's fused kernel, and row by row where a table's gradient is sparse (a lazy table).
+    """Adam by torch's fused kernel; row by row where a table's gradient is sparse (a lazy table).
 
-    Dense parameters move as `torch.optim.Adam` moves them, to the last bit; what that does besides takes
-    longer than its kernel where a model is small.
+    Dense parameters are updated bit for bit as by `torch.optim.Adam(fused=True)`, without its Python
+    overhead, which takes longer than the kernel where a model is small.
 
-    A row of a lazy table moves in the steps whose batch holds its id, and in no other. In such a step
-    it does what dense Adam does, with the bias corrections of the whole training's step count. Between
-    them dense Adam would let its moments decay, move it on by what is left of them, and shrink it by
-    its L2; a lazy row stands still. So L2 is paid once for each step in which the id occurs: a frequent
-    id is regularised as densely, a rare one less. Where every batch holds every id the two are equal.
+    A row of a lazy table is updated only in the steps whose batch contains its id, as dense Adam would
+    update it there, with the bias corrections of the global step count. Dense Adam would also, in all other
+    steps, let the row's moments decay, move it by what is left of them and shrink it by its L2. So L2 is
+    paid once per step in which the id occurs: frequent ids are regularised as densely, rare ones less. If
+    every batch contains every id, the two are equal.
 
-    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1; applied to the
+    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1. Applied to the
     rows that occur, it is what other libraries call lazy or sparse Adam.
 
     Args:
@@ -63,7 +72,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         self.steps += 1
         self._count += 1
         (beta1, beta2), moments = self.BETAS, self._moments
@@ -89,9 +98,9 @@ class Adam:
                 )
             for p, grad in moved:
                 if grad.is_sparse:
-                    self._move_rows(p, grad.coalesce(), l2)
+                    self._update_rows(p, grad.coalesce(), l2)
 
-    def _move_rows(self, table: Tensor, grad: Tensor, l2: float) -> None:
+    def _update_rows(self, table: Tensor, grad: Tensor, l2: float) -> None:
         (beta1, beta2), (first, second) = self.BETAS, self._moments[table]
         rows, g = grad.indices()[0], grad.values()
         w = table.index_select(0, rows)
@@ -104,11 +113,11 @@ class Adam:
         table.index_copy_(0, rows, w.addcdiv_(m, spread, value=-self.lr / (1 - beta1**self.steps)))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a training needs to go on."""
+        """Return what a resumed training needs."""
         return {"lr": self.lr, "steps": self.steps, "moments": list(self._moments.values())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned for the same parameters."""
+        """Restore what `state_dict` returned for the same parameters."""
         self.lr, self.steps = state["lr"], state["steps"]
         self._count.fill_(self.steps)
         for ours, saved in zip(self._moments.values(), state["moments"], strict=True):
@@ -117,10 +126,12 @@ class Adam:
 
 
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Cut the norm of all gradients together to `largest`, as `nn.utils.clip_grad_norm_` does.
+    """Clip the norm of all gradients together to `largest` (0: never), as `nn.utils.clip_grad_norm_` does.
 
-    That one touches every number also where nothing is to be cut, and takes no sparse gradient.
+    That one rewrites every gradient even if nothing is clipped, and refuses sparse gradients.
     """
+    if not largest:
+        return
     grads: list[Tensor] = []
     for p in parameters:
         if p.grad is not None and p.grad.is_sparse:
@@ -129,5 +140,5 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
         elif p.grad is not None:
             grads.append(p.grad)
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
-    if norm.is_cuda or norm > largest:  # a look at a number of the GPU would make the host wait
+    if norm.is_cuda or norm > largest:  # reading a GPU's value would make the host wait
         torch._foreach_mul_(grads, (largest / (norm + 1e-6)).clamp(max=1.0))

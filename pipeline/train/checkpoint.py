@@ -1,4 +1,4 @@
-"""The state of a training, and the file that a killed training goes on from."""
+"""The state of a training, and the file from which a killed training resumes."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,13 +14,13 @@ from pipeline.train.adam import Adam
 
 @dataclass
 class State:
-    """Where a training stands, and in the end what it arrived at.
+    """How far a training has come and, at the end, its result.
 
     Attributes:
         curve: one dict per evaluation: step, epoch, lr, train_logloss, valid_auc, valid_logloss.
         best: index in `curve` of the best evaluation; the model ends with its weights.
-        epoch, batch, step: whole epochs done, batches done in the current one, batches in all.
-        bad, lr_bad: evaluations without a gain, in a row and since the rate was last cut.
+        epoch, batch, step: completed epochs, batches done in the current epoch, batches in total.
+        bad, lr_bad: evaluations in a row without improvement, and such since the rate was last cut.
     """
 
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -34,27 +34,23 @@ class State:
     def record(self, row: dict[str, float], monitor: Literal["auc", "logloss"]) -> bool:
         """Append an evaluation; return whether it is the best so far."""
         sign, key = (1, "valid_auc") if monitor == "auc" else (-1, "valid_logloss")
-        gain = self.best < 0 or sign * row[key] > sign * self.curve[self.best][key]
+        improved = self.best < 0 or sign * row[key] > sign * self.curve[self.best][key]
         self.curve.append(row)
-        if gain:
+        if improved:
             self.best, self.bad, self.lr_bad = len(self.curve) - 1, 0, 0
         else:
             self.bad, self.lr_bad = self.bad + 1, self.lr_bad + 1
-        return gain
+        return improved
 
 
 def save(
-    path: Path,
-    model: nn.Module,
-    optimizer: Adam,
-    state: State,
-    best_weights: dict[str, Tensor],
+    path: Path, model: nn.Module, optimizer: Adam, state: State, best_weights: dict[str, Tensor]
 ) -> None:
-    """Write all that a training needs to go on with the same bits; of several ranks rank 0 writes."""
+    """Write everything that a training needs to resume with the same bits; rank 0 writes it."""
     rng = [torch.get_rng_state()]
     if torch.cuda.is_available():
         rng.append(torch.cuda.get_rng_state())
-    rng = [generator for of_rank in ranks.every(rng) for generator in of_rank]
+    rng = [generator for of_rank in ranks.gathered(rng) for generator in of_rank]
     if ranks.rank():
         return
     with writing(path) as file:
@@ -71,12 +67,12 @@ def save(
 
 
 def load(path: Path, model: nn.Module, optimizer: Adam) -> tuple[State, dict[str, Tensor]]:
-    """Restore model, optimizer and random numbers; return the state and the best weights so far."""
+    """Restore model, optimizer and random generators; return the state and the best weights so far."""
     saved = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
-    mine = ranks.part_of(len(saved["rng"]))
-    rng = saved["rng"][mine.start : mine.stop]
+    own = ranks.own_range(len(saved["rng"]))
+    rng = saved["rng"][own.start : own.stop]
     torch.set_rng_state(rng[0])
     if torch.cuda.is_available() and len(rng) > 1:
         torch.cuda.set_rng_state(rng[1])

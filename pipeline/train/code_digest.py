@@ -1,7 +1,7 @@
 """Digest of the code that decides the bits of a training: its own source and everything of ours it imports.
 
-What decides no bit does not count: comments, layout, docstrings, annotations of functions, error messages,
-prints. So a reworded message retrains nothing, while an equation, a default or an order of operations does.
+Comments, layout, docstrings, annotations of functions, error messages and prints do not count: they decide
+no bit. So a reworded message retrains nothing; another equation, default or order of operations does.
 """
 
 import ast
@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.common.files import digest
 
 ROOT = Path(__file__).parents[2]
-# Words and files: what is raised, how a file is written. A training that ends well does not depend on them.
+# Messages and file handling: the result of a training that ends well does not depend on them.
 LEFT_OUT = ("pipeline/common/",)
 _PRINTS = ("print", "warnings.warn", "tqdm.write")
 
@@ -59,7 +59,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 class _Computation(ast.NodeTransformer):
-    """Drops from a syntax tree whatever a training's result cannot depend on."""
+    """Removes from a syntax tree what a training's result cannot depend on."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST | None:
         """Docstrings and prints."""
@@ -68,10 +68,10 @@ class _Computation(ast.NodeTransformer):
         return None if prints or isinstance(value, ast.Constant) else self.generic_visit(node)
 
     def visit_Pass(self, _node: ast.Pass) -> None:
-        """A statement that a block without others needs."""
+        """`pass`: a docstring in its place counts no more than it does."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.AST:
-        """The type of an error matters (a diverged training is a result), its words do not."""
+        """The type of an error counts (a diverged training is a result), its message does not."""
         raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
         return ast.Raise(exc=raised, cause=None)
 

@@ -1,4 +1,4 @@
-"""Where a training computes: the device, and what makes its bits repeatable there."""
+"""The device of a training, and the switches that make its bits repeatable there."""
 
 import ctypes
 import os
@@ -9,10 +9,10 @@ from pipeline.common.errors import PipelineError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """Return the device to train on: `auto` takes a GPU where there is one.
+    """Return the device to train on; `auto` is a GPU if there is one.
 
     Raises:
-        PipelineError: the named device is not there.
+        PipelineError: the named device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -27,20 +27,20 @@ def pick_device(name: str = "auto") -> torch.device:
 def reproducible(threads: int) -> None:
     """Make the same seed give the same bits: deterministic kernels, a fixed number of threads.
 
-    Sums are split over threads, so their last bits depend on how many there are. The process also keeps
-    the memory that it frees from now on.
+    Sums are split over threads, so their last bits depend on the number of threads. The process also keeps
+    freed memory from now on (see `_keep_memory`).
     """
     torch.set_num_threads(threads)
     _keep_memory()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    # what torch.use_deterministic_algorithms(True) sets, without the second that its imports take
+    # what torch.use_deterministic_algorithms(True) sets, without its imports, which take a second
     torch.set_deterministic_debug_mode("error")
-    # new memory is written before it is read here: filling it with NaN would cost a tenth of a step
+    # our code reads no uninitialised memory, and filling it with NaN would cost a tenth of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _keep_memory() -> None:
-    """Let glibc keep what is freed: else every step of a large batch asks the system for fresh pages."""
+    """Let glibc keep freed memory; otherwise every step of a large batch asks the system for new pages."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library

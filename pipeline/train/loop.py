@@ -1,4 +1,4 @@
-"""The only training loop."""
+"""The training loop: batch, loss, step; now and then an evaluation on the validation split."""
 
 import math
 from collections.abc import Callable
@@ -16,36 +16,14 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
 from pipeline.data.batches import Batch, Split
 from pipeline.train import ranks
-from pipeline.train.adam import Adam, clip, parameter_groups
+from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save
 from pipeline.train.predict import evaluate, is_timed, logits, require_times
 
 LogFn = Callable[[dict[str, float], int], None]
 
 
-def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> None:
-    """Let a model that has a `prepare` learn what it needs before the first step of gradient descent.
-
-    It is called with all train rows and a function that trains another model on them (FNN's
-    machine); what it learns is part of its state, so it is saved and loaded like any weight. The rows
-    of a streamed part lie in the host's memory, so there the model learns from them.
-
-    Args:
-        settings: of `fit`, for that other model.
-
-    Raises:
-        PipelineError: the model is `timed`, and the rows have no times.
-    """
-    if is_timed(model):
-        require_times(model, train.time)
-    learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
-    if learn is not None:
-        model.to(train.ids.device)
-        learn(train.whole(), lambda other: fit(other.to(train.device), train, valid, **settings))
-        model.to(train.device)
-
-
-def fit(  # noqa: C901  the one loop, told in one place
+def fit(
     model: nn.Module,
     train: Split,
     valid: Split,
@@ -68,121 +46,165 @@ def fit(  # noqa: C901  the one loop, told in one place
     checkpoint: Path | None = None,
     progress: str | None = None,
 ) -> State:
-    """Train `model` in place with Adam on the mean logloss.
+    """Train `model` in place with Adam on the mean logloss; it ends with its best weights, in eval mode.
 
-    It ends with its best weights and in evaluation mode. Inside `parallel.group` all ranks call it alike
-    and train one model together; `log` and `progress` are then those of rank 0, and what `log` raises
-    ends the training on every rank.
+    Inside `ranks.group` every rank calls it with the same arguments and all train one model together;
+    `log` and `progress` are then those of rank 0, and an exception from `log` stops every rank.
 
     Args:
         model: on the same device as `train` and `valid`.
-        seed: decides the order of the rows and the dropout; same seed, same bits on a machine.
-        epochs: at most so many passes.
-        lr: learning rate; multiplied by `lr_factor` when `lr_patience` evaluations in a row brought
-            no gain (0 switches that off).
-        embedding_l2, network_l2: see `optimizer.parameter_groups`.
-        clip_norm: the gradient's norm is cut to this (0: never).
-        lazy_rows: an embedding table of so many rows or more is trained row by row, as ids occur:
-            see `optimizer.Adam`.
+        seed: decides the order of the rows and the dropout; same seed, same bits on the same hardware.
+        epochs: maximum number of passes over the train split.
+        lr: learning rate; multiplied by `lr_factor` after `lr_patience` evaluations in a row without
+            improvement (0 disables that).
+        embedding_l2, network_l2: see `adam.parameter_groups`.
+        clip_norm: maximum norm of the gradient (0: no clipping).
+        lazy_rows: embedding tables with at least this many rows get sparse updates: see `adam.Adam`.
         precision: of the matrix products in training. Weights, gradients and every evaluation are
-            float32 in any case; bfloat16 pays on processors and GPUs that have it.
-        evaluations_per_epoch: how often the validation part is scored.
-        monitor: what a gain is measured by on the validation part.
-        patience: stop after so many evaluations in a row without a gain.
-        log: called with (metrics, step) after every evaluation; what it raises ends the training.
-            After a resume it is called again for the evaluations that were done before.
-        checkpoint: file that a killed training goes on from, with the same result; written at every
+            float32 in any case; bfloat16 pays on processors and GPUs that support it.
+        evaluations_per_epoch: how often the validation split is scored.
+        monitor: the validation metric that counts as improvement.
+        patience: stop after this many evaluations in a row without improvement.
+        log: called with (metrics, step) after every evaluation, and again for the earlier ones after a
+            resume; an exception from it stops the training.
+        checkpoint: file from which a killed training resumes, with the same result; written at every
             evaluation, and left for the caller to remove.
-        progress: what to call this training in a progress bar; None for no bar.
+        progress: label of the progress bar; None for no bar.
 
     Raises:
-        PipelineError: no row to train on, or a validation part without both classes.
-        Diverged: the loss became infinite or not a number.
+        PipelineError: an empty train split, or a validation split without both classes.
+        Diverged: the loss became infinite or NaN.
     """
-    own = ("model", "train", "valid", "log", "checkpoint", "progress")
-    settings = {key: value for key, value in locals().items() if key not in (*own, "own")}
-    positive = int(valid.label.count_nonzero())
-    if not len(train) or not 0 < positive < len(valid):
-        raise PipelineError(
-            f"training needs rows (the train part has {len(train)}) and both classes in the validation "
-            f"part (it has {positive} positive rows of {len(valid)}): change the split"
-        )
+    _check(train, valid)
     ranks.check(batch_size)
-    device = train.device
-    optimizer = Adam(parameter_groups(model, embedding_l2, network_l2, lazy_rows), lr)
+    mark_lazy(model, lazy_rows)
+    optimizer = Adam(parameter_groups(model, embedding_l2, network_l2), lr)
     torch.manual_seed(seed)
-    if checkpoint is not None and ranks.agreed(checkpoint.exists()):
+    if checkpoint is not None and ranks.from_rank_0(checkpoint.exists()):
         state, best_weights = load(checkpoint, model, optimizer)
         for past in state.curve:
             _report(log, past)
     else:
+        settings: dict[str, Any] = dict(  # noqa: C408
+            seed=seed, epochs=epochs, batch_size=batch_size, lr=lr, embedding_l2=embedding_l2,
+            network_l2=network_l2, clip_norm=clip_norm, lazy_rows=lazy_rows, precision=precision,
+            evaluations_per_epoch=evaluations_per_epoch, monitor=monitor, lr_factor=lr_factor,
+            lr_patience=lr_patience, patience=patience,
+        )  # fmt: skip
         prepare(model, train, valid, **settings)
-        torch.manual_seed(ranks.own_seed(seed))
+        torch.manual_seed(ranks.seed_of_rank(seed))
         state, best_weights = State(), _copy(model)
 
-    order = torch.Generator()
+    order, parameters = torch.Generator(), list(model.parameters())
     batches = train.count(batch_size)
-    marks = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
-    parameters = list(model.parameters())
-    loss_sum, rows = torch.zeros((), device=device), 0
-    narrow = torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    evaluated = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
+    narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    mean_loss = _MeanLoss(train.device)
     done = state.epoch * len(train) + state.batch * batch_size
+    bar = _bar(progress, epochs * len(train), done)
+
+    def evaluation() -> None:
+        nonlocal best_weights
+        ranks.broadcast_buffers(model)
+        scores = {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
+        epoch, train_logloss = state.epoch + state.batch / batches, mean_loss.take()
+        row = {"step": state.step, "epoch": epoch, "lr": optimizer.lr, "train_logloss": train_logloss}
+        row = _finite(ranks.from_rank_0({**row, **scores}))
+        if state.record(row, monitor):
+            best_weights = _copy(model)
+        elif state.lr_bad == lr_patience:
+            state.lr_bad = 0
+            optimizer.lr *= lr_factor
+        if state.batch == batches:
+            state.epoch, state.batch = state.epoch + 1, 0
+        if checkpoint is not None:
+            save(checkpoint, model, optimizer, state, best_weights)
+        bar.set_postfix_str(_summary(state), refresh=False)
+        _report(log, row)
+
     model.train()
-    with _bar(progress, epochs * len(train), done) as bar:
+    with bar:
         while state.epoch < epochs and state.bad < patience:
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(batch_size, order, skip=state.batch):
-                share, weight = ranks.share(batch)
+                share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
                 with narrow:
-                    score = logits(model, share)
-                loss = binary_cross_entropy_with_logits(score.float(), share.label)
+                    logit = logits(model, share)
+                loss = binary_cross_entropy_with_logits(logit.float(), share.label)
                 optimizer.zero_grad()
                 ranks.backward(model, loss, weight)
-                if clip_norm:
-                    clip(parameters, clip_norm)
+                clip(parameters, clip_norm)
                 optimizer.step()
-                loss_sum += loss.detach() * (weight * len(batch.label))
-                rows += len(batch.label)
-                state.step, state.batch = state.step + 1, state.batch + 1
-                bar.update(len(batch.label))
-                if state.batch not in marks:
-                    continue
 
-                ranks.share_buffers(model)
-                row = {
-                    "step": state.step,
-                    "epoch": state.epoch + state.batch / batches,
-                    "lr": optimizer.lr,
-                    "train_logloss": ranks.total(loss_sum).item() / rows,
-                    **{f"valid_{key}": value for key, value in evaluate(model, valid).items()},
-                }
-                row = ranks.agreed(row)
-                loss_sum, rows = torch.zeros((), device=device), 0
-                if not all(map(math.isfinite, row.values())):
-                    raise Diverged(
-                        " and ".join(key for key, value in row.items() if not math.isfinite(value))
-                        + f" not a finite number at step {state.step}: try a lower lr"
-                    )
-                if state.record(row, monitor):
-                    best_weights = _copy(model)
-                elif state.lr_bad == lr_patience:
-                    state.lr_bad = 0
-                    optimizer.lr *= lr_factor
-                if state.batch == batches:
-                    state.epoch, state.batch = state.epoch + 1, 0
-                if checkpoint is not None:
-                    save(checkpoint, model, optimizer, state, best_weights)
-                bar.set_postfix_str(_progress(state), refresh=False)
-                _report(log, row)
-                if state.bad >= patience or state.batch == 0:
-                    break
+                mean_loss.add(loss, weight, len(batch.label))
+                bar.update(len(batch.label))
+                state.step, state.batch = state.step + 1, state.batch + 1
+                if state.batch in evaluated:
+                    evaluation()
+                    if state.bad >= patience:
+                        break
     model.load_state_dict(best_weights)
     model.eval()
     return state
 
 
+def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> None:
+    """Call the model's `prepare`, if it has one, with all train rows before the first gradient step.
+
+    It also gets a function that trains another model on these rows (FNN's factorization machine). What it
+    learns is part of the model's state, saved and loaded like any weight. The rows of a streamed split
+    are in host memory, so the model learns from them there.
+
+    Args:
+        settings: keyword arguments of `fit` for that other model.
+
+    Raises:
+        PipelineError: the model is `timed`, and the rows have no times.
+    """
+    if is_timed(model):
+        require_times(model, train.time)
+    learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
+    if learn is not None:
+        model.to(train.ids.device)
+        learn(train.whole(), lambda other: fit(other.to(train.device), train, valid, **settings))
+        model.to(train.device)
+
+
+def _check(train: Split, valid: Split) -> None:
+    positive = int(valid.label.count_nonzero())
+    if not len(train) or not 0 < positive < len(valid):
+        raise PipelineError(
+            f"training needs rows (the train split has {len(train)}) and both classes in the validation "
+            f"split (it has {positive} positive rows of {len(valid)}): change the split"
+        )
+
+
+class _MeanLoss:
+    """Mean logloss over the rows since the last evaluation, summed on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sum, self._rows = torch.zeros((), device=device), 0
+
+    def add(self, loss: Tensor, weight: float, rows: int) -> None:
+        self._sum += loss.detach() * (weight * rows)
+        self._rows += rows
+
+    def take(self) -> float:
+        """Return the mean over all ranks and start again."""
+        mean = ranks.total(self._sum).item() / self._rows
+        self._sum, self._rows = torch.zeros_like(self._sum), 0
+        return mean
+
+
+def _finite(row: dict[str, float]) -> dict[str, float]:
+    wrong = " and ".join(key for key, value in row.items() if not math.isfinite(value))
+    if wrong:
+        raise Diverged(f"{wrong} not a finite number at step {row['step']}: try a lower lr")
+    return row
+
+
 def _report(log: LogFn | None, row: dict[str, float]) -> None:
-    ranks.first(lambda: None if log is None else log(row, int(row["step"])))
+    ranks.on_rank_0(lambda: None if log is None else log(row, int(row["step"])))
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
@@ -190,20 +212,13 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _bar(name: str | None, total: int, done: int) -> tqdm:
-    """A bar on a terminal, nothing in a log file."""
-    return tqdm(
-        desc=name,
-        total=total,
-        initial=done,
-        unit=" rows",
-        unit_scale=True,
-        dynamic_ncols=True,
-        leave=False,
-        disable=True if name is None else None,
-    )
+    """A progress bar on a terminal, nothing in a log file."""
+    off = True if name is None else None  # None: off unless on a terminal
+    units = {"unit": " rows", "unit_scale": True}
+    return tqdm(desc=name, total=total, initial=done, **units, dynamic_ncols=True, leave=False, disable=off)
 
 
-def _progress(state: State) -> str:
+def _summary(state: State) -> str:
     last, best = state.curve[-1], state.curve[state.best]
     return (
         f"epoch {last['epoch']:g}, valid AUC {last['valid_auc']:.4f} "

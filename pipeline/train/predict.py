@@ -14,15 +14,15 @@ from pipeline.train import ranks
 
 
 def is_timed(model: nn.Module) -> bool:
-    """Whether a model is told the time of a row besides its ids."""
+    """Whether a model takes the time of a row besides its ids."""
     return bool(getattr(model, "timed", False))
 
 
 def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
-    """Return the model's logit of every row; a model that is `timed` is told the rows' times, too.
+    """Return the model's logit for every row; a `timed` model gets the rows' times, too.
 
     Raises:
-        PipelineError: such a model, and rows without times.
+        PipelineError: the model is `timed`, and the rows have no times.
     """
     inputs = [batch.ids]
     if is_timed(model):
@@ -39,8 +39,8 @@ def require_times(model: nn.Module, time: Tensor | None) -> Tensor:
     """
     if time is None:
         raise PipelineError(
-            f"{type(model).__name__} looks at what came before a row, and the rows of this dataset have no "
-            "time: take the model off `models`, or give the dataset a time column"
+            f"{type(model).__name__} needs timestamps, which this dataset does not have: remove the model "
+            "from `models`, or declare a time column"
         )
     return time
 
@@ -49,32 +49,32 @@ def require_times(model: nn.Module, time: Tensor | None) -> Tensor:
 def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Float[Tensor, " N"]:
     """Return the click probability of every row, in order, on the split's device.
 
-    Dropout is off and batch norm fixed meanwhile; the model's mode is what it was before. Inside
-    `parallel.group` each rank scores its share of the rows, so all must call it.
+    The model is in evaluation mode meanwhile. Inside `ranks.group` each rank scores its share of the
+    rows, so all ranks must call it.
 
     Args:
-        batch_size: rows at a time. None: 2048 a thread, so that what a layer makes of them stays in a
-            core's cache; 8192 on other devices than a CPU.
+        batch_size: rows at a time. None: 2048 per thread on a CPU, so that a layer's output stays in a core's
+            cache; 8192 on other devices.
     """
     was_training = model.training
     model.eval()
     if batch_size is None:
         batch_size = 2048 * torch.get_num_threads() if split.device.type == "cpu" else 8192
-    size = max(1, min(batch_size, -(-len(split) // ranks.ranks())))
-    mine = ranks.part_of(split.count(size))
-    # a rank may have no batch of a tiny part; its scores have a type all the same
+    size = max(1, min(batch_size, -(-len(split) // ranks.count())))
+    own = ranks.own_range(split.count(size))
+    # a rank may have no batch of a tiny split; its empty result needs the same type
     dtype = torch.promote_types(torch.float32, next(model.parameters()).dtype)
     none = torch.empty(0, dtype=dtype, device=split.device)
-    batches = islice(split.batches(size, skip=mine.start), len(mine))
+    batches = islice(split.batches(size, skip=own.start), len(own))
     probability = torch.cat([none, *(logits(model, batch).sigmoid() for batch in batches)])
     model.train(was_training)
-    return ranks.joined(probability)
+    return ranks.concatenated(probability)
 
 
 def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
-    """Return AUC and logloss over all rows of a part.
+    """Return AUC and logloss over all rows of a split.
 
-    Scores that are on a GPU stay there: what comes back are the two results.
+    On a GPU both are computed there, and only the two results are copied back.
     """
     score = predict(model, split)
     if score.is_cuda:  # other accelerators may have no float64
@@ -90,23 +90,23 @@ def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
 def auc_and_logloss(
     label: Float[Tensor, " N"] | UInt8[Tensor, " N"], probability: Float[Tensor, " N"]
 ) -> Float[Tensor, " 2"]:
-    """Compute `metrics.auc` and `metrics.logloss` where the rows are, without waiting for the device.
+    """Compute `metrics.auc` and `metrics.logloss` on the device of the scores, without waiting for it.
 
     The AUC is a ratio of integers, so up to 2^27 rows it has the bits of `metrics.auc`; the logloss,
-    summed in float64 in another order, may differ in the last ones. Every operation gives the same result
-    each time on a GPU, too (see torch.use_deterministic_algorithms): positions in the sorted scores and
-    sums, no `cumsum` or `bincount` of floats, and no selection by a mask, whose length has to be awaited.
+    summed in float64 in another order, may differ in the last bits. Every operation is
+    deterministic on a GPU, too (see torch.use_deterministic_algorithms): positions in the sorted scores and
+    sums, no `cumsum` or `bincount` of floats, no selection by a mask (its length would have to be awaited).
 
     Args:
         label: 0 and 1.
         probability: on the same device.
 
     Returns:
-        AUC, NaN with one class only or where a score is no number; and logloss.
+        AUC (NaN with a single class or a NaN score) and logloss.
     """
     positive = label > 0.5
     ranked, order = probability.sort()
-    # the rows below each row and those not above it: with one more, twice its mean rank among its equals
+    # rows below each row + rows not above it + 1 = twice its midrank
     twice_rank = torch.searchsorted(ranked, ranked) + torch.searchsorted(ranked, ranked, right=True) + 1
     p = positive.sum()
     n = len(label) - p

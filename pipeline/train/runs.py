@@ -80,7 +80,7 @@ def execution_settings(parts: Parts, rows_in_memory: int) -> Block:
     """
     streamed = any(part.stream_to is not None for part in parts)
     return ({"rows_in_memory": rows_in_memory} if streamed else {}) | (
-        {"processes": ranks.ranks()} if ranks.ranks() > 1 else {}
+        {"processes": ranks.count()} if ranks.count() > 1 else {}
     )
 
 
