@@ -15,12 +15,23 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.config.settings import Dataset
 
-if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is on its way to the script
+if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is about to import the script
     starting()
+
+_HELP = {"dataset": "an entry of `data` in params.yaml", "model": "an entry of `model` there"}
+
+
+def arguments(purpose: str | None, *names: str) -> list[str]:
+    """Return the values of these options on the command line: `dataset`, `model`."""
+    parser = ArgumentParser(description=purpose)
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, help=_HELP[name])
+    values = parser.parse_args()
+    return [getattr(values, name) for name in names]
 
 
 def alone() -> None:
-    """Refuse to be one of several processes: only training shares its work between them.
+    """Refuse to be one of several processes: only training is shared between them.
 
     Raises:
         PipelineError: torchrun started more than one.
@@ -30,20 +41,18 @@ def alone() -> None:
 
 
 def dataset_entry(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
-    """Return the name of the dataset on the command line, its entry in params.yaml, and all params."""
-    from pipeline.config import params  # not at the top: it takes seconds, and Ctrl-C is to be heard before
+    """Return the dataset named on the command line, its entry in params.yaml, and all params."""
+    from pipeline.config import params  # not at the top: it takes seconds, in which Ctrl-C must work
 
     alone()
-    parser = ArgumentParser(description=purpose)
-    parser.add_argument("--dataset", required=True, help="an entry of `data` in params.yaml")
-    name = parser.parse_args().dataset
+    (name,) = arguments(purpose, "dataset")
     settings = params.load()
     return name, settings.entry(name), settings
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path` when the block succeeds."""
+    """Yield an empty folder beside `path`; it replaces `path` when the block succeeds."""
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

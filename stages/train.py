@@ -1,6 +1,5 @@
 """Train one model with its default configuration, on every seed; under torchrun in several processes."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
 from pipeline import tracking
@@ -8,39 +7,36 @@ from pipeline.common.errors import error_context, exit_with_message
 from pipeline.config import params
 from pipeline.train import ranks, runs, workers
 from pipeline.train.device import pick_device
+from stages import arguments
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--model", required=True)
-    args = parser.parse_args()
-
+    dataset, model = arguments(__doc__, "dataset", "model")
     file = params.load()
-    config = file.config(args.dataset, args.model)
-    processed = Path("data/processed", args.dataset)
-    out = Path("data/runs", args.dataset, args.model, "default")
+    config = file.config(dataset, model)
+    processed, out = Path("data/processed", dataset), Path("data/runs", dataset, model, "default")
     seeds, limit = config.train.seeds, config.train.rows_in_memory
     processes = workers.processes(file.processes)
-    setup = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
+    resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
+    options = {"model": config.model, "train": config.train.fit}
     with ranks.group(pick_device(config.train.device)) as device:
-        parts = setup.load(device)
-        block = {"model": config.model, "train": config.train.fit}
-        whole, more = {**block, "seeds": seeds}, runs.execution_settings(parts, limit)
-        head = ranks.on_rank_0(
-            lambda: runs.header(
-                "train", args.dataset, args.model, config.architecture, whole, processed, **more
+        splits = resources.load(device)
+        extra = runs.execution_settings(splits, limit)
+        header = ranks.on_rank_0(
+            lambda: runs.RunHeader.of(
+                "train", dataset, model, config.architecture, {**options, "seeds": seeds}, processed, **extra
             )
         )
         with error_context(config.where()):
-            if ranks.rank():  # rank 0 tells and writes
+            if ranks.rank():  # rank 0 reports and writes
                 for seed in seeds:
-                    runs.train_once(head, parts, block, seed, checkpoint=runs.seed_checkpoint(head, seed))
+                    checkpoint = header.seed_checkpoint(seed)
+                    runs.train_once(header, splits, options, seed, checkpoint=checkpoint)
                 return
-            with tracking.live(head, f"train-{args.model}") as run:
-                result = runs.train_seeds(head, block, parts, seeds, run.child, out, setup)
-        runs.finish(out, {**head, **result})
-        tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once
+            with tracking.live(header.to_json(), f"train-{model}") as view:
+                result = runs.train_seeds(header, options, splits, seeds, view.child, out, resources)
+        runs.finish(out, {**header.to_json(), **result})
+        tracking.publish(out, model=False)  # evaluate logs the models of a dataset together
 
 
 if __name__ == "__main__":

@@ -1,93 +1,75 @@
 """Search the hyper-parameters of one model, then train the winner on every seed."""
 
 import shutil
-from argparse import ArgumentParser
-from dataclasses import asdict
 from pathlib import Path
-
-import pandas as pd
 
 from pipeline import tracking
 from pipeline.common.errors import error_context, exit_with_message
-from pipeline.common.files import digest, replacing, write_json
+from pipeline.common.files import digest, write_json
 from pipeline.config import params
 from pipeline.train import cache, runs, workers
 from pipeline.train.loop import LogFn
-from pipeline.tune import search
-from stages import alone
+from pipeline.tune import search, tables
+from pipeline.tune.trial import train_trial
+from stages import alone, arguments
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--model", required=True)
-    args = parser.parse_args()
+    dataset, model = arguments(__doc__, "dataset", "model")
     alone()
-
     file = params.load()
-    config = file.config(args.dataset, args.model)
-    processed = Path("data/processed", args.dataset)
-    out = Path("data/runs", args.dataset, args.model, "tuned")
-    seeds, metric = config.train.seeds, config.tune.metric
-    processes, limit = workers.processes(file.processes), config.train.rows_in_memory
-    setup = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
-    parts = setup.load()
+    config = file.config(dataset, model)
+    processed, out = Path("data/processed", dataset), Path("data/runs", dataset, model, "tuned")
+    seeds, limit = config.train.seeds, config.train.rows_in_memory
+    processes = workers.processes(file.processes)
+    resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
+    splits = resources.load()
 
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
-    plan = {**config.tune.model_dump(), "space": space}
-    block = {"model": config.model, "train": config.train.fit}
-    whole = {**block, "seeds": seeds}
-    more = {"tune": plan, **runs.execution_settings(parts, limit)}
-    head = runs.header("tune", args.dataset, args.model, config.architecture, whole, processed, **more)
-    # a study goes on when only its budget grows; a change of anything else starts a new one
-    study = f"{args.dataset}-{args.model}-{digest({**head, 'key': None, 'tune': {**plan, 'trials': None}})}"
-    # ... and so does other code, or a machine that computes other bits: what it has tried says nothing here
-    ground = digest(cache.environment(config.architecture, parts[0].device))
-    with tracking.live(head, f"tune-{args.model}") as run:
+    settings = {**config.tune.model_dump(), "space": space}
+    defaults = {"model": config.model, "train": config.train.fit, "seeds": seeds}
+    extra = {"tune": settings, **runs.execution_settings(splits, limit)}
+    header = runs.RunHeader.of("tune", dataset, model, config.architecture, defaults, processed, **extra)
+    # a study continues if only its budget grows; a change of anything else starts a new one
+    named = {**header.to_json(), "key": None, "tune": {**settings, "trials": None}}
+    study = f"{dataset}-{model}-{digest(named)}"
+    # ... and so does an environment that computes other bits: trials from there do not count here
+    fingerprint = digest(cache.environment(config.architecture, splits[0].device))
+
+    def at(point: runs.Block) -> runs.Block:
+        return dict(zip(("model", "train"), config.at(point), strict=True))
+
+    with tracking.live(header.to_json(), f"tune-{model}") as view:
 
         def objective(number: int, point: runs.Block, report: LogFn) -> None:
-            model, fit = config.at(point)
-            name = f"trial-{number:03d}"
-            child = run.child(name, f"{head['key']}/{name}", {"model": model, "train": fit})
+            options, name = at(point), f"trial-{number:03d}"
+            child = view.child(name, f"{header.key}/{name}", options)
             with error_context(config.where(point)), child as log:
-                runs.train_trial(
-                    head,
-                    parts,
-                    {"model": model, "train": fit},
+                checkpoint = runs.CHECKPOINTS / study / name
+                train_trial(
+                    header,
+                    splits,
+                    options,
                     seeds[0],
                     logs=(log, report),
-                    checkpoint=runs.CHECKPOINTS / study / name,
-                    progress=f"{args.model} {name}",
+                    checkpoint=checkpoint,
+                    progress=f"{model} {name}",
                 )
 
         trials, importances = search.search(
-            f"{study}-{ground}", config.space, config.start, objective, config.tune
+            f"{study}-{fingerprint}", config.space, config.start, objective, config.tune
         )
-        winner = search.best(trials, metric)
-        model, fit = config.at(winner.point)
-        tuned = {"model": model, "train": fit}
+        winner = search.best(trials, config.tune.metric)
+        tuned = at(winner.point)
         with error_context(config.where(winner.point)):
-            result = runs.train_seeds(head, tuned, parts, seeds, run.child, out, setup)
+            result = runs.train_seeds(header, tuned, splits, seeds, view.child, out, resources)
 
-    rows = []
-    for trial in trials:
-        model, fit = config.at(trial.point)
-        rows.append({**asdict(trial), "params": {"model": model, "train": fit}})
-    best = {"trial": winner.number, f"valid_{metric}": winner.value, **tuned}
-    write_json(out / "best.json", best)
-    with replacing(out / "trials.csv") as path:
-        flat = [{"number": t.number, "state": t.state, "value": t.value, **t.point} for t in trials]
-        pd.DataFrame(flat).to_csv(path, index=False, lineterminator="\n")
-    found = {
-        "study": study,
-        "metric": metric,
-        "best": winner.number,
-        "trials": rows,
-        "importances": importances,
-    }
-    runs.finish(out, {**head, "params": {**tuned, "seeds": seeds}, **result, "search": found})
+    write_json(out / "best.json", tables.best(winner, config.tune.metric, tuned))
+    tables.write_csv(out / "trials.csv", trials)
+    found = tables.history(study, config.tune.metric, winner, trials, importances, at)
+    runs.finish(out, {**header.to_json(), "params": {**tuned, "seeds": seeds}, **result, "search": found})
     shutil.rmtree(runs.CHECKPOINTS / study, ignore_errors=True)
-    tracking.publish(out, model=False)  # evaluate logs all models of a dataset at once
+    tracking.publish(out, model=False)  # evaluate logs the models of a dataset together
 
 
 if __name__ == "__main__":

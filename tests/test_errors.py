@@ -52,7 +52,7 @@ def test_our_errors_are_one_message(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err == "error: x.csv:3: bad line\n"
 
 
-def test_under_torchrun_the_first_process_tells_and_the_others_wait_for_it(
+def test_under_torchrun_the_first_process_reports_and_the_others_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     waited: list[float] = []
@@ -68,7 +68,7 @@ def test_under_torchrun_the_first_process_tells_and_the_others_wait_for_it(
         failure = ProcessFailure(rank, 1, 1, str(file))  # as torchrun reads it
         assert failure.message == content["message"]
         assert content["message"]["message"] == "error: x.csv:3: bad line"
-    assert waited == [errors.PATIENCE + 1, errors.PATIENCE + 2]
+    assert waited == [errors.RANK_DELAY_SECONDS + 1, errors.RANK_DELAY_SECONDS + 2]
     assert capsys.readouterr().err == ""
     assert len(list(tmp_path.iterdir())) == 3
     with pytest.raises(SystemExit):

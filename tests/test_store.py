@@ -1,4 +1,4 @@
-"""A finished training is taken from the store as it was, or computed again."""
+"""A finished training is taken from the cache as it was, or computed again."""
 
 import os
 from pathlib import Path
@@ -21,7 +21,7 @@ PARAMS = {
     "model": {"embedding_size": 4, "hidden": [8], "dropout": 0.2},
     "train": {"epochs": 5, "batch_size": 64, "lr": 0.02, "patience": 99},
 }
-HEAD = {"architecture": "deepfm", "rows": "0" * 16, "key": "k", "model": "deepfm", "variant": "default"}
+HEAD = runs.RunHeader("train", "d", "deepfm", "deepfm", PARAMS, input="1" * 16, rows="0" * 16)
 CPU = torch.device("cpu")
 WHAT = {"made": "up"}
 
@@ -54,7 +54,7 @@ def test_a_training_is_computed_once_and_heard_twice(fits: list[int]) -> None:
     assert bits(first)[1] == train().state
 
 
-def test_without_the_store_it_is_the_same(fits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_cache_it_is_the_same(fits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     first = train()
     monkeypatch.setenv("CTR_STORE", "off")
     assert bits(train()) == bits(first)
@@ -120,7 +120,7 @@ def made() -> cache.Trained:
     return cache.Trained.of(build("fm", SCHEMA, {"embedding_size": 2}, seed=1), state)
 
 
-def test_a_damaged_entry_is_told_and_counts_as_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_entry_is_reported_and_not_used(capsys: pytest.CaptureFixture[str]) -> None:
     cache.put(WHAT, made())
     path = cache.path_of(WHAT)
     content = path.read_bytes()
@@ -153,32 +153,32 @@ def test_a_damaged_entry_is_computed_again_and_mended(fits: list[int]) -> None:
 def test_the_least_recently_used_go_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     cache.put({"n": 0}, made())
     size = entries()[0].stat().st_size
-    monkeypatch.setattr(cache, "LIMIT", 3 * size + size // 2)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 3 * size + size // 2)
     for n in range(3):
         cache.put({"n": n}, made())
         os.utime(cache.path_of({"n": n}), (1000 + n, 1000 + n))
     assert cache.get({"n": 0})  # used: younger than the others now
     cache.put({"n": 3}, made())
-    assert [cache.has({"n": n}) for n in range(4)] == [True, False, True, True]
+    assert [cache.contains({"n": n}) for n in range(4)] == [True, False, True, True]
 
 
-def test_one_that_is_larger_than_the_store_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_is_larger_than_the_cache_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     cache.put({"n": 0}, made())
-    monkeypatch.setattr(cache, "LIMIT", 100)
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 100)
     cache.put({"n": 1}, made())
     assert [path.name for path in entries()] == [cache.path_of({"n": 0}).name]
 
 
-def test_that_it_cannot_be_kept_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_that_cannot_be_cached_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     cache.FOLDER.parent.mkdir()
     cache.FOLDER.touch()  # a file where the folder should be
     assert train().state.curve
-    assert "not kept for later" in capsys.readouterr().err
+    assert "could not be cached" in capsys.readouterr().err
 
 
 def test_the_switch_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTR_STORE", "no")
-    with pytest.raises(PipelineError, match="CTR_STORE='no': give it the value `off` or `on`"):
+    with pytest.raises(PipelineError, match="CTR_STORE='no': must be `off` or `on`"):
         cache.enabled()
     monkeypatch.setenv("CTR_STORE", "on")
     assert cache.enabled()

@@ -207,7 +207,6 @@ SCRIPT = textwrap.dedent(
     from pathlib import Path
     sys.path.insert(0, sys.argv[2])
     from tests import test_tuning as t
-    from pipeline import tuning
 
     def slow(number, point, log):
         for step in (1, 2, 3):

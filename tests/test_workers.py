@@ -5,7 +5,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ PARAMS = {
     "model": {"embedding_size": 4, "hidden": [8], "dropout": 0.2},
     "train": {"epochs": 3, "batch_size": 64, "lr": 0.02},
 }
-SETUP = runs.Resources(Path("processed"), "cpu", 1, 10**9)
+RESOURCES = runs.Resources(Path("processed"), "cpu", 1, 10**9)
 SEEDS = [1, 2, 3]
 
 
@@ -38,7 +40,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     for name in ("CTR_STORE", "CTR_PROCESSES", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    folder = SETUP.processed
+    folder = RESOURCES.processed
     folder.mkdir()
     write_json(folder / "schema.json", SCHEMA.to_json())
     for part, size in (("train", 400), ("valid", 200)):
@@ -48,33 +50,41 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     write_report()
     yield
     torch.use_deterministic_algorithms(False)
-    assert not psutil.Process().children(), "no worker stays"
+    assert not children(), "no worker stays"
+
+
+def children() -> list[psutil.Process]:
+    """The processes of this one; multiprocessing's own, which tracks semaphores, stays to the end."""
+    tracker = resource_tracker._resource_tracker._pid
+    return [child for child in psutil.Process().children() if child.pid != tracker]
 
 
 def write_report(dataset: str = "d") -> None:
     """As the split stage does last."""
-    folder = SETUP.processed
+    folder = RESOURCES.processed
     (folder / "report.json").unlink(missing_ok=True)
     write_json(folder / "report.json", {"dataset": dataset, "files": file_digests(folder)})
 
 
-def head(params: runs.Block = PARAMS) -> runs.Block:
-    return runs.header("train", "d", "deepfm", "deepfm", {**params, "seeds": SEEDS}, SETUP.processed)
+def head(params: runs.Block = PARAMS) -> runs.RunHeader:
+    return runs.RunHeader.of(
+        "train", "d", "deepfm", "deepfm", {**params, "seeds": SEEDS}, RESOURCES.processed
+    )
 
 
 def test_rows_are_the_same_whatever_they_are_called_and_other_ones_with_any_other_file() -> None:
-    folder = SETUP.processed
+    folder = RESOURCES.processed
     before = head()
     write_report("another")
-    after = runs.header("train", "another", "fm", "fm", {}, folder)
-    assert after["rows"] == before["rows"]
-    assert after["input"] != before["input"]
-    assert after["key"] != before["key"]
-    named = {before["rows"]}
+    after = runs.RunHeader.of("train", "another", "fm", "fm", {}, folder)
+    assert after.rows == before.rows
+    assert after.input != before.input
+    assert after.key != before.key
+    named = {before.rows}
 
     def other_rows() -> None:
         write_report()
-        named.add(head()["rows"])
+        named.add(head().rows)
 
     files = [path for path in folder.iterdir() if path.name != "report.json"]
     for path in files:
@@ -92,7 +102,7 @@ def test_rows_are_the_same_whatever_they_are_called_and_other_ones_with_any_othe
 
 
 def test_rows_that_were_changed_after_their_split_are_refused() -> None:
-    path = SETUP.processed / "train.ids.npy"
+    path = RESOURCES.processed / "train.ids.npy"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(
@@ -109,7 +119,7 @@ def test_rows_that_were_changed_after_their_split_are_refused() -> None:
         head()
     path.write_bytes(whole)
     head()
-    write_json(SETUP.processed / "report.json", {"dataset": "d"})  # as older code left it
+    write_json(RESOURCES.processed / "report.json", {"dataset": "d"})  # as older code left it
     with pytest.raises(PipelineError, match=r"does not say .* digests.*split stage again"):
         head()
 
@@ -121,9 +131,9 @@ def quiet(_name: str, _key: str, _params: runs.Block) -> Iterator[LogFn]:
 
 def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[int] = SEEDS) -> str:
     """Train a run; return a digest of all that it left."""
-    setup = replace(SETUP, processes=processes)
-    result = runs.train_seeds(head(), PARAMS, setup.load(), seeds, child, Path(out), setup)
-    runs.finish(Path(out), {**head(), **result})
+    resources = replace(RESOURCES, processes=processes)
+    result = runs.train_seeds(head(), PARAMS, resources.load(), seeds, child, Path(out), resources)
+    runs.finish(Path(out), {**head().to_json(), **result})
     return folder_digest(Path(out))
 
 
@@ -132,14 +142,14 @@ def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[i
     [
         (400, {"lazy_rows": SCHEMA.vocabulary_size + 1}, []),
         (400, {}, []),
-        (399, {}, ["train part streamed: 400 rows are more than rows_in_memory (399)"]),
+        (399, {}, ["train split streamed: 400 rows are more than rows_in_memory (399)"]),
         (
             150,
             {"lazy_rows": SCHEMA.vocabulary_size},
             [
-                "train part streamed: 400 rows are more than rows_in_memory (150)",
-                "valid part streamed: 200 rows are more than rows_in_memory (150)",
-                f"tables of {ROWS} rows trained row by row (lazy_rows {ROWS})",
+                "train split streamed: 400 rows are more than rows_in_memory (150)",
+                "valid split streamed: 200 rows are more than rows_in_memory (150)",
+                f"tables of {ROWS} rows get sparse updates (lazy_rows {ROWS})",
             ],
         ),
     ],
@@ -148,12 +158,12 @@ def test_what_is_not_as_usual_is_told_once_before_the_first_seed(
     rows_in_memory: int, lazy: dict[str, int], lines: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs._print_once.cache_clear()
-    setup = replace(SETUP, rows_in_memory=rows_in_memory, processes=1)
+    resources = replace(RESOURCES, rows_in_memory=rows_in_memory, processes=1)
     params = {**PARAMS, "train": {**PARAMS["train"], "epochs": 1, **lazy}}
-    parts = setup.load()
+    parts = resources.load()
     more = runs.execution_settings(parts, rows_in_memory)
-    top = runs.header("train", "d", "deepfm", "deepfm", params, SETUP.processed, **more)
-    runs.train_seeds(top, params, parts, SEEDS, quiet, Path("told"), setup)
+    top = runs.RunHeader.of("train", "d", "deepfm", "deepfm", params, RESOURCES.processed, **more)
+    runs.train_seeds(top, params, parts, SEEDS, quiet, Path("told"), resources)
     said = capsys.readouterr().out.splitlines()
     assert said[: len(lines)] == lines
     assert all(f"seed {seed}: " in line for seed, line in zip(SEEDS, said[len(lines) :], strict=True))
@@ -215,31 +225,32 @@ def test_what_the_log_hears_is_the_same(alone: str) -> None:
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.5])
-def test_a_worker_that_is_killed_is_told_and_its_seeds_are_trained_here(
+def test_a_killed_worker_is_reported_once_and_its_seeds_are_trained_here(
     alone: str, fits: list[int], capfd: pytest.CaptureFixture[str], moment: float
 ) -> None:
     @contextmanager
     def murder(name: str, _key: str, _params: runs.Block) -> Iterator[LogFn]:
         if name == "seed-1":
             time.sleep(moment)
-            (worker,) = psutil.Process().children()
+            (worker,) = children()
             worker.kill()
         yield lambda _row, _step: None
 
     assert train("shared", 2, murder) == alone
     assert fits == SEEDS
-    assert "was ended by SIGKILL; its seeds are trained here" in capfd.readouterr().err
+    assert capfd.readouterr().err.count("was ended by SIGKILL; its seeds are trained here") == 1
 
 
 def test_a_worker_keeps_quiet_about_what_the_run_will_meet_itself(capfd: pytest.CaptureFixture[str]) -> None:
     wild = {**PARAMS, "train": {**PARAMS["train"], "lr": 1e30}}
-    parts = SETUP.load()
-    place = {**asdict(SETUP), "processed": str(SETUP.processed)}
-    with workers.prefetch_seeds({"head": head(wild), "params": wild, "place": place}, [1, 2], 2) as wait:
+    parts = RESOURCES.load()
+    with workers.prefetch_seeds(
+        partial(runs.train_in_worker, head(wild), wild, RESOURCES), [1, 2], 2
+    ) as wait:
         wait(1)
         wait(2)
         with pytest.raises(Diverged, match="not a finite number at step 7"):
-            runs.train_once(head(wild), parts, wild, 2, checkpoint=runs.seed_checkpoint(head(wild), 2))
+            runs.train_once(head(wild), parts, wild, 2, checkpoint=head(wild).seed_checkpoint(2))
     assert capfd.readouterr() == ("", "")
 
 
@@ -258,28 +269,23 @@ def test_an_error_in_the_run_ends_its_workers() -> None:
 def test_seeds_that_are_there_need_no_worker(alone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     train("two", 1, seeds=SEEDS[:2])
 
-    def started(_job: runs.Block) -> None:
+    def started(*_: Any) -> None:
         raise AssertionError("a worker for a single seed")
 
-    monkeypatch.setattr(workers, "_started", started)
+    monkeypatch.setattr(workers, "_worker", started)
     assert train("rest", 3) == alone
 
 
 def test_ctrl_c_is_the_runs_affair() -> None:
     """All processes of a terminal get it; a worker that died of it would print."""
-    job = {
-        "head": head(),
-        "params": PARAMS,
-        "place": {**asdict(SETUP), "processed": "processed"},
-    }
-    with workers.prefetch_seeds(job, [1, 2], 2) as wait:
-        (worker,) = psutil.Process().children()
+    with workers.prefetch_seeds(partial(runs.train_in_worker, head(), PARAMS, RESOURCES), [1, 2], 2) as wait:
+        (worker,) = children()
         for _ in range(20):
             if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
                 os.kill(worker.pid, signal.SIGINT)
             time.sleep(0.02)
         wait(2)
-    assert list(runs.store.FOLDER.glob("*.safetensors"))
+    assert list(runs.cache.FOLDER.glob("*.safetensors"))
 
 
 # ---- how many ----
@@ -294,9 +300,7 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
     assert workers.processes(3) is None
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("CTR_PROCESSES", wrong)
-        with pytest.raises(
-            PipelineError, match=r"CTR_PROCESSES=.*give it the value `auto` or a number from 1"
-        ):
+        with pytest.raises(PipelineError, match=r"CTR_PROCESSES=.*must be `auto` or a positive integer"):
             workers.processes(3)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert workers.processes(3) == 1
@@ -304,10 +308,10 @@ def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_fixed_rule_says_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_cores", lambda: 8)
-    large: dict[str, Any] = {"threads": 1, "device": "cpu", "passes": workers.WORTH, "nbytes": 1000}
+    large: dict[str, Any] = {"threads": 1, "device": "cpu", "passes": workers.WORTHWHILE_ROWS, "nbytes": 1000}
     assert workers.worthwhile_processes(**large) == 8
     assert workers.worthwhile_processes(**{**large, "threads": 3}) == 2
     assert workers.worthwhile_processes(**{**large, "threads": 16}) == 1
     assert workers.worthwhile_processes(**{**large, "device": "cuda"}) == 1
-    assert workers.worthwhile_processes(**{**large, "passes": workers.WORTH - 1}) == 1
+    assert workers.worthwhile_processes(**{**large, "passes": workers.WORTHWHILE_ROWS - 1}) == 1
     assert workers.worthwhile_processes(**{**large, "nbytes": 2**50}) == 1

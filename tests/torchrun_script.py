@@ -1,4 +1,4 @@
-"""One of several ranks of test_parallel.py: `torchrun --nproc-per-node 2 tests/torchrun_script.py FOLDER CASE`.
+"""One of the ranks of test_parallel.py: `torchrun --nproc-per-node 2 tests/torchrun_script.py FOLDER CASE`.
 
 Each rank writes what it ended with to FOLDER/<name>-<rank>.pt.
 """
@@ -164,7 +164,7 @@ def small(_folder: Path) -> None:
 
 def alone(_folder: Path) -> None:
     """Rank 1 meets an error that rank 0 does not, and does not come to where rank 0 waits."""
-    errors.PATIENCE = 0
+    errors.RANK_DELAY_SECONDS = 0
     if ranks.rank() == 1:
         raise PipelineError("only rank 1 knows")
     ranks.gathered(0)

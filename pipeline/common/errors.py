@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from types import FrameType
 
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-PATIENCE = 10  # seconds by which one process of torchrun's may be behind the others
+RANK_DELAY_SECONDS = 10  # by which one rank of torchrun may be behind the others
 _STOPPED = "stopped; run the same command again to go on from here"
 
 
 class PipelineError(Exception):
-    """A fault of the input, the settings or the machine, explained in the message."""
+    """A fault of the input, the settings or the computer, explained in the message."""
 
 
 class LostRank(PipelineError):
@@ -29,7 +29,7 @@ class Diverged(PipelineError):
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
-    """Say that `name` is no known `kind` and name the nearest valid one.
+    """Format an "unknown <kind>" message with the nearest valid name.
 
     >>> unknown("model", "depfm", ["fm", "deepfm"])
     "unknown model 'depfm'; did you mean 'deepfm'? (valid: deepfm, fm)"
@@ -38,7 +38,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """Name the valid name that is nearest to `name`, and all of them unless a long list would drown it."""
+    """Format the valid name nearest to `name`, and all valid names unless a long list would bury it."""
     names = sorted(known)
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -49,9 +49,9 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 @contextmanager
 def error_context(where: str) -> Iterator[None]:
-    """Put `where` before the message of an error of ours that leaves the block.
+    """Prefix the message of a `PipelineError` that leaves the block with `where`.
 
-    >>> with placed("params.yaml: model.fm"):
+    >>> with error_context("params.yaml: model.fm"):
     ...     raise PipelineError("no such thing")
     Traceback (most recent call last):
     pipeline.common.errors.PipelineError: params.yaml: model.fm: no such thing
@@ -64,9 +64,9 @@ def error_context(where: str) -> Iterator[None]:
 
 
 def starting() -> None:
-    """Let Ctrl-C end the program with one message while it is still importing, which takes seconds.
+    """Let Ctrl-C end the program with one line during its imports, which take seconds.
 
-    Nothing is begun yet, so nothing has to be put away. Where Ctrl-C is ignored it stays so.
+    Nothing has begun yet, so nothing has to be cleaned up. If Ctrl-C is ignored, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
@@ -78,10 +78,10 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 
 
 def exit_with_message(main: Callable[[], None]) -> None:
-    """Run a program's `main`; print our own errors as one clear message and exit with 1.
+    """Run a program's `main`; print a `PipelineError` as one message and exit with 1.
 
-    A full disk is no fault of the program either, so it gets a message as well; every other
-    exception is a defect and keeps its traceback.
+    A full disk is not a fault of the program either, so it gets a message, too; every other exception is
+    a defect and keeps its traceback.
     """
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -106,17 +106,18 @@ def exit_with_message(main: Callable[[], None]) -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this process tells what all processes have to tell; of those of torchrun one of a machine."""
+    """True for the process that prints shared messages: local rank 0 under torchrun."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def _report(message: str, *, first: bool = True) -> None:
-    """Print an error; of torchrun's processes, which may all have met it, let one tell it in the last lines.
+    """Print an error once, even if every rank of torchrun meets it, in the last lines of the output.
 
-    torchrun ends with a page of its own whatever a process does, and the last lines of that are what a
-    process has left in its error file. When one process has failed, torchrun ends the others. So these wait,
-    and speak only if the first one goes on: it has not met their error. torchrun shows the page of the
-    process that failed first, by the second; a process that only lost another is to be later than that.
+    torchrun ends with a page of its own, whose last lines come from the error file of the process that failed
+    first, by the second; when one has failed it ends the others. So the other ranks wait, one longer than the
+    other, and report only if rank 0 goes on, which has not met their error then; and a rank that only lost
+    another one fails later than that. (torch's own `record` writes the file without waiting, and with a
+    traceback instead of the message.)
     """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
@@ -125,11 +126,11 @@ def _report(message: str, *, first: bool = True) -> None:
     if not first:
         time.sleep(2)
     if not is_main_process():
-        time.sleep(PATIENCE + int(os.environ["LOCAL_RANK"]))  # one after the other: the next are ended, too
-    told = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
+        time.sleep(RANK_DELAY_SECONDS + int(os.environ["LOCAL_RANK"]))
+    page = {"message": message, "extraInfo": {"timestamp": str(int(time.time()))}}
     try:
         with open(f"{file}.tmp", "w", encoding="utf-8") as out:
-            json.dump({"message": told}, out)
+            json.dump({"message": page}, out)
         os.replace(f"{file}.tmp", file)
     except OSError:
         print(message, file=sys.stderr)

@@ -1,1 +1,1 @@
-"""-> data/runs/*/default: the loop (read `loop.py`); what makes trainings repeatable, resumable, cached."""
+"""-> data/runs/*/default: the loop (read `loop.py`); trainings are repeatable, resumable, cached."""

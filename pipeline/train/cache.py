@@ -1,12 +1,12 @@
-"""Finished trainings, so that none is computed twice.
+"""A cache of finished trainings, so that none is computed twice.
 
 The first trial of a search is the default configuration on the first seed, which `train` has trained
-before; the winner's first seed is the trial that won; a stage that runs again after a change that
-touches no bit of a training would train everything again. So each training that came to its end is
-kept under a digest of all that decides its bits, and is taken from here the next time.
+already; the winner's first seed is the winning trial; and a stage that runs again after a change that
+affects no bit of a training would train everything again. So each finished training is kept under a digest
+of everything that decides its bits.
 
-It is a cache: deleting it costs nothing but time, a damaged entry is computed again, and the least
-recently used ones go when it is full. CTR_STORE=off does without it.
+Deleting the cache costs nothing but time, a damaged entry is computed again, and the least recently used
+ones are removed when it is full. CTR_STORE=off disables it.
 """
 
 import hashlib
@@ -37,17 +37,17 @@ from pipeline.train.code_digest import code_digest
 
 Block = dict[str, Any]
 FOLDER = Path("data/trainings")
-LIMIT = 4 * 2**30  # bytes of all entries together
-SEAL = 64  # hexadecimal digits
+LIMIT_BYTES = 4 * 2**30  # of all entries together
+CHECKSUM_DIGITS = 64
 
 
 class Trained(NamedTuple):
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         state: as `fit` returned it.
         tensors: the model's state_dict, on the CPU.
-        weights: how many numbers were learnt.
+        weights: number of trained parameters.
     """
 
     state: State
@@ -56,22 +56,22 @@ class Trained(NamedTuple):
 
     @classmethod
     def of(cls, network: nn.Module, state: State) -> "Trained":
-        """Take what is to be kept from a model that was fitted."""
+        """Collect the result of a model that was fitted."""
         tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
         return cls(state, tensors, sum(p.numel() for p in network.parameters()))
 
 
 def enabled() -> bool:
-    """Whether trainings are kept: CTR_STORE=off switches it off.
+    """Whether trainings are cached: CTR_STORE=off disables it.
 
-    Processes that train one model together (torchrun) do without: each would decide for itself.
+    Processes that train one model together (torchrun) do without, since each would decide for itself.
 
     Raises:
         PipelineError: CTR_STORE is neither `on` nor `off`.
     """
     value = os.environ.get("CTR_STORE", "on")
     if value not in ("on", "off"):
-        raise PipelineError(f"CTR_STORE={value!r}: give it the value `off` or `on` (or none)")
+        raise PipelineError(f"CTR_STORE={value!r}: must be `off` or `on` (or unset)")
     return value == "on" and int(os.environ.get("WORLD_SIZE", "1")) == 1
 
 
@@ -93,13 +93,13 @@ def key(architecture: str, params: Block, seed: int, rows: str, device: torch.de
 
 
 def code_of(architecture: str) -> tuple[Path, ...]:
-    """Return the files that a training runs; what they import is followed."""
+    """Return the files that a training runs; `code_digest` follows their imports."""
     own = Path(inspect.getfile(MODELS[architecture]))
     return *(Path(inspect.getfile(module)) for module in (loop, device_module, models)), own
 
 
 def environment(architecture: str, device: torch.device) -> Block:
-    """Return what decides the bits of a training besides its settings: code, libraries, machine."""
+    """Return the environment fingerprint: what decides a training's bits besides its settings and rows."""
     cuda = device.type == "cuda"
     return {
         "code": code_digest(*code_of(architecture)),
@@ -113,74 +113,74 @@ def environment(architecture: str, device: torch.device) -> Block:
     }
 
 
-def path_of(what: Block) -> Path:
-    """Return where the training lies, or would lie, that `what` decides."""
-    return FOLDER / f"{digest(what)}.safetensors"
+def path_of(key: Block) -> Path:
+    """Return the file of the training with this key, whether it exists or not."""
+    return FOLDER / f"{digest(key)}.safetensors"
 
 
-def has(what: Block) -> bool:
-    """Whether the training that `what` decides is kept; `find` may yet tell that it is damaged."""
-    return enabled() and path_of(what).exists()
+def contains(key: Block) -> bool:
+    """Whether the training with this key is cached; `get` may still find it damaged."""
+    return enabled() and path_of(key).exists()
 
 
-def get(what: Block) -> Trained | None:
-    """Return the training that `what` decides; None where it is not kept, or damaged."""
-    if not has(what):
+def get(key: Block) -> Trained | None:
+    """Return the training with this key; None if it is not cached, or damaged."""
+    if not contains(key):
         return None
-    path = path_of(what)
+    path = path_of(key)
     try:
         with safe_open(path, "pt") as file:
-            told = file.metadata()["training"]
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a dict
-        seal, text = told[:SEAL], told[SEAL:]
-        if seal != _seal(text, tensors):
-            raise ValueError("the seal is of another content")
-        told = json.loads(text)
-        trained = Trained(State(**told["state"]), tensors, told["weights"])
-        os.utime(path)  # entries that are used stay
+            metadata = file.metadata()["training"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        checksum, text = metadata[:CHECKSUM_DIGITS], metadata[CHECKSUM_DIGITS:]
+        if checksum != _checksum(text, tensors):
+            raise ValueError("its checksum does not match its content")
+        values = json.loads(text)
+        trained = Trained(State(**values["state"]), tensors, values["weights"])
+        os.utime(path)  # used now
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         print(f"warning: {path} is damaged ({error}); the training runs again", file=sys.stderr)
         return None
     return trained
 
 
-def put(what: Block, trained: Trained) -> None:
-    """Keep a training that is done. That it cannot be kept, as on a full disk, stops nobody."""
+def put(key: Block, trained: Trained) -> None:
+    """Cache a finished training. A failure to write it (a full disk, say) is only a warning."""
     size = sum(tensor.nbytes for tensor in trained.tensors.values())
-    if not enabled() or size > LIMIT:
+    if not enabled() or size > LIMIT_BYTES:
         return
-    # the rows of the curve in the order they had: who hears them again hears the same
-    text = json.dumps({"of": what, "state": asdict(trained.state), "weights": trained.weights})
-    # one entry: of several it would be chance which comes first in the file
-    metadata = {"training": _seal(text, trained.tensors) + text}
+    # the keys of each row keep their order, so that a replayed log sees the same
+    text = json.dumps({"of": key, "state": asdict(trained.state), "weights": trained.weights})
+    # a single metadata entry: the order of several in the file is random
+    metadata = {"training": _checksum(text, trained.tensors) + text}
     try:
-        with writing(path_of(what)) as file:
+        with writing(path_of(key)) as file:
             file.write(save(trained.tensors, metadata))
-        _make_room()
+        _evict()
     except OSError as error:
-        print(f"warning: a finished training is not kept for later: {error}", file=sys.stderr)
+        print(f"warning: a finished training could not be cached: {error}", file=sys.stderr)
 
 
-def _seal(text: str, tensors: Mapping[str, Tensor]) -> str:
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256(text.encode())
-    for key, value in sorted(tensors.items()):
-        total.update(canonical([key, str(value.dtype), list(value.shape)]).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(canonical([name, str(value.dtype), list(value.shape)]).encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 
-def _make_room() -> None:
+def _evict() -> None:
     """Remove the least recently used entries until the rest is within the limit."""
     files = []
     for path in FOLDER.iterdir():
         try:
             found = path.stat()
-        except FileNotFoundError:  # another process was quicker
+        except FileNotFoundError:  # another process removed it
             continue
         files.append((found.st_mtime_ns, found.st_size, path))
     left = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
-        if left <= LIMIT:
+        if left <= LIMIT_BYTES:
             break
         path.unlink(missing_ok=True)
         left -= size

@@ -1,14 +1,15 @@
 """A run folder: one configuration of one model, trained on every seed, as files.
 
-`run.json` is the truth about a run and MLflow a view of it, so it holds nothing that a second
-execution would give another value: no time, no host, no duration.
+`run.json` is the truth about a run and MLflow a view of it, so it contains nothing that another execution
+would give another value: no time, no host, no duration.
 """
 
 import functools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
@@ -20,65 +21,108 @@ from torch import nn
 from pipeline.common.files import digest, sha256, write_json, writing
 from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.models import build
 from pipeline.schema import SPLITS
 from pipeline.train import cache, ranks, workers
+from pipeline.train.adam import lazy_tables
 from pipeline.train.cache import Trained
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import LogFn, fit
 
 Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[LogFn]]
-Parts = tuple[Split, Split]  # train and valid, on one device
+Splits = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
 LAZY_ROWS: int = signature(fit).parameters["lazy_rows"].default
 
 
-def header(
-    stage: Literal["train", "tune"],
-    dataset: str,
-    model: str,
-    architecture: str,
-    params: Block,
-    processed: Path,
-    **more: Any,
-) -> Block:
-    """Return the head of `run.json`: what decides the result, and the key that names it.
+@dataclass(frozen=True)
+class RunHeader:
+    """What decides the result of a run: the first keys of its run.json.
 
-    Args:
-        stage: `train` for the default configuration, `tune` for the searched one.
-        model: its name in the report.
-        architecture: its name in `MODELS`.
-        params: {"model": constructor arguments, "train": fit arguments, "seeds": [...]}.
-        processed: the folder of encoded rows; its digest, `input`, is part of the key. That of the rows
-            alone, `rows`, is the same for two items that have the same rows.
-        more: further values that decide the result, such as the search space.
-
-    Raises:
-        PipelineError: a file of that folder is missing or was changed.
+    Attributes:
+        stage: `train` for the default configuration, `tune` for the tuned one.
+        dataset, model: their names in params.yaml.
+        architecture: the model's name in `MODELS`.
+        params: {"model": constructor arguments, "train": arguments of fit, "seeds": [...]}.
+        input: digest of the folder of encoded rows.
+        rows: digest of the rows alone, equal for two dataset entries with the same rows; not part of the key.
+        extra: further values that decide the result: `execution_settings`, the search.
     """
-    rows = digests(processed)
-    head = {
-        "stage": stage,
-        "variant": {"train": "default", "tune": "tuned"}[stage],
-        "dataset": dataset,
-        "model": model,
-        "architecture": architecture,
-        "params": params,
-        "input": digest({**rows, REPORT: sha256(processed / REPORT)}),
-        **more,
-    }
-    return {"key": digest(head), "rows": digest(rows), **head}
+
+    stage: Literal["train", "tune"]
+    dataset: str
+    model: str
+    architecture: str
+    params: Block
+    input: str
+    rows: str
+    extra: Block = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        stage: Literal["train", "tune"],
+        dataset: str,
+        model: str,
+        architecture: str,
+        params: Block,
+        processed: Path,
+        **extra: Any,
+    ) -> "RunHeader":
+        """Describe a run on a folder of encoded rows.
+
+        Raises:
+            PipelineError: a file of that folder is missing or was changed.
+        """
+        rows = digests(processed)
+        content = digest({**rows, REPORT: sha256(processed / REPORT)})
+        return cls(stage, dataset, model, architecture, params, content, digest(rows), extra)
+
+    @property
+    def variant(self) -> str:
+        """`default` or `tuned`."""
+        return {"train": "default", "tune": "tuned"}[self.stage]
+
+    @property
+    def key(self) -> str:
+        """The name of the run, wherever it appears: a digest of everything but `rows`."""
+        return digest(self._named())
+
+    def to_json(self) -> Block:
+        """Return it as it is in run.json."""
+        return {"key": self.key, "rows": self.rows, **self._named()}
+
+    def _named(self) -> Block:
+        return {
+            "stage": self.stage,
+            "variant": self.variant,
+            "dataset": self.dataset,
+            "model": self.model,
+            "architecture": self.architecture,
+            "params": self.params,
+            "input": self.input,
+            **self.extra,
+        }
+
+    def cache_key(self, arguments: Block, seed: int, device: torch.device) -> Block:
+        """Return what decides one training; a streamed split is read in another order."""
+        limit = self.extra.get("rows_in_memory")
+        rows = self.rows if limit is None else digest([self.rows, limit])
+        return cache.key(self.architecture, arguments, seed, rows, device)
+
+    def seed_checkpoint(self, seed: int) -> Path:
+        """Return the start of the name of a seed's checkpoint; see `train_once`."""
+        return CHECKPOINTS / self.key / f"seed-{seed}"
 
 
-def execution_settings(parts: Parts, rows_in_memory: int) -> Block:
-    """Return what decides the result beside the params, for `header`: nothing where a training is as usual.
+def execution_settings(splits: Splits, rows_in_memory: int) -> Block:
+    """Return what decides the result besides the params, for `RunHeader.extra`; usually nothing.
 
-    The order of a streamed part is not that of a whole one, and several processes round and drop out in
-    their own way; neither may go on from the other's checkpoint.
+    The order of a streamed split is not that of a resident one, and several processes round and drop out in
+    their own way; neither may resume from the other's checkpoint.
     """
-    streamed = any(part.stream_to is not None for part in parts)
+    streamed = any(split.stream_to is not None for split in splits)
     return ({"rows_in_memory": rows_in_memory} if streamed else {}) | (
         {"processes": ranks.count()} if ranks.count() > 1 else {}
     )
@@ -86,12 +130,13 @@ def execution_settings(parts: Parts, rows_in_memory: int) -> Block:
 
 @dataclass(frozen=True)
 class Resources:
-    """Where a training finds its rows and how it computes.
+    """Where a training finds its rows, and what it computes with.
 
     Attributes:
         processed: the folder of encoded rows.
         device, threads: of each process.
-        processes: among which the seeds of a run are shared; None for as many as pay here.
+        rows_in_memory: longer splits are streamed.
+        processes: how many train the seeds of a run in parallel; None for as many as are worthwhile.
     """
 
     processed: Path
@@ -100,71 +145,80 @@ class Resources:
     rows_in_memory: int
     processes: int | None = 1
 
-    def load(self, device: torch.device | None = None) -> Parts:
-        """Make trainings of this process repeatable; return train and valid rows, on the device."""
-        cache.enabled()  # a wrong CTR_STORE is told before anything else
+    def load(self, device: torch.device | None = None) -> Splits:
+        """Make the trainings of this process repeatable; return the train and valid splits on the device."""
+        cache.enabled()  # a wrong CTR_STORE is reported before anything else
         reproducible(self.threads)
         train, valid = (
             Split.load(
-                self.processed, part, device or pick_device(self.device), rows_in_memory=self.rows_in_memory
+                self.processed, name, device or pick_device(self.device), rows_in_memory=self.rows_in_memory
             )
-            for part in SPLITS[:2]
+            for name in SPLITS[:2]
         )
         return train, valid
 
-    def ahead(
-        self, head: Block, params: Block, parts: Parts, seeds: Sequence[int]
+    def prefetch(
+        self, header: RunHeader, arguments: Block, splits: Splits, seeds: Sequence[int]
     ) -> AbstractContextManager[workers.Wait]:
-        """Start workers for the seeds that are not in the store; see `workers.ahead`."""
-        train, _ = parts
+        """Start workers for the seeds that are not in the cache; see `workers.prefetch_seeds`."""
+        train, _ = splits
         missing = [
             seed
             for seed in dict.fromkeys(seeds)
-            if not cache.has(_cache_key(head, params, seed, train.device))
+            if not cache.contains(header.cache_key(arguments, seed, train.device))
         ]
         count = self.processes or workers.worthwhile_processes(
             threads=self.threads,
             device=train.device.type,
-            passes=len(train) * params["train"]["epochs"],
-            nbytes=sum(part.ids.nbytes for part in parts if part.stream_to is None),
+            passes=len(train) * arguments["train"]["epochs"],
+            nbytes=sum(split.ids.nbytes for split in splits if split.stream_to is None),
         )
-        place = {**asdict(self), "processed": str(self.processed)}
-        job = {"head": head, "params": params, "place": place}
+        job = partial(train_in_worker, header, arguments, self)
         return workers.prefetch_seeds(job, missing, min(count, len(missing)))
 
 
+def train_in_worker(
+    header: RunHeader, arguments: Block, resources: Resources, seeds: Sequence[int]
+) -> Iterator[int]:
+    """Train seeds for a run to find in the cache, or at their last checkpoints; yield each when done."""
+    splits = resources.load()
+    for seed in seeds:
+        train_once(header, splits, arguments, seed, checkpoint=header.seed_checkpoint(seed))
+        yield seed
+
+
 def train_once(
-    head: Block,
-    parts: Parts,
-    params: Block,
+    header: RunHeader,
+    splits: Splits,
+    arguments: Block,
     seed: int,
     *,
     checkpoint: Path,
     log: LogFn | None = None,
     progress: str | None = None,
 ) -> Trained:
-    """Build and fit one model on one seed, or take the training from the store.
+    """Build and fit one model on one seed, or take the training from the cache.
 
     Args:
-        head: of run.json; says the architecture and the digest of the rows, and nothing else that counts.
-        params: {"model": ..., "train": ...}.
-        checkpoint: its name gets a digest of all that decides the training, so that one which is killed
-            goes on from its own bits alone.
-        log: hears the same in both cases, and may end the training by what it raises.
+        header: gives the architecture and the digest of the rows.
+        arguments: {"model": of the constructor, "train": of fit}; a trial of a search has its own.
+        checkpoint: start of its name; a digest of everything that decides the training is added, so that a
+            killed one resumes from its own bits alone.
+        log: called identically for a cached training; an exception from it stops the training.
     """
-    train, valid = parts
-    what = _cache_key(head, params, seed, train.device)
-    kept = cache.get(what)
-    if kept is not None:
+    train, valid = splits
+    key = header.cache_key(arguments, seed, train.device)
+    cached = cache.get(key)
+    if cached is not None:
         if progress is not None:
             print(f"{progress}: trained before, taken from {cache.FOLDER}", flush=True)
         if log is not None:
-            for row in kept.state.curve:
+            for row in cached.state.curve:
                 log(row, int(row["step"]))
-        return kept
-    network = build(head["architecture"], train.schema, params["model"], seed=seed).to(train.device)
+        return cached
+    network = build(header.architecture, train.schema, arguments["model"], seed=seed).to(train.device)
     if progress is not None:
-        for remark in remarks(network, parts, head.get("rows_in_memory", 0), params["train"]):
+        for remark in remarks(network, splits, header.extra.get("rows_in_memory", 0), arguments["train"]):
             _print_once(remark)
     state = fit(
         network,
@@ -172,134 +226,88 @@ def train_once(
         valid,
         seed=seed,
         log=log,
-        checkpoint=checkpoint.with_name(f"{checkpoint.name}-{digest(what)}.pt"),
+        checkpoint=checkpoint.with_name(f"{checkpoint.name}-{digest(key)}.pt"),
         progress=progress,
-        **params["train"],
+        **arguments["train"],
     )
     trained = Trained.of(network, state)
-    cache.put(what, trained)
+    cache.put(key, trained)
     return trained
 
 
-def remarks(network: nn.Module, parts: Parts, rows_in_memory: int, settings: Block) -> list[str]:
-    """Say what is not as usual in a training, a line each: a part that is streamed, tables that are lazy.
+def remarks(network: nn.Module, splits: Splits, rows_in_memory: int, settings: Block) -> list[str]:
+    """Return a line for whatever is unusual in a training: a streamed split, lazy tables.
 
     Args:
-        settings: of `fit`.
+        settings: arguments of `fit`.
     """
     least = settings.get("lazy_rows", LAZY_ROWS)
     lines = [
-        f"{name} part streamed: {len(part):,} rows are more than rows_in_memory ({rows_in_memory:,})"
-        for name, part in zip(SPLITS, parts, strict=False)
-        if part.stream_to is not None
+        f"{name} split streamed: {len(split):,} rows are more than rows_in_memory ({rows_in_memory:,})"
+        for name, split in zip(SPLITS, splits, strict=False)
+        if split.stream_to is not None
     ]
-    layers = [layer for layer in network.modules() if isinstance(layer, FieldEmbedding | FieldLinear)]
-    sizes = sorted({len(layer.table) for layer in layers if len(layer.table) >= least}, reverse=True)
+    sizes = sorted({len(layer.table) for layer in lazy_tables(network, least)}, reverse=True)
     if sizes:
         rows = " and ".join(f"{size:,}" for size in sizes)
-        lines.append(f"tables of {rows} rows trained row by row (lazy_rows {least:,})")
+        lines.append(f"tables of {rows} rows get sparse updates (lazy_rows {least:,})")
     return lines
 
 
 @functools.cache
 def _print_once(line: str) -> None:
-    """Print a line the first time; it holds for all seeds and trials of a process."""
+    """Print a line that applies to all seeds and trials of a process only for the first of them."""
     print(line, flush=True)
 
 
-def train_trial(
-    head: Block,
-    parts: Parts,
-    params: Block,
-    seed: int,
-    *,
-    logs: Sequence[LogFn],
-    checkpoint: Path,
-    progress: str,
-) -> None:
-    """Train one trial of a search, telling every one of `logs`; only its own checkpoint stays."""
-    for old in checkpoint.parent.glob("trial-*.pt"):
-        if not old.name.startswith(f"{checkpoint.name}-"):
-            old.unlink()
-
-    def log(row: dict[str, float], step: int) -> None:
-        for each in logs:
-            each(row, step)
-
-    train_once(head, parts, params, seed, log=log, checkpoint=checkpoint, progress=progress)
-
-
 def train_seeds(
-    head: Block,
-    params: Block,
-    parts: Parts,
+    header: RunHeader,
+    arguments: Block,
+    splits: Splits,
     seeds: Sequence[int],
     child: Child,
     out: Path,
-    setup: Resources,
+    resources: Resources,
 ) -> Block:
     """Train on every seed, write `seed-<s>.safetensors` to `out`, return run.json's remaining values.
 
-    A killed run goes on from its checkpoints; they are removed by `finish`, once run.json is there. Seeds
-    may be trained in several processes: it changes nothing but the time.
+    A killed run resumes from its checkpoints; `finish` removes them, once run.json is written. Seeds may be
+    trained by several processes: it changes nothing but the time.
     """
     results, weights = [], 0
-    with setup.ahead(head, params, parts, seeds) as wait:
+    with resources.prefetch(header, arguments, splits, seeds) as wait:
         for seed in seeds:
             name = f"seed-{seed}"
-            with child(name, f"{head['key']}/{name}", params) as log:
+            with child(name, f"{header.key}/{name}", arguments) as log:
                 wait(seed)
                 trained = train_once(
-                    head,
-                    parts,
-                    params,
+                    header,
+                    splits,
+                    arguments,
                     seed,
                     log=log,
-                    checkpoint=seed_checkpoint(head, seed),
-                    progress=f"{head['model']} {head['variant']} {name}",
+                    checkpoint=header.seed_checkpoint(seed),
+                    progress=f"{header.model} {header.variant} {name}",
                 )
             with writing(out / f"{name}.safetensors") as file:
                 file.write(save(trained.tensors))
             state, weights = trained.state, trained.weights
             results.append({"seed": seed, "best": state.curve[state.best], "curve": state.curve})
-            print(describe(head, results[-1]), flush=True)
+            print(describe(header, results[-1]), flush=True)
     return {"seeds": results, "weights": weights}
 
 
-def seed_checkpoint(head: Block, seed: int) -> Path:
-    """Return the first part of the name of a seed's checkpoint; see `train_once`."""
-    return CHECKPOINTS.joinpath(head["key"], f"seed-{seed}")
-
-
-def _cache_key(head: Block, params: Block, seed: int, device: torch.device) -> Block:
-    """Say which training that is; the order of a streamed part is another one."""
-    rows = digest([head["rows"], head["rows_in_memory"]]) if "rows_in_memory" in head else head["rows"]
-    return cache.key(head["architecture"], params, seed, rows, device)
-
-
-def train_ahead(head: Block, params: Block, seeds: Sequence[int], place: Block) -> Iterator[int]:
-    """Train seeds in a worker, for the run to find in the store or at their last checkpoints; yield each.
-
-    Args:
-        place: the fields of `Setup`.
-    """
-    parts = Resources(**{**place, "processed": Path(place["processed"])}).load()
-    for seed in seeds:
-        train_once(head, parts, params, seed, checkpoint=seed_checkpoint(head, seed))
-        yield seed
-
-
 def finish(out: Path, run: Block) -> None:
-    """Write run.json, the sign that the folder is complete, and drop the checkpoints."""
+    """Write run.json, which marks the folder as complete, and remove the checkpoints."""
     write_json(out / "run.json", run)
     shutil.rmtree(CHECKPOINTS / run["key"], ignore_errors=True)
 
 
-def describe(head: Block, result: Block) -> str:
-    """One line on a finished seed, for people."""
+def describe(header: RunHeader, result: Block) -> str:
+    """Describe a finished seed in one line."""
     best = result["best"]
     return (
-        f"{head['dataset']} {head['model']} ({head['variant']}) seed {result['seed']}: "
+        f"{header.dataset} {header.model} ({header.variant}) seed {result['seed']}: "
         f"valid AUC {best['valid_auc']:.4f}, logloss {best['valid_logloss']:.4f} "
         f"at epoch {best['epoch']:g} of {result['curve'][-1]['epoch']:g}"
     )

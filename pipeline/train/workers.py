@@ -1,44 +1,43 @@
-"""Seeds of one run trained in processes of their own, ahead of the process that writes the run.
+"""Train the seeds of a run in parallel worker processes.
 
-A worker only trains: it leaves its trainings in the store and their checkpoints where the run looks for
-them. The run goes from seed to seed as if it were alone and finds most of the work done. So the
-outputs cannot depend on the number of processes; what a worker cannot do (it was killed, the training
+A worker only trains: it leaves its trainings in the cache, and their checkpoints where the run looks for
+them. The run goes through its seeds in order as if it were alone, and finds most of the work done. So its
+outputs cannot depend on the number of processes; what a worker did not finish (it was killed, the training
 diverges) the run does, or meets, itself.
 
-A worker hears from its run through its standard input, which ends with the run, however that ends:
-then the worker ends, too.
+Why not `ProcessPoolExecutor`: when one worker is killed it ends the others too and does not say by which
+signal; it cannot stop a training that is running; and its workers survive a run that is killed.
 """
 
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import IO, Any
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
 import psutil
 
 from pipeline.common.errors import PipelineError
 
-Block = dict[str, Any]
+Train = Callable[[Sequence[int]], Iterator[int]]
 Wait = Callable[[int], None]
-# Rows times epochs of one training from which on a process of its own pays: it needs some three seconds
-# of imports, and the fastest models take longer for so many.
-WORTH = 1_000_000
+# Rows times epochs of one training that make a worker worthwhile: it needs some three seconds of imports,
+# and the fastest models take longer than that for so many.
+WORTHWHILE_ROWS = 1_000_000
 
 
 def processes(setting: str | int) -> int | None:
-    """Return how many processes are asked for, None for as many as pay.
+    """Return the requested number of processes, None for `auto` (as many as are worthwhile).
 
-    The environment's CTR_PROCESSES wins over the one in params.yaml. Processes that train one model
-    together (torchrun) have no workers beside them.
+    CTR_PROCESSES in the environment overrides params.yaml. Processes that train one model together
+    (torchrun) have no workers.
 
     Raises:
-        PipelineError: it is neither `auto` nor a number from 1 on.
+        PipelineError: the value is neither `auto` nor a positive integer.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return 1
@@ -47,11 +46,11 @@ def processes(setting: str | int) -> int | None:
         return None
     if str(value).isdecimal() and int(value) >= 1:
         return int(value)
-    raise PipelineError(f"CTR_PROCESSES={value!r}: give it the value `auto` or a number from 1 on (or none)")
+    raise PipelineError(f"CTR_PROCESSES={value!r}: must be `auto` or a positive integer (or unset)")
 
 
 def worthwhile_processes(*, threads: int, device: str, passes: int, nbytes: int) -> int:
-    """Return the number of processes to train in at most, by a rule that measures nothing.
+    """Return how many processes to train in at most, by a fixed rule that measures nothing but memory.
 
     Args:
         threads: of each process.
@@ -59,7 +58,7 @@ def worthwhile_processes(*, threads: int, device: str, passes: int, nbytes: int)
         passes: rows times epochs of one training.
         nbytes: size of its rows; a process holds them about three times.
     """
-    if device != "cpu" or passes < WORTH:
+    if device != "cpu" or passes < WORTHWHILE_ROWS:
         return 1
     room: int = psutil.virtual_memory().available // 2 // max(3 * nbytes, 1)
     return max(1, min(_cores() // threads, 1 + room))
@@ -70,12 +69,12 @@ def _cores() -> int:
 
 
 @contextmanager
-def prefetch_seeds(job: Block, seeds: Sequence[int], count: int) -> Iterator[Wait]:
-    """Train in `count` processes, this one among them, which has the first of every `count` seeds.
+def prefetch_seeds(train: Train, seeds: Sequence[int], count: int) -> Iterator[Wait]:
+    """Train in `count` processes: this one, whose share is the first of every `count` seeds, and workers.
 
     Args:
-        job: JSON-able arguments of `runs.train_ahead`.
-        seeds: those that are still to be trained.
+        train: trains the seeds it is given and yields each when done; sent to the workers by pickle.
+        seeds: those still to be trained.
 
     Yields:
         wait(seed): returns when no worker is busy with that seed any more.
@@ -83,98 +82,72 @@ def prefetch_seeds(job: Block, seeds: Sequence[int], count: int) -> Iterator[Wai
     with ExitStack() as stack:
         busy: dict[int, _Worker] = {}
         for number in range(1, count):
-            worker = stack.enter_context(_start({**job, "seeds": list(seeds[number::count])}))
-            busy |= dict.fromkeys(seeds[number::count], worker)
+            share = seeds[number::count]
+            busy |= dict.fromkeys(share, stack.enter_context(_worker(train, share)))
         yield lambda seed: busy[seed].wait(seed) if seed in busy else None
 
 
 class _Worker:
     """The run's end of a worker."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]") -> None:
-        self._process, self._done = process, set[int]()
+    def __init__(self, process: SpawnProcess, done: Connection) -> None:
+        self._process, self._connection, self._done = process, done, set[int]()
+        self._gone = False
 
     def wait(self, seed: int) -> None:
         """Return when the seed is trained, or the worker gone."""
-        assert self._process.stdout is not None
-        while seed not in self._done:
-            line = self._process.stdout.readline()
-            if not line:
-                self._mourn()
-                return
-            self._done.add(int(line))
+        while seed not in self._done and not self._gone:
+            try:
+                self._done.add(self._connection.recv())
+            except (EOFError, OSError):
+                self._gone = True
+                self._report_exit()
 
-    def _mourn(self) -> None:
-        status = self._process.wait()
-        if status < 0:
+    def _report_exit(self) -> None:
+        self._process.join()
+        code = self._process.exitcode or 0
+        if code < 0:
             print(
-                f"warning: a process that trained seeds ahead was ended by {signal.Signals(-status).name}; "
-                "its seeds are trained here (with processes: 1 in params.yaml there are none)",
+                f"warning: a worker process was ended by {signal.Signals(-code).name}; its seeds are trained "
+                "here (`processes: 1` in params.yaml trains without workers)",
                 file=sys.stderr,
             )
 
 
 @contextmanager
-def _start(job: Block) -> Iterator[_Worker]:
-    path = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # Ctrl-C goes to all processes of a terminal; one has to answer. A blocked signal stays so in a child.
+def _worker(train: Train, seeds: Sequence[int]) -> Iterator[_Worker]:
+    spawn = get_context("spawn")
+    reader, writer = spawn.Pipe(duplex=False)
+    process = spawn.Process(target=_work, args=(train, seeds, writer), daemon=True)
+    resource_tracker.ensure_running()  # else `start` would do so, and unblock SIGINT
+    # Ctrl-C reaches all processes of a terminal and one must answer. A child inherits the blocked signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.train.workers"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-        )
+        process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        writer.close()
     try:
-        _send(process, job)
-        yield _Worker(process)
+        yield _Worker(process, reader)
     finally:
-        process.kill()  # it holds nothing that is not in its checkpoints
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+        process.kill()  # whatever it has done is in the cache and in its checkpoints
+        process.join()
+        reader.close()
 
 
-def _send(process: "subprocess.Popen[bytes]", job: Block) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        process.stdin.flush()
-    except BrokenPipeError:  # it is gone already; `wait` notices
-        pass
-
-
-def main() -> None:
-    """Train what the run asks for; after each seed, say so in a line on standard output."""
-    with open(0, "rb", buffering=0, closefd=False) as stdin:
-        line = stdin.readline()
-    if not line:
-        return
+def _work(train: Train, seeds: Sequence[int], done: Connection) -> None:
+    """Be a worker: train, and report each seed."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    report = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a library may print is no report
-    _train(json.loads(line), report)
-
-
-def _train(job: Block, report: IO[str]) -> None:
-    from pipeline.train import runs  # not at the top: it takes a second, and the run may end meanwhile
-
     try:
-        for seed in runs.train_ahead(**job):
-            print(seed, file=report)
+        for seed in train(seeds):
+            done.send(seed)
     except PipelineError:
-        pass  # the run meets it, too, and says it
+        pass  # the run meets it, too, and reports it
 
 
 def _exit_with_parent() -> None:
-    while os.read(0, 1):
-        pass
+    """End this process when the run ends, however it ends."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """The hyper-parameter search; the only file that imports optuna.
 
-One trial at a time, and the sampler of a trial depends on nothing but the study's seed and the
-trials finished before it. So a search killed anywhere and started again ends like one that was never
-stopped: the trial that was running is run again, from its last checkpoint.
+Trials run one at a time, and a trial's sampler depends only on the study's seed and the trials finished
+before it. So a search that is killed anywhere and started again ends like one that was never stopped: the
+interrupted trial runs again, from its last checkpoint.
 """
 
 from collections.abc import Callable
@@ -32,12 +32,12 @@ Point = dict[str, Any]
 Objective = Callable[[int, Point, LogFn], None]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 JOURNAL = Path("studies/journal.jsonl")
-ATTEMPTS = 100  # proposals that repeat an earlier trial before the space counts as exhausted
+ATTEMPTS = 100  # proposals in a row that repeat an earlier trial, after which the space counts as exhausted
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished trial: `number` counts finished trials only, so it does not depend on kills."""
+    """A finished trial; `number` counts finished trials only, so kills do not change it."""
 
     number: int
     state: str
@@ -47,9 +47,9 @@ class Finished:
 
 
 class _JournalLock(JournalFileSymlinkLock):
-    """The journal's lock as a lock of the operating system, which ends with its process.
+    """The journal's lock as an operating system lock, which is released when its process ends.
 
-    Optuna's own lock is a file that a killed process leaves behind; the next one waits 30 s for it.
+    Optuna's own lock is a file that a killed process leaves behind; the next process waits 30 s for it.
     """
 
     def __init__(self, journal: Path) -> None:
@@ -72,14 +72,14 @@ def search(
     *,
     journal: Path = JOURNAL,
 ) -> tuple[list[Finished], dict[str, dict[str, float]]]:
-    """Run or go on with a study until `settings.trials` trials are finished.
+    """Run or resume a study until `settings.trials` trials are finished.
 
     Args:
-        name: names the study in the journal; give it a digest of everything that decides the result.
-        space: the axes; may be empty (then the start is the only trial).
+        name: of the study in the journal; should contain a digest of everything that decides the result.
+        space: the axes; if empty, the start is the only trial.
         start: the first trial.
         objective: called with (number, point, log). It calls log(row, step) after every evaluation,
-            with `valid_<metric>` in the row, and lets what that raises pass. The best row counts.
+            with `valid_<metric>` in the row, and lets exceptions from it pass. The best row counts.
         journal: Optuna's journal file, shared by all studies; `optuna-dashboard` reads it.
 
     Returns:
@@ -117,10 +117,10 @@ def search(
 
 
 def best(trials: list[Finished], metric: str) -> Finished:
-    """Return the complete trial with the best value; the earliest of equals.
+    """Return the complete trial with the best value; of equals the earliest.
 
     Raises:
-        PipelineError: no trial came to its end.
+        PipelineError: no trial was completed.
     """
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
     if not complete:
@@ -147,7 +147,7 @@ def _run(
     except optuna.TrialPruned:
         state = TrialState.PRUNED
     except Diverged as error:
-        # counted as pruned, that is as one of the worst: a failed trial would be proposed for ever
+        # pruned, so it counts as one of the worst; a failed trial would be proposed again and again
         print(f"{study.study_name} trial {number}: {error}")
         state = TrialState.PRUNED
     trial.set_user_attr("curve", curve)
@@ -162,7 +162,7 @@ def _run(
 
 
 def _propose(study: optuna.Study, space: dict[str, Dimension], start: Point, settings: Tune) -> Trial | None:
-    """Ask for a point that no finished trial has had; None where there seems to be none left."""
+    """Ask for a point that no finished trial had; None if there seems to be none left."""
     finished = _finished(study)
     seen = {canonical(trial.params) for trial in finished}
     for attempt in range(ATTEMPTS if space or not finished else 0):
@@ -200,7 +200,7 @@ def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
 
 
 def _drop_torn_line(journal: Path, lock: _JournalLock) -> None:
-    """Cut off a last line that a killed process did not finish: Optuna refuses the file otherwise."""
+    """Remove an incomplete last line, left by a killed process: Optuna refuses such a file."""
     if not journal.exists():
         return
     lock.acquire()
@@ -221,9 +221,9 @@ def _finished(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _importances(trials: list[FrozenTrial], settings: Tune) -> dict[str, dict[str, float]]:
-    """Share of each axis in the spread of the metric, by PED-ANOVA and by f-ANOVA.
+    """Compute the importance of each axis by PED-ANOVA and by f-ANOVA.
 
-    Empty for a method that has too little to go by: fewer than three complete trials, or one value.
+    Empty with fewer than three complete trials, or if all have the same value.
     """
     study = optuna.create_study(direction="maximize" if settings.metric == "auc" else "minimize")
     study.add_trials(trials)
@@ -236,7 +236,7 @@ def _importances(trials: list[FrozenTrial], settings: Tune) -> dict[str, dict[st
     }
     return {
         method: {
-            # the last bits depend on what the process has computed before, such as trainings or none
+            # rounded: the last bits depend on what the process computed before
             axis: round(share, 9)
             for axis, share in sorted(
                 optuna.importance.get_param_importances(study, evaluator=evaluator).items()
@@ -258,7 +258,7 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
 
 
 def _encode(value: Any) -> Any:
-    """Optuna takes scalars as choices; a list such as the hidden layers goes as its JSON text."""
+    """Encode a list (hidden layers) as JSON: Optuna's choices are scalars."""
     return canonical(value) if isinstance(value, list) else value
 
 
