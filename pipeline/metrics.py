@@ -1,4 +1,4 @@
-"""What a prediction is worth: pure functions on arrays.
+"""Metrics of predictions: pure functions on arrays.
 
 `label` holds 0 and 1, `probability` numbers in [0, 1]; both have shape (N,). Everything is computed in
 float64.
@@ -16,11 +16,11 @@ EPSILON = 1e-7  # probabilities are kept this far from 0 and 1 in the logloss
 def auc(label: Array, score: Array) -> float:
     """Area under the ROC curve: the chance that a positive row scores above a negative one.
 
-    Exact, counted in integers; ties count one half (Mann-Whitney U; FLSEST eq. 19). NaN with one class
-    only, or where a score is no number.
+    Exact, counted in integers; ties count one half (Mann-Whitney U; FLSEST eq. 19). NaN if there is only
+    one class, or a score is NaN.
     """
     positive, score = np.asarray(label) > 0.5, np.asarray(score)
-    # sorting values takes a fifth of the time that a stable order of the rows takes
+    # sorting values takes a fifth of the time of a stable argsort
     high, low = np.sort(score[positive]), np.sort(score[~positive])
     if not len(high) or not len(low) or np.isnan(high[-1]) or np.isnan(low[-1]):  # NaNs are sorted last
         return float("nan")
@@ -38,7 +38,7 @@ def logloss(label: Array, probability: Array) -> float:
 def normalised_entropy(label: Array, probability: Array) -> float:
     """Logloss over the entropy of the base rate: 1 is what a constant reaches, 0 is perfect.
 
-    NaN with one class only: that entropy is 0.
+    NaN if there is only one class: that entropy is 0.
 
     Source: He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014.
     """
@@ -51,7 +51,7 @@ def normalised_entropy(label: Array, probability: Array) -> float:
 def group_auc(label: Array, score: Array, group: Array) -> float:
     """AUC within each group (user), averaged with the group's rows as weights.
 
-    Groups with one class are left out. NaN where no group has both. Source: Zhou et al., "Deep
+    Groups with one class are left out; NaN if no group has both. Source: Zhou et al., "Deep
     Interest Network", KDD 2018, eq. 6 (GAUC).
     """
     order = np.argsort(group, kind="stable")
@@ -68,10 +68,10 @@ def group_auc(label: Array, score: Array, group: Array) -> float:
 
 
 def calibration_error(label: Array, probability: Array, bins: int = 20) -> float:
-    """Expected calibration error over `bins` bins of equally many rows.
+    """Expected calibration error over `bins` bins with equal numbers of rows.
 
     The mean, weighted by rows, of |mean probability - share of positives| within a bin. Rows of
-    equal probability share a bin, so the order of the rows decides nothing. Source: Naeini et al.,
+    equal probability share a bin, so their order does not matter. Source: Naeini et al.,
     "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015.
     """
     gap = np.asarray(probability, dtype=np.float64) - np.asarray(label, dtype=np.float64)
@@ -80,16 +80,16 @@ def calibration_error(label: Array, probability: Array, bins: int = 20) -> float
 
 
 def relative_improvement(value: float, baseline: float) -> float:
-    """RelaImpr: the gain in AUC over a baseline, both counted from the 0.5 of a coin.
+    """RelaImpr: the relative gain in AUC over a baseline, both above the 0.5 of random scores.
 
-    (value - 0.5) / (baseline - 0.5) - 1; NaN where the baseline is no better than a coin. Source:
+    (value - 0.5) / (baseline - 0.5) - 1; NaN if the baseline is no better than random. Source:
     Shen et al., "Warm Up Cold-start Advertisements", SIGIR 2015; Zhou et al., KDD 2018, eq. 7.
     """
     return (value - 0.5) / (baseline - 0.5) - 1 if baseline > 0.5 else float("nan")
 
 
 def _rank(score: Array) -> Array:
-    """Ranks 1 to N in ascending order; rows of equal score share the mean of their ranks."""
+    """Return the ranks 1 to N in ascending order; rows of equal score share the mean of their ranks."""
     order = np.argsort(score)  # in any order among equals
     ranked = np.asarray(score)[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])

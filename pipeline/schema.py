@@ -1,9 +1,9 @@
-"""What the integer columns mean: fields, their slots and where their rows lie in the one table.
+"""What the columns of ids mean: fields, their slots, and their rows of the one embedding table.
 
-All fields share one id space. Id 0 is the empty slot of a bag and belongs to no field. Each field
-owns a block of consecutive ids whose first is its "unseen" id (a value that was not in the train
-part, or too rare there); the vocabulary follows. So an id is a row of the embedding table as it
-stands, and no offset is added while training.
+All fields share one id space. Id 0 is the empty slot of a multi-valued field (a bag) and belongs to no
+field. Each field has a block of consecutive ids: first its unseen id, for values that are not in the
+train split or too rare there, then its vocabulary. So an id is a row of the embedding table, and no
+offset is added while training.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
 class Column:
     """A field before it is encoded: a column of strings (category, bag) or of numbers (float64).
 
-    The values of a bag stand in one string, with `separator` between them.
+    The values of a bag are one string, with `separator` between them.
     """
 
     name: str
@@ -39,8 +39,7 @@ class Field:
         name: the column it came from.
         size: number of ids, the unseen one included (>= 1).
         slots: number of columns; more than one for a multi-valued field (a bag).
-        domain: the general feature domain, read by models that treat user, item and context
-            fields as groups (FLSEST, section 3.1).
+        domain: whose property it is; used by models with a part for each domain (FLSEST, section 3.1).
     """
 
     name: str
@@ -55,13 +54,13 @@ class Field:
 
 @dataclass(frozen=True)
 class Schema:
-    """An ordered list of fields: F fields, S slots in all, and the rows of the embedding table."""
+    """An ordered list of F fields with S slots in total, and the rows of the embedding table."""
 
     fields: tuple[Field, ...]
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """The first id of each field, which is its unseen id (F numbers)."""
+        """The first id of each field, which is its unseen id (F values)."""
         ids = [1]
         for field in self.fields[:-1]:
             ids.append(ids[-1] + field.size)
@@ -79,12 +78,12 @@ class Schema:
 
     @cached_property
     def field_of_slot(self) -> tuple[int, ...]:
-        """The field index of each column (S numbers)."""
+        """The field index of each column (S values)."""
         return tuple(i for i, field in enumerate(self.fields) for _ in range(field.slots))
 
     @cached_property
     def domains(self) -> tuple[tuple[int, ...], ...]:
-        """Field indices by domain, in the order user, item, context; domains without fields left out."""
+        """Field indices by domain, in the order user, item, context, without empty domains."""
         by_domain = (
             tuple(i for i, field in enumerate(self.fields) if field.domain == domain)
             for domain in get_args(Domain)

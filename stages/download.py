@@ -11,22 +11,21 @@ from stages import dataset_entry, new_folder
 
 
 def main() -> None:
-    name, item, settings = dataset_entry(__doc__)
+    name, entry, params = dataset_entry(__doc__)
     raw = Path("data/raw", name)
     with new_folder(raw) as folder:
-        DATASETS[item.source].download(
+        DATASETS[entry.source].download(
             folder,
-            Path("data/downloads", item.source),
-            mirror=mirror_of(settings.mirror),
-            **item.download,
+            Path("data/downloads", entry.source),
+            mirror=mirror_of(params.mirror),
+            **entry.download,
         )
     content = read_json(raw / "manifest.json")
-    size = sum(entry["bytes"] for entry in content["files"].values())
-    known = {True: "as the publisher has them", False: "not as the publisher has them", None: ""}
-    kind = known[content["matches_publisher"]]
+    size = sum(file["bytes"] for file in content["files"].values())
     amount = f"{len(content['files'])} files, {size / 1e6:,.1f} MB"
-    parts = [amount, kind, differences(origin(content))]
-    print(f"{name}: {', '.join(part for part in parts if part)}")
+    words = {True: "as the publisher has them", False: "not as the publisher has them", None: ""}
+    match = words[content["matches_publisher"]]
+    print(f"{name}: {', '.join(filter(None, (amount, match, differences(origin(content)))))}")
 
 
 if __name__ == "__main__":

@@ -12,19 +12,20 @@ from stages import dataset_entry, new_folder
 
 
 def main() -> None:
-    name, item, _ = dataset_entry(__doc__)
-    source = DATASETS[item.source]
-    special = {k: v for k, v in item.preprocess.items() if k in signature(source.read).parameters}
-    general = {k: v for k, v in item.preprocess.items() if k not in special}
+    name, entry, _ = dataset_entry(__doc__)
+    source = DATASETS[entry.source]
+    of_source = signature(source.read).parameters.keys() & entry.preprocess
+    for_read = {key: value for key, value in entry.preprocess.items() if key in of_source}
+    for_table = {key: value for key, value in entry.preprocess.items() if key not in of_source}
     raw, rejects = Path("data/raw", name), RejectLog()
     manifest = verify(raw)
     with new_folder(Path("data/interim", name)) as folder:
         try:
-            log = source.read(raw, rejects, **special)
+            log = source.read(raw, rejects, **for_read)
         except PipelineError as error:
             where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
             raise PipelineError(f"{where}{error}") from None
-        report = clean_table.write(folder, log, rejects, name, origin(manifest), **general)
+        report = clean_table.write(folder, log, rejects, name, origin(manifest), **for_table)
     print(
         f"{name}: {report['rows_in']} rows in, {report['rows_out']} out, {report['rejected']} corrupted, "
         f"{report['dropped']} left out, {report['clicks']} clicks"

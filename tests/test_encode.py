@@ -345,7 +345,7 @@ def test_chunks_change_nothing_and_every_id_is_in_its_field(
     encoder, in_blocks = Encoder(vocabulary, blocks(*parts)), []
     again: Counter[str] = Counter()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.split.vocabulary.ROWS", some)
+        patch.setattr("pipeline.split.vocabulary.ROWS_PER_CHUNK", some)
         for number, part in enumerate(parts):
             in_blocks += list(encoder.ids(number, part, again))
     assert all(0 < len(piece) <= some and piece.dtype == np.int32 for piece in in_blocks)

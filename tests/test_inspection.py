@@ -738,7 +738,7 @@ def test_an_item_is_put_behind_the_others_and_nothing_else_changes(tmp_path: Pat
         ("datasets: []\n", "no place for a new item"),
         ("data: 3\n", "has no block `data`"),
         ("- data\n", "has no block `data`"),
-        ("data: [\n", "is no valid YAML"),
+        ("data: [\n", "is not valid YAML"),
         ("data:\n  a: |\n    text\n\n\n    data:\nb: '\n  c: 1\n'\n", None),
     ],
 )
@@ -815,7 +815,7 @@ def test_from_a_file_to_encoded_parts(
     [
         (["log.csv", "--rows", "0"], "--rows 0: must be at least 1"),
         (["log.csv", "--name", "a.b"], "--name 'a.b'"),
-        (["log.csv", "--add"], "params.yaml is not there"),
+        (["log.csv", "--add"], "params.yaml is missing"),
         (["nothing.csv"], "nothing.csv is not there"),
         (["other.csv"], "the item lacks its label"),
     ],

@@ -278,18 +278,18 @@ def test_a_model_without_a_block_is_named(values: dict[str, Any]) -> None:
 def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("datasets: [synthetic\nmodels: [fm]\n")
-    with pytest.raises(PipelineError, match=r"params\.yaml is no valid YAML in line 2: .* in line 1$"):
+    with pytest.raises(PipelineError, match=r"params\.yaml is not valid YAML in line 2: .* in line 1$"):
         load(path)
     path.write_text("datasets: [synthetic]\nmodel:\n  lr: {}\n  fm: {}\n  lr: {}\n")
     with pytest.raises(PipelineError) as caught:
         load(path)
     assert str(caught.value) == (
-        f"{path}:5: the key 'lr' is there a second time (its block begins in line 3): remove one of the two"
+        f"{path}:5: the key 'lr' occurs a second time (its block begins in line 3): remove one of the two"
     )
     path.write_bytes(b"datasets: [\xff]\n")
-    with pytest.raises(PipelineError, match="no valid YAML"):
+    with pytest.raises(PipelineError, match="not valid YAML"):
         load(path)
-    with pytest.raises(PipelineError, match="not there"):
+    with pytest.raises(PipelineError, match="is missing; run the command"):
         load(tmp_path / "nothing.yaml")
 
 

@@ -68,7 +68,7 @@ def test_the_files_hold_each_row_of_a_part_in_order_whatever_the_blocks(
     group, truth = np.arange(len(parts), dtype=np.int32) % 5, np.arange(len(parts)) / 50
     rows = rest_of(len(parts), group=group, truth=truth, time=np.arange(len(parts)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.split.vocabulary.ROWS", some)
+        patch.setattr("pipeline.split.vocabulary.ROWS_PER_CHUNK", some)
         report = write(folder, rows, where, cuts)
     assert write(whole, rows, where, []) == report
     assert folder_digest(folder) == folder_digest(whole)

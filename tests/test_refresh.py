@@ -95,7 +95,7 @@ def test_a_broken_or_missing_params_file_is_an_error_and_wrong_values_are_left_t
     (project / "params.yaml").write_text("datasets: [one]\ndata: {one: {download: [one.csv]}}\n")
     assert stale(project) == []
     (project / "params.yaml").write_text("datasets: [one\n")
-    with pytest.raises(PipelineError, match=r"params\.yaml is no valid YAML in line 2"):
+    with pytest.raises(PipelineError, match=r"params\.yaml is not valid YAML in line 2"):
         stale(project)
     (project / "params.yaml").write_text("datasets: [on]\ndata: {one: {}}\n")
     with pytest.raises(PipelineError, match="unknown dataset 'on'; did you mean 'one'"):

@@ -1,4 +1,4 @@
-"""A YAML file of the user's, and what is wrong with it in words."""
+"""Read a YAML file of the user; errors name the line."""
 
 import re
 from pathlib import Path
@@ -15,17 +15,17 @@ def read(path: Path) -> tuple[str, Any]:
     """Return the text of a file and the values in it.
 
     Raises:
-        PipelineError: it is not there, or is no YAML.
+        PipelineError: it is missing, or is not valid YAML.
     """
     try:
         text = path.read_bytes().decode()
         return text, parsed(text)
     except FileNotFoundError:
-        raise PipelineError(f"{path} is not there; run the command from the project's folder") from None
+        raise PipelineError(f"{path} is missing; run the command from the project's folder") from None
     except DuplicateKeyError as error:
         key = re.search('duplicate key "(.*?)" with', error.problem)
         raise PipelineError(
-            f"{path}:{error.problem_mark.line + 1}: the key {key[1] if key else ''!r} is there a second time "
+            f"{path}:{error.problem_mark.line + 1}: the key {key[1] if key else ''!r} occurs a second time "
             f"(its block begins in line {error.context_mark.line + 1}): remove one of the two"
         ) from None
     except MarkedYAMLError as error:
@@ -33,10 +33,10 @@ def read(path: Path) -> tuple[str, Any]:
         if error.context and error.context_mark:
             inside = f" {error.context} that begins in line {error.context_mark.line + 1}"
         raise PipelineError(
-            f"{path} is no valid YAML in line {error.problem_mark.line + 1}: {error.problem}{inside}"
+            f"{path} is not valid YAML in line {error.problem_mark.line + 1}: {error.problem}{inside}"
         ) from None
     except (UnicodeDecodeError, YAMLError) as error:
-        raise PipelineError(f"{path} is no valid YAML: {error}") from None
+        raise PipelineError(f"{path} is not valid YAML: {error}") from None
 
 
 def parsed(text: str) -> Any:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json
+from pipeline.data import storage
 from pipeline.data.batches import ROWS_IN_MEMORY, Split
 from pipeline.evaluate.runs import Block, Run, load_model
 from pipeline.metrics import Array
@@ -59,9 +59,9 @@ class Holdout:
         Raises:
             PipelineError: the test split is missing, or has fewer than two rows of a class.
         """
-        if not (processed / "test.label.npy").exists():
+        if not storage.has_column(processed, "test", "label"):
             raise PipelineError(f"{processed} holds no test split; run `dvc repro split@{processed.name}`")
-        label = np.load(processed / "test.label.npy")
+        label = np.array(storage.open_column(processed, "test", "label"))
         clicks = int(label.sum())
         if min(clicks, len(label) - clicks) < 2:
             raise PipelineError(
@@ -69,14 +69,13 @@ class Holdout:
                 f"standard error need at least two of each class; change data.{processed.name}.split in "
                 "params.yaml"
             )
-        report = processed / "report.json"
         return cls(
             split=Split.load(processed, "test", device, rows_in_memory=rows_in_memory),
             label=label,
-            row=np.load(processed / "test.row.npy"),
-            group=_load_optional(processed / "test.group.npy"),
-            truth=_load_optional(processed / "test.truth.npy"),
-            origin=read_json(report).get("origin") if report.exists() else None,
+            row=np.array(storage.open_column(processed, "test", "row")),
+            group=_load_optional(processed, "group"),
+            truth=_load_optional(processed, "truth"),
+            origin=storage.read_origin(processed),
         )
 
 
@@ -134,5 +133,7 @@ def read_predictions(path: Path) -> Scores:
     return scores
 
 
-def _load_optional(path: Path) -> Array | None:
-    return np.load(path) if path.exists() else None
+def _load_optional(processed: Path, column: storage.Column) -> Array | None:
+    if not storage.has_column(processed, "test", column):
+        return None
+    return np.array(storage.open_column(processed, "test", column))

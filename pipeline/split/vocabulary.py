@@ -3,15 +3,16 @@
 A vocabulary is plain JSON and is all that is needed to encode new rows. Per field:
 
     category  `values`, ordered by (-count, value); a missing value is an entry of its own, null
-    number    `edges` of the bins, fitted as quantiles; `missing` and `values` say whether train rows
-              lacked the number and had it
-    bag       `values` as above, the `separator` between them in a row, and the `slots` it fills
+    number    `edges` of the bins, fitted as quantiles; `missing`: whether some train row has no number;
+              `values`: whether some has one
+    bag       a multi-valued field: `values` as above, the `separator` between them in a row, and the
+              number of `slots`
 
-The first id of a field is its unseen id: a value that no train row holds, or fewer than `min_count`.
+The first id of a field is its unseen id, for values that fewer than `min_count` train rows have.
 An infinite number falls into the outermost bin; NaN counts as missing.
 
-All work on strings is done once per distinct value and block. A column comes as an iterable of arrays,
-its blocks; where one ends and the next begins changes nothing.
+All work on strings is done once per distinct value and block. A column is an iterable of arrays, its
+blocks; their sizes change nothing.
 """
 
 from collections import Counter
@@ -36,7 +37,7 @@ TYPES: dict[Kind, pa.DataType] = {
     "number": pa.float64(),
     "bag": pa.string(),
 }
-ROWS = 1 << 14  # rows whose ids are put together at a time, so that they fit into the cache
+ROWS_PER_CHUNK = 1 << 14  # whose ids are put together at a time, so that they fit into the cache
 
 
 def fit_vocabulary(
@@ -47,13 +48,13 @@ def fit_vocabulary(
     bins: Count = 20,
     max_slots: Count = 8,
 ) -> Vocabulary:
-    """Learn the vocabularies from the train rows, one column after the other.
+    """Fit the vocabularies on the train rows, column by column.
 
     Args:
         blocks: the train rows of a column.
-        min_count: a value that fewer train rows hold is left to the unseen id.
+        min_count: values that fewer train rows have get the unseen id.
         bins: number of quantile bins of a number (fewer where values repeat).
-        max_slots: a bag keeps at most so many values.
+        max_slots: values of a bag that are kept; further ones are truncated.
     """
     vocabulary: Vocabulary = []
     for column in columns:
@@ -85,7 +86,7 @@ def apply(vocabulary: Vocabulary, table: pa.Table, *, truncated: Counter[str] | 
     """Return the ids (N, S) of clean rows, train rows or new ones.
 
     Args:
-        truncated: counts, per bag, the values that found no free slot.
+        truncated: incremented, per bag, by the number of values beyond its slots.
     """
     encoder = Encoder(vocabulary, lambda name: [chunk(table[name])])
     ids = list(encoder.ids(0, table, truncated))
@@ -93,21 +94,21 @@ def apply(vocabulary: Vocabulary, table: pa.Table, *, truncated: Counter[str] | 
 
 
 class Encoder:
-    """A vocabulary made ready for the blocks of a table.
+    """Turns the blocks of a table into ids by a vocabulary.
 
-    The distinct strings of all blocks are looked up at once, so the cost grows with their number and
-    not with the number of blocks times the size of the vocabulary.
+    The distinct strings of all blocks are looked up at once, so the cost is that of their number, not
+    of the number of blocks times the size of the vocabulary.
 
     Args:
-        blocks: the columns of the table, in the blocks that `ids` will be given.
+        blocks: the columns of the table, in the blocks that `ids` will be called with.
     """
 
     def __init__(self, vocabulary: Vocabulary, blocks: Blocks) -> None:
         self.schema = schema(vocabulary)
         self._vocabulary = vocabulary
-        self._rows: list[list[_Rows]] = []
+        self._rows: list[list[_IdsOfStrings]] = []
         for entry, field, first in zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True):
-            made: list[_Rows] = []
+            made: list[_IdsOfStrings] = []
             if entry["kind"] != "number":
                 dictionaries = [encoded(block).dictionary for block in blocks(entry["name"])]
                 make = _category_rows if entry["kind"] == "category" else _bag_rows
@@ -115,12 +116,12 @@ class Encoder:
             self._rows.append(made)
 
     def ids(self, block: int, table: pa.Table, truncated: Counter[str] | None = None) -> Iterator[Ids]:
-        """Yield the ids (n, S) of the rows of a block, some thousands at a time.
+        """Yield the ids (n, S) of the rows of a block, in chunks of ROWS_PER_CHUNK.
 
         Args:
             block: its number.
-            table: its rows, in the columns the encoder was made with.
-            truncated: counts, per bag, the values that found no free slot.
+            table: its rows.
+            truncated: incremented, per bag, by the number of values beyond its slots.
         """
         sources: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         for entry, rows, first in zip(self._vocabulary, self._rows, self.schema.offsets, strict=True):
@@ -132,11 +133,11 @@ class Encoder:
             codes = codes_of(coded, len(coded.dictionary))
             sources.append((codes, made.ids))
             if truncated is not None and entry["kind"] == "bag":
-                counts = np.bincount(codes, minlength=len(made.lost))
-                truncated[entry["name"]] += int(counts @ made.lost)
-        for start in range(0, len(table), ROWS):
-            part = slice(start, start + ROWS)
-            ids = np.empty((min(ROWS, len(table) - start), self.schema.slots), np.int32)
+                counts = np.bincount(codes, minlength=len(made.truncated))
+                truncated[entry["name"]] += int(counts @ made.truncated)
+        for start in range(0, len(table), ROWS_PER_CHUNK):
+            part = slice(start, start + ROWS_PER_CHUNK)
+            ids = np.empty((min(ROWS_PER_CHUNK, len(table) - start), self.schema.slots), np.int32)
             slot = 0
             for field, (codes, values) in zip(self.schema.fields, sources, strict=True):
                 if len(values):
@@ -148,28 +149,28 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class _IdsOfStrings:
     """The ids (D + 1, slots) of the D distinct strings of a block and of a missing one."""
 
     ids: Ids
-    lost: NDArray[np.int64]  # values of each that found no slot
+    truncated: NDArray[np.int64]  # number of values of each beyond the slots
 
 
 def _entries(entry: Mapping[str, Any]) -> int:
-    """Number of ids of a field, the unseen one not counted."""
+    """Return the number of ids of a field without its unseen id."""
     if entry["kind"] == "number":
         return int(entry["missing"]) + (len(entry["edges"]) + 1 if entry["values"] else 0)
     return len(entry["values"])
 
 
 def _floats(column: pa.Array) -> NDArray[np.float64]:
-    """Return numbers, NaN where one is missing."""
+    """Return the numbers; NaN for missing ones."""
     values: NDArray[np.float64] = column.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
     return values
 
 
 def _counted(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Return the distinct strings of a block, a missing one last, and how many rows hold each."""
+    """Return the distinct strings of a block, null last, and the number of rows that have each."""
     coded = encoded(column)
     codes = codes_of(coded, len(coded.dictionary))
     counts = np.bincount(codes, minlength=len(coded.dictionary) + 1)
@@ -177,7 +178,7 @@ def _counted(column: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
 
 
 def _bags(column: pa.Array, separator: str) -> tuple[pa.Array, NDArray[np.int64], int]:
-    """Return the values in the bags of a block, how many rows hold each, and the most in a row."""
+    """Return the values in the bags of a block, their numbers of rows, and the largest number in one row."""
     texts, counts = _counted(column)
     row, values = _distinct(texts, separator)
     held = counts[row]
@@ -187,7 +188,7 @@ def _bags(column: pa.Array, separator: str) -> tuple[pa.Array, NDArray[np.int64]
 
 
 def _ranked(parts: Iterable[tuple[pa.Array, NDArray[np.int64]]], min_count: int) -> dict[str, Any]:
-    """Merge counts and order the values: frequent first, then alphabetically, a missing one first."""
+    """Merge counts and order the values: the most frequent first, ties alphabetically with null first."""
     tables = []
     for values, counts in parts:
         held = counts > 0
@@ -205,7 +206,7 @@ def _ranked(parts: Iterable[tuple[pa.Array, NDArray[np.int64]]], min_count: int)
 
 
 def _bins(parts: list[NDArray[np.float64]], bins: int) -> dict[str, Any]:
-    """Edges at the quantiles; equal ones fall together and the first bin is never empty."""
+    """Return edges at the quantiles; equal ones are merged and the first bin is never empty."""
     missing = any(bool(np.isnan(part).any()) for part in parts)
     values = np.concatenate([part[np.isfinite(part)] for part in parts]) if parts else np.empty(0)
     if not len(values):  # infinite numbers alone share one bin
@@ -218,7 +219,7 @@ def _bins(parts: list[NDArray[np.float64]], bins: int) -> dict[str, Any]:
 
 
 def _lookup(strings: pa.Array | pa.ChunkedArray, values: Sequence[str | None]) -> NDArray[np.int32]:
-    """0 for a string that is not among `values`, else its place, counted from 1."""
+    """Return the positions of strings in `values`, counted from 1; 0 for a string that is not in it."""
     found = pc.index_in(strings, pa.array(values, pa.string()))
     places: NDArray[np.int32] = pc.fill_null(pc.add(found, pa.scalar(1, pa.int32())), 0).to_numpy()
     return places
@@ -226,7 +227,7 @@ def _lookup(strings: pa.Array | pa.ChunkedArray, values: Sequence[str | None]) -
 
 def _category_rows(
     entry: Mapping[str, Any], field: Field, first: int, dictionaries: Sequence[pa.Array]
-) -> Iterator[_Rows]:
+) -> Iterator[_IdsOfStrings]:
     del field
     if not dictionaries:
         return
@@ -237,12 +238,12 @@ def _category_rows(
         some = places[start : start + len(dictionary)]
         start += len(dictionary)
         ids = (first + np.r_[some, missing]).astype(np.int32)[:, None]
-        yield _Rows(ids, np.zeros(len(ids), np.int64))
+        yield _IdsOfStrings(ids, np.zeros(len(ids), np.int64))
 
 
 def _bag_rows(
     entry: Mapping[str, Any], field: Field, first: int, dictionaries: Sequence[pa.Array]
-) -> Iterator[_Rows]:
+) -> Iterator[_IdsOfStrings]:
     bags = [_distinct(dictionary, entry["separator"]) for dictionary in dictionaries]
     if not bags:
         return
@@ -252,18 +253,18 @@ def _bag_rows(
         code = places[start : start + len(values)].astype(np.int64)
         start += len(values)
         ids = np.full((len(dictionary) + 1, field.slots), EMPTY, np.int32)
-        # values that were never seen share one id, so a bag holds it once
+        # all unseen values have one id, which a bag contains once
         keep = _first_of_each(row, code)
         row, code = row[keep], code[keep]
         starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.empty(0, np.int64)
         place = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)]))
         fits = place < field.slots
         ids[row[fits], place[fits]] = first + code[fits]
-        yield _Rows(ids, np.bincount(row[~fits], minlength=len(ids)))
+        yield _IdsOfStrings(ids, np.bincount(row[~fits], minlength=len(ids)))
 
 
 def _bin(values: NDArray[np.float64], entry: Mapping[str, Any], first: int) -> NDArray[np.int32]:
-    """First the unseen id, then that of missing numbers where train rows had such, then the bins."""
+    """Return ids: first the unseen one, then, if train rows have it, the missing one, then bins."""
     missing = np.isnan(values)
     start = 1 + int(entry["missing"])
     bins = start + np.searchsorted(np.array(entry["edges"]), values, side="right")
@@ -285,6 +286,6 @@ def _distinct(texts: pa.Array, separator: str) -> tuple[NDArray[np.int64], pa.Ar
 
 
 def _first_of_each(row: NDArray[np.int64], code: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions at which a pair (row, code) stands for the first time, ascending."""
+    """Return the positions of the first occurrence of each pair (row, code), ascending."""
     pairs = row * (code.max(initial=0) + 1) + code
     return np.sort(np.unique(pairs, return_index=True)[1])

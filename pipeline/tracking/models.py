@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, require_file
+from pipeline.data.storage import read_schema
 from pipeline.evaluate.runs import Run, load_model
 from pipeline.schema import EMPTY, Schema
 from pipeline.tracking import record
@@ -68,7 +68,7 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
     from mlflow.types import Schema as Columns
     from mlflow.types import TensorSpec
 
-    schema = Schema.from_json(read_json(require_file(processed / "schema.json", "split")))
+    schema = read_schema(processed)
     best = record.best_seed(run)
     seed = best["seed"]
     network = ClickProbability(load_model(Run(folder, run), schema, seed))

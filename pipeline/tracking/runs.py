@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.common.files import canonical, read_json
+from pipeline.common.files import canonical
+from pipeline.data import storage
 from pipeline.schema import SPLITS
 from pipeline.tracking import record
 from pipeline.tracking.guards import mlflow_errors, read, warn_only
@@ -120,8 +121,8 @@ def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> Non
 
     if shown.inputs and shown.inputs.dataset_inputs:
         return
-    fields = read_json(processed / "schema.json") if (processed / "schema.json").exists() else []
-    columns = [{"name": each["name"], "type": "long", "required": True} for each in fields]
+    fields = storage.read_schema(processed).fields if (processed / "schema.json").exists() else ()
+    columns = [{"name": field.name, "type": "long", "required": True} for field in fields]
     dataset = Dataset(
         name=run["dataset"],
         digest=run["input"],
@@ -130,8 +131,7 @@ def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> Non
         schema=canonical({"mlflow_colspec": columns}) if columns else None,
         profile=canonical(_rows(processed)),
     )
-    report = processed / "report.json"
-    origin = read_json(report).get("origin") if report.exists() else None
+    origin = storage.read_origin(processed)
     if origin:
         answer = {True: "yes", False: "no", None: "unknown"}[origin["matches_publisher"]]
         wrong = {key: ", ".join(origin[key]) for key in ("differs", "missing") if origin[key]}
@@ -148,10 +148,8 @@ def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> Non
 
 
 def _rows(processed: Path) -> dict[str, int]:
-    import numpy as np
-
     return {
-        f"{split}_rows": len(np.load(path, mmap_mode="r"))
+        f"{split}_rows": len(storage.open_column(processed, split, "label"))
         for split in SPLITS
-        if (path := processed / f"{split}.label.npy").exists()
+        if storage.has_column(processed, split, "label")
     }
