@@ -35,7 +35,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.data.batches import Split
-from pipeline.layers.product import product
+from pipeline.kernels.product import product
 from pipeline.models import build
 from pipeline.schema import Field, Schema
 from pipeline.train.device import reproducible

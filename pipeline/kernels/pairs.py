@@ -1,4 +1,4 @@
-"""Second-order interactions with their gradient by hand."""
+"""Second-order interactions."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from pipeline.kernels import applies
+
 
 def bi_interaction(e: Tensor) -> Tensor:
-    """`layers.pairs.bi_interaction`, in training: two passes for the gradient instead of six."""
-    if not torch.is_grad_enabled():
+    """`layers.pairs.bi_interaction` in training: two passes over memory for the gradient instead of six."""
+    if not (torch.is_grad_enabled() and applies(e)):
         return NotImplemented
     result: Tensor = _BiInteraction.apply(e)  # type: ignore[no-untyped-call]
     return result
 
 
 class _BiInteraction(torch.autograd.Function):
-    """The gradient of e_i is s - e_i, with s the sum of all."""
+    """The gradient of e_i is s - e_i, where s is the sum over all i."""
 
     @staticmethod
     def forward(ctx: Any, e: Tensor) -> Tensor:

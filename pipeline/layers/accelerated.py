@@ -1,43 +1,58 @@
-"""One switch between an equation and its fast twin.
+"""Attach a fast kernel to an equation.
 
-The body of a layer's method is the equation. Where a hand-written gradient or another product pays on a
-CPU, `pipeline/kernels/` has the same function, and `@accelerated` attaches it. Without that folder, with
-`CTR_KERNELS=off`, or inside `off()`, every body runs: the same values, slower.
+The body of a layer's method is the equation, in plain torch. Where a hand-written gradient or another
+library's product is faster, `pipeline/kernels/` has the same function, and `@accelerated` attaches it.
+Without that folder, with `CTR_KERNELS=off` in the environment, or inside `with off():`, every body runs: the
+same values, slower.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
+from functools import wraps
 from importlib import import_module
-from typing import Any, ParamSpec, cast
-
-from torch import Tensor
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
-ATTACHED: dict[str, Callable[..., Tensor]] = {}  # "<kernel module>.<function>" -> the decorated function
-_state = {"on": os.environ.get("CTR_KERNELS", "on") != "off"}
+R = TypeVar("R")
+
+ATTACHED: dict[str, Callable[..., Any]] = {}  # "<kernel module>.<kernel>" -> the decorated function
 
 
-def accelerated(module: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
-    """Attach the kernel of the same name in `pipeline/kernels/<module>.py` to a function or method.
+def _available() -> bool:
+    """Whether the folder of kernels exists and its check of torch's private functions passes."""
+    try:
+        return bool(import_module("pipeline.kernels").works())
+    except ModuleNotFoundError as error:
+        if error.name != "pipeline.kernels":
+            raise
+        return False
+
+
+_state = {"on": os.environ.get("CTR_KERNELS", "on") != "off" and _available()}
+
+
+def accelerated(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Attach the kernel in `pipeline/kernels/<module>.py` to a function or method, whose name it has.
 
     The kernel takes the same arguments and returns the same values with the same gradients, or
-    `NotImplemented` for inputs that it does not fit; then the body runs. So does it always outside of plain
-    CPU computation: see `pipeline.kernels.applies`. A method's kernel is named `<class>_<method>` in lower
-    case, or like the class where the method is `forward`.
+    `NotImplemented` for arguments it is not made for; then the body runs. The kernel of `FiiNet.deep` is
+    called `fiinet_deep`, that of `MLP.forward` just `mlp`.
     """
 
-    def attach(body: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    def attach(body: Callable[P, R]) -> Callable[P, R]:
         name = kernel_name(body.__qualname__)
+        kernel: Callable[..., Any] | None = None
 
         @wraps(body)
-        def call(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-            kernels = _kernels() if _state["on"] else None
-            if kernels is not None and kernels.applies(next(x for x in args if isinstance(x, Tensor))):
-                result = _kernel(module, name)(*args, **kwargs)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            nonlocal kernel
+            if _state["on"]:
+                if kernel is None:  # not before: kernels import the layers that they are attached to
+                    kernel = getattr(import_module(f"pipeline.kernels.{module}"), name)
+                result = kernel(*args, **kwargs)
                 if result is not NotImplemented:
-                    return cast(Tensor, result)
+                    return cast(R, result)
             return body(*args, **kwargs)
 
         ATTACHED[f"{module}.{name}"] = call
@@ -55,26 +70,16 @@ def kernel_name(qualname: str) -> str:
     return qualname.removesuffix(".forward").replace(".", "_").lower()
 
 
+def enabled() -> bool:
+    """Whether kernels are used; a training's last bits depend on it."""
+    return _state["on"]
+
+
 @contextmanager
 def off() -> Iterator[None]:
-    """Let every equation run as it stands."""
+    """Run the body of every decorated function."""
     before, _state["on"] = _state["on"], False
     try:
         yield
     finally:
         _state["on"] = before
-
-
-@cache
-def _kernels() -> Any:
-    """Return the package of kernels; None where its folder is not there."""
-    try:
-        return import_module("pipeline.kernels")
-    except ModuleNotFoundError:
-        return None
-
-
-@cache
-def _kernel(module: str, name: str) -> Callable[..., Any]:
-    kernel: Callable[..., Any] = getattr(import_module(f"pipeline.kernels.{module}"), name)
-    return kernel

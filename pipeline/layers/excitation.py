@@ -1,15 +1,13 @@
-"""Reweighting fields by what they hold: squeeze, excite, threshold."""
+"""Reweighting of fields by their content: squeeze, excite, threshold."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
+from pipeline.layers.accelerated import accelerated
 from pipeline.layers.mlp import dense
-from pipeline.layers.pieces import by_hand
 from pipeline.schema import Schema
 
 
@@ -41,34 +39,9 @@ class SENET(nn.Module):
         super().__init__()
         self.reweight = Excitation(fields, reduction)
 
+    @accelerated("excitation")
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
-        if torch.is_grad_enabled() and by_hand(e):
-            w1, w2 = self.reweight.w1.weight, self.reweight.w2.weight
-            result: Tensor = _Senet.apply(e, w1, w2)  # type: ignore[no-untyped-call]
-            return result
         return e * self.reweight(e.mean(2)).unsqueeze(2)
-
-
-class _Senet(Function):
-    """The same in one step of autograd: its matrices are so small that every step costs more than it does."""
-
-    @staticmethod
-    def forward(ctx: Any, e: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-        z = e.mean(2)
-        h = (z @ w1.t()).relu_()
-        a = (h @ w2.t()).relu_()
-        ctx.save_for_backward(e, w1, w2, z, h, a)
-        return e * a.unsqueeze(2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        e, w1, w2, z, h, a = ctx.saved_tensors
-        of_a = torch.ops.aten.threshold_backward((grad * e).sum(2), a, 0)
-        of_h = torch.ops.aten.threshold_backward(of_a @ w2, h, 0)
-        of_z = (of_h @ w1).div_(e.shape[2])
-        of_e = torch.addcmul(of_z.unsqueeze(2), grad, a.unsqueeze(2))
-        return of_e, of_h.t() @ z, of_a.t() @ h
 
 
 class SEST(nn.Module):
@@ -111,7 +84,7 @@ class SEST(nn.Module):
 
 
 class DomainSEST(nn.Module):
-    """SEST on the fields of each general feature domain (FLSEST, section 3.3), weights of its own for each.
+    """SEST on the fields of each general feature domain (FLSEST, section 3.3), with separate weights.
 
     Shapes: (B, F, D) -> (B, F, D), or (B, F, 2D) with `merge="concat"`; fields in schema order.
     """
@@ -128,12 +101,12 @@ class DomainSEST(nn.Module):
         merge: Literal["sum", "concat"] = "sum",
     ) -> None:
         super().__init__()
-        self.sizes = [len(group) for group in schema.domains]
+        self.sizes = [len(domain) for domain in schema.domains]
         self.domains = nn.ModuleList(
             SEST(size, reduction=reduction, threshold=threshold, merge=merge) for size in self.sizes
         )
-        # where each field comes to lie when they stand domain by domain, and back
-        order = torch.tensor([field for group in schema.domains for field in group])
+        # the permutation that sorts fields by domain, and its inverse
+        order = torch.tensor([field for domain in schema.domains for field in domain])
         self.register_buffer("order", order, persistent=False)
         self.register_buffer("back", order.argsort(), persistent=False)
 

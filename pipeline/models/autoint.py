@@ -17,7 +17,7 @@ and in the network.
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.attention import Interacting, interact, is_small
+from pipeline.layers.attention import Interacting, InteractingLayers
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
@@ -38,10 +38,9 @@ class AutoInt(nn.Module):
         network: Net = Net(()),
     ) -> None:
         super().__init__()
-        self.size = attention_size
         self.embedding = embedding(schema)
         width = heads * attention_size
-        self.layers = nn.Sequential(
+        self.layers = InteractingLayers(
             *(
                 Interacting(inputs, attention_size, heads, scaling=scaling, dropout=network.dropout)
                 for inputs in [embedding.size, *[width] * (attention_layers - 1)]
@@ -62,15 +61,9 @@ class AutoInt(nn.Module):
             e = layer(e)
         return found
 
-    def interact(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F W"]:
-        """All layers of attention."""
-        if not self.layers or not is_small(e, e.shape[1], self.size):
-            return self.layers(e)
-        return interact([layer for layer in self.layers if isinstance(layer, Interacting)], e)
-
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        logit = self.out(self.interact(e).flatten(1))
+        logit = self.out(self.layers(e).flatten(1))
         if self.plus is not None:
             logit = logit + self.plus(e.flatten(1))
         return logit.squeeze(1)

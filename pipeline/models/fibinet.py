@@ -19,7 +19,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.bilinear import Bilinear, BilinearKind, bilinear
+from pipeline.layers.bilinear import Bilinear, BilinearKind, Bilinears
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.excitation import SENET, DomainSEST
 from pipeline.layers.mlp import dense
@@ -50,12 +50,11 @@ class FiBiNET(nn.Module):
         elif excitation == "sest":
             self.excite = DomainSEST(schema, reduction=reduction)
         copies = 1 if self.excite is None else 2
-        self.bilinear = nn.ModuleList(Bilinear(f, embedding.size, kind=kind) for _ in range(copies))
+        self.bilinear = Bilinears(Bilinear(f, embedding.size, kind=kind) for _ in range(copies))
         self.mlp = network(copies * comb(f, 2) * embedding.size)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        copies = [e] if self.excite is None else [e, self.excite(e)]
-        c = bilinear([*self.bilinear], copies)
+        c = self.bilinear([e] if self.excite is None else [e, self.excite(e)])
         return self.linear(ids) + self.out(self.mlp(c.flatten(1))).squeeze(1)

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.layers.accelerated import accelerated
 from pipeline.layers.crosses import FieldCrosses, to_one_axis
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.mlp import dense
@@ -64,8 +65,8 @@ class FiiNet(nn.Module):
             self.w1 = dense(c, max(1, c // reduction), bias=False)
             axes = 1 if fusion == "concat" else len(orders)
             self.w2 = dense(self.w1.out_features, axes * c, bias=False)
-        self.numbers = c * embedding.size
-        self.mlp = network(self.numbers)
+        self.elements = c * embedding.size
+        self.mlp = network(self.elements)
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def weights(self, u: Float[Tensor, "B C D"]) -> Float[Tensor, "B R C"]:
@@ -88,7 +89,11 @@ class FiiNet(nn.Module):
         parts = [weight * branch for weight, branch in zip(weights, branches, strict=True)]
         return sum(parts[1:], parts[0])
 
+    @accelerated("fiinet")
+    def deep(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, " B"]:
+        """The network on the selected crosses."""
+        return self.out(self.mlp(self.select(e).flatten(1))).squeeze(1)
+
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
-        h = self.mlp.after(lambda e: self.select(e).flatten(1), e, self.numbers)
-        return self.linear(ids) + self.out(h).squeeze(1)
+        return self.linear(ids) + self.deep(e)

@@ -19,31 +19,11 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.compress import compress
+from pipeline.layers.cin import CIN
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
-
-
-class CIN(nn.Module):
-    """The compressed interaction network: (B, F, D) -> (B, outputs), the sums over D."""
-
-    def __init__(self, fields: int, sizes: Sequence[int], *, split_half: bool, relu: bool) -> None:
-        if not sizes or (split_half and any(size % 2 for size in sizes[:-1])):
-            raise ValueError(f"cin {[*sizes]} must have a size, and even ones but the last with split_half")
-        super().__init__()
-        on = [size // 2 if split_half else size for size in sizes[:-1]]  # channels that go on
-        inputs = [fields, *on]
-        pairs = zip(inputs, sizes, strict=True)
-        self.w = nn.ModuleList(dense(before * fields, size, bias=False) for before, size in pairs)
-        self.split_half = split_half
-        self.relu = relu
-        self.outputs = sum(sizes) - (sum(on) if split_half else 0)
-
-    def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B K"]:
-        weights = [w.get_parameter("weight") for w in self.w]
-        return compress(e, weights, split_half=self.split_half, relu=self.relu)
 
 
 class XDeepFM(nn.Module):

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.layers.accelerated import accelerated
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def _tables(model: nn.Module) -> list[FieldEmbedding | FieldLinear]:
@@ -37,10 +40,10 @@ def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -
 
 
 class Adam:
-    """Adam by torch's fused kernel; row by row where a table's gradient is sparse (a lazy table).
+    """Adam; row by row where a table's gradient is sparse (a lazy table).
 
-    Dense parameters are updated bit for bit as by `torch.optim.Adam(fused=True)`, without its Python
-    overhead, which takes longer than the kernel where a model is small.
+    Unless kernels are off, dense parameters are updated bit for bit as by `torch.optim.Adam(fused=True)`,
+    without its Python overhead, which takes longer than the update where a model is small.
 
     A row of a lazy table is updated only in the steps whose batch contains its id, as dense Adam would
     update it there, with the bias corrections of the global step count. Dense Adam would also, in all other
@@ -56,14 +59,10 @@ class Adam:
         lr: learning rate; an attribute that may be changed between steps.
     """
 
-    BETAS, EPSILON = (0.9, 0.999), 1e-8
-
     def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
         self.lr, self.steps = lr, 0
         self._groups = [(group["params"], group["weight_decay"]) for group in groups]
         self._moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for ps, _ in self._groups for p in ps}
-        # on the device, where the kernel reads it
-        self._count = torch.zeros((), device=next(iter(self._moments)).device)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -74,43 +73,25 @@ class Adam:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         self.steps += 1
-        self._count += 1
-        (beta1, beta2), moments = self.BETAS, self._moments
         for params, l2 in self._groups:
-            moved = [(p, p.grad) for p in params if p.grad is not None]
-            dense = [(p, grad, *moments[p]) for p, grad in moved if not grad.is_sparse]
+            grads = [(p, p.grad) for p in params if p.grad is not None]
+            dense = [(p, grad, *self._moments[p]) for p, grad in grads if not grad.is_sparse]
             if dense:
-                weights, grads, first, second = map(list, zip(*dense, strict=True))
-                torch._fused_adam_(
-                    weights,
-                    grads,
-                    first,
-                    second,
-                    [],
-                    [self._count] * len(dense),
-                    lr=self.lr,
-                    beta1=beta1,
-                    beta2=beta2,
-                    weight_decay=l2,
-                    eps=self.EPSILON,
-                    amsgrad=False,
-                    maximize=False,
-                )
-            for p, grad in moved:
+                update_all(*map(list, zip(*dense, strict=True)), **self._settings(l2))
+            for p, grad in grads:
                 if grad.is_sparse:
                     self._update_rows(p, grad.coalesce(), l2)
 
+    def _settings(self, l2: float) -> dict[str, Any]:
+        return {"steps": self.steps, "lr": self.lr, "l2": l2, "betas": BETAS, "epsilon": EPSILON}
+
     def _update_rows(self, table: Tensor, grad: Tensor, l2: float) -> None:
-        (beta1, beta2), (first, second) = self.BETAS, self._moments[table]
-        rows, g = grad.indices()[0], grad.values()
-        w = table.index_select(0, rows)
-        g = g.add(w, alpha=l2)
-        m = first.index_select(0, rows).lerp_(g, 1 - beta1)
-        v = second.index_select(0, rows).mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        first.index_copy_(0, rows, m)
-        second.index_copy_(0, rows, v)
-        spread = (v / (1 - beta2**self.steps)).sqrt_().add_(self.EPSILON)
-        table.index_copy_(0, rows, w.addcdiv_(m, spread, value=-self.lr / (1 - beta1**self.steps)))
+        rows = grad.indices()[0]
+        whole = (table, *self._moments[table])
+        w, m, v = (tensor.index_select(0, rows) for tensor in whole)
+        update(w, grad.values(), m, v, **self._settings(l2))
+        for tensor, values in zip(whole, (w, m, v), strict=True):
+            tensor.index_copy_(0, rows, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
@@ -119,10 +100,49 @@ class Adam:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned for the same parameters."""
         self.lr, self.steps = state["lr"], state["steps"]
-        self._count.fill_(self.steps)
         for ours, saved in zip(self._moments.values(), state["moments"], strict=True):
             for moment, value in zip(ours, saved, strict=True):
                 moment.copy_(value)
+
+
+def update(
+    w: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    l2: float,
+    betas: tuple[float, float],
+    epsilon: float,
+) -> None:
+    """One step of Adam on the gradient g + l2 w, in place.
+
+    m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g^2,
+    w <- w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon).
+
+    Args:
+        w: weights.
+        g: their gradient.
+        m: its first moment.
+        v: its second moment.
+        steps: t, the number of this step.
+    """
+    beta1, beta2 = betas
+    g = g.add(w, alpha=l2)
+    m.lerp_(g, 1 - beta1)
+    v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+    w.addcdiv_(m, (v / (1 - beta2**steps)).sqrt_().add_(epsilon), value=-lr / (1 - beta1**steps))
+
+
+@accelerated("adam")
+def update_all(
+    weights: list[Tensor], grads: list[Tensor], first: list[Tensor], second: list[Tensor], **settings: Any
+) -> None:
+    """`update` every weight; `first` and `second` are the moments."""
+    for w, g, m, v in zip(weights, grads, first, second, strict=True):
+        update(w, g, m, v, **settings)
 
 
 def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
@@ -139,6 +159,14 @@ def clip(parameters: Iterable[nn.Parameter], largest: float) -> None:
             grads.append(p.grad.values())
         elif p.grad is not None:
             grads.append(p.grad)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+    clip_all(grads, largest)
+
+
+@accelerated("adam")
+def clip_all(grads: list[Tensor], largest: float) -> None:
+    """Clip the norm of all gradients together, in place."""
+    norm = nn.utils.get_total_norm(grads)
     if norm.is_cuda or norm > largest:  # reading a GPU's value would make the host wait
-        torch._foreach_mul_(grads, (largest / (norm + 1e-6)).clamp(max=1.0))
+        factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+        for grad in grads:
+            grad.mul_(factor)

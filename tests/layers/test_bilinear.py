@@ -8,8 +8,7 @@ import torch
 from loops import exact
 from torch import Tensor
 
-from pipeline.layers import product
-from pipeline.layers.bilinear import Bilinear, BilinearKind, bilinear
+from pipeline.layers.bilinear import Bilinear, BilinearKind, Bilinears
 
 KINDS: list[BilinearKind] = ["all", "each", "interaction"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -60,31 +59,12 @@ def test_with_equal_matrices_the_three_kinds_agree(fields: int) -> None:
         torch.testing.assert_close(layer(v), layers[0](v))
 
 
-@pytest.mark.parametrize("rows", [1, 7])
-@every_size
 @every_kind
-def test_the_pairs_of_several_layers_and_their_gradients(kind: BilinearKind, fields: int, rows: int) -> None:
-    layers = [exact(Bilinear(fields, 3, kind=kind)) for _ in range(2)]
-    each = [torch.randn(rows, fields, 3).double().requires_grad_() for _ in layers]
-    weights = [layer.weight for layer in layers]
-    expected = torch.cat([layer.plain(v) for layer, v in zip(layers, each, strict=True)], 1)
-    torch.testing.assert_close(bilinear(layers, each), expected)
-    with torch.no_grad():
-        torch.testing.assert_close(bilinear(layers, each), expected)
-    assert torch.autograd.gradcheck(lambda *v_w: bilinear(layers, v_w[:2]), (*each, *weights))
-
-
-@every_kind
-def test_the_gradients_of_a_large_batch_are_those_of_autograd(
-    kind: BilinearKind, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where its products go to the other library."""
-    monkeypatch.setattr(product, "LEAST", 0)
-    monkeypatch.setattr(product, "LEAST_TRANSPOSED", 0)
-    layer, v = Bilinear(5, 4, kind=kind), torch.randn(50, 5, 4, requires_grad=True)
-    grad = torch.randn(50, 10, 4)
-    found = [torch.autograd.grad(f(v), (v, layer.weight), grad) for f in (layer, layer.plain)]
-    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+def test_layers_side_by_side_concatenate_their_pairs(kind: BilinearKind) -> None:
+    layers = Bilinears(Bilinear(4, 3, kind=kind) for _ in range(2))
+    fields = [torch.randn(7, 4, 3) for _ in layers]
+    expected = torch.cat([layer(v) for layer, v in zip(layers, fields, strict=True)], 1)
+    torch.testing.assert_close(layers(fields), expected)
 
 
 def test_a_layer_of_pairs_can_be_exported() -> None:

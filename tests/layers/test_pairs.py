@@ -57,11 +57,3 @@ def test_with_one_vector_for_all_fields_field_aware_pairs_are_pairs() -> None:
     e = torch.randn(5, 4, 3).double()
     v = e.unsqueeze(2).expand(5, 4, 4, 3)
     torch.testing.assert_close(FieldAwarePairs(4).inner(v), Pairs(4).inner(e))
-
-
-def test_the_gradient_of_the_bi_interaction_is_that_of_its_equation() -> None:
-    torch.manual_seed(1)
-    e = torch.randn(3, 4, 2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(bi_interaction, (e,))
-    plain = torch.func.vmap(bi_interaction)(e.unsqueeze(1)).squeeze(1)  # takes the plain operations
-    torch.testing.assert_close(bi_interaction(e), plain)

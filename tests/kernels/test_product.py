@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.layers import product as module
-from pipeline.layers.mlp import MLP
-from pipeline.layers.product import Linear, product
+from pipeline.kernels import product as module
+from pipeline.kernels.product import product
+from pipeline.layers.mlp import MLP, Linear
 
 SHAPES = [(1, 1, 1), (5, 1, 3), (7, 3, 1), (4, 6, 5), (64, 33, 17)]
 
@@ -14,9 +14,9 @@ SHAPES = [(1, 1, 1), (5, 1, 3), (7, 3, 1), (4, 6, 5), (64, 33, 17)]
 @pytest.fixture(params=["onednn", "blas"])
 def library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     least = 0 if request.param == "onednn" else 10**15
-    monkeypatch.setattr(module, "LEAST", least)
-    monkeypatch.setattr(module, "LEAST_TRANSPOSED", least)
-    monkeypatch.setattr(module, "WIDE", 0)
+    monkeypatch.setattr(module, "MIN_MULTIPLICATIONS", least)
+    monkeypatch.setattr(module, "MIN_MULTIPLICATIONS_TRANSPOSED", least)
+    monkeypatch.setattr(module, "MIN_INPUT_ELEMENTS", 0)
     return str(request.param)
 
 
@@ -54,7 +54,7 @@ def test_float32_stays_float32() -> None:
     """No narrower type inside: the error of a sum of a thousand products is that of float32."""
     torch.manual_seed(1)
     x, w = torch.randn(512, 1000), torch.randn(512, 1000)
-    assert len(x) * w.numel() >= module.LEAST_TRANSPOSED * torch.get_num_threads()
+    assert len(x) * w.numel() >= module.MIN_MULTIPLICATIONS_TRANSPOSED * torch.get_num_threads()
     exact = x.double() @ w.double().t()
     for turned in (x, x.t().contiguous().t()):
         assert (product(turned, w) - exact).abs().max() < 1e-3  # bfloat16 would be off by about 0.5

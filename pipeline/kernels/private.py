@@ -1,0 +1,106 @@
+"""All of torch's private functions that kernels call, and a check that they still do what kernels expect."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+ONEDNN = torch.backends.mkldnn.is_available()
+
+
+def inside_functorch() -> bool:
+    """Whether a transform of `torch.func` (vmap, grad, ...) is active."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def onednn_linear(x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x w^T + bias by oneDNN: (M, K), (N, K), (N,) -> (M, N)."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, w, bias, "none", [], "")
+    return result
+
+
+def relu_backward(grad: Tensor, output: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The gradient of relu's input from its output; NaN in the output lets the gradient through."""
+    result: Tensor
+    if out is None:
+        result = torch.ops.aten.threshold_backward(grad, output, 0)
+    else:
+        result = torch.ops.aten.threshold_backward.grad_input(grad, output, 0, grad_input=out)
+    return result
+
+
+def softmax_backward(grad: Tensor, output: Tensor, axis: int) -> Tensor:
+    """The gradient of softmax's input from its output."""
+    return torch._softmax_backward_data(grad, output, axis, output.dtype)
+
+
+def adam(
+    weights: list[Tensor],
+    grads: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    steps: Tensor,
+    *,
+    lr: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    l2: float,
+) -> None:
+    """One step of fused Adam in place; `steps` is the number of this one, on the device of the weights."""
+    torch._fused_adam_(
+        weights,
+        grads,
+        first,
+        second,
+        [],
+        [steps] * len(weights),
+        lr=lr,
+        beta1=betas[0],
+        beta2=betas[1],
+        weight_decay=l2,
+        eps=epsilon,
+        amsgrad=False,
+        maximize=False,
+    )
+
+
+def norms(tensors: list[Tensor]) -> list[Tensor]:
+    """The norm of each tensor."""
+    return list(torch._foreach_norm(tensors))
+
+
+def multiply(tensors: list[Tensor], factor: Tensor) -> None:
+    """Multiply each tensor by a number, in place."""
+    torch._foreach_mul_(tensors, factor)
+
+
+def check() -> None:
+    """Call each function once on a few numbers.
+
+    Raises:
+        AssertionError, AttributeError, ImportError, RuntimeError, TypeError: this torch does not have it, or
+            it returns something else.
+    """
+    equal = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-6)
+    with torch.inference_mode(False), torch.device("cpu"), torch.no_grad():
+        x, w = torch.tensor([[1.0, -2.0, 3.0], [0.5, 4.0, -1.0]]), torch.tensor([[2.0, 0.0, -1.0]])
+        assert not inside_functorch()
+        assert torch.func.vmap(lambda row: row * inside_functorch())(x).equal(x)
+        if ONEDNN:
+            equal(onednn_linear(x, w, torch.tensor([1.0])), x @ w.t() + 1)
+            equal(onednn_linear(x, w, None), x @ w.t())
+        equal(relu_backward(x, x - 1), x * (x > 1))
+        out = torch.empty_like(x)
+        relu_backward(x, x - 1, out=out)
+        equal(out, x * (x > 1))
+        a = x.softmax(1)
+        equal(softmax_backward(x, a, 1), a * (x - (a * x).sum(1, keepdim=True)))
+        weights, first, second = [w.clone()], [torch.ones_like(w)], [torch.ones_like(w)]
+        adam(weights, [w], first, second, torch.tensor(2.0), lr=0.5, betas=(0.5, 0.75), epsilon=0.1, l2=1.0)
+        g = 2 * w
+        m, v = 0.5 + 0.5 * g, 0.75 + 0.25 * g * g
+        equal([weights[0], first[0], second[0]], [w - 0.5 * (m / 0.75) / ((v / 0.4375).sqrt() + 0.1), m, v])
+        equal(norms([x, w]), [x.norm(), w.norm()])
+        scaled = [x.clone()]
+        multiply(scaled, torch.tensor(2.0))
+        equal(scaled[0], 2 * x)
