@@ -28,7 +28,8 @@ def cin(self: CIN, e: Tensor) -> Tensor:
     weights = [w.weight for w in self.w if is_linear(w, bias=False)]
     if len(weights) < len(self.w) or not applies(e) or not len(e):
         return NotImplemented
-    spec = _Spec(tuple(self.halves), self.relu, e.shape[1], e.shape[2])
+    halves = (self.split_half,) * (len(weights) - 1) + (False,)
+    spec = _Spec(halves, self.relu, e.shape[1], e.shape[2])
     if torch.is_grad_enabled():
         result: Tensor = _CIN.apply(e, spec, *weights)  # type: ignore[no-untyped-call]
         return result

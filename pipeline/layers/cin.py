@@ -30,24 +30,21 @@ class CIN(nn.Module):
 
     def __init__(self, fields: int, sizes: Sequence[int], *, split_half: bool, relu: bool) -> None:
         if not sizes or (split_half and any(size % 2 for size in sizes[:-1])):
-            raise ValueError(f"cin {sizes} must have a size, and even ones but the last with split_half")
+            raise ValueError(f"cin {[*sizes]} must have a size, and even ones but the last with split_half")
         super().__init__()
-        self.halves = [split_half] * (len(sizes) - 1) + [False]  # of which layers half is forwarded
-        forwarded = [size // 2 if half else size for size, half in zip(sizes, self.halves, strict=True)]
-        inputs = [fields, *forwarded[:-1]]
-        self.w = nn.ModuleList(
-            dense(h * fields, size, bias=False) for h, size in zip(inputs, sizes, strict=True)
-        )
-        self.relu = relu
-        self.outputs = sum(size // 2 if half else size for size, half in zip(sizes, self.halves, strict=True))
+        forwarded = [size // 2 if split_half else size for size in sizes[:-1]]
+        pairs = zip([fields, *forwarded], sizes, strict=True)
+        self.w = nn.ModuleList(dense(h * fields, size, bias=False) for h, size in pairs)
+        self.split_half, self.relu = split_half, relu
+        self.outputs = sum(sizes) - (sum(forwarded) if split_half else 0)
 
     @accelerated("cin")
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B K"]:
         x, pooled = e, []
-        for layer, half in zip(self.w, self.halves, strict=True):
+        for k, layer in enumerate(self.w, 1):
             w = layer.get_parameter("weight").unflatten(1, (-1, e.shape[1]))
             x = torch.einsum("khf,bhd,bfd->bkd", w, x, e)
             x = torch.relu(x) if self.relu else x
-            x, p = x.chunk(2, 1) if half else (x, x)
+            x, p = x.chunk(2, 1) if self.split_half and k < len(self.w) else (x, x)
             pooled.append(p.sum(2))
         return torch.cat(pooled, 1)

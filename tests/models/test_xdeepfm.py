@@ -9,8 +9,8 @@ from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
+from pipeline.layers.cin import CIN
 from pipeline.models import build
-from pipeline.models.xdeepfm import CIN
 from pipeline.schema import Schema
 
 
