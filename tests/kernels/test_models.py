@@ -126,7 +126,7 @@ def test_same_seed_same_bits_with_all_of_it_switched_on(name: str, tmp_path: Pat
         runs = []
         for _ in range(2):
             streamed = Split.load(tmp_path, "train", rows_in_memory=100)
-            assert streamed.stream_to is not None
+            assert streamed.streamed
             runs.append(history(name, streamed, lazy_rows=1, precision="bfloat16"))
     finally:
         torch.use_deterministic_algorithms(False)
