@@ -202,7 +202,7 @@ WRONG: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG)
-def test_an_item_that_does_not_run_stops_nothing_and_its_error_is_told_in_one_line(
+def test_an_entry_that_does_not_run_stops_nothing_and_its_error_is_a_warning_of_one_line(
     values: dict[str, Any],
     path: str,
     value: Any,
@@ -216,15 +216,15 @@ def test_an_item_that_does_not_run_stops_nothing_and_its_error_is_told_in_one_li
     with file.open("w", encoding="utf-8") as out:
         YAML(typ="safe", pure=True).dump(values, out)
     params = load(file)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith(f"warning: params.yaml: {message}")
-    assert told.err.endswith("(stops nothing: mine is not in `datasets`)\n")
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"warning: params.yaml: {message}")
+    assert printed.err.endswith("(stops nothing: mine is not in `datasets`)\n")
+    assert printed.err.count("\n") == 1
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCAL_RANK", "1")
         load(file)
-    assert capsys.readouterr() == ("", ""), "one of several processes tells"
+    assert capsys.readouterr() == ("", ""), "only the main process prints"
     assert params.config("synthetic", "fm") == Params(values, every_entry=False).config("synthetic", "fm")
     for call in (
         lambda: params.entry("mine"),
@@ -257,7 +257,7 @@ def test_a_missing_block_is_named(values: dict[str, Any]) -> None:
         Params(values)
 
 
-def test_a_dataset_item_names_every_stage(values: dict[str, Any]) -> None:
+def test_a_dataset_entry_names_every_stage(values: dict[str, Any]) -> None:
     del values["data"]["synthetic"]["encode"]
     with pytest.raises(PipelineError, match=r"data\.synthetic\.encode: is missing; write `encode: {}`"):
         Params(values)

@@ -101,7 +101,7 @@ def test_a_broken_or_missing_params_file_is_an_error_and_wrong_values_are_left_t
     with pytest.raises(PipelineError, match="unknown dataset 'on'; did you mean 'one'"):
         stale(project)
     (project / "params.yaml").unlink()
-    with pytest.raises(PipelineError, match=r"params\.yaml is not there"):
+    with pytest.raises(PipelineError, match=r"params\.yaml is missing"):
         stale(project)
 
 

@@ -86,11 +86,6 @@ class Split:
         """The device of the batches."""
         return self.ids.device
 
-    @property
-    def stream_to(self) -> torch.device | None:
-        """The device that the rows are streamed to, if they are."""
-        return self.device if self.streamed else None
-
     def whole(self) -> Batch:
         """Return all rows."""
         return Batch(self.ids, self.label, self.time)

@@ -122,7 +122,7 @@ def execution_settings(splits: Splits, rows_in_memory: int) -> Block:
     The order of a streamed split is not that of a resident one, and several processes round and drop out in
     their own way; neither may resume from the other's checkpoint.
     """
-    streamed = any(split.stream_to is not None for split in splits)
+    streamed = any(split.streamed for split in splits)
     return ({"rows_in_memory": rows_in_memory} if streamed else {}) | (
         {"processes": ranks.count()} if ranks.count() > 1 else {}
     )
@@ -171,7 +171,7 @@ class Resources:
             threads=self.threads,
             device=train.device.type,
             passes=len(train) * arguments["train"]["epochs"],
-            nbytes=sum(split.ids.nbytes for split in splits if split.stream_to is None),
+            nbytes=sum(split.ids.nbytes for split in splits if not split.streamed),
         )
         job = partial(train_in_worker, header, arguments, self)
         return workers.prefetch_seeds(job, missing, min(count, len(missing)))
@@ -245,7 +245,7 @@ def remarks(network: nn.Module, splits: Splits, rows_in_memory: int, settings: B
     lines = [
         f"{name} split streamed: {len(split):,} rows are more than rows_in_memory ({rows_in_memory:,})"
         for name, split in zip(SPLITS, splits, strict=False)
-        if split.stream_to is not None
+        if split.streamed
     ]
     sizes = sorted({len(layer.table) for layer in lazy_tables(network, least)}, reverse=True)
     if sizes:
