@@ -1,4 +1,4 @@
-"""Commands beside the stages: `python -m pipeline <command>`; each says what it did."""
+"""Commands beside the stages: `python -m pipeline <command>`."""
 
 import subprocess
 import sys
@@ -10,27 +10,28 @@ from pipeline.common.errors import PipelineError, exit_with_message
 
 
 def main() -> None:
-    """Read the command line and run one command."""
+    """Parse the command line and run one command."""
     parser = ArgumentParser(prog="python -m pipeline", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="the project's folder (default: this one)")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    add = commands.add_parser("sync", help="bring MLflow up to what the files in data/ say")
-    add.set_defaults(run=sync)
-    again = commands.add_parser("refresh", help="copy your own files again if they changed")
-    again.set_defaults(run=refresh)
-    look = commands.add_parser("inspect", help="look at a click log and write an item for params.yaml")
-    look.add_argument("file", type=Path, help="a text or Parquet file, or a folder of such")
-    look.add_argument("--name", help="of the item (default: from the name of the file)")
-    look.add_argument("--rows", type=int, help="look only at so many of the first records")
-    look.add_argument("--label", metavar="COLUMN", help="the column that says what was clicked")
-    look.add_argument("--add", action="store_true", help="put the item into params.yaml")
-    look.set_defaults(run=inspect)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for command, words in (
+        (sync, "rebuild the MLflow view from the files in data/"),
+        (refresh, "copy your own files again if they have changed"),
+        (inspect, "profile a click log and write a dataset entry for params.yaml"),
+    ):
+        added = commands.add_parser(command.__name__, help=words, description=command.__doc__)
+        added.set_defaults(run=command)
+    added.add_argument("file", type=Path, help="a text or Parquet file, or a folder of them")
+    added.add_argument("--name", help="of the dataset (default: from the file's name)")
+    added.add_argument("--rows", type=int, help="read only the first ROWS records")
+    added.add_argument("--label", metavar="COLUMN", help="the column that says what was clicked")
+    added.add_argument("--add", action="store_true", help="append the entry to params.yaml")
     arguments = parser.parse_args()
     arguments.run(arguments)
 
 
 def sync(arguments: Namespace) -> None:
-    """Bring MLflow up to what the files in data/ say."""
+    """Bring MLflow up to date with the files in data/."""
     from pipeline import tracking
 
     print(tracking.sync(arguments.root))
@@ -48,7 +49,7 @@ def refresh(arguments: Namespace) -> None:
 
 
 def inspect(arguments: Namespace) -> None:
-    """Look at a click log, print an item for params.yaml, and put it there if asked to."""
+    """Print a profile of every column of a click log, and a dataset entry for params.yaml."""
     from pipeline import inspection
 
     for stream in (sys.stdout, sys.stderr):  # names and values may not be in the terminal's encoding
@@ -56,24 +57,21 @@ def inspect(arguments: Namespace) -> None:
             stream.reconfigure(errors="backslashreplace")
     if arguments.rows is not None and arguments.rows < 1:
         raise PipelineError(f"--rows {arguments.rows}: must be at least 1")
-    name = arguments.name or inspection.name_of(arguments.file)
-    params = arguments.root / "params.yaml"
+    name, params = arguments.name or inspection.name_of(arguments.file), arguments.root / "params.yaml"
     if arguments.add:
         inspection.check_free(params, name)
     found = inspection.inspect(
         arguments.file, name, root=arguments.root, rows=arguments.rows, label=arguments.label
     )
-    print(found.report)
+    print(f"{found.report}\n")
     if not found.complete:
-        print(f"\nThe item for {params}, as far as it goes:\n\n{found.item}")
-        raise PipelineError("the item lacks its label or any field: see above")
+        print(f"An incomplete entry for {params}:\n\n{found.entry}")
+        raise PipelineError("the entry lacks its label or any field: see above")
     if arguments.add:
-        inspection.add(params, name, found.item)
-        print(f"\nAdded to {params}, below `data:`. Every line is a guess: read it.\n\n{found.item}")
-        print(f"Next: set `datasets: [{name}]` in {params} and run `make repro`.")
-    else:
-        print(f"\nAn item for {params}, below `data:`. Every line is a guess: read it.\n\n{found.item}")
-        print(f"Next: put it there (--add does), set `datasets: [{name}]` and run `make repro`.")
+        inspection.add(params, name, found.entry)
+    done, first = ("Added to", "") if arguments.add else ("An entry for", "put it there (or use --add), ")
+    print(f"{done} {params}, below `data:`. Every line is a guess: check it.\n\n{found.entry}")
+    print(f"Next: {first}set `datasets: [{name}]` in {params} and run `make repro`.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The first look at a log: what it guesses, that its item works, and that no file is a traceback."""
+"""The first look at a log: what it guesses, that its dataset entry works, and that no file is a traceback."""
 
 import gzip
 import random
@@ -25,11 +25,12 @@ from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params
 from pipeline.datasets import tabular
 from pipeline.inspection import Inspection, inspect, profiling
+from pipeline.inspection.entry import one_line
 from pipeline.inspection.guessing import words
 from pipeline.inspection.sniffing import encoding_of
 from pipeline.preprocess.rejects import RejectLog
 
-Item = dict[str, Any]
+Entry = dict[str, Any]
 CLICK = "click"
 
 
@@ -50,11 +51,11 @@ def text(rows: list[list[str]], separator: str = ",", end: str = "\n") -> str:
     return "".join(separator.join(row) + end for row in rows)
 
 
-def parsed(found: Inspection) -> Item:
-    """The item, as params.yaml would have it."""
-    values: dict[str, Item] = YAML(typ="safe", pure=True).load(f"data:\n{found.item}")["data"]
-    (item,) = values.values()
-    return item
+def parsed(found: Inspection) -> Entry:
+    """The entry, as params.yaml would have it."""
+    values: dict[str, Entry] = YAML(typ="safe", pure=True).load(f"data:\n{found.entry}")["data"]
+    (entry,) = values.values()
+    return entry
 
 
 def fields_of(found: Inspection) -> dict[str, Any]:
@@ -73,7 +74,7 @@ Look = Callable[..., Inspection]
 
 @pytest.fixture(name="look")
 def _look(tmp_path: Path) -> Look:
-    """Write a file and inspect it; the item must pass the check of params.yaml and be readable."""
+    """Write a file and inspect it; the entry must pass the check of params.yaml and be readable."""
 
     def go(content: Any, name: str = "log.csv", **options: Any) -> Inspection:
         folder = tmp_path / "raw"
@@ -87,7 +88,7 @@ def _look(tmp_path: Path) -> Look:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
         found = inspect(path, "mine", **options)
         if found.complete:
-            check_item(parsed(found), folder)
+            check_entry(parsed(found), folder)
         return found
 
     return go
@@ -98,14 +99,14 @@ PARAMS["tune"]["space"]["model"] = {}
 PARAMS |= {"model": {"lr": {}}, "data": {"synthetic": PARAMS["data"]["synthetic"]}}
 
 
-def with_item(item: Item) -> dict[str, Any]:
-    return {**PARAMS, "data": {**PARAMS["data"], "mine": item}}
+def with_entry(entry: Entry) -> dict[str, Any]:
+    return {**PARAMS, "data": {**PARAMS["data"], "mine": entry}}
 
 
-def check_item(item: Item, folder: Path) -> int:
-    """Check an item as params.yaml is checked, and read the folder with it; return the number of rows."""
-    Params(with_item(item))
-    return sum(len(table) for table in tabular.read(folder, RejectLog(), **item["preprocess"]).tables)
+def check_entry(entry: Entry, folder: Path) -> int:
+    """Check an entry as params.yaml is checked, and read the folder with it; return the number of rows."""
+    Params(with_entry(entry))
+    return sum(len(table) for table in tabular.read(folder, RejectLog(), **entry["preprocess"]).tables)
 
 
 # ---- what a column is ----
@@ -201,7 +202,7 @@ def check_item(item: Item, folder: Path) -> int:
         ),
     ],
 )
-def test_a_column_is_told_by_its_values_and_its_name(
+def test_a_column_is_guessed_from_its_values_and_its_name(
     look: Look, name: str, make: Callable[..., Any], kind: str, field: Any
 ):
     found = look(log(**{name: make}))
@@ -224,17 +225,17 @@ def test_a_column_is_told_by_its_values_and_its_name(
         (
             "note",
             lambda i, r: f"some words that somebody wrote about number {i % 400}",
-            "text",
-            "# note: context  # a text",
+            "free text",
+            "# note: context  # free text",
         ),
     ],
 )
-def test_a_column_that_is_no_use_is_left_in_the_item_as_a_comment(
+def test_a_useless_column_is_left_in_the_entry_as_a_comment(
     look: Look, name: str, make: Callable[..., Any], kind: str, comment: str
 ):
     found = look(log(**{name: make}))
     assert row_of(found, name)[1] == kind
-    assert comment in found.item
+    assert comment in found.entry
     assert fields_of(found) == {"user_id": "user"}
 
 
@@ -248,26 +249,25 @@ def test_distinct_and_missing_values_are_counted_and_the_first_shown(look: Look)
     ]
 
 
-def test_beyond_the_bound_there_are_at_least_so_many_values(look: Look, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(profiling, "DISTINCT", 100)
-    monkeypatch.setattr(inspection, "DISTINCT", 100)
+def test_beyond_the_bound_the_number_of_values_is_a_lower_bound(look: Look, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(profiling, "MAX_DISTINCT", 100)
     found = look(log(3000, item_id=lambda i, r: r.randint(0, 999), key=lambda i, r: i))
     assert row_of(found, "item_id")[1:3] == ["category", ">= 100"]
     assert row_of(found, "key")[1:3] == ["unique in every row", ">= 100"]
 
 
-def test_few_odd_values_do_not_change_a_type_but_are_told(look: Look):
+def test_few_odd_values_do_not_change_a_type_but_are_reported(look: Look):
     def price(i: int, r: random.Random) -> str:
         return "oops" if i == 100 else "?" if i % 7 == 0 else f"{r.random():.2f}"
 
     found = look(log(4000, price=price, at=lambda i, r: "never" if i == 9 else f"2020-01-{1 + i % 28:02}"))
-    assert "price: 1 of 4000 values are no number: their records will be refused" in found.report
-    assert "at: 1 of 4000 values are no time (iso): their records will be refused" in found.report
+    assert "price: 1 of 4,000 values are no number; these records will be rejected" in found.report
+    assert "at: 1 of 4,000 values are no time (iso); these records will be rejected" in found.report
     assert parsed(found)["preprocess"]["missing"][-1] == "?"
     assert fields_of(found)["price"] == {"domain": "item", "type": "number"}
 
 
-def test_months_and_days_that_could_be_either_are_told(look: Look):
+def test_months_and_days_that_could_be_either_are_reported(look: Look):
     found = look(log(date=lambda i, r: f"{1 + i % 9:02}/{1 + i % 11:02}/2020"))
     assert "its times could be %m/%d/%Y as well as %d/%m/%Y: check the format" in found.report
 
@@ -309,7 +309,7 @@ def test_the_label_is_found(look: Look, name: str, make: Callable[..., Any], lab
     assert parsed(found)["preprocess"]["label"] == label
     assert f"{rate} clicks" in found.report
     assert name not in fields_of(found)
-    assert ("say --label COLUMN" in found.report) == (name == "mobile")
+    assert ("--label COLUMN" in found.report) == (name == "mobile")
 
 
 def test_other_candidates_are_shown_and_can_be_chosen(look: Look):
@@ -344,12 +344,12 @@ def with_values(count: int, column: str, values: dict[int, str], **columns: Any)
 
 
 def after_label(found: Inspection, label: str, folder: Path) -> tuple[int, int, int]:
-    """Put another label into an item and read the folder; return rows out, rejected and dropped."""
-    item = parsed(found)
-    item["preprocess"]["label"] = YAML(typ="safe", pure=True).load(label)["label"]
-    Params(with_item(item))
+    """Put another label into an entry and read the folder; return rows out, rejected and dropped."""
+    entry = parsed(found)
+    entry["preprocess"]["label"] = YAML(typ="safe", pure=True).load(label)["label"]
+    Params(with_entry(entry))
     rejects = RejectLog()
-    out = sum(len(table) for table in tabular.read(folder, rejects, **item["preprocess"]).tables)
+    out = sum(len(table) for table in tabular.read(folder, rejects, **entry["preprocess"]).tables)
     tallies = rejects.files.values()
     return out, sum(tally.rejected for tally in tallies), sum(tally.dropped for tally in tallies)
 
@@ -360,7 +360,7 @@ def proposed(found: Inspection) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [600, 3000])
-def test_a_label_that_is_neither_is_told_with_its_line_and_what_to_do(
+def test_a_label_that_is_neither_is_reported_with_its_line_and_what_to_do(
     look: Look, tmp_path: Path, count: int
 ) -> None:
     found = look(with_values(count, CLICK, {7: "maybe", 9: "Perhaps", 300: "maybe"}))
@@ -369,7 +369,7 @@ def test_a_label_that_is_neither_is_told_with_its_line_and_what_to_do(
         f"  ! 3 of {count:,} labels are neither positive (1, true, yes) nor negative (0, false, no): "
         "maybe (2, first at log.csv:7), Perhaps (1, first at log.csv:9)\n"
     ) in found.report
-    assert ("and so many of them stop preprocess" in found.report) == (count == 600)
+    assert ("more than preprocess allows" in found.report) == (count == 600)
     left_out, clicked = proposed(found)
     assert after_label(found, f"label: {CLICK}", tmp_path / "raw") == (count - 3, 3, 0)
     assert after_label(found, left_out, tmp_path / "raw") == (count - 3, 0, 3)
@@ -382,22 +382,22 @@ def test_a_label_that_is_often_neither_can_be_named(look: Look) -> None:
     assert parsed(found)["preprocess"]["label"] == "wanted"
     assert "120 of 600 labels are neither" in found.report
     assert "maybe (120, first at log.csv:5)" in found.report
-    assert proposed(found)[1] == 'label: {column: wanted, equals: ["yes", "YES", maybe]}'
+    assert proposed(found)[1] == "label: {column: wanted, equals: [yes, YES, maybe]}"
 
 
-def test_of_many_labels_that_are_neither_the_first_are_told(look: Look, tmp_path: Path) -> None:
+def test_of_many_labels_that_are_neither_the_first_are_reported(look: Look, tmp_path: Path) -> None:
     found = look(with_values(600, CLICK, {line: f"x{line}" for line in range(20, 40, 2)}))
     assert "x20 (1, first at log.csv:20), x22 (1, first at log.csv:22), x24 (1, first at log.csv:24)" in (
         found.report
     )
-    assert ", 7 values more\n" in found.report
+    assert ", 7 other values\n" in found.report
     assert after_label(found, proposed(found)[0], tmp_path / "raw") == (590, 0, 10)
 
 
-def test_a_rating_that_is_no_number_is_told_with_its_line(look: Look, tmp_path: Path) -> None:
+def test_a_rating_that_is_no_number_is_reported_with_its_line(look: Look, tmp_path: Path) -> None:
     rows = with_values(3000, "rating", {8: "broken"}, rating=lambda i, r: 1 + i % 5)
     found = look([row[:-1] for row in rows])
-    assert "1 of 3,000 labels are no numbers: broken (1, first at log.csv:8)" in found.report
+    assert "1 of 3,000 labels are not numbers: broken (1, first at log.csv:8)" in found.report
     assert proposed(found) == ["label: {column: rating, at_least: 4, drop: [broken]}"]
     assert after_label(found, proposed(found)[0], tmp_path / "raw") == (2999, 0, 1)
 
@@ -413,7 +413,7 @@ def test_a_label_in_a_later_file_and_in_parquet_is_found(tmp_path: Path) -> None
     assert "maybe (1, first at c.parquet:11)" in inspect(tmp_path / "c.parquet", "mine").report
 
 
-def test_labels_that_are_labels_are_not_spoken_of(look: Look) -> None:
+def test_valid_labels_are_not_mentioned(look: Look) -> None:
     for name, make in (
         ("clicked", lambda i, r: ["1", "0", "TRUE", "no"][i % 4]),
         ("rating", lambda i, r: 1 + i % 5),
@@ -423,23 +423,23 @@ def test_labels_that_are_labels_are_not_spoken_of(look: Look) -> None:
         assert "labels are" not in look(rows, label=name).report
 
 
-def test_without_a_label_the_item_is_not_complete(look: Look):
+def test_without_a_label_the_entry_is_not_complete(look: Look):
     found = look([row[:-1] for row in log(city=lambda i, r: r.choice("abc"))])
     assert not found.complete
-    assert "no column looks like one; say which it is with --label COLUMN" in found.report
-    assert "label: # which column says what was clicked?" in found.item
+    assert "no column looks like one; name it with --label COLUMN" in found.report
+    assert "label: # which column is the label?" in found.entry
 
 
-def test_records_without_a_label_are_told(look: Look):
+def test_records_without_a_label_are_reported(look: Look):
     rows = log()
     rows[5][-1] = ""
-    assert "1 records have no label: they will be refused" in look(rows).report
+    assert "1 record without a label will be rejected" in look(rows).report
 
 
-# ---- leaks and twins ----
+# ---- leaks and duplicates ----
 
 
-def test_columns_that_tell_the_label_or_the_same_as_another_are_left_out(look: Look):
+def test_columns_that_predict_the_label_or_repeat_another_are_left_out(look: Look):
     rows = log(
         900,
         user_name=lambda i, r: "",
@@ -454,17 +454,17 @@ def test_columns_that_tell_the_label_or_the_same_as_another_are_left_out(look: L
         row[3] = f"{1 + i % 13}.5" if clicked else ""
     found = look(rows)
     assert set(fields_of(found)) == {"user_id", "price"}
-    assert "! user_name: tells the same as user_id; left out of the fields" in found.report
-    assert "! bought: tells the label, click: a leak" in found.report
-    assert "! dwell: tells the label, click: a leak" in found.report
-    assert "# dwell: {domain: context, type: number}  # tells the label, click: a leak" in found.item
+    assert "! user_name: same information as user_id; left out of the fields" in found.report
+    assert "! bought: predicts the label, click: a leak" in found.report
+    assert "! dwell: predicts the label, click: a leak" in found.report
+    assert "# dwell: {domain: context, type: number}  # predicts the label, click: a leak" in found.entry
 
 
 def test_a_number_that_ranks_the_clicks_without_fault_is_a_leak(look: Look):
     rows = log(900, watched_ms=lambda i, r: 0)
     for i, row in enumerate(rows[1:]):
         row[1] = str(5 + i % 100 if row[-1] == "1" else i % 5)
-    assert "watched_ms: tells the label" in look(rows).report
+    assert "watched_ms: predicts the label" in look(rows).report
 
 
 def test_users_that_always_decide_alike_are_no_leak(look: Look):
@@ -491,7 +491,7 @@ def test_group_and_time_are_found(look: Look):
     assert (preprocess["group"], preprocess["time"]) == ("user_id", "ts")
 
 
-def test_names_that_the_pipeline_or_yaml_takes_otherwise(look: Look):
+def test_names_that_the_pipeline_or_yaml_reserves(look: Look):
     names = [
         "group",
         "time",
@@ -521,19 +521,19 @@ def test_names_that_the_pipeline_or_yaml_takes_otherwise(look: Look):
 
 
 @pytest.mark.parametrize(
-    ("separator", "end", "told"),
+    ("separator", "end", "words_"),
     [
         (",", "\n", "comma"),
         (";", "\r\n", "semicolon"),
         ("\t", "\n", "tab"),
-        ("|", "\n", '"|"'),
-        ("::", "\n", '"::"'),
+        ("|", "\n", "'|'"),
+        ("::", "\n", "'::'"),
     ],
 )
-def test_separators_are_found(look: Look, separator: str, end: str, told: str):
+def test_separators_are_found(look: Look, separator: str, end: str, words_: str):
     rows = log(price=lambda i, r: f"{r.random():.2f}", city=lambda i, r: r.choice(["a", "b/c"]))
     found = look(text(rows, separator, end))
-    assert f"600 records, separator {told}, utf-8, header" in found.report
+    assert f"600 records, separator {words_}, utf-8, header" in found.report
     assert parsed(found)["preprocess"].get("separator", ",") == separator
 
 
@@ -554,7 +554,7 @@ def test_a_log_without_header_gets_names(look: Look):
     assert preprocess["label"]["column"] == "column_3"
     assert preprocess["time"] == "column_4"
     assert preprocess["fields"]["column_1"] == "context"
-    assert "no header: give the columns their names" in found.report
+    assert "no header: set the columns' `names`" in found.report
 
 
 def test_quotes_escapes_and_line_ends_within_fields(look: Look):
@@ -593,7 +593,7 @@ def test_an_encoding_that_shows_late_is_found_too(look: Look):
 def test_one_damaged_line_does_not_change_the_encoding(look: Look):
     found = look(text(log(2000, city=lambda i, r: "Köln")).encode() + b"\xff,x,1\n")
     assert "encoding" not in parsed(found)["preprocess"]
-    assert "1 lines were refused\n      log.csv:2002: byte 0xff at column 1 is not utf-8" in found.report
+    assert "1 line rejected\n      log.csv:2002: byte 0xff at column 1 is not utf-8" in found.report
 
 
 def test_packed_files_and_folders(look: Look, tmp_path: Path):
@@ -631,8 +631,8 @@ def test_parquet_files(look: Look):
     assert {
         name: spec if isinstance(spec, str) else spec["type"] for name, spec in fields_of(found).items()
     } == {"user_id": "user", "price": "number", "tags": "bag", "at": "timestamp"}
-    assert "# blob: binary, cannot be used" in found.item
-    assert "# deep: struct<a: int64>, cannot be used" in found.item
+    assert "# blob: binary, cannot be used" in found.entry
+    assert "# deep: struct<a: int64>, cannot be used" in found.entry
 
 
 def test_the_first_rows_alone(look: Look):
@@ -655,19 +655,20 @@ def test_the_same_file_gives_the_same_text(look: Look):
         ("log.csv", b"a,a\n1,2\n", "same name: 'a' is columns 1, 2"),
         ("log.csv", b"\xff\xfea\x00", "UTF-16"),
         ("log.csv.gz", b"junk", "is it damaged?"),
+        ("log.jsonl", b'{"user": 1, "click": 0}\n', "is JSON; convert it to CSV or Parquet"),
         ("log.xlsx", b"PK\x03\x04 , \n , ", "an Excel file"),
         ("log.parquet", b"junk", "cannot be read as Parquet"),
     ],
 )
-def test_what_is_no_table_is_told(look: Look, name: str, content: bytes, message: str):
+def test_what_is_no_table_is_an_error(look: Look, name: str, content: bytes, message: str):
     with pytest.raises(PipelineError, match=message):
         look(content, name)
 
 
-def test_a_path_without_tables_is_told(tmp_path: Path):
-    with pytest.raises(PipelineError, match="is not there"):
+def test_a_path_without_tables_is_an_error(tmp_path: Path):
+    with pytest.raises(PipelineError, match="does not exist"):
         inspect(tmp_path / "nothing", "mine")
-    with pytest.raises(PipelineError, match=r"holds no file ending in \.csv"):
+    with pytest.raises(PipelineError, match=r"contains no file that ends in \.csv"):
         inspect(tmp_path, "mine")
     with pytest.raises(PipelineError, match="--name 'a b'"):
         inspect(tmp_path, "a b")
@@ -677,7 +678,7 @@ def test_a_path_without_tables_is_told(tmp_path: Path):
     ("path", "name"),
     [("logs/My Clicks_2020.csv.gz", "my-clicks-2020"), ("é.csv", "my-clicks"), ("a.b.parquet", "a-b")],
 )
-def test_an_item_is_called_like_its_file(path: str, name: str):
+def test_an_entry_is_called_like_its_file(path: str, name: str):
     assert inspection.name_of(Path(path)) == name
 
 
@@ -685,47 +686,47 @@ def test_an_item_is_called_like_its_file(path: str, name: str):
 def test_any_name_and_value_survives_yaml(value: str):
     if any(0xD800 <= ord(c) < 0xE000 for c in value):
         return
-    line = f"{inspection._scalar(value)}: {inspection._value([value, value])}\n"
+    line = f"{one_line(value)}: {one_line([value, value])}\n"
     assert YAML(typ="safe", pure=True).load(line) == {value: [value, value]}
 
 
 # ---- into params.yaml ----
 
-ITEM = "  mine:\n    source: tabular\n    settings: {}\n"
+ENTRY = "  mine:\n    source: tabular\n    settings: {}\n"
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("data:\n  a: {}\n# of b\nb: 1\n", f"data:\n  a: {{}}\n\n{ITEM}# of b\nb: 1\n"),
+        ("data:\n  a: {}\n# of b\nb: 1\n", f"data:\n  a: {{}}\n\n{ENTRY}# of b\nb: 1\n"),
         (
             "b: 1\ndata: # all\n  a:\n    # in a\n    x: 1\n    # end of a\n",
-            f"b: 1\ndata: # all\n  a:\n    # in a\n    x: 1\n    # end of a\n\n{ITEM}",
+            f"b: 1\ndata: # all\n  a:\n    # in a\n    x: 1\n    # end of a\n\n{ENTRY}",
         ),
-        ("data:\n  a: {}", f"data:\n  a: {{}}\n\n{ITEM}"),
+        ("data:\n  a: {}", f"data:\n  a: {{}}\n\n{ENTRY}"),
         (
             "data:\n    a: {}\n\n\nb: |\n  data:\n",
             "data:\n    a: {}\n\n"
-            + ITEM.replace("  mine", "    mine")
+            + ENTRY.replace("  mine", "    mine")
             .replace("    source", "      source")
             .replace("    settings", "      settings")
             + "\n\nb: |\n  data:\n",
         ),
         (
             "data:\r\n  a: {}\r\nb: 1\r\n",
-            f"data:\r\n  a: {{}}\r\n\r\n{ITEM.replace(chr(10), chr(13) + chr(10))}b: 1\r\n",
+            f"data:\r\n  a: {{}}\r\n\r\n{ENTRY.replace(chr(10), chr(13) + chr(10))}b: 1\r\n",
         ),
         (
             "data:\n  a: &a {x: 1}\n# between\n  b: *a\n---\n"[:-4],
-            f"data:\n  a: &a {{x: 1}}\n# between\n  b: *a\n\n{ITEM}",
+            f"data:\n  a: &a {{x: 1}}\n# between\n  b: *a\n\n{ENTRY}",
         ),
-        ("data:\n\nb: 1\n", f"data:\n\n{ITEM}\nb: 1\n"),
+        ("data:\n\nb: 1\n", f"data:\n\n{ENTRY}\nb: 1\n"),
     ],
 )
-def test_an_item_is_put_behind_the_others_and_nothing_else_changes(tmp_path: Path, before: str, after: str):
+def test_an_entry_is_put_behind_the_others_and_nothing_else_changes(tmp_path: Path, before: str, after: str):
     params = tmp_path / "params.yaml"
     params.write_bytes(before.encode())
-    inspection.add(params, "mine", ITEM)
+    inspection.add(params, "mine", ENTRY)
     assert params.read_bytes().decode() == after
     assert [file.name for file in tmp_path.iterdir()] == ["params.yaml"]
 
@@ -733,32 +734,32 @@ def test_an_item_is_put_behind_the_others_and_nothing_else_changes(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data:\n  mine: {}\n", "data: 'mine' is there already; choose another --name"),
-        ("data: {a: {}}\n", "no place for a new item under `data:`; paste it there yourself"),
-        ("datasets: []\n", "no place for a new item"),
+        ("data:\n  mine: {}\n", "data: 'mine' already exists; choose another --name"),
+        ("data: {a: {}}\n", "cannot append to the block `data`; paste the entry there yourself"),
+        ("datasets: []\n", "cannot append to the block `data`"),
         ("data: 3\n", "has no block `data`"),
         ("- data\n", "has no block `data`"),
         ("data: [\n", "is not valid YAML"),
         ("data:\n  a: |\n    text\n\n\n    data:\nb: '\n  c: 1\n'\n", None),
     ],
 )
-def test_where_an_item_has_no_place_nothing_is_written(tmp_path: Path, text: str, message: str | None):
+def test_where_an_entry_has_no_place_nothing_is_written(tmp_path: Path, text: str, message: str | None):
     params = tmp_path / "params.yaml"
     params.write_text(text)
     if message is None:
-        inspection.add(params, "mine", ITEM)
+        inspection.add(params, "mine", ENTRY)
         return
     with pytest.raises(PipelineError) as caught:
-        inspection.add(params, "mine", ITEM)
+        inspection.add(params, "mine", ENTRY)
     assert message in str(caught.value)
     assert params.read_text() == text
 
 
-def test_the_projects_own_params_take_an_item(tmp_path: Path, look: Look):
+def test_the_projects_own_params_take_an_entry(tmp_path: Path, look: Look):
     params = tmp_path / "params.yaml"
     before = (project.ROOT / "params.yaml").read_text()
     params.write_text(before)
-    inspection.add(params, "mine", look(log()).item)
+    inspection.add(params, "mine", look(log()).entry)
     after = params.read_text()
     place = after.index("  mine:\n")
     added = len(after) - len(before)
@@ -785,9 +786,9 @@ def test_from_a_file_to_encoded_parts(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["pipeline", "inspect", "../Meine Klicks.csv", "--add"])
     commands.main()
-    told = capsys.readouterr().out
-    assert "../Meine Klicks.csv: 2,000 records, separator semicolon, latin-1, header" in told
-    assert "Next: set `datasets: [meine-klicks]` in params.yaml and run `make repro`." in told
+    printed = capsys.readouterr().out
+    assert "../Meine Klicks.csv: 2,000 records, separator semicolon, latin-1, header" in printed
+    assert "Next: set `datasets: [meine-klicks]` in params.yaml and run `make repro`." in printed
     data = run(folder, "meine-klicks")
     table = pq.read_table(data / "interim/meine-klicks/table.parquet")
     assert table.num_rows == 2000
@@ -806,7 +807,7 @@ def test_from_a_file_to_encoded_parts(
     monkeypatch.setattr(
         sys, "argv", ["pipeline", "inspect", "nothing.csv", "--name", "meine-klicks", "--add"]
     )
-    with pytest.raises(PipelineError, match="'meine-klicks' is there already"):
+    with pytest.raises(PipelineError, match="'meine-klicks' already exists"):
         commands.main()
 
 
@@ -816,11 +817,11 @@ def test_from_a_file_to_encoded_parts(
         (["log.csv", "--rows", "0"], "--rows 0: must be at least 1"),
         (["log.csv", "--name", "a.b"], "--name 'a.b'"),
         (["log.csv", "--add"], "params.yaml is missing"),
-        (["nothing.csv"], "nothing.csv is not there"),
-        (["other.csv"], "the item lacks its label"),
+        (["nothing.csv"], "nothing.csv does not exist"),
+        (["other.csv"], "the entry lacks its label"),
     ],
 )
-def test_wrong_commands_are_told(
+def test_wrong_commands_are_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words_: list[str], message: str
 ):
     (tmp_path / "log.csv").write_text(text(log()))
@@ -857,16 +858,16 @@ def looked_at(folder: Path) -> None:
         found = inspect(folder / "log.csv", "mine")
     except PipelineError:
         return
-    item = parsed(found)
+    entry = parsed(found)
     if found.complete:
-        Params(with_item(item))
+        Params(with_entry(entry))
         with suppress(PipelineError):  # too many damaged lines, or a label that no line has
-            tabular.read(folder, RejectLog(), **item["preprocess"])
+            tabular.read(folder, RejectLog(), **entry["preprocess"])
 
 
 @settings(max_examples=60)
 @given(damage=DAMAGE)
-def test_damaged_text_is_looked_at_or_refused(folder: Path, damage: Damage):
+def test_damaged_text_is_inspected_or_rejected(folder: Path, damage: Damage):
     base = text(log(12, price=lambda i, r: r.random(), ts=lambda i, r: f"2020-01-0{1 + i % 9}")).encode()
     for steps in range(len(damage) + 1):
         (folder / "log.csv").write_bytes(damaged(damage[:steps], base))
@@ -875,14 +876,14 @@ def test_damaged_text_is_looked_at_or_refused(folder: Path, damage: Damage):
 
 @settings(max_examples=80)
 @given(st.binary(max_size=60))
-def test_any_bytes_are_looked_at_or_refused(folder: Path, data: bytes):
+def test_any_bytes_are_inspected_or_rejected(folder: Path, data: bytes):
     (folder / "log.csv").write_bytes(data)
     looked_at(folder)
 
 
 @settings(max_examples=80)
 @given(data=st.data(), size=st.integers(0, 5))
-def test_parquet_of_any_types_is_looked_at_or_refused(folder: Path, data: st.DataObject, size: int):
+def test_parquet_of_any_types_is_inspected_or_rejected(folder: Path, data: st.DataObject, size: int):
     table = pa.table({name: data.draw(arrays(size)) for name in ("user", "click", "t")})
     pq.write_table(table, folder / "log.csv")
     looked_at(folder)
@@ -894,7 +895,7 @@ def test_memory_does_not_grow_with_the_file():
         profile.add(pa.array([f"value {i}" for i in range(start, start + 50_000)]).dictionary_encode(), 10**9)
     assert profile.values is None
     assert profile.unique
-    assert (profile.rows, profile.at_least) == (400_000, 150_000)
+    assert (profile.rows, profile.distinct) == (400_000, 150_000)
     profile = profiling.Profile("x", pa.string())
     profile.add(pa.array(["long" * 10, "longer" * 10]).dictionary_encode(), 50)
     assert profile.values is None

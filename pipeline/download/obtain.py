@@ -78,21 +78,36 @@ def copy_own(
         PipelineError: the path does not exist, or the folder contains no such file.
     """
     own = Path(path).expanduser()
-    if not own.exists():
-        raise PipelineError(f"{own} does not exist (download.path of this dataset in params.yaml)")
-    found = [own]
-    if own.is_dir():
-        files = [file for file in sorted(own.iterdir()) if file.is_file() and file.name[0] not in "._"]
-        found = [file for file in files if file.name.endswith(suffixes)]
-    if not found:
-        wanted = ", ".join(filter(None, suffixes)) or "anything"
-        raise PipelineError(f"{own} contains no file that ends in {wanted}")
+    found = own_files(own, suffixes, named_by=" (download.path of this dataset in params.yaml)")
     for file in found:
         with open(file, "rb") as opened, open(folder / file.name, "wb") as target:
             copy(opened, target, file.stat().st_size, file.name)
     described = Source(source, url="", licence=licence, files=tuple(File(file.name) for file in found))
     content = {**manifest(described, folder), "publisher": None, "whole_folder": own.is_dir()}
     write_json(folder / "manifest.json", content)
+
+
+def own_files(path: Path, suffixes: tuple[str, ...] = ("",), *, named_by: str = "") -> list[Path]:
+    """Return the user's own file, or the files of a folder that `copy_own` would copy, by name.
+
+    Args:
+        path: of the file or folder.
+        suffixes: endings of the wanted files of a folder.
+        named_by: where the path comes from, for the message.
+
+    Raises:
+        PipelineError: the path does not exist, or the folder contains no such file.
+    """
+    if not path.exists():
+        raise PipelineError(f"{path} does not exist{named_by}")
+    if not path.is_dir():
+        return [path]
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] not in "._"]
+    found = [file for file in files if file.name.endswith(suffixes)]
+    if not found:
+        wanted = ", ".join(filter(None, suffixes)) or "anything"
+        raise PipelineError(f"{path} contains no file that ends in {wanted}{named_by}")
+    return found
 
 
 def _from_publisher(source: Source, wanted: list[File], cache: Path, auth: Auth | None) -> None:

@@ -1,161 +1,119 @@
-"""What a column of somebody's table seems to be: a guess from its name and its values."""
+"""What a column seems to be: a guess from its name and its values."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from pipeline.datasets.tabular import NO, YES
+from pipeline.datasets.tabular import Feature
 from pipeline.inspection.profiling import DIGIT_TIMES, Profile
 from pipeline.preprocess import parse
-from pipeline.preprocess.cleaning import equals
-from pipeline.preprocess.parse import recode
+from pipeline.preprocess.timestamps import DatePart
 from pipeline.schema import Domain
 
-Flags = NDArray[np.bool_]
+MIN_ROWS = 50  # below, values that never repeat or always agree mean nothing
+TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
+BAG_SEPARATORS = ("|", ";", "^", ",")
 
-ENOUGH = 50  # records below which nothing is said about values that never repeat or always agree
-LONG = 40  # mean characters of a value from which on it is a text that somebody wrote
-FEW = 50  # values that a column of the label may have
-BAGS = ("|", ";", "^", ",")  # separators of values within a value
-CLICKS = ("click", "clicked", "clk", "purchase", "purchased", "buy", "bought", "order", "conversion", "like")
 
-_LABELS = {
-    *("label", "click", "clicked", "clk", "target", "y", "purchase", "purchased", "buy", "bought", "install"),
-    *("conversion", "converted", "like", "liked", "response", "watched", "subscribed", "isclick"),
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+USERS = _words(
+    "user users uid userid member memberid customer customerid visitor visitorid viewer reader client person"
+)
+_ITEMS = _words(
+    "item items iid itemid movie movieid film video vid ad adid ads adgroup campaign creative advertiser "
+    "product productid sku goods article news book isbn song track listing shop seller merchant"
+)
+_DOMAINS: dict[Domain, frozenset[str]] = {
+    "user": USERS
+    | _words("age gender sex occupation job zip zipcode income education city country location"),
+    "item": _ITEMS
+    | _words(
+        "brand price category categories cate genre genres title author artist album tag tags keyword "
+        "keywords release publisher length duration"
+    ),
 }
-_RATINGS = {"rating", "ratings", "score", "stars", "rate", "grade"}
-_EVENTS = {"event", "action", "behavior", "behaviour", "feedback", "interaction"}
-_PEOPLE = {
-    *("user", "users", "uid", "userid", "member", "memberid", "customer", "customerid", "visitor"),
-    *("visitorid", "viewer", "reader", "client", "person"),
-}
-_THINGS = {
-    *("item", "items", "iid", "itemid", "movie", "movieid", "film", "video", "vid", "ad", "adid", "ads"),
-    *("adgroup", "campaign", "creative", "advertiser", "product", "productid", "sku", "goods", "article"),
-    *("news", "book", "isbn", "song", "track", "listing", "shop", "seller", "merchant"),
-}
-_TRAITS: dict[Domain, set[str]] = {
-    "user": {
-        *_PEOPLE,
-        *("age", "gender", "sex", "occupation", "job", "zip", "zipcode", "income", "education", "city"),
-        *("country", "location"),
-    },
-    "item": {
-        *_THINGS,
-        *("brand", "price", "category", "categories", "cate", "genre", "genres", "title", "author", "artist"),
-        *("album", "tag", "tags", "keyword", "keywords", "release", "publisher", "length", "duration"),
-    },
-}
-_NAMES = {  # in the name of a column whose numbers stand for something
-    *(_PEOPLE | _THINGS),
-    *("id", "ids", "code", "zip", "zipcode", "type", "class", "category", "cate", "brand", "city", "country"),
-    *("device", "hour", "day", "weekday", "month", "year", "gender", "sex", "group", "level", "flag", "pos"),
-    *("position", "slot", "channel", "source", "version"),
-}
-_AMOUNTS = {  # in the name of a column whose numbers count something
-    *("age", "price", "cost", "amount", "count", "counts", "cnt", "num", "number", "total", "sum", "avg"),
-    *("mean", "duration", "length", "size", "score", "rate", "ratio", "rating", "income", "salary", "ms"),
-    *("distance", "seconds", "minutes", "hours", "days", "views", "impressions", "weight", "height", "width"),
-}
-_TIMES = {"time", "timestamp", "ts", "date", "day", "hour", "datetime", "dt", "at", "when", "created"}
-_PAST = {"birth", "born", "birthday", "birthdate", "release", "released", "registered", "signup", "joined"}
-_LISTS = {"tags", "genres", "categories", "keywords", "interests", "topics", "list", "items", "ids", "labels"}
+_IDENTIFIERS = (  # in the name of a column whose integers are categories
+    USERS
+    | _ITEMS
+    | _words(
+        "id ids code zip zipcode type class category cate brand city country device hour day weekday month "
+        "year gender sex group level flag pos position slot channel source version"
+    )
+)
+_AMOUNTS = _words(  # in the name of a column whose integers count something
+    "age price cost amount count counts cnt num number total sum avg mean duration length size score rate "
+    "ratio rating income salary ms distance seconds minutes hours days views impressions weight height width"
+)
+_TIMES = _words("time timestamp ts date day hour datetime dt at when created")
+_PAST = _words("birth born birthday birthdate release released registered signup joined")
+_LISTS = _words("tags genres categories keywords interests topics list items ids labels")
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What a column seems to be.
+    """What a column seems to be."""
 
-    Attributes:
-        kind: in words.
-        type: of a field; None where it can be none.
-        options: further keys of the field.
-        out: why it is left out of the fields, though it could be one.
-        warning: what will happen to some of its records.
-        marks: texts that stand for a missing number.
-    """
-
-    kind: str
-    type: str | None = "category"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    out: str = ""
-    warning: str = ""
-    marks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A label.
-
-    Attributes:
-        column: it is made of this one.
-        rule: key and value that `label` has besides, none for a column of 0 and 1.
-        rate: share of clicks among its values.
-        doubt: 0 for the likeliest.
-    """
-
-    column: str
-    rule: Mapping[str, Any]
-    rate: float
-    doubt: int
+    kind: str  # in words
+    feature: Feature | None = None  # None if it cannot be a field
+    left_out: str = ""  # why it is not proposed as a field, though it could be one
+    warning: str = ""  # what will happen to some of its records
+    marks: tuple[str, ...] = ()  # texts that stand for a missing number
 
 
 def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -> Guess:
-    """Say what a column seems to be.
+    """Guess what a column is.
 
     Args:
         sample: its first values.
-        named: its name is the file's own, so it says something.
+        named: the file has a header, so that the column's name means something.
     """
     kind = parse.kind(profile.type)
     if kind == "something else":
-        return Guess(f"{profile.type}, cannot be used", None)
+        return Guess(f"{' '.join(str(profile.type).split())}, cannot be used")
     if not profile.filled:
-        return Guess("empty", None)
+        return Guess("empty")
+    domain = domain_of(profile.name)
     if kind == "list":
-        return Guess("bag, a list", "bag")
-    if profile.values is not None and profile.at_least == 1 and not profile.missing:
-        return Guess("constant", out="constant")
-    found = _time(profile) or _bag(profile, sample)
-    if found is not None:
+        return Guess("bag, a list", Feature(domain=domain, type="bag"))
+    category = Feature(domain=domain)
+    if profile.values is not None and profile.distinct == 1 and not profile.missing:
+        return Guess("constant", category, left_out="constant")
+    if found := _time(profile, domain) or _bag(profile, sample, domain):
         return found
-    if _holds_numbers(profile) and _counts(profile, named):
-        return _number(profile)
-    if profile.unique and profile.rows >= ENOUGH:
-        return Guess("unique in every row", out="unique in every row")
-    if profile.size > LONG * profile.written:
-        return Guess("text", out="a text, which hardly repeats")
-    return Guess("category")
+    if _is_amount(profile, named):
+        return _number(profile, domain)
+    if profile.unique and profile.rows >= MIN_ROWS:
+        return Guess("unique in every row", category, left_out="unique in every row")
+    if profile.mean_length > TEXT_LENGTH:
+        return Guess("free text", category, left_out="free text")
+    return Guess("category", category)
 
 
-def domain(name: str) -> Domain:
-    """Say whose property a column seems to be."""
-    for word in words(name):
-        for which, traits in _TRAITS.items():
-            if word in traits:
-                return which
-    return "context"
+def domain_of(name: str) -> Domain:
+    """Guess whose property a column is."""
+    hits = [domain for word in words(name) for domain, known in _DOMAINS.items() if word in known]
+    return hits[0] if hits else "context"
 
 
-def names_a_person(name: str) -> bool:
-    """Whether a column seems to hold the ids of users."""
+def is_user_id(name: str) -> bool:
+    """Whether a column of this name seems to contain the ids of users."""
     found = words(name)
-    return bool(_PEOPLE & set(found)) and (len(found) == 1 or "id" in found)
+    return not USERS.isdisjoint(found) and (len(found) == 1 or "id" in found)
 
 
 def is_past(name: str) -> bool:
-    """Whether the times of a column are not those of the records, such as dates of birth."""
-    return bool(_PAST & set(words(name)))
+    """Whether times in a column of this name precede the record, such as dates of birth."""
+    return not _PAST.isdisjoint(words(name))
 
 
 def words(name: str) -> list[str]:
-    """Return the words in a name, in small letters.
+    """Return the words in a name, in lower case.
 
     >>> words("userID"), words("Book-Rating"), words("price_EUR_30d")
     (['user', 'id'], ['book', 'rating'], ['price', 'eur', '30', 'd'])
@@ -163,154 +121,78 @@ def words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+", name)]
 
 
-def label(profile: Profile, *, named: bool = True, chosen: bool = False) -> Rule | None:
-    """Return how a column makes a label, or None if it does not.
-
-    Args:
-        named: its name is the file's own.
-        chosen: the user says that it is the label.
-    """
-    if profile.values is None or not profile.filled or parse.kind(profile.type) == "list":
-        return None
-    if len(profile.values) > (1000 if chosen else FEW):
-        return None
-    name, values = profile.name, profile.values
-    found = set(words(name))
-    hinted = 0 if name.lower().replace("_", "") in _LABELS else 1 if found & _LABELS else None
-    lower = pc.utf8_lower(values)
-    yes, no = equals(lower, *YES), equals(lower, *NO)
-    rate, others = _rate(profile, yes), int(profile.counts[~(yes | no)].sum())
-    # a few damaged values, whose records will be refused, do not make it another column
-    if others <= profile.stray:
-        return Rule(name, {}, rate, 3 if hinted is None else hinted) if 0 < rate < 1 else None
-    numbers, bad = parse.numbers(values)
-    if profile.counts[bad].sum() <= profile.stray:
-        levels = int((~bad).sum())
-        contiguous = profile.whole and profile.low in (0, 1) and profile.high - profile.low + 1 == levels > 2
-        doubt = None if hinted is None or levels > 2 else hinted + 1
-        doubt = 2 if found & _RATINGS and levels <= 21 else doubt
-        doubt = 4 if doubt is None and not named and contiguous and levels <= 11 else doubt
-        return _threshold(profile, numbers, 0 if chosen else doubt)
-    doubt = hinted + 1 if hinted is not None else 2 if found & _EVENTS else 0 if chosen else None
-    if doubt is not None and yes.any() and no.any() and 2 * others < profile.filled:
-        return Rule(name, {}, rate, doubt)  # and words for the others: the report warns of them
-    return None if doubt is None else _event(profile, lower, doubt)
-
-
-def clicks(values: pa.DictionaryArray, rule: Rule) -> tuple[Flags, Flags]:
-    """Return which values are clicks by a rule, and which are labels at all."""
-    known = values.is_valid().to_numpy(zero_copy_only=False)
-    if not rule.rule:
-        lower = recode(values, pc.utf8_lower)
-        return equals(lower, *YES), known & equals(lower, *YES, *NO)
-    if "equals" in rule.rule:
-        return equals(values, rule.rule["equals"]), known
-    numbers, _ = parse.numbers(values)
-    return numbers >= rule.rule["at_least"], known & ~np.isnan(numbers)
-
-
-def _time(profile: Profile) -> Guess | None:
-    fitting = {style: bad for style, bad in (profile.times or {}).items() if bad <= profile.stray}
-    typed = parse.kind(profile.type) == "time"
-    if not typed and not set(words(profile.name)) & _TIMES:
-        fitting = {style: bad for style, bad in fitting.items() if style not in DIGIT_TIMES}
+def _time(profile: Profile, domain: Domain) -> Guess | None:
+    fitting = {
+        time_format: times
+        for time_format, times in (profile.times or {}).items()
+        if times.malformed <= profile.tolerated
+    }
+    if parse.kind(profile.type) != "time" and _TIMES.isdisjoint(words(profile.name)):
+        fitting = {
+            time_format: times for time_format, times in fitting.items() if time_format not in DIGIT_TIMES
+        }
     if not fitting:
         return None
-    style, bad = next(iter(fitting.items()))
-    first, last = profile.span[style]
-    days = [str(np.datetime64(second, "s").astype("datetime64[D]")) for second in (first, last)]
-    parts = ["weekday"] if style in profile.midnight else ["hour", "weekday"]
-    parts = ["hour"] if last - first < 86400 and style not in profile.midnight else parts
-    others = [other for other in fitting if other != style and profile.span[other] != profile.span[style]]
-    unsure = f"its times could be {others[0]} as well as {style}: check the format" if others else ""
-    return Guess(
-        f"time, {days[0]} to {days[1]}",
-        "timestamp",
-        {**({} if style == "iso" else {"format": style}), "parts": parts},
-        warning=_stray(profile, bad, f"no time ({style})") or unsure,
+    time_format, times = next(iter(fitting.items()))
+    parts: list[DatePart] = ["hour"] if times.last - times.first < 86400 else ["hour", "weekday"]
+    feature = Feature(
+        domain=domain,
+        type="timestamp",
+        format=None if time_format == "iso" else time_format,
+        parts=["weekday"] if times.midnight else parts,
     )
+    first, last = (np.datetime64(second, "s").astype("datetime64[D]") for second in (times.first, times.last))
+    warning = _malformed(profile, times.malformed, f"no time ({time_format})")
+    for other, its in fitting.items():
+        if not warning and (its.first, its.last) != (times.first, times.last):
+            warning = f"its times could be {other} as well as {time_format}: check the format"
+    return Guess(f"time, {first} to {last}", feature, warning=warning)
 
 
-def _bag(profile: Profile, sample: pa.DictionaryArray) -> Guess | None:
-    """Find the separator of several values in one: the single values repeat more than the whole ones."""
+def _bag(profile: Profile, sample: pa.DictionaryArray, domain: Domain) -> Guess | None:
+    """Find the separator of a multi-valued field: single values repeat more than whole ones."""
     texts = sample.dictionary[:20_000]
-    if parse.kind(profile.type) != "text" or not len(texts) or profile.size > 5 * LONG * profile.written:
+    if parse.kind(profile.type) != "text" or not len(texts) or profile.mean_length >= 5 * TEXT_LENGTH:
         return None
-    named_list = bool(_LISTS & set(words(profile.name)))
-    bracketed = np.mean(pc.match_substring_regex(texts, r"^\[(?s:.*)\]$").to_numpy(zero_copy_only=False))
-    if bracketed > 0.99:
-        return Guess("bag, a list in brackets", "bag", {"separator": ","})
-    for separator in BAGS:
-        if separator == "," and not named_list:
-            continue
+    named_list = not _LISTS.isdisjoint(words(profile.name))
+    if pc.mean(pc.match_substring_regex(texts, r"^\[(?s:.*)\]$")).as_py() > 0.99:
+        return Guess("bag, a list in brackets", Feature(domain=domain, type="bag", separator=","))
+    for separator in BAG_SEPARATORS if named_list else BAG_SEPARATORS[:-1]:
         split = pc.split_pattern(texts, separator)
-        several = np.mean(pc.list_value_length(split).to_numpy(zero_copy_only=False) > 1)
+        several = pc.mean(pc.greater(pc.list_value_length(split), 1)).as_py()
         single = pc.count_distinct(pc.utf8_trim_whitespace(pc.list_flatten(split))).as_py()
-        if (
-            several >= 0.2
-            and (named_list or single < len(texts))
-            and profile.size < 5 * LONG * profile.written
-        ):
-            return Guess(f"bag, separator {separator}", "bag", {"separator": separator})
+        if several >= 0.2 and (named_list or single < len(texts)):
+            feature = Feature(domain=domain, type="bag", separator=separator)
+            return Guess(f"bag, separator {separator}", feature)
     return None
 
 
-def _holds_numbers(profile: Profile) -> bool:
-    return profile.no_number <= profile.stray and 2 * profile.marked < profile.filled
-
-
-def _counts(profile: Profile, named: bool) -> bool:
-    """Whether numbers are amounts, and do not stand for something."""
+def _is_amount(profile: Profile, named: bool) -> bool:
+    """Whether the values are numbers, and amounts rather than identifiers."""
+    if profile.not_numbers > profile.tolerated or 2 * profile.marked >= profile.filled:
+        return False
     found = set(words(profile.name)) if named else set()
-    if not profile.whole:
+    if not profile.integers:
         return True
-    if profile.code or (found & _NAMES and not found & _AMOUNTS):
+    if profile.identifiers or (found & _IDENTIFIERS and not found & _AMOUNTS):
         return False
     if found & _AMOUNTS:
-        return profile.at_least > 2
-    repeats = profile.values is not None and profile.at_least * 5 <= profile.filled
+        return profile.distinct > 2
+    repeats = profile.values is not None and profile.distinct * 5 <= profile.filled
     return named and not repeats and not profile.unique
 
 
-def _number(profile: Profile) -> Guess:
+def _number(profile: Profile, domain: Domain) -> Guess:
     span = f"{profile.low:.6g} to {profile.high:.6g}" if profile.low <= profile.high else "infinite"
     return Guess(
-        f"number, {span}" + (", decimal comma" if profile.comma else ""),
-        "number",
-        warning=_stray(profile, profile.no_number, "no number"),
+        f"number, {span}" + (", decimal comma" if profile.decimal_comma else ""),
+        Feature(domain=domain, type="number"),
+        warning=_malformed(profile, profile.not_numbers, "no number"),
         marks=tuple(dict.fromkeys(profile.marks)),
     )
 
 
-def _stray(profile: Profile, count: int, what: str) -> str:
-    return f"{count} of {profile.filled} values are {what}: their records will be refused" if count else ""
-
-
-def _rate(profile: Profile, hit: Flags) -> float:
-    return float(profile.counts[hit].sum() / profile.filled)
-
-
-def _threshold(profile: Profile, numbers: NDArray[np.float64], doubt: int | None) -> Rule | None:
-    """Cut numbers where clicks and others are most alike in number."""
-    steps = np.unique(numbers[np.isfinite(numbers)])[1:]
-    if doubt is None or not len(steps):
-        return None
-    rates = [_rate(profile, numbers >= step) for step in steps]
-    far = np.round(np.abs(np.array(rates) - 0.5), 3)
-    best = int(np.flatnonzero(far == far.min())[-1])  # of two the stricter
-    step = float(steps[best])
-    return Rule(profile.name, {"at_least": int(step) if step.is_integer() else step}, rates[best], doubt)
-
-
-def _event(profile: Profile, lower: pa.Array, doubt: int) -> Rule | None:
-    """Take the value that is called a click, or of two values the rarer."""
-    assert profile.values is not None
-    named = [word for word in CLICKS if word in lower.to_pylist()]
-    if named:
-        place = lower.to_pylist().index(named[0])
-    elif len(lower) == 2:
-        place = int(np.argmin(profile.counts))
-    else:
-        return None
-    rate = float(profile.counts[place] / profile.filled)
-    return Rule(profile.name, {"equals": profile.values[place].as_py()}, rate, doubt) if rate < 1 else None
+def _malformed(profile: Profile, count: int, what: str) -> str:
+    if not count:
+        return ""
+    return f"{count:,} of {profile.filled:,} values are {what}; these records will be rejected"

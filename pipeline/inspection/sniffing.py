@@ -4,8 +4,10 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,54 +20,60 @@ from pipeline.preprocess.parse import numbers
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.timestamps import seconds
 
-HEAD = 1 << 20  # bytes that are looked at
-RECORDS = 2000  # records that are counted
-TIES = ("\t", "\x01", "::", ";", ",", "|")  # of separators that fit alike the first: commas and bars
-# stand in numbers and in lists too
+HEAD_BYTES = 1 << 20  # that are looked at
+MAX_RECORDS = 2000  # that are counted
+# of separators that fit equally well the first wins: commas and bars also occur in numbers and lists
+SEPARATORS = ("\t", "\x01", "::", ";", ",", "|")
 STYLES = (('"', None), ('"', "\\"), (None, None))  # quote and escape, the likeliest first
+UTF8_MARK = b"\xef\xbb\xbf"
 
 Rows = list[list[str]]
 
 
 def sniff(path: Path) -> Layout:
-    """Guess the layout of a text file; names are made up where it has no header.
+    """Guess the layout of a text file; without a header its columns are numbered.
 
     Raises:
-        PipelineError: it is empty, unreadable, or no line holds a separator.
+        PipelineError: it is empty, unreadable, JSON or UTF-16, or no line contains a separator.
     """
     head = _head(path)
     encoding = encoding_of(head)
     lines = head.decode(encoding, "replace").replace("\r\n", "\n").split("\n")
-    found = [(separator, *_style(lines, separator)) for separator in TIES]
-    fitting = [(s, style, rows) for s, style, rows in found if _count(rows) > 1]
+    fitting = []
+    for separator in SEPARATORS:
+        quote, escape, rows = _best_style(lines, separator)
+        share, complete, width = _agreement(rows)
+        if width > 1:
+            fitting.append(
+                ((round(share, 2), complete, width), Layout(separator, encoding, quote, escape), rows)
+            )
     if not fitting:
         raise PipelineError(
             f"{path}: no separator found in its first lines (tried comma, semicolon, tab, |, :: and \\x01)"
         )
-
-    separator, (quote, escape), rows = max(fitting, key=lambda one: _fits(one[2]))
+    _, layout, rows = max(fitting, key=lambda one: one[0])
     names = None if _has_header(rows) else tuple(f"column_{i + 1}" for i in range(len(rows[0])))
-    return Layout(separator, encoding, quote if len(separator) == 1 else '"', escape, names)
-
-
-def _fits(rows: Rows) -> tuple[float, bool, int]:
-    """Return how well a separator fits: what records agree in, the first as well, and the more fields."""
-    return round(_share(rows), 2), len(rows[0]) == _count(rows), _count(rows)
+    return replace(layout, names=names)
 
 
 def encoding_of(head: bytes) -> str:
-    """Return utf-8 unless more lines than not break it; then cp1252 where that fits, or latin-1."""
-    strange = [line for line in head.removeprefix(b"\xef\xbb\xbf").split(b"\n") if not line.isascii()]
-    broken = [line for line in strange if not _decodes(line, "utf-8")]
-    if len(broken) * 2 <= len(strange):
+    """Return utf-8 unless most lines with other bytes than ASCII break it; then cp1252 or else latin-1.
+
+    Detectors by letter frequencies need more text than the few words of a log: of one city's name they make
+    a Chinese encoding. And a damaged line should not change the encoding of the others.
+    """
+    lines = [line for line in head.removeprefix(UTF8_MARK).split(b"\n") if not line.isascii()]
+    broken = [line for line in lines if not _decodes(line, "utf-8")]
+    if len(broken) * 2 <= len(lines):
         return "utf-8"
-    windows = any(0x80 <= byte <= 0x9F for line in broken for byte in line)
-    return "cp1252" if windows and all(_decodes(line, "cp1252") for line in broken) else "latin-1"
+    text = b"\n".join(broken)
+    windows = any(0x80 <= byte <= 0x9F for byte in text)  # control characters in latin-1
+    return "cp1252" if windows and _decodes(text, "cp1252") else "latin-1"
 
 
-def _decodes(line: bytes, encoding: str) -> bool:
+def _decodes(data: bytes, encoding: str) -> bool:
     try:
-        line.decode(encoding)
+        data.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True
@@ -75,75 +83,65 @@ def _head(path: Path) -> bytes:
     """Return the first lines of a file."""
     try:
         with pa.input_stream(str(path), compression="detect") as handle:
-            head = bytes(handle.read(HEAD))
+            head = bytes(handle.read(HEAD_BYTES))
     except OSError as error:
         raise PipelineError(f"{path} cannot be read ({error}); is it damaged?") from None
     if not head:
         raise PipelineError(f"{path} is empty")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise PipelineError(f"{path}: its text is UTF-16; convert it to UTF-8 first")
-    whole, newline, _ = head.rpartition(b"\n")
-    head = whole if newline and len(head) == HEAD else head
-    return head.removeprefix(b"\xef\xbb\xbf")
+    if head.removeprefix(UTF8_MARK).lstrip().startswith((b'{"', b'[{"')):
+        raise PipelineError(f"{path} is JSON; convert it to CSV or Parquet first")
+    if len(head) == HEAD_BYTES:
+        head = head.rpartition(b"\n")[0] or head
+    return head.removeprefix(UTF8_MARK)
 
 
-def _style(lines: Sequence[str], separator: str) -> tuple[tuple[str | None, str | None], Rows]:
-    """Return the quote and escape with which most records have the same number of fields.
+def _best_style(lines: Sequence[str], separator: str) -> tuple[str | None, str | None, Rows]:
+    """Return the quote and escape with which most records have equally many fields, and the records.
 
-    Where quotes and no quotes do so, the one that takes more records out of the lines: quotes that were
-    never meant as such swallow line ends.
+    If several do, the style with more records wins: quotes that were never meant as such swallow line ends.
     """
-    styles = STYLES if len(separator) == 1 else STYLES[-1:]
-    found = [(style, _split(lines, separator, *style)) for style in styles]
-
-    def fits(one: tuple[tuple[str | None, str | None], Rows]) -> tuple[float, bool, int]:
-        _, rows = one
-        return _share(rows), bool(rows) and len(rows[0]) == _count(rows), len(rows)
-
-    return max(found, key=fits)
+    styles = STYLES if len(separator) == 1 else STYLES[:1]
+    found = [(quote, escape, _records(lines, separator, quote, escape)) for quote, escape in styles]
+    return max(found, key=lambda one: (*_agreement(one[2])[:2], len(one[2])))
 
 
-def _split(lines: Sequence[str], separator: str, quote: str | None, escape: str | None) -> Rows:
-    """Return the first records, blank lines left out; the last may be cut off."""
+def _agreement(rows: Rows) -> tuple[float, bool, int]:
+    """Return the share of records with the most frequent width, whether the first has it, and the width."""
+    if not rows:
+        return 0.0, False, 0
+    width, count = Counter(map(len, rows)).most_common(1)[0]
+    return count / len(rows), len(rows[0]) == width, width
+
+
+def _records(lines: Sequence[str], separator: str, quote: str | None, escape: str | None) -> Rows:
+    """Return the first records without blank lines; the last may be cut off."""
     if len(separator) > 1:
-        return [line.split(separator) for line in islice(filter(None, lines), RECORDS)]
-    reader = csv.reader(
-        (f"{line}\n" for line in lines),
-        delimiter=separator,
-        quotechar=quote,
-        quoting=csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE,
-        escapechar=escape,
-    )
+        return [line.split(separator) for line in islice(filter(None, lines), MAX_RECORDS)]
+    ended = (f"{line}\n" for line in lines)
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quote else csv.QUOTE_NONE
+    reader = csv.reader(ended, delimiter=separator, quotechar=quote, quoting=quoting, escapechar=escape)
     rows: Rows = []
-    with suppress(csv.Error):  # a field longer than the module takes: the records before it tell enough
-        rows.extend(islice(filter(None, reader), RECORDS))
+    with suppress(csv.Error):  # a field is too long for the module: the records before it suffice
+        rows.extend(islice(filter(None, reader), MAX_RECORDS))
     return rows
 
 
-def _count(rows: Rows) -> int:
-    """Return the number of fields that most records have."""
-    return Counter(map(len, rows)).most_common(1)[0][0] if rows else 0
-
-
-def _share(rows: Rows) -> float:
-    """Return the fraction of records that have it."""
-    return Counter(map(len, rows)).most_common(1)[0][1] / len(rows) if rows else 0.0
-
-
 def _has_header(rows: Rows) -> bool:
-    """Whether the first record holds names: no values as below it."""
+    """Whether the first record contains names: no values like those below it."""
     first = [cell.strip() for cell in rows[0]]
     body = [[cell.strip() for cell in row] for row in rows[1:] if len(row) == len(first)]
-    below = [[cell for cell in column if _is_filled(cell)] for column in zip(*body, strict=True)]
-    values = _are_values(first)
+    columns = zip(*body, strict=True) if body else [()] * len(first)
+    below = [[cell for cell in column if _is_filled(cell)] for column in columns]
+    filled, values = [_is_filled(cell) for cell in first], _are_values(first)
     typed = [len(cells) > 0 and _are_values(cells[:200]).mean() > 0.9 for cells in below]
-    pairs = zip(first, values, typed, strict=bool(body))
-    if any(_is_filled(name) and below_it and not value for name, value, below_it in pairs):
+    if np.any(filled & ~values & typed):
         return True
-    if any(value and _is_filled(name) for name, value in zip(first, values, strict=True)):
+    if np.any(filled & values):
         return False
-    again = sum(bool(name) and name in cells for name, cells in zip(first, below, strict=bool(body)))
-    return 2 * again < len(first)
+    repeated = sum(bool(cell) and cell in cells for cell, cells in zip(first, below, strict=True))
+    return 2 * repeated < len(first)
 
 
 def _is_filled(cell: str) -> bool:
@@ -152,6 +150,5 @@ def _is_filled(cell: str) -> bool:
 
 def _are_values(cells: Sequence[str]) -> NDArray[np.bool_]:
     """Which cells are numbers or times."""
-    _, no_number = numbers(pa.array([cell.replace(",", ".") for cell in cells], pa.string()))
-    _, no_time = seconds(pa.array(cells, pa.string()))
-    return ~(no_number & no_time)
+    texts = pa.array(cells, pa.string())
+    return ~(numbers(texts, decimal=",")[1] & seconds(texts)[1])

@@ -1,0 +1,101 @@
+"""Everything that is found out about somebody's click log, before it is put into words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.common.errors import PipelineError, unknown
+from pipeline.datasets.tabular import MISSING, Feature
+from pipeline.download.obtain import own_files
+from pipeline.inspection.guessing import Guess, guess
+from pipeline.inspection.labels import Candidate, candidates
+from pipeline.inspection.leaks import redundant
+from pipeline.inspection.profiling import Profile, Survey, survey
+from pipeline.inspection.sniffing import sniff
+from pipeline.preprocess import tables
+from pipeline.preprocess.tables import Layout
+
+MAX_BROKEN = 0.001  # fraction of lines that are not UTF-8, beyond which the file is read as latin-1
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is in a click log, and what its columns seem to be."""
+
+    path: Path
+    files: list[Path]
+    layout: Layout
+    is_text: bool  # some file is, and the layout is that of the first
+    survey: Survey
+    guesses: dict[str, Guess]  # by column
+    labels: list[Candidate]  # the likeliest first
+
+    @property
+    def label(self) -> str | None:
+        """The column of the label."""
+        return self.labels[0].label.column if self.labels else None
+
+    @property
+    def fields(self) -> dict[str, Feature]:
+        """The columns that are proposed as fields."""
+        return {
+            column: guess.feature
+            for column, guess in self.guesses.items()
+            if guess.feature and not guess.left_out and column != self.label
+        }
+
+
+def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Findings:
+    """Read a file, or the files of a folder, and guess what the columns are.
+
+    Args:
+        path: of the file or folder.
+        rows: read only this many.
+        label: the column of the label, if the user names it.
+
+    Raises:
+        PipelineError: there is no table, or no such column.
+    """
+    files = own_files(path.expanduser(), tables.SUFFIXES)
+    texts = [file for file in files if not tables.is_parquet(file)]
+    layout = sniff(texts[0]) if texts else Layout()
+    found = survey(tables.open_folder(files, layout), MISSING, rows)
+    not_utf8 = any("is not utf-8" in line for line in found.rejects.first)
+    if not_utf8 and layout.encoding == "utf-8" and found.rejected > MAX_BROKEN * max(found.rows, 1):
+        layout = replace(layout, encoding="latin-1")
+        found = survey(tables.open_folder(files, layout), MISSING, rows)
+    if not found.rows:
+        raise PipelineError(f"{path} has no records that can be read{first_rejects(found)}")
+    named = layout.names is None
+    guesses = {
+        column: guess(profile, found.sample.get(column, pa.array([])), named=named)
+        for column, profile in found.profiles.items()
+    }
+    if label is None:
+        labels = candidates(found.profiles.values(), named=named, chosen=False)
+    else:
+        labels = _chosen(label, found.profiles, guesses)
+    left_out = redundant(found.sample, guesses, labels[0].label) if labels else {}
+    guesses |= {column: replace(guesses[column], left_out=why) for column, why in left_out.items()}
+    return Findings(path, files, layout, bool(texts), found, guesses, labels)
+
+
+def first_rejects(found: Survey) -> str:
+    """Return the first rejected lines and what to try, each on a line of its own."""
+    first = found.rejects.first[:3]
+    hints = dict.fromkeys(filter(None, map(tables.hint, first)))
+    return "".join(f"\n      {line}" for line in first) + "".join(hints)
+
+
+def _chosen(column: str, profiles: Mapping[str, Profile], guesses: Mapping[str, Guess]) -> list[Candidate]:
+    if column not in profiles:
+        raise PipelineError(f"--label: {unknown('column', column, profiles)}")
+    found = candidates([profiles[column]], named=True, chosen=True)
+    if not found:
+        raise PipelineError(
+            f"--label: no rule splits the values of {column!r} ({guesses[column].kind}) in two; "
+            f"write one by hand: `label: {{column: {column}, above: 3}}`, `at_least:` or `equals:`"
+        )
+    return found

@@ -1,0 +1,114 @@
+"""The findings in words: a line about the file, a table of its columns, the label, and warnings."""
+
+from collections.abc import Iterator
+from inspect import signature
+
+import pyarrow as pa
+
+from pipeline.common.text import counted
+from pipeline.datasets.tabular import MISSING
+from pipeline.inspection import profiling
+from pipeline.inspection.entry import one_line, short
+from pipeline.inspection.findings import Findings, first_rejects
+from pipeline.inspection.labels import MAX_VALUES, clicks_of
+from pipeline.inspection.profiling import shown
+from pipeline.preprocess import clean_table, tables
+
+MAX_REJECTED = signature(clean_table.write).parameters["max_rejected"].default
+MAX_SHOWN = 3  # invalid labels that are listed with their lines
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+def write(findings: Findings) -> str:
+    """Return the report."""
+    return "\n".join(
+        [_headline(findings), "", *_table(findings), "", *_label(findings), *_warnings(findings)]
+    )
+
+
+def _headline(findings: Findings) -> str:
+    found, layout = findings.survey, findings.layout
+    files = f", {counted(len(findings.files), 'file')}" if findings.path.expanduser().is_dir() else ""
+    facts = [f"{'the first ' if found.truncated else ''}{counted(found.rows, 'record')}"]
+    if not findings.is_text:
+        facts.append("Parquet")
+    else:
+        separator = layout.separator or ","
+        facts += [f"separator {SEPARATORS.get(separator, one_line(separator))}", layout.encoding]
+        facts += [f"escape {layout.escape}"] if layout.escape else []
+        facts += ["no quotes"] if layout.quote is None else []
+        facts.append("header" if layout.names is None else "no header")
+    return f"{findings.path}{files}: {', '.join(facts)}"
+
+
+def _table(findings: Findings) -> Iterator[str]:
+    rows = [("column", "looks like", "distinct", "missing", "examples")]
+    for name, profile in findings.survey.profiles.items():
+        kind = "label" if name == findings.label else findings.guesses[name].kind
+        distinct = f"{profile.distinct:,}" if profile.filled else ""
+        if profile.values is None:
+            distinct = f">= {min(profile.distinct, profiling.MAX_DISTINCT):,}"
+        missing = f"{100 * profile.missing / profile.rows:.1f} %" if profile.missing else "-"
+        rows.append((shown(name), kind, distinct, missing, ", ".join(map(shown, profile.examples))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, kind, distinct, missing, examples in rows:
+        line = f"  {name:{widths[0]}}  {kind:{widths[1]}}  {distinct:>{widths[2]}}  {missing:>{widths[3]}}"
+        yield f"{line}  {examples}".rstrip()
+
+
+def _label(findings: Findings) -> Iterator[str]:
+    if not findings.labels:
+        yield "  label: no column looks like one; name it with --label COLUMN"
+        return
+    first, *others = (f"{one_line(short(c.label))}, {100 * c.rate:.2f} % clicks" for c in findings.labels[:6])
+    unsure = " (guessed from its values alone: check it, or name another with --label COLUMN)"
+    yield f"  label: {first}{unsure if findings.labels[0].doubt > 2 else ''}"
+    yield from (f"     or: {other}" for other in others)
+    profile = findings.survey.profiles[findings.labels[0].label.column]
+    if profile.missing:
+        yield f"  ! {counted(profile.missing, 'record')} without a label will be rejected"
+    yield from _invalid_labels(findings)
+
+
+def _invalid_labels(findings: Findings) -> Iterator[str]:
+    """Warn of values that the label's rule rejects: which, where the first is, and what to do."""
+    label = findings.labels[0].label
+    profile = findings.survey.profiles[label.column]
+    assert profile.values is not None
+    clicks, valid = clicks_of(profile.values.dictionary_encode(), label)
+    if valid.all():
+        return
+    values, counts = profile.values.filter(pa.array(~valid)).to_pylist(), profile.counts[~valid]
+    first, rule = values[:MAX_SHOWN], short(label)
+    opened = tables.open_folder(findings.files, findings.layout)
+    places = profiling.places(opened, label.column, first, MISSING)
+    some = [f"{shown(v)} ({n:,}, first at {places[v]})" for v, n in zip(first, counts.tolist(), strict=False)]
+    some += [f"{counted(len(values) - MAX_SHOWN, 'other value')}"] if len(values) > MAX_SHOWN else []
+    words = isinstance(rule, str)
+    reason = "neither positive (1, true, yes) nor negative (0, false, no)" if words else "not numbers"
+    yield f"  ! {counts.sum():,} of {profile.filled:,} labels are {reason}: {', '.join(some)}"
+    stops = ", more than preprocess allows" if counts.sum() > MAX_REJECTED * profile.rows else ""
+    yield f"      their records will be rejected{stops}; fix the file, or change the label in the entry"
+    if len(values) > MAX_VALUES:
+        return
+    drop = label.model_copy(update={"drop": values})
+    yield f"      to leave them out: `label: {one_line(short(drop))}`"
+    if words:
+        equals = label.model_copy(
+            update={"equals": profile.values.filter(pa.array(clicks)).to_pylist() + values}
+        )
+        yield f"      if they are clicks: `label: {one_line(short(equals))}`"
+
+
+def _warnings(findings: Findings) -> Iterator[str]:
+    fields, found = findings.fields, findings.survey
+    for column, guess in findings.guesses.items():
+        if column not in fields and guess.feature and guess.left_out not in ("", guess.kind):
+            yield f"  ! {shown(column)}: {guess.left_out}; left out of the fields"
+    for column, guess in findings.guesses.items():
+        if guess.warning:
+            yield f"  ! {shown(column)}: {guess.warning}"
+    if findings.layout.names is not None:
+        yield "  ! no header: set the columns' `names`, and the domain (user, item, context) of each field"
+    if found.rejected:
+        yield f"  ! {counted(found.rejected, 'line')} rejected{first_rejects(found)}"
