@@ -97,6 +97,7 @@ def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert "run the same command again" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

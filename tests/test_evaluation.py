@@ -245,6 +245,7 @@ def test_delong_is_the_papers_test_with_and_without_ties(levels: int) -> None:
     assert (ours["p"] < 0.05) == (ours["low"] > 0 or ours["high"] < 0)
 
 
+@pytest.mark.slow
 def test_the_interval_agrees_with_a_paired_bootstrap() -> None:
     rng = np.random.default_rng(1)
     label = rng.integers(2, size=600)
@@ -401,6 +402,7 @@ def _stage(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
     stage: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -417,6 +419,7 @@ def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
     assert "champion" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_late_leaves_the_old_report_whole(
     stage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,6 +435,7 @@ def test_a_stage_that_fails_late_leaves_the_old_report_whole(
     assert contents(stage) == before
 
 
+@pytest.mark.slow
 def test_files_of_models_that_left_the_list_go(stage: Path) -> None:
     evaluate.main()
     small.make_project(stage, models=["lr"])

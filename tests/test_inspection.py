@@ -767,6 +767,7 @@ def test_the_projects_own_params_take_an_entry(tmp_path: Path, look: Look):
     Params(YAML(typ="safe", pure=True).load(after))
 
 
+@pytest.mark.slow
 def test_from_a_file_to_encoded_parts(
     tmp_path: Path,
     run: Callable[..., Path],
@@ -865,6 +866,7 @@ def looked_at(folder: Path) -> None:
             tabular.read(folder, RejectLog(), **entry["preprocess"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(damage=DAMAGE)
 def test_damaged_text_is_inspected_or_rejected(folder: Path, damage: Damage):
@@ -881,6 +883,7 @@ def test_any_bytes_are_inspected_or_rejected(folder: Path, data: bytes):
     looked_at(folder)
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(data=st.data(), size=st.integers(0, 5))
 def test_parquet_of_any_types_is_inspected_or_rejected(folder: Path, data: st.DataObject, size: int):
@@ -889,6 +892,7 @@ def test_parquet_of_any_types_is_inspected_or_rejected(folder: Path, data: st.Da
     looked_at(folder)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file():
     profile = profiling.Profile("x", pa.string())
     for start in range(0, 400_000, 50_000):

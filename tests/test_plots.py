@@ -10,6 +10,8 @@ from pipeline.evaluate import plot_style, plots
 from pipeline.evaluate.runs import Run
 from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_runs
 
+pytestmark = pytest.mark.slow
+
 ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history"]
 MANY = {f"model{i}": 0.75 + 0.001 * i for i in range(23)} | {"lr": 0.7}
 

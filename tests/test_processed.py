@@ -55,6 +55,7 @@ def write(folder: Path, rows: pa.Table, parts: np.ndarray, cuts: Sequence[int]) 
     return writer.report
 
 
+@pytest.mark.slow
 @given(
     parts=st.lists(st.sampled_from([TRAIN, VALID, TEST]), max_size=40),
     cuts=st.lists(st.integers(0, 40), max_size=4),

@@ -353,10 +353,12 @@ def heavy_after(imported: list[str], path: Path) -> set[str]:
     return HEAVY & set(result.stdout.split())
 
 
+@pytest.mark.slow
 def test_the_core_imports_no_tool() -> None:
     assert heavy_after(CORE, ROOT) == set()
 
 
+@pytest.mark.slow
 def test_the_check_of_imports_can_fail(tmp_path: Path) -> None:
     (tmp_path / "optuna.py").touch()
     (tmp_path / "hidden.py").write_text("import optuna")

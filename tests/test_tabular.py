@@ -726,6 +726,7 @@ def test_the_path_of_the_file_is_needed(values: dict[str, Any]):
 # ---- the stages ----
 
 
+@pytest.mark.slow
 def test_three_stages_of_an_own_log(tmp_path: Path, run: Callable[..., Path], values: dict[str, Any]):
     draw = random.Random(1)
     logs = tmp_path / "logs"
@@ -853,6 +854,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("damaged")
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(damage=DAMAGE, dialect=st.sampled_from(DIALECTS), whole=st.integers(0, 3))
 def test_damaged_text_is_accounted_for_or_an_error_as_a_whole(
@@ -933,6 +935,7 @@ SPECS = [
 LABELS = ["y", {"column": "y", "at_least": 1}, {"column": "y", "equals": [1, "x", True]}]
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(data=st.data(), size=st.integers(0, 5), spec=st.sampled_from(SPECS), label=st.sampled_from(LABELS))
 def test_parquet_of_any_types_is_accounted_for_or_an_error_as_a_whole(
