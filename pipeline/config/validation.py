@@ -51,7 +51,8 @@ def explain(
     if first["type"] == "missing":
         path.append(str(loc[-1]))
     elif not isinstance(first["input"], dict) and first["type"] not in ("extra_forbidden", "too_short"):
-        near = get_close_matches(str(first["input"]), re.findall("'(.*?)'", reason), n=1)
+        allowed = re.findall("'(.*?)'", reason) if first["type"] == "literal_error" else []
+        near = get_close_matches(str(first["input"]), allowed, n=1)
         reason += f" (it is {first['input']!r}{f'; did you mean {near[0]!r}?' if near else ''})"
     return ".".join(filter(None, path)), reason
 
