@@ -10,7 +10,6 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
-from tqdm import tqdm
 
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
@@ -19,6 +18,7 @@ from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save
 from pipeline.train.predict import evaluate, is_timed, logits, require_times
+from pipeline.train.progress import progress_bar, summary
 
 LogFn = Callable[[dict[str, float], int], None]
 
@@ -101,7 +101,7 @@ def fit(
     narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     mean_loss = _MeanLoss(train.device)
     done = state.epoch * len(train) + state.batch * batch_size
-    bar = _bar(progress, epochs * len(train), done)
+    bar = progress_bar(progress, epochs * len(train), done)
 
     def evaluation() -> None:
         nonlocal best_weights
@@ -119,7 +119,7 @@ def fit(
             state.epoch, state.batch = state.epoch + 1, 0
         if checkpoint is not None:
             save(checkpoint, model, optimizer, state, best_weights)
-        bar.set_postfix_str(_summary(state), refresh=False)
+        bar.set_postfix_str(summary(state), refresh=False)
         _report(log, row)
 
     model.train()
@@ -209,18 +209,3 @@ def _report(log: LogFn | None, row: dict[str, float]) -> None:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().clone() for key, value in model.state_dict().items()}
-
-
-def _bar(name: str | None, total: int, done: int) -> tqdm:
-    """A progress bar on a terminal, nothing in a log file."""
-    off = True if name is None else None  # None: off unless on a terminal
-    units = {"unit": " rows", "unit_scale": True}
-    return tqdm(desc=name, total=total, initial=done, **units, dynamic_ncols=True, leave=False, disable=off)
-
-
-def _summary(state: State) -> str:
-    last, best = state.curve[-1], state.curve[state.best]
-    return (
-        f"epoch {last['epoch']:g}, valid AUC {last['valid_auc']:.4f} "
-        f"(best {best['valid_auc']:.4f} at {best['epoch']:g})"
-    )
