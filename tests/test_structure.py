@@ -337,6 +337,46 @@ def test_the_check_of_rooms_can_fail(tmp_path: Path) -> None:
     ]
 
 
+# ---- torch's private functions ----
+
+
+def private_torch(root: Path) -> list[str]:
+    """Where our modules call what torch does not document, but for the room of kernels, which checks them.
+
+    The only other one is a method that `layers.prepared` overrides, `Module._load_from_state_dict`.
+    """
+    found = []
+    for name, path in sources(root).items():
+        if name.startswith("pipeline.kernels"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            text = ast.unparse(node) if isinstance(node, ast.Attribute | ast.ImportFrom) else ""
+            if re.search(r"^(from )?(torch|nn|F)\b.*(\._|\.ops\b| _)(?!_)", text):
+                found.append(f"{name}: {text}")
+    return found
+
+
+def test_only_kernels_call_private_functions_of_torch() -> None:
+    assert private_torch(ROOT) == []
+
+
+def test_the_check_of_private_functions_can_fail(tmp_path: Path) -> None:
+    texts = {
+        "pipeline/kernels/a.py": "torch._C.x()",
+        "pipeline/layers/b.py": "from torch import _weight_norm\nx = torch.__version__, torch.nn.relu",
+        "pipeline/train/c.py": "torch._foreach_norm(x)\ntorch.ops.aten.relu(x)\nnn.functional._pad(x)",
+    }
+    write_modules(tmp_path, texts)
+    assert sorted(private_torch(tmp_path)) == [
+        "pipeline.layers.b: from torch import _weight_norm",
+        "pipeline.train.c: nn.functional._pad",
+        "pipeline.train.c: torch._foreach_norm",
+        "pipeline.train.c: torch.ops",
+        "pipeline.train.c: torch.ops.aten",
+        "pipeline.train.c: torch.ops.aten.relu",
+    ]
+
+
 # ---- imports ----
 
 CORE = ["pipeline.models", "pipeline.train.loop", "pipeline.metrics", "pipeline.data.batches"]

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from pipeline import models
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import canonical, digest, writing
+from pipeline.layers import accelerated
 from pipeline.models import MODELS
 from pipeline.train import device as device_module
 from pipeline.train import loop
@@ -107,6 +108,7 @@ def environment(architecture: str, device: torch.device) -> Block:
         "numpy": np.__version__,
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "kernels": accelerated.enabled(),
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "precision": torch.get_float32_matmul_precision(),
