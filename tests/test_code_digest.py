@@ -114,6 +114,7 @@ def test_other_words_in_any_file_are_no_other_training(tmp_path: Path, name: str
         ("pipeline/train/loop.py", "batch_size: Count = 1024", "batch_size: Count = 512"),
         ("pipeline/train/adam.py", "addcmul_(g, g, value=1 - beta2)", "addcmul_(g, g, value=beta2)"),
         ("pipeline/layers/pairs.py", "e.square().sum(1))", "e.abs().sum(1))"),
+        ("pipeline/kernels/pairs.py", ".mul_(0.5)", ".mul_(0.25)"),
         ("pipeline/models/fm.py", "class FM(FactorizationMachine)", "class FM(FactorizationMachine, object)"),
         ("pipeline/metrics.py", "EPSILON = ", "EPSILON = 2 * "),
         ("pipeline/models/__init__.py", "torch.manual_seed(seed)", "torch.manual_seed(seed + 1)"),
