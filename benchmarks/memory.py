@@ -1,12 +1,12 @@
-"""Peak memory and time of one training step of the models whose mechanisms make most numbers on the way.
+"""Peak memory and time of one training step, for the models with the largest intermediate tensors.
 
     python -m benchmarks.memory
     python -m benchmarks.memory --models fiinet ffm --fields 25 --batches 1024
 
-A step is logits, loss, gradients and Adam. Every line is a process of its own, so that no line finds what
-another left: its peak is the operating system's figure after three steps less the one before the first
-(the library, the model and its optimizer's state, and the rows are there by then). Microseconds are of the
-processor, on one thread; on a shared machine they mean little, compare those of one run.
+A step is forward, loss, backward and Adam. Each line is measured in a new process: its peak is the highest
+resident memory after three steps less that before the first, when the library, the model, the optimizer
+state and the batch are already in memory. Times are CPU microseconds per row on one thread; compare only
+those of one run, since other load on the machine changes them.
 """
 
 import json
@@ -16,12 +16,13 @@ import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-VALUES = 1000  # of a field
+IDS_PER_FIELD = 1000
 SMALL = {"embedding_size": 16, "hidden": [64], "dropout": 0.0}
-MODELS: dict[str, tuple[str, dict[str, object]]] = {  # as it is called here -> its name, its options
+MODELS: dict[str, tuple[str, dict[str, object]]] = {  # label -> model, options
     "fiinet": ("fiinet", SMALL),
     "fiinet align": ("fiinet", {**SMALL, "fusion": "align"}),
     "ffm": ("ffm", {"embedding_size": 8}),
@@ -35,43 +36,31 @@ MODELS: dict[str, tuple[str, dict[str, object]]] = {  # as it is called here -> 
 
 
 def main() -> None:
-    """Measure each in a process of its own, print a table."""
+    """Measure each combination in a new process and print a table."""
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=list(MODELS))
     parser.add_argument("--fields", nargs="+", type=int, default=[7, 25])
     parser.add_argument("--batches", nargs="+", type=int, default=[1024, 4096])
-    parser.add_argument("--measure", nargs=3, help="what a process of its own is told")
+    parser.add_argument("--measure", nargs=3, help="model, fields, batch: measure in this process")
     arguments = parser.parse_args()
     if arguments.measure:
         name, fields, batch = arguments.measure
         print(json.dumps(measure(name, int(fields), int(batch))))
         return
-    print("| model | fields | batch | peak of a step, MiB | us a row |")
+    print("| model | fields | batch | peak of a step, MiB | us per row |")
     print("|---|---:|---:|---:|---:|")
-    for name in arguments.models:
-        for fields in arguments.fields:
-            for batch in arguments.batches:
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.memory",
-                    "--measure",
-                    name,
-                    str(fields),
-                    str(batch),
-                ]
-                env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-                result = subprocess.run(
-                    command, cwd=ROOT, env=env, capture_output=True, text=True, check=False
-                )
-                if result.returncode:
-                    raise SystemExit(f"{' '.join(command[1:])} failed:\n{result.stderr}")
-                peak, microseconds = json.loads(result.stdout)
-                print(f"| {name} | {fields} | {batch} | {peak:.0f} | {microseconds:.1f} |", flush=True)
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    for name, fields, batch in product(arguments.models, arguments.fields, arguments.batches):
+        command = [sys.executable, "-m", "benchmarks.memory", "--measure", name, str(fields), str(batch)]
+        result = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise SystemExit(f"{' '.join(command[1:])} failed:\n{result.stderr}")
+        peak, microseconds = json.loads(result.stdout)
+        print(f"| {name} | {fields} | {batch} | {peak:.0f} | {microseconds:.1f} |", flush=True)
 
 
 def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
-    """Return the peak of a step in MiB, and its microseconds a row."""
+    """Return the peak memory of a step in MiB and its microseconds per row."""
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -81,11 +70,11 @@ def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
 
     reproducible(1)
     domains = ("user", "item")
-    schema = Schema(tuple(Field(f"f{i}", VALUES, 1, domains[i % 2]) for i in range(fields)))
+    schema = Schema(tuple(Field(f"f{i}", IDS_PER_FIELD, 1, domains[i % 2]) for i in range(fields)))
     model_name, options = MODELS[name]
     model = build(model_name, schema, options, seed=1)
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    ids = torch.stack([first + torch.randint(VALUES, (batch,)) for first in schema.offsets], 1).int()
+    ids = torch.stack([first + torch.randint(IDS_PER_FIELD, (batch,)) for first in schema.offsets], 1).int()
     label = (torch.rand(batch) < 0.5).float()
 
     def step(rows: int) -> None:
@@ -93,7 +82,7 @@ def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
         binary_cross_entropy_with_logits(model(ids[:rows]), label[:rows]).backward()
         optimizer.step()
 
-    step(2)  # kernels and the optimizer's state, without a batch's numbers
+    step(2)  # load kernels and create the optimizer state, with hardly any activations
     before = _peak()
     for _ in range(3):
         step(batch)
@@ -105,7 +94,7 @@ def measure(name: str, fields: int, batch: int) -> tuple[float, float]:
 
 
 def _peak() -> float:
-    """The most memory that this process ever held, in MiB (macOS tells bytes, Linux KiB)."""
+    """Return the peak resident memory of this process in MiB (macOS reports bytes, Linux KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** (20 if sys.platform == "darwin" else 10)
 
 

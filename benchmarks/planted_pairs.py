@@ -1,4 +1,4 @@
-"""Do models that weigh pairs of fields give weight to the pairs that were planted?
+"""Do models that weight pairs of fields give weight to the pairs that were planted?
 
     python -m benchmarks.planted_pairs [model ...]      reads data/processed/synthetic; three minutes
 
@@ -46,8 +46,8 @@ PROCESSED = Path("data/processed/synthetic")
 DECIDES = {"user": {"age", "gender", "city"}, "item": {"category", "tags", "price"}}
 PLANTED = {frozenset(effect.fields): effect.std for effect in EFFECTS if len(effect.fields) == 2}
 TRIPLES = {frozenset(effect.fields) for effect in EFFECTS if len(effect.fields) == 3}
-# model, what is changed in its options and in those of the training
-READINGS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+# model, changes of its options, changes of those of the training
+VARIANTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("fiinet", {}, {}),
     ("fiinet", {"fusion": "concat"}, {}),
     ("fwfm", {}, {}),
@@ -73,7 +73,7 @@ def kind(a: str, b: str) -> str:
     return "other"
 
 
-def weighed(name: str, weight: Tensor, e: Tensor) -> Scores:
+def weighted(name: str, weight: Tensor, e: Tensor) -> Scores:
     """Return a weight (N, P) or (P,), alone and times the length of the products."""
     products = Pairs(e.shape[1]).hadamard
     found = {name: weight, "times the norm": weight * products(e).norm(dim=2)}
@@ -90,21 +90,21 @@ def fiinet(model: Any, ids: Tensor) -> Scores:
     else:
         inside = model.bring[0].inside
         gates = model.weights(sum(branches))[:, 0] @ (inside / inside.sum(0))
-    found = weighed("attention", gates, e)
+    found = weighted("attention", gates, e)
     w = model.split[0].weight.abs().squeeze(1)
     return {key: value if key == "attention" else w * value for key, value in found.items()}
 
 
 def fwfm(model: Any, ids: Tensor) -> Scores:
     """Return the weight of each pair."""
-    return weighed("size of r", model.r.abs(), model.embedding(ids))
+    return weighted("size of r", model.r.abs(), model.embedding(ids))
 
 
 def afm(model: Any, ids: Tensor) -> Scores:
     """Return the attention of each pair."""
     e = model.embedding(ids)
     a = model.h(torch.relu(model.w(model.pairs.hadamard(e)))).softmax(1).squeeze(2)
-    return weighed("attention", a, e)
+    return weighted("attention", a, e)
 
 
 def autoint(model: Any, ids: Tensor) -> Scores:
@@ -159,7 +159,7 @@ def main(wanted: list[str]) -> None:
     heads = [f"{' x '.join(pairs[i])} ({PLANTED[frozenset(pairs[i])]})" for i in planted]
     print(f"| model | score | planted above other | {' | '.join(heads)} | first three |")
     print("|---|---|---:|" + "---:|" * len(heads) + "---|")
-    for name, options, settings in READINGS:
+    for name, options, settings in VARIANTS:
         if wanted and name not in wanted:
             continue
         config = params.load().config("synthetic", name)

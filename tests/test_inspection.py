@@ -142,6 +142,12 @@ def check_entry(entry: Entry, folder: Path) -> int:
             {"domain": "item", "type": "bag", "separator": ","},
         ),
         (
+            "history",
+            lambda i, r: " ".join(str(r.randint(1, 99)) for _ in range(r.randint(1, 4))),
+            "bag, separator space",
+            {"domain": "context", "type": "bag", "separator": " "},
+        ),
+        (
             "feat",
             lambda i, r: f'"[{i % 5}, {i % 3}]"',
             "bag, a list in brackets",
@@ -294,6 +300,7 @@ def test_words_of_a_name():
             {"column": "event", "equals": "purchase"},
             "33.33 %",
         ),
+        ("clk", lambda i, r: [0, 1, 2, 0][i % 4], {"column": "clk", "at_least": 1}, "50.00 %"),
         (
             "label",
             lambda i, r: ["good", "bad", "bad"][i % 3],

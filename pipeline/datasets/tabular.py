@@ -446,28 +446,41 @@ def _clean(check: _Check, plan: _Plan, separators: Mapping[str, str]) -> pa.Tabl
     return keep_rows(pa.table(made), check.lines, check.good & ~dropped)[0]
 
 
+def clicks_of(values: pa.DictionaryArray, label: Label, decimal: str = ".") -> tuple[Mask, Mask]:
+    """Return masks of the values that are clicks, and of those that are valid labels; missing ones are not.
+
+    Args:
+        decimal: the character before the decimals of a number.
+    """
+    present = values.is_valid().to_numpy(zero_copy_only=False)
+    if label.equals is not None:
+        given = label.equals if isinstance(label.equals, list) else [label.equals]
+        return _is_one_of(values, given), present
+    if label.above is None and label.at_least is None:
+        lower = recode(values, pc.utf8_lower)
+        clicks = equals(lower, *YES)
+        return clicks, clicks | equals(lower, *NO)
+    amounts, _ = parse.numbers(values, (), decimal)
+    valid = present & ~np.isnan(amounts)
+    if label.above is not None:
+        return amounts > label.above, valid
+    assert label.at_least is not None
+    return amounts >= label.at_least, valid
+
+
 def _label(values: pa.DictionaryArray, plan: _Plan, check: _Check) -> tuple[NDArray[np.uint8], Mask]:
     """Return the clicks, and a mask of the records that are left out on purpose; reject invalid labels."""
     rule = plan.label
     absent = values.is_null().to_numpy(zero_copy_only=False)
     check.reject(absent, rule.column, "is missing, and it is the label")
     dropped = _is_one_of(values, rule.drop)
-    if rule.equals is not None:
-        given = rule.equals if isinstance(rule.equals, list) else [rule.equals]
-        return _is_one_of(values, given).astype(np.uint8), dropped
+    clicks, valid = clicks_of(values, rule, plan.decimal)
+    invalid = ~absent & ~valid & ~dropped
     if rule.above is not None or rule.at_least is not None:
-        amounts, _ = parse.numbers(values, (), plan.decimal)
-        malformed = np.isnan(amounts) & ~absent & ~dropped
-        check.reject(malformed, rule.column, "is not a number", remedy=_AMOUNT_REMEDY)
-        if rule.above is not None:
-            return (amounts > rule.above).astype(np.uint8), dropped
-        assert rule.at_least is not None
-        return (amounts >= rule.at_least).astype(np.uint8), dropped
-    lower = recode(values, pc.utf8_lower)
-    clicks = equals(lower, *YES)
-    invalid = ~absent & ~clicks & ~equals(lower, *NO) & ~dropped
-    tip = "; `label` takes a rule, such as at_least"
-    check.reject(invalid, rule.column, "is not 0 or 1", remedy=_LABEL_REMEDY, tip=tip)
+        check.reject(invalid, rule.column, "is not a number", remedy=_AMOUNT_REMEDY)
+    else:
+        tip = "; `label` takes a rule, such as at_least"
+        check.reject(invalid, rule.column, "is not 0 or 1", remedy=_LABEL_REMEDY, tip=tip)
     return clicks.astype(np.uint8), dropped
 
 

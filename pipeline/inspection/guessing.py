@@ -15,7 +15,7 @@ from pipeline.schema import Domain
 
 MIN_ROWS = 50  # below, values that never repeat or always agree mean nothing
 TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
-BAG_SEPARATORS = ("|", ";", "^", ",")
+BAG_SEPARATORS = ("|", ";", "^")  # commas and spaces also occur in ordinary text
 
 
 def _words(text: str) -> frozenset[str]:
@@ -157,13 +157,14 @@ def _bag(profile: Profile, sample: pa.DictionaryArray, domain: Domain) -> Guess 
     named_list = not _LISTS.isdisjoint(words(profile.name))
     if pc.mean(pc.match_substring_regex(texts, r"^\[(?s:.*)\]$")).as_py() > 0.99:
         return Guess("bag, a list in brackets", Feature(domain=domain, type="bag", separator=","))
-    for separator in BAG_SEPARATORS if named_list else BAG_SEPARATORS[:-1]:
+    ids = pc.mean(pc.match_substring_regex(texts, "^[0-9]+( [0-9]+)*$")).as_py() > 0.99
+    for separator in (*BAG_SEPARATORS, *[","] * named_list, *[" "] * ids):
         split = pc.split_pattern(texts, separator)
         several = pc.mean(pc.greater(pc.list_value_length(split), 1)).as_py()
         single = pc.count_distinct(pc.utf8_trim_whitespace(pc.list_flatten(split))).as_py()
         if several >= 0.2 and (named_list or single < len(texts)):
             feature = Feature(domain=domain, type="bag", separator=separator)
-            return Guess(f"bag, separator {separator}", feature)
+            return Guess(f"bag, separator {'space' if separator == ' ' else separator}", feature)
     return None
 
 

@@ -9,14 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.datasets.tabular import NO, YES, Label
+from pipeline.datasets.tabular import NO, YES, Label, Mask
 from pipeline.inspection.guessing import words
 from pipeline.inspection.profiling import Profile
 from pipeline.preprocess import parse
 from pipeline.preprocess.cleaning import equals
-from pipeline.preprocess.parse import recode
-
-Mask = NDArray[np.bool_]
 
 MAX_VALUES = 50  # distinct values of a label
 MAX_VALUES_CHOSEN = 1000  # of one that the user names
@@ -49,18 +46,6 @@ def candidates(profiles: Iterable[Profile], *, named: bool, chosen: bool) -> lis
     return sorted((one for one in found if one), key=lambda one: one.doubt)
 
 
-def clicks_of(values: pa.DictionaryArray, label: Label) -> tuple[Mask, Mask]:
-    """Return masks of the values that are clicks, and of those that are valid labels."""
-    valid = values.is_valid().to_numpy(zero_copy_only=False)
-    if isinstance(label.equals, str):
-        return equals(values, label.equals), valid
-    if label.at_least is not None:
-        numbers, _ = parse.numbers(values)
-        return numbers >= label.at_least, valid & ~np.isnan(numbers)
-    lower = recode(values, pc.utf8_lower)
-    return equals(lower, *YES), valid & equals(lower, *YES, *NO)
-
-
 def _candidate(profile: Profile, named: bool, chosen: bool) -> Candidate | None:
     if profile.values is None or not profile.filled or parse.kind(profile.type) == "list":
         return None
@@ -79,7 +64,7 @@ def _candidate(profile: Profile, named: bool, chosen: bool) -> Candidate | None:
         levels = int((~malformed).sum())
         contiguous = profile.integers and profile.low in (0, 1) and profile.high - profile.low + 1 == levels
         doubt = None if hint is None or levels > 2 else hint + 1
-        if found & _RATINGS and levels <= 21:
+        if levels <= 21 and (found & _RATINGS or hint == 0):
             doubt = 2
         elif doubt is None and not named and contiguous and 2 < levels <= 11:
             doubt = 4

@@ -7,9 +7,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline import metrics
-from pipeline.datasets.tabular import Label
+from pipeline.datasets.tabular import Label, Mask, clicks_of
 from pipeline.inspection.guessing import MIN_ROWS, Guess
-from pipeline.inspection.labels import Mask, clicks_of
 from pipeline.inspection.profiling import shown
 from pipeline.preprocess.parse import numbers
 

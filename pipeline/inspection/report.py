@@ -6,11 +6,11 @@ from inspect import signature
 import pyarrow as pa
 
 from pipeline.common.text import counted
-from pipeline.datasets.tabular import MISSING
+from pipeline.datasets.tabular import MISSING, clicks_of
 from pipeline.inspection import profiling
 from pipeline.inspection.entry import one_line, short
 from pipeline.inspection.findings import Findings, first_rejects
-from pipeline.inspection.labels import MAX_VALUES, clicks_of
+from pipeline.inspection.labels import MAX_VALUES
 from pipeline.inspection.profiling import shown
 from pipeline.preprocess import clean_table, tables
 
