@@ -156,8 +156,8 @@ def _further_keys(findings: Findings) -> dict[str, Any]:
     if time := _time(findings):
         keys["time"] = time
     if findings.is_text:
-        layout, path = findings.layout, findings.path
-        if layout.separator == Layout().dialect(path.name).delimiter and path != findings.files[0].parent:
+        layout, path = findings.layout, findings.path.expanduser()
+        if path.is_file() and layout.separator == Layout().dialect(path.name).delimiter:
             layout = replace(layout, separator=None)
         keys |= {key: value for key, value in vars(layout).items() if value != getattr(Layout(), key)}
     profiles = findings.survey.profiles

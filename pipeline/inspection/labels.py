@@ -63,10 +63,12 @@ def _candidate(profile: Profile, named: bool, chosen: bool) -> Candidate | None:
     if profile.counts[malformed].sum() <= profile.tolerated:
         levels = int((~malformed).sum())
         contiguous = profile.integers and profile.low in (0, 1) and profile.high - profile.low + 1 == levels
-        doubt = None if hint is None or levels > 2 else hint + 1
-        if levels <= 21 and (found & _RATINGS or hint == 0):
+        doubt = None
+        if hint is not None and levels <= 2:
+            doubt = hint + 1
+        elif levels <= 21 and (hint == 0 or found & _RATINGS):
             doubt = 2
-        elif doubt is None and not named and contiguous and 2 < levels <= 11:
+        elif not named and contiguous and 2 < levels <= 11:
             doubt = 4
         return _threshold(profile, numbers, 0 if chosen else doubt)
     doubt = hint + 1 if hint is not None else 2 if found & _EVENTS else 0 if chosen else None
