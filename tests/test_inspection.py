@@ -229,6 +229,12 @@ def test_a_column_is_guessed_from_its_values_and_its_name(
         ("country", lambda i, r: "NL", "constant", "# country: user  # constant"),
         ("void", lambda i, r: "NULL", "empty", "# void: empty"),
         (
+            "part",
+            lambda i, r: ["train", "train", "test"][i % 3],
+            "names of splits",
+            "# part: context  # names of splits; to split by it, see `keep`",
+        ),
+        (
             "note",
             lambda i, r: f"some words that somebody wrote about number {i % 400}",
             "free text",
@@ -744,6 +750,7 @@ def test_an_entry_is_put_behind_the_others_and_nothing_else_changes(tmp_path: Pa
         ("data:\n  mine: {}\n", "data: 'mine' already exists; choose another --name"),
         ("data: {a: {}}\n", "cannot append to the block `data`; paste the entry there yourself"),
         ("datasets: []\n", "cannot append to the block `data`"),
+        ("data: ~\n", "cannot append to the block `data`"),
         ("data: 3\n", "has no block `data`"),
         ("- data\n", "has no block `data`"),
         ("data: [\n", "is not valid YAML"),

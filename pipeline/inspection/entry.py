@@ -181,11 +181,11 @@ def _time(findings: Findings) -> str | None:
 
 def _inserted(text: str, entry: str) -> str | None:
     """Return params.yaml with an entry at the end of the block `data`, or None without such a block."""
-    nodes = {key.value: value for key, value in YAML(typ="safe", pure=True).compose(text).value}
-    block, newline = nodes.get("data"), "\r\n" if "\r\n" in text else "\n"
+    root, newline = YAML(typ="safe", pure=True).compose(text), "\r\n" if "\r\n" in text else "\n"
+    block = next((value for key, value in root.value if key.value == "data"), None)
     if block is None or (isinstance(block, MappingNode) and block.flow_style):
         return None
-    indent = block.value[0][0].start_mark.column if block.value else 2
+    indent = block.value[0][0].start_mark.column if isinstance(block, MappingNode) else 2
     lines = text[: block.end_mark.index].splitlines(keepends=True)
     while re.match(r"#|\s*$", lines[-1]):  # blank lines, and comments on what follows
         lines.pop()

@@ -50,6 +50,7 @@ _AMOUNTS = _words(  # in the name of a column whose integers count something
     "age price cost amount count counts cnt num number total sum avg mean duration length size score rate "
     "ratio rating income salary ms distance seconds minutes hours days views impressions weight height width"
 )
+SPLITS = _words("train training valid validation val test dev eval holdout")
 _TIMES = _words("time timestamp ts date day hour datetime dt at when created")
 _PAST = _words("birth born birthday birthdate release released registered signup joined")
 _LISTS = _words("tags genres categories keywords interests topics list items ids labels")
@@ -84,6 +85,8 @@ def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -
     category = Feature(domain=domain)
     if profile.values is not None and profile.distinct == 1 and not profile.missing:
         return Guess("constant", category, left_out="constant")
+    if profile.values is not None and SPLITS.issuperset(pc.utf8_lower(profile.values[:9]).to_pylist()):
+        return Guess("names of splits", category, left_out="names of splits; to split by it, see `keep`")
     if found := _time(profile, domain) or _bag(profile, sample, domain):
         return found
     if _is_amount(profile, named):
