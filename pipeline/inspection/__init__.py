@@ -1,4 +1,4 @@
-"""A first look at somebody's click log: a profile of its columns, and a dataset entry for params.yaml.
+"""A first look at a click log: a profile of its columns, and a dataset entry for params.yaml.
 
 The entry is a guess from names and values, printed to be read and corrected. The same file gives the same
 text. Files are read block by block, in bounded memory.

@@ -1,4 +1,4 @@
-"""Everything that is found out about somebody's click log, before it is put into words."""
+"""What an inspection finds out about a click log; the report and the dataset entry are written from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

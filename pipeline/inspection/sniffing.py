@@ -59,8 +59,8 @@ def sniff(path: Path) -> Layout:
 def encoding_of(head: bytes) -> str:
     """Return utf-8 unless most lines with other bytes than ASCII break it; then cp1252 or else latin-1.
 
-    Detectors by letter frequencies need more text than the few words of a log: of one city's name they make
-    a Chinese encoding. And a damaged line should not change the encoding of the others.
+    Statistical detectors need more text than a log has (charset-normalizer takes `Köln` in latin-1 for Big5),
+    and one damaged line would change the encoding of all others.
     """
     lines = [line for line in head.removeprefix(UTF8_MARK).split(b"\n") if not line.isascii()]
     broken = [line for line in lines if not _decodes(line, "utf-8")]
