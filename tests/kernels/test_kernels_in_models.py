@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from loops import every_schema, exact
-from rows import SCHEMAS, random_ids, random_split
+from loops import exact
+from rows import SCHEMAS, every_schema, random_ids, random_split
 
 from pipeline.common.files import write_json
 from pipeline.data.batches import Split
