@@ -4,6 +4,8 @@ import importlib
 import os
 import subprocess
 import sys
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,20 @@ ROOT = Path(__file__).parent.parent
 DATASET = "synthetic"
 
 
+@cache
+def _own_params() -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    return values
+
+
+def own_params() -> dict[str, Any]:
+    """The project's own params.yaml; a test may change what it gets."""
+    return deepcopy(_own_params())
+
+
 def small_params(**changes: Any) -> dict[str, Any]:
     """The project's own params.yaml, cut down to seconds."""
-    values: dict[str, Any] = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    values = own_params()
     values["datasets"], values["models"] = [DATASET], ["lr", "fm"]
     item = values["data"][DATASET]
     item["download"]["rows"] = 4000

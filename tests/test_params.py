@@ -11,13 +11,14 @@ from ruamel.yaml import YAML
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params, load
 from pipeline.data.batches import ROWS_IN_MEMORY
+from tests import project
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(name="values")
 def _values() -> dict[str, Any]:
-    return YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+    return project.own_params()
 
 
 def put(values: dict[str, Any], path: str, value: Any) -> dict[str, Any]:

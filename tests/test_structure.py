@@ -73,6 +73,7 @@ def imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
 def is_empty(path: Path) -> bool:
     """Whether a file holds no more than a docstring."""
     body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -158,6 +158,7 @@ TEXT = DIALECT.flatmap(
 BLOCK_BYTES = st.one_of(st.integers(1, 12), st.integers(12, 200))
 
 
+@pytest.mark.slow
 @given(text=TEXT, block=BLOCK_BYTES, span=st.sampled_from([1, 2, 64]))
 @settings(max_examples=1500)
 @example((CSV, b'x","\n'), 1, 64)  # an even number of quotes, yet one is open

@@ -424,6 +424,7 @@ def test_a_streamed_training_learns_like_a_resident_one(streamed: tuple[Split, S
     assert best[0] == pytest.approx(best[1], abs=0.03)
 
 
+@pytest.mark.slow
 def test_a_streamed_training_killed_in_an_epoch_ends_with_the_same_bits(
     streamed: tuple[Split, Split], tmp_path: Path
 ) -> None:
@@ -491,6 +492,7 @@ def _switches() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_switches")
 def test_reproducible_fixes_kernels_and_threads() -> None:
     reproducible(2)
@@ -613,6 +615,7 @@ def resumed(checkpoint: Path, device: str, **more: Any) -> tuple[str, State]:
     return bits(model), state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_killed_at_any_evaluation_it_ends_with_the_same_bits(device: str, tmp_path: Path) -> None:
     expected = whole(device)
@@ -626,6 +629,7 @@ def test_killed_at_any_evaluation_it_ends_with_the_same_bits(device: str, tmp_pa
         assert resumed(checkpoint, device) == expected
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     """In the middle of a step or of an evaluation: whatever came after the last checkpoint is redone."""
     expected = whole("cpu")
@@ -647,6 +651,7 @@ def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path: Path) -> None:
                 assert resumed(checkpoint, "cpu") == expected
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(tmp_path: Path) -> None:
     """Each time after one more evaluation."""
     expected, checkpoint = whole("cpu"), tmp_path / "checkpoint"

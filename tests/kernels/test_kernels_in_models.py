@@ -115,6 +115,7 @@ def test_a_training_with_kernels_learns_the_same_history(name: str) -> None:
     np.testing.assert_allclose(ours, plain, atol=1e-4)
 
 
+@pytest.mark.slow
 @every_model
 def test_same_seed_same_bits_with_all_of_it_switched_on(name: str, tmp_path: Path) -> None:
     rows = random_split(SCHEMA, 640, seed=1)
