@@ -108,6 +108,7 @@ def test_other_words_in_any_file_are_no_other_training(tmp_path: Path, name: str
     assert closure(*roots, root=root) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [

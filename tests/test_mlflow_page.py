@@ -23,10 +23,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from pipeline import tracking
 from pipeline.common.files import read_json
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),
-]  # MLflow and torch.export warn of their own doings
+# MLflow and torch.export warn of their own doings.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 PATIENCE = 90  # seconds; a page is up in 2 where nothing else runs
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

@@ -202,6 +202,7 @@ WRONG: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "value", "message"), WRONG)
 def test_an_entry_that_does_not_run_stops_nothing_and_its_error_is_a_warning_of_one_line(
     values: dict[str, Any],

@@ -466,6 +466,7 @@ def test_a_line_without_end_is_no_text(
 # ---- effort ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1000, 1 << 30])  # lines
 @pytest.mark.parametrize(
     ("first", "line", "dialect"),

@@ -23,10 +23,8 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore"),
-]  # MLflow and torch.export warn about themselves
+# MLflow and torch.export warn about themselves.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 PROJECT = Path(__file__).resolve().parents[1]
 HEADER = {
     "key": "0123456789abcdef",

@@ -200,6 +200,7 @@ def test_l2_pulls_the_named_part_to_zero() -> None:
     assert network[1] < 0.6 * plain[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lr", "fm", "deepfm", "fibinet"])
 def test_lazy_tables_learn_as_dense_ones_do(name: str) -> None:
     """Without L2 the two differ only in how long a row goes on by its momentum."""
@@ -386,6 +387,7 @@ def _streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Split, S
     return tuple(Split.load(folder, part, rows_in_memory=9) for part in ("train", "valid"))  # type: ignore[arg-type, return-value]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -414,6 +416,7 @@ def test_in_one_batch_a_streamed_part_trains_what_a_resident_one_does(
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_streamed_training_learns_like_a_resident_one(streamed: tuple[Split, Split]) -> None:
     curves = []
     for parts in ((TRAIN, VALID), streamed):

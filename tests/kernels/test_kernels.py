@@ -231,6 +231,7 @@ def test_a_kernel_declines_outside_of_plain_computation_on_a_cpu(name: str) -> N
         assert torch.func.vmap(lambda x, calls=calls: x * (calls() is NotImplemented))(torch.ones(2)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({*LAYERS} - {"fiinet.fiinet_deep"}))  # tests/kernels/test_models.py
 def test_what_has_a_kernel_is_exported_as_its_body(name: str) -> None:
     class Function(nn.Module):

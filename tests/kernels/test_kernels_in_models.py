@@ -90,6 +90,7 @@ def steps_of(result: torch.Tensor) -> set[str]:
     return {name for name in found if name.startswith("_")}
 
 
+@pytest.mark.slow
 @every_model
 def test_a_model_with_kernels_can_be_exported(name: str) -> None:
     model = exact(build(name, SCHEMA, MODELS[name], seed=1))
@@ -106,6 +107,7 @@ def history(name: str, train: Split, **settings: Any) -> tuple[list[float], list
     return [row["train_logloss"] for row in state.curve], [p.detach() for p in model.parameters()]
 
 
+@pytest.mark.slow
 @every_model
 def test_a_training_with_kernels_learns_the_same_history(name: str) -> None:
     train = random_split(SCHEMA, 640, seed=1)
