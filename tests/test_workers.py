@@ -120,7 +120,7 @@ def test_rows_that_were_changed_after_their_split_are_refused() -> None:
     path.write_bytes(whole)
     head()
     write_json(RESOURCES.processed / "report.json", {"dataset": "d"})  # as older code left it
-    with pytest.raises(PipelineError, match=r"does not say .* digests.*split stage again"):
+    with pytest.raises(PipelineError, match=r"has no digests of the rows.*split stage again"):
         head()
 
 

@@ -15,7 +15,9 @@ MIN_IDS = 1024  # below this many ids the call overhead exceeds the gain
 
 def lookup(table: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
     """`layers.lookup.lookup` with a dense gradient; torch takes two to twenty times as long."""
-    if sparse or ids.numel() < MIN_IDS or not (torch.is_grad_enabled() and applies(table)):
+    if sparse or not torch.is_grad_enabled() or not applies(table):
+        return NotImplemented
+    if ids.numel() < MIN_IDS:  # only now: an exported graph must not depend on the size of the batch
         return NotImplemented
     rows: Tensor = _Lookup.apply(table, ids)  # type: ignore[no-untyped-call]
     return rows
