@@ -28,6 +28,7 @@ $(VENV)/.complete: requirements.lock
 	@touch $@
 
 repro: setup ## the whole pipeline: data, training, tuning, evaluation, MLflow
+	@python -m pipeline check
 	@python -m pipeline refresh
 	@dvc repro
 	@python -m pipeline sync
@@ -44,7 +45,7 @@ ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui POR
 quick: setup ## unit tests only, within a minute
 	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)"
 
-test: setup ## all tests that a landing needs
+test: setup ## all tests that a merge needs
 	@python -m pytest -n $(WORKERS)
 
 check: setup ## lint, format, types, structure

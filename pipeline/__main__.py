@@ -17,6 +17,7 @@ def main() -> None:
     for command, words in (
         (sync, "rebuild the MLflow view from the files in data/"),
         (refresh, "copy your own files again if they have changed"),
+        (check, "check params.yaml"),
         (inspect, "profile a click log and write a dataset entry for params.yaml"),
     ):
         added = commands.add_parser(command.__name__, help=words, description=command.__doc__)
@@ -35,6 +36,13 @@ def sync(arguments: Namespace) -> None:
     from pipeline import tracking
 
     print(tracking.sync(arguments.root))
+
+
+def check(arguments: Namespace) -> None:
+    """Check params.yaml, before DVC reads it: DVC's own messages about its values name no cure."""
+    from pipeline.config import params
+
+    params.load(arguments.root / "params.yaml")
 
 
 def refresh(arguments: Namespace) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import __main__ as command
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params, load
 from pipeline.data.batches import ROWS_IN_MEMORY
@@ -419,3 +420,17 @@ def test_a_datasets_option_goes_to_every_model_that_has_it(values: dict[str, Any
     assert params.config("synthetic", "deepfm").model["hidden"] == [5]
     with pytest.raises(PipelineError, match=r"settings\.model: unknown model or model argument 'hiden'"):
         Params(put(values, "data/synthetic/settings", {"model": {"hiden": [7]}}))
+
+
+def test_make_repro_checks_the_file_before_dvc_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    monkeypatch.setattr("sys.argv", ["pipeline", "--root", str(tmp_path), "check"])
+    (tmp_path / "params.yaml").write_text(text)
+    command.main()
+    (tmp_path / "params.yaml").write_text(text.replace("models: [lr,", "models: [DeepFM, lr,"))
+    with pytest.raises(PipelineError, match="unknown model 'DeepFM'; did you mean 'deepfm'"):
+        command.main()
+    rules = (ROOT / "Makefile").read_text()
+    assert rules.index("pipeline check") < rules.index("dvc repro")

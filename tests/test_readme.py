@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import inspect
 import re
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_the_example_model_is_its_equation(model: type[nn.Module]) -> None:
         )
     h = network.h.weight[0].tolist()
     for row, first, logit in zip(e, linear, logits, strict=True):
-        assert logit == pytest.approx(first + sum(h[k] * row[0][k] * row[1][k] for k in range(3)), abs=1e-6)
+        products = (h[k] * a[k] * b[k] for a, b in combinations(row, 2) for k in range(3))
+        assert logit == pytest.approx(first + sum(products), abs=1e-6)
     network(ids).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
 

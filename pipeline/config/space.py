@@ -29,8 +29,10 @@ class Dimension(Strict):
             if not self.choices:
                 raise ValueError("choices is empty")
             return
-        if not _is_number(self.low) or not _is_number(self.high) or self.low > self.high:
-            raise ValueError("low and high must both be given, as numbers, and low must not be above high")
+        if not _is_number(self.low) or not _is_number(self.high):
+            raise ValueError("low and high must both be given, as numbers")
+        if self.low > self.high:
+            raise ValueError(f"low ({self.low}) is above high ({self.high})")
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs low > 0 and no step")
 

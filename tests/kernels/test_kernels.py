@@ -232,7 +232,7 @@ def test_a_kernel_declines_outside_of_plain_computation_on_a_cpu(name: str) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*LAYERS} - {"fiinet.fiinet_deep"}))  # tests/kernels/test_models.py
+@pytest.mark.parametrize("name", sorted({*LAYERS} - {"fiinet.fiinet_deep"}))  # see test_kernels_in_models.py
 def test_what_has_a_kernel_is_exported_as_its_body(name: str) -> None:
     class Function(nn.Module):
         def forward(self, *inputs: Any) -> Tensor:
