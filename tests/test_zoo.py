@@ -156,5 +156,6 @@ def test_a_model_that_wants_times_on_rows_without_names_the_dataset_and_what_to_
     for main in (train.main, tune.main):
         with pytest.raises(PipelineError) as caught:
             stage(main, "--model", "din")
-        assert str(caught.value).startswith("params.yaml: model.din (dataset synthetic): DIN looks at what")
-        assert "take the model off `models`, or give the dataset a time column" in str(caught.value)
+        place = "params.yaml: model.din (dataset synthetic): "
+        assert str(caught.value).startswith(f"{place}DIN needs timestamps")
+        assert "remove the model from `models`, or declare a time column" in str(caught.value)
