@@ -124,3 +124,9 @@ def flat(matrix: Matrix) -> Vector:
 def values(table: Tensor, ids: list[int]) -> Matrix:
     """The vectors of all values of a row, those of one bag apart."""
     return [table[i].tolist() for i in ids if i != EMPTY]
+
+
+def logloss(logits: Vector, targets: Vector) -> float:
+    """Mean cross-entropy of these probabilities with targets, which may be probabilities themselves."""
+    p = [sigmoid(z) for z in logits]
+    return mean([-y * math.log(q) - (1 - y) * math.log(1 - q) for q, y in zip(p, targets, strict=True)])

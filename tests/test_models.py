@@ -1,6 +1,7 @@
 """One contract for all models; a new model is tested by standing in MODELS."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.layers.prepared import Prepared
 from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.train.loop import fit, prepare
+from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate, logits
 
 ROOT = Path(__file__).parents[1]
@@ -315,10 +317,13 @@ def test_every_option_reaches_the_model(name: str) -> None:
     ids = random_ids(schema, 30)
 
     def result(chosen: dict[str, Any]) -> tuple[Tensor, int]:
+        """The scores in training and, behind them, what a step would minimise."""
         model = ready(name, schema, chosen)
         wake(model)
         torch.manual_seed(3)
-        return score(model.train(), ids), sum(p.numel() for p in model.parameters())
+        scores = score(model.train(), ids)
+        loss, _ = training_loss(model, Batch(ids, (ids[:, 0] % 2).float(), times(ids)), nullcontext())
+        return torch.cat([scores, loss[None]]), sum(p.numel() for p in model.parameters())
 
     for key, argument in arguments(MODELS[name]).items():
         base = options(name, **NEEDS.get(key, {}))

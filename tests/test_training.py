@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 from rows import SCHEMAS, random_ids, random_split, wake
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline import metrics
 from pipeline.common.errors import Diverged, PipelineError
@@ -30,6 +31,7 @@ from pipeline.train.adam import parameter_groups
 from pipeline.train.checkpoint import State
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import fit
+from pipeline.train.loss import training_loss
 from pipeline.train.predict import auc_and_logloss, evaluate, predict
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -234,6 +236,43 @@ def test_train_logloss_is_the_mean_over_the_rows_since_the_last_evaluation() -> 
     expected = evaluate(model, TRAIN)["logloss"]
     state = fit(model, TRAIN, VALID, seed=1, epochs=2, batch_size=64, lr=1e-12, patience=9)
     assert [row["train_logloss"] for row in state.curve] == pytest.approx([expected] * 2, rel=1e-5)
+
+
+class Taught(nn.Module):
+    """Two constants as heads: the first is what it predicts, the second is taught alone."""
+
+    def __init__(self, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.logit, self.w = nn.Parameter(torch.tensor([0.5, 0.5])), nn.Parameter(torch.ones(2, 2))
+        self.precision = precision
+
+    def heads(self, ids: Tensor) -> Tensor:
+        product = torch.ones(len(ids), 2) @ self.w
+        assert product.dtype == self.precision
+        return (product / 2 * self.logit).T
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.heads(ids)[0].float()
+
+    def loss(self, heads: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.training and heads.dtype == torch.float32
+        return 1e6 + ((heads[1] - 2) ** 2).mean(), heads[0]
+
+
+def test_a_model_with_a_loss_of_its_own_trains_on_it_and_reports_the_logloss_of_its_logit() -> None:
+    model, label = Taught(), TRAIN.label
+    state = fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.05, patience=9, lr_patience=0)
+    expected = binary_cross_entropy_with_logits(torch.full_like(label, 0.5), label).item()
+    assert [row["train_logloss"] for row in state.curve] == pytest.approx([expected] * 3, rel=1e-5)
+    assert model.logit[0] == 0.5, "its loss says nothing about the first head"
+
+
+def test_the_logits_of_a_loss_are_computed_in_autocast_and_the_loss_in_float32() -> None:
+    batch = next(iter(TRAIN.batches(64)))
+    model = Taught(torch.bfloat16).train()
+    loss, logloss = training_loss(model, batch, torch.autocast("cpu", torch.bfloat16))
+    assert loss.dtype == logloss.dtype == torch.float32
+    assert loss.requires_grad and not logloss.requires_grad
 
 
 # ---- evaluations, early stopping, the plateau ----

@@ -6,15 +6,17 @@ Prediction", 2024, https://arxiv.org/abs/2407.13349.
 Equation: c = W_l x, Mask(c) = c * max(0, LayerNorm(c)), of half the width;
 ECN: x <- x * [c, Mask(c)] + b_l + x, where the order doubles with each layer;
 LCN: x <- x1 * [c, Mask(c)] + b_l + x, where it grows by one;
-logit = (w_e . x_ECN + b_e + w_s . x_LCN + b_s) / 2.
+logit = (w_e . x_ECN + b_e + w_s . x_LCN + b_s) / 2, the mean of the networks' own logits.
+It is trained by Tri-BCE (`layers/loss.py`): each network is also taught by the labels as far as its own
+logloss is above that of the mean.
 
 Shapes: ids (B, S) -> E (B, F, D) -> x1 (B, F * D), the first halves of all fields, then the second
 -> logit (B,).
 
-Differs from the paper: Tri-BCE, its loss on each network's own prediction, belongs to training and is
-omitted. The mean is that of the logits, as in the authors' code. `mask` norm uses LayerNorm(c) as Mask(c), as
-later versions do. b_l is outside the product; the authors' code has it inside. One head; for an odd embedding
-size c has the larger half. `networks` selects one of the two (the ablation). `dropout` follows each layer.
+Differs from the paper: `tri_bce` off trains on the mean's logloss alone. The mean is that of the logits, as
+in the authors' code. `mask` norm uses LayerNorm(c) as Mask(c), as later versions do. b_l is outside the
+product; the authors' code has it inside. One head; for an odd embedding size c has the larger half.
+`networks` selects one of the two (the ablation). `dropout` follows each layer.
 """
 
 from typing import Literal
@@ -23,52 +25,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.mlp import Dropout, dense
+from pipeline.layers import loss
+from pipeline.layers.masked import Mask, MaskedNetwork
 from pipeline.layers.options import Count, Embed, Probability
 from pipeline.schema import Schema
-
-Mask = Literal["self", "norm"]
-
-
-class MaskedCross(nn.Module):
-    """anchor * [c, Mask(c)] + b + x with c = W x: (B, K), (B, K) -> (B, K).
-
-    Args:
-        width: K.
-        half: the width of c; Mask(c) is truncated to the rest.
-        mask: `self` or `norm`.
-    """
-
-    def __init__(self, width: int, half: int, mask: Mask) -> None:
-        super().__init__()
-        self.rest, self.mask = width - half, mask
-        self.w = dense(width, half, bias=False)
-        self.norm = nn.LayerNorm(half)
-        self.b = nn.Parameter(torch.zeros(width))
-
-    def forward(self, anchor: Float[Tensor, "B K"], x: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        c = self.w(x)
-        masked = self.norm(c) if self.mask == "norm" else c * torch.relu(self.norm(c))
-        return anchor * torch.cat([c, masked[:, : self.rest]], 1) + self.b + x
-
-
-class MaskedNetwork(nn.Module):
-    """Cross layers and their logit: (B, K) -> (B,). The anchor is x (ECN) or x1 (LCN)."""
-
-    def __init__(
-        self, width: int, half: int, layers: int, mask: Mask, *, exponential: bool, dropout: float
-    ) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(MaskedCross(width, half, mask) for _ in range(layers))
-        self.exponential = exponential
-        self.dropout = Dropout(dropout)
-        self.out = dense(width, 1)
-
-    def forward(self, x1: Float[Tensor, "B K"]) -> Float[Tensor, " B"]:
-        x = x1
-        for cross in self.layers:
-            x = self.dropout(cross(x if self.exponential else x1, x))
-        return self.out(x).squeeze(1)
 
 
 class FCN(nn.Module):
@@ -83,8 +43,10 @@ class FCN(nn.Module):
         mask: Mask = "self",
         networks: Literal["both", "exponential", "linear"] = "both",
         dropout: Probability = 0.0,
+        tri_bce: bool = True,
     ) -> None:
         super().__init__()
+        self.loss = loss.tri_bce if tri_bce else loss.of_mean
         self.embedding = embedding(schema)
         width, half = self.embedding.width, len(schema.fields) * ((embedding.size + 1) // 2)
         self.networks = nn.ModuleList(
@@ -93,6 +55,10 @@ class FCN(nn.Module):
             if networks in (name, "both")
         )
 
-    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+    def heads(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "H B"]:
+        """Return the logit of each network."""
         x1 = torch.cat([half.flatten(1) for half in self.embedding(ids).tensor_split(2, 2)], 1)
-        return torch.stack([network(x1) for network in self.networks]).mean(0)
+        return torch.stack([network(x1) for network in self.networks])
+
+    def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
+        return self.heads(ids).mean(0)

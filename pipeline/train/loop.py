@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
@@ -17,7 +16,8 @@ from pipeline.data.batches import Batch, Split
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save
-from pipeline.train.predict import evaluate, is_timed, logits, require_times
+from pipeline.train.loss import training_loss
+from pipeline.train.predict import evaluate, is_timed, require_times
 from pipeline.train.progress import progress_bar, summary
 
 LogFn = Callable[[dict[str, float], int], None]
@@ -48,6 +48,7 @@ def fit(
 ) -> State:
     """Train `model` in place with Adam on the mean logloss; it ends with its best weights, in eval mode.
 
+    A model with a loss of its own is trained on that one: see `train/loss.py`.
     Inside `ranks.group` every rank calls it with the same arguments and all train one model together;
     `log` and `progress` are then those of rank 0, and an exception from `log` stops every rank.
 
@@ -128,15 +129,13 @@ def fit(
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(batch_size, order, skip=state.batch):
                 share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
-                with narrow:
-                    logit = logits(model, share)
-                loss = binary_cross_entropy_with_logits(logit.float(), share.label)
+                loss, logloss = training_loss(model, share, narrow)
                 optimizer.zero_grad()
                 ranks.backward(model, loss, weight)
                 clip(parameters, clip_norm)
                 optimizer.step()
 
-                mean_loss.add(loss, weight, len(batch.label))
+                mean_loss.add(logloss, weight, len(batch.label))
                 bar.update(len(batch.label))
                 state.step, state.batch = state.step + 1, state.batch + 1
                 if state.batch in evaluated:
@@ -185,8 +184,8 @@ class _MeanLoss:
     def __init__(self, device: torch.device) -> None:
         self._sum, self._rows = torch.zeros((), device=device), 0
 
-    def add(self, loss: Tensor, weight: float, rows: int) -> None:
-        self._sum += loss.detach() * (weight * rows)
+    def add(self, logloss: Tensor, weight: float, rows: int) -> None:
+        self._sum += logloss * (weight * rows)
         self._rows += rows
 
     def take(self) -> float:

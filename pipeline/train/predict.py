@@ -24,11 +24,17 @@ def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
     Raises:
         PipelineError: the model is `timed`, and the rows have no times.
     """
-    inputs = [batch.ids]
-    if is_timed(model):
-        inputs.append(require_times(model, batch.time))
-    result: Tensor = model(*inputs)
+    result: Tensor = model(*inputs(model, batch))
     return result
+
+
+def inputs(model: nn.Module, batch: Batch) -> list[Tensor]:
+    """Return the arguments of the model's forward: the ids and, if it is `timed`, the rows' times.
+
+    Raises:
+        PipelineError: the model is `timed`, and the rows have no times.
+    """
+    return [batch.ids, require_times(model, batch.time)] if is_timed(model) else [batch.ids]
 
 
 def require_times(model: nn.Module, time: Tensor | None) -> Tensor:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Vector, dot, embed, exact, mean, relu, times
+from loops import Vector, dot, embed, exact, logloss, mean, relu, sigmoid, times
 from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 
+from pipeline.layers.masked import MaskedCross, MaskedNetwork
 from pipeline.models import build
-from pipeline.models.fcn import MaskedCross, MaskedNetwork
 from pipeline.schema import Schema
 
 
@@ -65,3 +65,28 @@ def test_the_order_doubles_or_grows_by_one_with_each_layer(network: Any, order: 
 def test_the_mask_halves_the_weights_of_a_cross_layer() -> None:
     layer = MaskedCross(8, 4, "self")
     assert layer.w.weight.numel() == 8 * 8 / 2
+
+
+@pytest.mark.parametrize("tri", [True, False])
+def test_tri_bce(tri: bool) -> None:
+    """L + L_e max(0, L_e - L) + L_s max(0, L_s - L), with the gradient through the weights."""
+    model: Any = build("fcn", SCHEMAS["no-bags"], {"tri_bce": tri}, seed=1)
+    worse, better = [2.0, -1.0, 0.5], [-0.5, -1.0, 1.0]
+    heads = torch.tensor([worse, better], dtype=torch.float64, requires_grad=True)
+    label = [0.0, 0.0, 1.0]
+    loss, logit = model.loss(heads, torch.tensor(label).double())
+    both = [mean([a, b]) for a, b in zip(worse, better, strict=True)]
+    fused, own = logloss(both, label), [logloss(head, label) for head in (worse, better)]
+    assert own[0] > fused > own[1], "one head is behind the mean, one is ahead of it"
+    assert logit.tolist() == pytest.approx(both)
+    assert loss.item() == pytest.approx(fused + (own[0] * (own[0] - fused) if tri else 0))
+    (gradient,) = torch.autograd.grad(loss, heads)
+    for i in range(3):
+        slope = (sigmoid(both[i]) - label[i]) / 3
+        slopes = [slope / 2, slope / 2]  # of the fused loss by each head
+        behind = (sigmoid(worse[i]) - label[i]) / 3
+        expected = [
+            slopes[0] + tri * (behind * (2 * own[0] - fused) - own[0] * slopes[0]),
+            slopes[1] - tri * own[0] * slopes[1],
+        ]
+        assert gradient[:, i].tolist() == pytest.approx(expected)

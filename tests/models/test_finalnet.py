@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, Vector, embed, exact, flat, relu, sigmoid, times
+from loops import Matrix, Vector, embed, exact, flat, logloss, mean, relu, sigmoid, times
 from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.common.errors import PipelineError
+from pipeline.layers.factorized import FactorizedInteraction
 from pipeline.models import build
-from pipeline.models.finalnet import FactorizedInteraction
 from pipeline.schema import Schema
 
 SIGMA: dict[str, Callable[[float], float]] = {
@@ -89,3 +89,23 @@ def test_the_degree_doubles_with_every_layer(layers: int) -> None:
 def test_impossible_options_are_explained() -> None:
     with pytest.raises(PipelineError, match=r"merge concat halves .* 5 is odd"):
         build("finalnet", SCHEMAS["no-bags"], {"merge": "concat", "hidden": [4, 5]}, seed=1)
+
+
+@pytest.mark.parametrize(("block", "distilled"), [("2B", True), ("2B", False), ("1B", True)])
+def test_the_mean_learns_from_labels_and_teaches_each_block(block: str, distilled: bool) -> None:
+    options = {"block": block, "self_distillation": distilled}
+    model: Any = build("finalnet", SCHEMAS["no-bags"], options, seed=1)
+    rows = [[2.0, -1.0, 0.5], [-0.5, -3.0, 1.0]][: 1 if block == "1B" else 2]
+    heads = torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+    label = [0.0, 0.0, 1.0]
+    loss, logit = model.loss(heads, torch.tensor(label).double())
+    both = [mean(list(column)) for column in zip(*rows, strict=True)]
+    p, taught = [sigmoid(z) for z in both], distilled and block == "2B"
+    assert logit.tolist() == pytest.approx(both)
+    expected = logloss(both, label) + (sum(logloss(row, p) for row in rows) if taught else 0)
+    assert loss.item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(loss, heads)
+    for i in range(3):  # the teacher p is a constant: nothing comes back through it
+        slope = (p[i] - label[i]) / 3 / len(rows)
+        own = [(sigmoid(row[i]) - p[i]) / 3 if taught else 0.0 for row in rows]
+        assert gradient[:, i].tolist() == pytest.approx([slope + one for one in own])

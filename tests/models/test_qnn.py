@@ -1,10 +1,11 @@
 """QNN-alpha against its equations."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, exact, flat
+from loops import Matrix, Vector, dot, embed, exact, flat, logloss, mean, sigmoid
 from rows import SCHEMAS, every_schema, random_ids
 
 from pipeline.common.errors import PipelineError
@@ -63,3 +64,31 @@ def test_with_one_head_and_one_map_it_is_a_gated_identity() -> None:
 def test_heads_must_divide_the_embedding_size() -> None:
     with pytest.raises(PipelineError, match="heads 3 must divide embedding_size 4"):
         build("qnn", SCHEMAS["no-bags"], {"embedding_size": 4, "heads": 3}, seed=1)
+
+
+def test_two_passes_learn_from_labels_together_and_from_their_mean_each() -> None:
+    model: Any = build("qnn", SCHEMAS["no-bags"], {"dropout": 0.5}, seed=1)
+    ids = random_ids(SCHEMAS["no-bags"], 3)
+    heads = model.double().heads(ids)
+    assert heads.shape == (2, 3) and not torch.equal(*heads)
+    label, rows = [0.0, 0.0, 1.0], heads.tolist()
+    loss, logit = model.loss(heads, torch.tensor(label).double())
+    p = [mean([sigmoid(a), sigmoid(b)]) for a, b in zip(*rows, strict=True)]
+    assert logit.sigmoid().tolist() == pytest.approx(p)
+    expected = logloss([math.log(q / (1 - q)) for q in p], label) + sum(logloss(row, p) for row in rows)
+    assert loss.item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(loss, heads)
+    for i in range(3):  # the mean is a constant as a teacher: nothing comes back through it
+        by_p = ((1 - label[i]) / (1 - p[i]) - label[i] / p[i]) / 3
+        q = [sigmoid(row[i]) for row in rows]
+        expected_slopes = [by_p * v * (1 - v) / 2 + (v - p[i]) / 3 for v in q]
+        assert gradient[:, i].tolist() == pytest.approx(expected_slopes)
+
+
+def test_without_self_ensemble_one_pass_has_its_logloss() -> None:
+    model: Any = build("qnn", SCHEMAS["no-bags"], {"self_ensemble": False}, seed=1)
+    heads = model.heads(random_ids(SCHEMAS["no-bags"], 3))
+    label = torch.tensor([0.0, 0.0, 1.0])
+    loss, logit = model.loss(heads, label)
+    assert torch.equal(logit, model(random_ids(SCHEMAS["no-bags"], 3)))
+    assert loss.item() == pytest.approx(logloss(logit.tolist(), label.tolist()), rel=1e-5)
