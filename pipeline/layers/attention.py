@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.layers.accelerated import accelerated
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import Dropout, dense
 
 
@@ -31,6 +32,7 @@ class Interacting(nn.Module):
         self.value = dense(inputs, heads * size, bias=False)
         self.residual = dense(inputs, heads * size, bias=False)
         self.heads, self.scale = heads, sqrt(size) if scaling else 1.0
+        self.attention = Mechanism("attention", "uniform", axis=3)
         self.dropout = Dropout(dropout)
 
     def split(self, x: Float[Tensor, "B F W"]) -> Float[Tensor, "B heads F K"]:
@@ -41,7 +43,7 @@ class Interacting(nn.Module):
         return (scores / self.scale).softmax(3)
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F W"]:
-        attended = self.dropout(self.weights(e)) @ self.split(self.value(e))
+        attended = self.dropout(self.attention(self.weights(e))) @ self.split(self.value(e))
         return torch.relu(attended.transpose(1, 2).flatten(2) + self.residual(e))
 
 

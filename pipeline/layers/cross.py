@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import dense
 
 CrossActivation = Literal["identity", "tanh", "relu"]
@@ -86,6 +87,8 @@ class MixtureCross(nn.Module):
         self.u = dense(experts * rank, width, bias=False)
         self.b = nn.Parameter(torch.zeros(width))
         self.gate = dense(width, experts, bias=False) if experts > 1 else None
+        if self.gate is not None:
+            self.mixture = Mechanism("experts", "uniform" if self.softmax else 1.0)
 
     def forward(self, x0: Float[Tensor, "B K"], x: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         h = self.v(x).unflatten(1, (self.experts, -1))
@@ -94,7 +97,7 @@ class MixtureCross(nn.Module):
         if self.gate is None:
             return x0 * (self.u(h.flatten(1)) + self.b) + x
         scores = self.gate(x)
-        gates = scores.softmax(1) if self.softmax else scores.sigmoid()
+        gates = self.mixture(scores.softmax(1) if self.softmax else scores.sigmoid())
         inner = self.u((gates.unsqueeze(2) * h).flatten(1)) + gates.sum(1, keepdim=True) * self.b
         return x0 * inner + x
 

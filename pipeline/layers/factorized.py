@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import ACTIVATIONS, Activation, dense
 
 Merge = Literal["sum", "concat"]
@@ -40,6 +41,7 @@ class FieldGates(nn.Module):
         self.w = nn.Linear(fields, fields)
         nn.init.zeros_(self.w.weight)
         nn.init.ones_(self.w.bias)
+        self.g = Mechanism("gate", 1.0)
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B N D"]:
-        return torch.cat([e, e * self.w(e.transpose(1, 2)).transpose(1, 2)], 1)
+        return torch.cat([e, e * self.g(self.w(e.transpose(1, 2)).transpose(1, 2))], 1)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import Dropout, dense
 
 Mask = Literal["self", "norm"]
@@ -25,14 +26,15 @@ class MaskedCross(nn.Module):
 
     def __init__(self, width: int, half: int, mask: Mask) -> None:
         super().__init__()
-        self.rest, self.mask = width - half, mask
+        self.rest = width - half
         self.w = dense(width, half, bias=False)
         self.norm = nn.LayerNorm(half)
+        self.opened = Mechanism("mask", 1.0) if mask == "self" else None
         self.b = nn.Parameter(torch.zeros(width))
 
     def forward(self, anchor: Float[Tensor, "B K"], x: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
         c = self.w(x)
-        masked = self.norm(c) if self.mask == "norm" else c * torch.relu(self.norm(c))
+        masked = self.norm(c) if self.opened is None else c * self.opened(torch.relu(self.norm(c)))
         return anchor * torch.cat([c, masked[:, : self.rest]], 1) + self.b + x
 
 

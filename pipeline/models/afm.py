@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import Dropout, dense
 from pipeline.layers.options import Count, Embed, Probability
 from pipeline.layers.pairs import Pairs
@@ -41,11 +42,12 @@ class AFM(nn.Module):
         self.pairs = Pairs(len(schema.fields))
         self.w = dense(embedding.size, attention_size)
         self.h = dense(attention_size, 1, bias=False)
+        self.attention = Mechanism("attention", "uniform")
         self.dropout = Dropout(dropout)
         self.p = nn.Parameter(torch.ones(embedding.size))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         pairs = self.pairs.hadamard(self.embedding(ids))
-        a = self.h(torch.relu(self.w(pairs))).softmax(1)
+        a = self.attention(self.h(torch.relu(self.w(pairs))).softmax(1))
         attended = (a * pairs).sum(1)
         return self.linear(ids) + self.dropout(attended) @ self.p

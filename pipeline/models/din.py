@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pipeline.data.batches import Batch
 from pipeline.layers.columns import column_of
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import MLP, dense
 from pipeline.layers.options import Count, Embed, Net
@@ -53,6 +54,7 @@ class DIN(nn.Module):
         self.embedding = embedding(schema)
         unit = MLP(4 * embedding.size, attention_hidden, activation=network.activation)
         self.unit = nn.Sequential(unit, dense(unit.outputs, 1))
+        self.attention = Mechanism("attention", "uniform")
         self.mlp = network(self.embedding.width + embedding.size)
         self.out = dense(self.mlp.outputs, 1)
 
@@ -64,9 +66,10 @@ class DIN(nn.Module):
         """Return u(v); an empty place in the history is a zero vector."""
         v, h = self.embedding.slots(torch.cat([target, items], 1)).split([1, self.history], 1)
         a = self.unit(torch.cat([h, h - v, h * v, v.expand_as(h)], 2))
+        clicked = (items != EMPTY).unsqueeze(2)
         if self.normalise:
-            a = a.masked_fill((items == EMPTY).unsqueeze(2), -1e9).softmax(1)
-        return (a * h).sum(1)
+            a = a.masked_fill(~clicked, -1e9).softmax(1)
+        return (self.attention(a, clicked) * h).sum(1)
 
     def forward(self, ids: Int[Tensor, "B S"], time: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         items, _ = self.memory.recent(ids[:, self.user], time, self.history)

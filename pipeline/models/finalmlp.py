@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import MLP, dense
 from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
@@ -43,10 +44,12 @@ class Gate(nn.Module):
         self.hidden = MLP(max(1, len(context)) * dim, [width])
         self.out = dense(width, len(names) * dim)
         nn.init.zeros_(self.out.weight)
+        self.g = Mechanism("gate", 1.0, per_row=bool(context))
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B W"]:
         x = e.index_select(1, self.chosen).flatten(1) if self.context is None else self.context
-        return 2 * self.out(self.hidden(x)).sigmoid() * e.flatten(1)
+        g = 2 * self.out(self.hidden(x)).sigmoid()
+        return self.g(torch.atleast_2d(g)) * e.flatten(1)
 
 
 class FinalMLP(nn.Module):

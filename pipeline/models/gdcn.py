@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.cross import CrossNetwork
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
@@ -31,9 +32,10 @@ class GatedCross(nn.Module):
         super().__init__()
         self.w = dense(width, width)
         self.gate = dense(width, width, bias=False)
+        self.information = Mechanism("gate", 1.0)
 
     def forward(self, x0: Float[Tensor, "B K"], x: Float[Tensor, "B K"]) -> Float[Tensor, "B K"]:
-        return x0 * self.w(x) * self.gate(x).sigmoid() + x
+        return x0 * self.w(x) * self.information(self.gate(x).sigmoid()) + x
 
 
 class GDCN(nn.Module):

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import dense
 from pipeline.layers.norm import vector_norm
 from pipeline.layers.options import Count, Embed, Net, Positive
@@ -35,11 +36,12 @@ class MaskBlock(nn.Module):
         super().__init__()
         width = max(1, round(aggregation * inputs))
         self.mask = nn.Sequential(dense(embedding, width), nn.ReLU(), dense(width, inputs))
+        self.v_mask = Mechanism("mask", 1.0)
         self.w = dense(inputs, outputs, bias=False)
         self.ln = nn.LayerNorm(outputs)
 
     def forward(self, v_emb: Float[Tensor, "B E"], v_in: Float[Tensor, "B I"]) -> Float[Tensor, "B H"]:
-        return torch.relu(self.ln(self.w(self.mask(v_emb) * v_in)))
+        return torch.relu(self.ln(self.w(self.v_mask(self.mask(v_emb)) * v_in)))
 
 
 class MaskNet(nn.Module):
