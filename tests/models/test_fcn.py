@@ -20,7 +20,7 @@ def mask(layer: MaskedCross, c: Vector) -> Vector:
     deviation = math.sqrt(mean([(v - centre) ** 2 for v in c]) + 1e-5)
     scaled = zip(c, layer.norm.weight.tolist(), layer.norm.bias.tolist(), strict=True)
     norm = [(v - centre) / deviation * gain + shift for v, gain, shift in scaled]
-    return norm if layer.mask == "norm" else [v * relu(n) for v, n in zip(c, norm, strict=True)]
+    return norm if layer.opened is None else [v * relu(n) for v, n in zip(c, norm, strict=True)]
 
 
 def logit(network: MaskedNetwork, x1: Vector, exponential: bool) -> float:
