@@ -44,8 +44,8 @@ from pipeline.train.loop import fit
 DIM, HIDDEN, L2 = 16, [200, 200, 200], 1e-5
 MOVIELENS = Schema(
     (
-        Field("user", 6041, domain="user"),
-        Field("item", 3707, domain="item"),
+        Field("user", 6041, domain="user", role="user"),
+        Field("item", 3707, domain="item", role="item"),
         Field("gender", 3, domain="user"),
         Field("age", 8, domain="user"),
         Field("occupation", 22, domain="user"),

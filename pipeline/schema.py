@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 Domain = Literal["user", "item", "context"]
 Kind = Literal["category", "number", "bag"]
+Role = Literal["user", "item"]
 SplitName = Literal["train", "valid", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "valid", "test")
 EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
@@ -22,13 +23,14 @@ EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
 class Column:
     """A field before it is encoded: a column of strings (category, bag) or of numbers (float64).
 
-    The values of a bag are one string, with `separator` between them.
+    The values of a bag are one string, with `separator` between them. `role`: see `Field`.
     """
 
     name: str
     kind: Kind
     domain: Domain
     separator: str = "|"
+    role: Role | None = None
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,20 @@ class Field:
         size: number of ids, the unseen one included (>= 1).
         slots: number of columns; more than one for a multi-valued field (a bag).
         domain: whose property it is; used by models with a part for each domain (FLSEST, section 3.1).
+        role: `user` or `item` if it identifies the user or the item of a row. It is declared, by the dataset
+            or its entry in params.yaml, and never taken from the domain or the order of the fields.
     """
 
     name: str
     size: int
     slots: int = 1
     domain: Domain = "context"
+    role: Role | None = None
 
     def __post_init__(self) -> None:
         assert self.size >= 1 and self.slots >= 1, self
         assert self.domain in get_args(Domain), self
+        assert self.role is None or self.slots == 1, self
 
 
 @dataclass(frozen=True)

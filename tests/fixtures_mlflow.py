@@ -18,7 +18,13 @@ from pipeline.train.loop import fit
 from pipeline.train.predict import predict
 
 mpl.use("Agg")
-TOY = Schema((Field("user", 30, domain="user"), Field("item", 20, domain="item"), Field("tags", 8, slots=3)))
+TOY = Schema(
+    (
+        Field("user", 30, domain="user", role="user"),
+        Field("item", 20, domain="item", role="item"),
+        Field("tags", 8, slots=3),
+    )
+)
 MODEL = {
     "lr": {},
     "fm": {"embedding_size": 4},

@@ -166,8 +166,6 @@ OTHER: dict[str, Any] = {
     "reduction": 1,  # any more leaves one unit for four fields
     "gate1": ["user"],
     "gate2": ["item"],
-    "user": "age",
-    "item": "age",
     "trees": 7,
     "leaves": 5,
 }

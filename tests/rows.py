@@ -10,28 +10,32 @@ from pipeline.schema import EMPTY, Field, Schema
 SCHEMAS = {
     "two-domains": Schema(
         (
-            Field("user", 8, 1, "user"),
+            Field("user", 8, 1, "user", "user"),
             Field("genres", 6, 3, "item"),
             Field("age", 4, 1, "user"),
-            Field("item", 7, 1, "item"),
+            Field("item", 7, 1, "item", "item"),
         )
     ),
     "three-domains": Schema(
         (
             Field("hour", 5, 1, "context"),
-            Field("item", 7, 1, "item"),
+            Field("item", 7, 1, "item", "item"),
             Field("tags", 5, 2, "item"),
-            Field("user", 8, 1, "user"),
+            Field("user", 8, 1, "user", "user"),
             Field("liked", 6, 4, "user"),
         )
     ),
     "field-per-domain": Schema(
-        (Field("item", 7, 1, "item"), Field("user", 8, 1, "user"), Field("hours", 5, 2, "context"))
+        (
+            Field("item", 7, 1, "item", "item"),
+            Field("user", 8, 1, "user", "user"),
+            Field("hours", 5, 2, "context"),
+        )
     ),
     "no-bags": Schema(
         (
-            Field("user", 8, 1, "user"),
-            Field("item", 7, 1, "item"),
+            Field("user", 8, 1, "user", "user"),
+            Field("item", 7, 1, "item", "item"),
             Field("city", 5, 1, "user"),
             Field("hour", 4, 1, "context"),
         )

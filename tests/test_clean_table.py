@@ -16,6 +16,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import folder_digest
 from pipeline.preprocess import clean_table
 from pipeline.preprocess.clean_table import CleanTable, ClickLog, write
+from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import CODED
 from pipeline.schema import Column
@@ -276,3 +277,66 @@ def test_text_comes_coded_even_where_parquet_gave_its_dictionary_up(
     column = pa.chunked_array(list(table.column_blocks("city")))
     assert column.type == CODED
     assert column.to_pylist() == [r["city"] for r in rows]
+
+
+WHO_AND_WHAT = tuple(
+    Column(name, "category", domain, role=role)
+    for name, domain, role in (
+        ("user", "user", "user"),
+        ("device", "user", None),
+        ("item", "item", None),
+        ("C14", "item", None),
+    )
+)
+
+
+def declared(folder: Path, columns: tuple[Column, ...] = WHO_AND_WHAT, **options: Any) -> CleanTable:
+    """A table without groups, of which the entry says who and what."""
+    rows = {
+        column.name: [f"{column.name}{n % 3}" if n % 4 else None for n in range(12)] for column in columns
+    }
+    rejects = RejectLog()
+    rejects.count("log", 12)
+    table = pa.table({**rows, "label": pa.array([0, 1] * 6, pa.uint8())})
+    folder.mkdir(exist_ok=True)
+    write(folder, ClickLog(columns, iter([table])), rejects, "toy", **options)
+    return CleanTable(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "roles", "group"),
+    [
+        ({}, {"user": "user"}, "user"),
+        ({"user": "device", "item": "C14"}, {"device": "user", "C14": "item"}, "device"),
+        ({"item": "item", "fields": ["item"]}, {"item": "item"}, None),
+    ],
+)
+def test_user_and_item_are_those_of_the_entry_or_of_the_dataset_and_the_user_is_the_group(
+    tmp_path: Path, options: dict[str, Any], roles: dict[str, str], group: str | None
+) -> None:
+    table = declared(tmp_path, **options)
+    assert {column.name: column.role for column in table.columns if column.role} == roles
+    assert ("group" in table.names) == (group is not None)
+    if group:
+        users = chunk(pa.chunked_array(list(table.column_blocks("group")))).to_pylist()
+        assert users == [f"{group}{n % 3}" if n % 4 else "" for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"user": "devise"}, r"preprocess.user: unknown field of the type category 'devise'.*'device'"),
+        ({"item": "device", "fields": ["user"]}, "preprocess.item: unknown field"),
+        ({"item": "user"}, "'user' cannot be both the user and the item"),
+    ],
+)
+def test_a_user_or_item_that_is_no_field_is_an_error(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PipelineError, match=message):
+        declared(tmp_path, **options)
+
+
+def test_a_bag_identifies_nobody(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"preprocess.item: unknown field of the type category 'tags'"):
+        written(tmp_path, [], item="tags")

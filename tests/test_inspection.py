@@ -4,11 +4,11 @@ import gzip
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import project
 import pyarrow as pa
@@ -29,6 +29,7 @@ from pipeline.inspection.entry import one_line
 from pipeline.inspection.guessing import words
 from pipeline.inspection.sniffing import encoding_of
 from pipeline.preprocess.rejects import RejectLog
+from pipeline.schema import Role
 
 Entry = dict[str, Any]
 CLICK = "click"
@@ -103,10 +104,16 @@ def with_entry(entry: Entry) -> dict[str, Any]:
     return {**PARAMS, "data": {**PARAMS["data"], "mine": entry}}
 
 
+def read(folder: Path, rejects: RejectLog, entry: Entry) -> Iterator[pa.Table]:
+    """Read a folder as the entry says; user and item are for whoever writes the table."""
+    keys = {key: value for key, value in entry["preprocess"].items() if key not in get_args(Role)}
+    return tabular.read(folder, rejects, **keys).tables
+
+
 def check_entry(entry: Entry, folder: Path) -> int:
     """Check an entry as params.yaml is checked, and read the folder with it; return the number of rows."""
     Params(with_entry(entry))
-    return sum(len(table) for table in tabular.read(folder, RejectLog(), **entry["preprocess"]).tables)
+    return sum(len(table) for table in read(folder, RejectLog(), entry))
 
 
 # ---- what a column is ----
@@ -362,7 +369,7 @@ def after_label(found: Inspection, label: str, folder: Path) -> tuple[int, int, 
     entry["preprocess"]["label"] = YAML(typ="safe", pure=True).load(label)["label"]
     Params(with_entry(entry))
     rejects = RejectLog()
-    out = sum(len(table) for table in tabular.read(folder, rejects, **entry["preprocess"]).tables)
+    out = sum(len(table) for table in read(folder, rejects, entry))
     tallies = rejects.files.values()
     return out, sum(tally.rejected for tally in tallies), sum(tally.dropped for tally in tallies)
 
@@ -493,15 +500,18 @@ def test_users_that_always_decide_alike_are_no_leak(look: Look):
 # ---- group, time, names ----
 
 
-def test_group_and_time_are_found(look: Look):
+def test_user_item_and_time_are_found(look: Look):
     rows = log(
         birth_date=lambda i, r: f"19{10 + i % 80}-01-0{1 + i % 9}",
+        campaign_id=lambda i, r: f"c{i % 7}",
+        ad_id=lambda i, r: f"a{i % 30}",
         day=lambda i, r: f"2020-01-{1 + i % 28:02}",
         ts=lambda i, r: 1600000000 + 1000 * i,
         user_age=lambda i, r: r.randint(10, 99),
     )
     preprocess = parsed(look(rows))["preprocess"]
-    assert (preprocess["group"], preprocess["time"]) == ("user_id", "ts")
+    assert (preprocess["user"], preprocess["item"], preprocess["time"]) == ("user_id", "ad_id", "ts")
+    assert "group" not in preprocess, "that of the user"
 
 
 def test_names_that_the_pipeline_or_yaml_reserves(look: Look):
@@ -877,7 +887,7 @@ def looked_at(folder: Path) -> None:
     if found.complete:
         Params(with_entry(entry))
         with suppress(PipelineError):  # too many damaged lines, or a label that no line has
-            tabular.read(folder, RejectLog(), **entry["preprocess"])
+            read(folder, RejectLog(), entry)
 
 
 @pytest.mark.slow

@@ -230,7 +230,11 @@ def test_ids_of_32_and_64_bits_agree(name: str, chosen: dict[str, Any]) -> None:
 def test_ids_stay_integers(name: str) -> None:
     """Two ids above 2^24, which float32 cannot tell apart, keep weights of their own."""
     schema = Schema(
-        (Field("item", 2, 1, "item"), Field("hour", 2, 1, "context"), Field("user", 2**24 + 4, 1, "user"))
+        (
+            Field("item", 2, role="item"),
+            Field("hour", 2),
+            Field("user", 2**24 + 4, domain="user", role="user"),
+        )
     )
     tiny = options(name, embedding_size=1, intents=1, intent_size=1, hidden=[2])
     model = ready(name, schema, tiny).eval()
@@ -246,7 +250,7 @@ def test_ids_stay_integers(name: str) -> None:
 @every_model
 def test_sixty_four_rows_are_learnt_by_heart(name: str, chosen: dict[str, Any]) -> None:
     """From one of three starts: a gate of ReLUs may be closed for good at one of them."""
-    schema = Schema((Field("user", 65, 1, "user"), *SCHEMAS["three-domains"].fields))
+    schema = Schema((Field("user", 65, 1, "user", "user"), *SCHEMAS["three-domains"].fields))
     ids = random_ids(schema, 64)
     ids[:, 0] = torch.arange(2, 66)
     rows = Split(schema, ids, (torch.rand(64) < 0.5).float(), times(ids))

@@ -5,7 +5,9 @@ may not be redistributed, so the user provides it: as a local copy, by a mirror,
 
 Label: click. Row ids exceed 64 bits and are not a field. All fields are categories of the strings as they
 are, including -1. `hour` is YYMMDDHH in UTC; the fields hour and weekday are derived from it, and `time` is
-the start of that hour. No column identifies a user, so there are no groups.
+the start of that hour. No column identifies a user or an advertisement, so none is declared: there are
+no groups, and mf, din and disenctr are refused, unless the entry says what stands for them, such as
+`preprocess: {user: device_ip, item: C14}` (device_id has one value in most rows).
 
 The domains are our choice: the device's columns are user, the anonymous C14 to C21, which describe the
 advertisement, are item, and the place and time of the impression are context.

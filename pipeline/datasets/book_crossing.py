@@ -58,13 +58,13 @@ SOURCE = Source(
 )
 
 OF_USERS = (
-    Column("user", "category", "user"),
+    Column("user", "category", "user", role="user"),
     Column("age", "category", "user"),
     Column("city", "category", "user"),
     Column("region", "category", "user"),
     Column("country", "category", "user"),
 )
-OF_ITEMS = (Column("book", "category", "item"),)
+OF_ITEMS = (Column("book", "category", "item", role="item"),)
 OF_BOOKS = (
     Column("author", "category", "item"),
     Column("year", "category", "item"),

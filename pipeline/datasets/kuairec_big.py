@@ -55,9 +55,9 @@ FLAGS = ("is_lowactive_period", "is_live_streamer", "is_video_author")
 ONEHOT = tuple(f"onehot_feat{number}" for number in range(18))
 ATTRIBUTES = ("user_active_degree", *FLAGS, *RANGES, *ONEHOT)
 COLUMNS = (
-    Column("user", "category", "user"),
+    Column("user", "category", "user", role="user"),
     *(Column(name, "category", "user") for name in ATTRIBUTES),
-    Column("video", "category", "item"),
+    Column("video", "category", "item", role="item"),
     Column("categories", "bag", "item"),
     Column("duration", "number", "item"),
     Column("hour", "category", "context"),

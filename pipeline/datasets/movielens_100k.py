@@ -48,12 +48,12 @@ SOURCE = Source(
 )
 
 COLUMNS = (
-    Column("user", "category", "user"),
+    Column("user", "category", "user", role="user"),
     Column("gender", "category", "user"),
     Column("age", "category", "user"),
     Column("occupation", "category", "user"),
     Column("zip3", "category", "user"),
-    Column("movie", "category", "item"),
+    Column("movie", "category", "item", role="item"),
     Column("year", "category", "item"),
     Column("genres", "bag", "item"),
 )

@@ -38,11 +38,11 @@ Floats = NDArray[np.float64]
 Levels = NDArray[np.int64]
 
 COLUMNS = (
-    Column("user", "category", "user"),
+    Column("user", "category", "user", role="user"),
     Column("age", "category", "user"),
     Column("gender", "category", "user"),
     Column("city", "category", "user"),
-    Column("item", "category", "item"),
+    Column("item", "category", "item", role="item"),
     Column("category", "category", "item"),
     Column("tags", "bag", "item"),
     Column("price", "number", "item"),

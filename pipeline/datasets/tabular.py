@@ -9,10 +9,12 @@ Its dataset entry in params.yaml says what the columns are; `python -m pipeline 
         label: click                              # or {column: rating, at_least: 4}
         fields:
           user_id: user                           # short for {domain: user}: a category
+          item_id: item
           price: {domain: item, type: number}
           tags: {domain: item, type: bag, separator: "|"}
           ts: {domain: context, type: timestamp, parts: [hour, weekday]}   # fields ts_hour, ts_weekday
-        group: user_id                            # for gAUC and a split by user
+        user: user_id                             # the field that identifies the user, and
+        item: item_id                             # that of the item: for models that need them
         time: ts                                  # for a split by time
       split: {method: random, seed: 1024, test: 0.2, valid: 0.1}
       encode: {min_count: 2}
@@ -211,7 +213,7 @@ def read(
         label: which records are clicks.
         fields: what the columns mean, in the order of the fields.
         group: a column: records with the same value form a group of gAUC and stay together in a split
-            by user; those without a value form one group.
+            by user; those without a value form one group (default: the field that `user` names).
         time: a column, for a split by time; records without a time are rejected then.
         keep: further columns, for a split by one of them.
         separator: between the fields of a text file (default: a tab in .tsv files, else a comma).
@@ -435,13 +437,13 @@ def _clean(check: _Check, plan: _Plan, separators: Mapping[str, str]) -> pa.Tabl
             made |= {new: date_part(times, part) for new, part in field.date_parts(name).items()}
     made["label"] = pa.array(clicks)
     if plan.group is not None:
-        made["group"] = _filled(texts(plan.group))
+        made["group"] = parse.filled(texts(plan.group))
     if plan.time:
         name = plan.time.column
         made["time"] = _times(columns(name), name, plan.time_format, plan, check)
         absent = made["time"].is_null().to_numpy(zero_copy_only=False)
         check.reject(absent, name, "is missing, and `time` needs it")
-    made |= {name: _filled(texts(name)) for name in plan.kept}
+    made |= {name: parse.filled(texts(name)) for name in plan.kept}
     check.rejects.drop(check.file, int((check.good & dropped).sum()))
     return keep_rows(pa.table(made), check.lines, check.good & ~dropped)[0]
 
@@ -526,12 +528,3 @@ def _bag(column: pa.Array, field: Feature, separator: str, missing: frozenset[st
     if own == separator:
         return values
     return recode(values, lambda texts: pc.replace_substring(texts, own, separator))
-
-
-def _filled(values: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Return texts in which a missing value is an empty one, since a split has no missing values."""
-    if not values.null_count:
-        return values
-    dictionary = pa.concat_arrays([values.dictionary, pa.array([""])])
-    indices = pc.fill_null(values.indices, len(values.dictionary))
-    return recode(pa.DictionaryArray.from_arrays(indices, dictionary), lambda texts: texts)

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -18,9 +18,10 @@ from pipeline.common.files import write_text
 from pipeline.config import yaml_file
 from pipeline.datasets.tabular import MISSING, RESERVED, Settings
 from pipeline.inspection.findings import Findings
-from pipeline.inspection.guessing import is_past, is_user_id
+from pipeline.inspection.guessing import is_id_of, is_past
 from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
+from pipeline.schema import Role
 
 
 def check_name(name: str) -> None:
@@ -150,9 +151,11 @@ def _fields(findings: Findings) -> list[str]:
 def _further_keys(findings: Findings) -> dict[str, Any]:
     """Return the keys of `preprocess` besides label and fields, where they are not the default."""
     fields, keys = findings.fields, dict[str, Any]()
-    users = [column for column, field in fields.items() if field.type == "category" and is_user_id(column)]
-    if users:
-        keys["group"] = users[0]
+    categories = [column for column, field in fields.items() if field.type == "category"]
+    for role in get_args(Role):
+        found = [column for column in categories if is_id_of(role, column)]
+        if found:
+            keys[role] = found[0]
     if time := _time(findings):
         keys["time"] = time
     if findings.is_text:

@@ -11,7 +11,7 @@ from pipeline.datasets.tabular import Feature
 from pipeline.inspection.profiling import DIGIT_TIMES, Profile
 from pipeline.preprocess import parse
 from pipeline.preprocess.timestamps import DatePart
-from pipeline.schema import Domain
+from pipeline.schema import Domain, Role
 
 MIN_ROWS = 50  # below, values that never repeat or always agree mean nothing
 TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
@@ -29,6 +29,7 @@ _ITEMS = _words(
     "item items iid itemid movie movieid film video vid ad adid ads adgroup campaign creative advertiser "
     "product productid sku goods article news book isbn song track listing shop seller merchant"
 )
+_SEVERAL_ITEMS = _words("campaign adgroup advertiser shop listing seller merchant")
 _DOMAINS: dict[Domain, frozenset[str]] = {
     "user": USERS
     | _words("age gender sex occupation job zip zipcode income education city country location"),
@@ -104,10 +105,10 @@ def domain_of(name: str) -> Domain:
     return hits[0] if hits else "context"
 
 
-def is_user_id(name: str) -> bool:
-    """Whether a column of this name seems to contain the ids of users."""
-    found = words(name)
-    return not USERS.isdisjoint(found) and (len(found) == 1 or "id" in found)
+def is_id_of(role: Role, name: str) -> bool:
+    """Whether a column of this name seems to contain the ids of users, or of items."""
+    found, known = words(name), USERS if role == "user" else _ITEMS - _SEVERAL_ITEMS
+    return not known.isdisjoint(found) and (len(found) == 1 or "id" in found)
 
 
 def is_past(name: str) -> bool:

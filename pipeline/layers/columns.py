@@ -1,26 +1,20 @@
 """Find the columns of ids that identify the user and the item of a row."""
 
-from itertools import accumulate
-
-from pipeline.schema import Domain, Schema
+from pipeline.schema import Role, Schema
 
 
-def column_of(schema: Schema, name: str | None, domain: Domain) -> int:
-    """Return the column of ids of a single-valued field.
-
-    Args:
-        schema: the fields.
-        name: of the field; None for the first single-valued field of the domain.
-        domain: `user` or `item`, also the name of the model's option.
+def column_of(schema: Schema, role: Role) -> int:
+    """Return the column of ids of the field that is declared as the user, or the item, of a row.
 
     Raises:
-        ValueError: there is no such field; the message names the single-valued ones.
+        ValueError: none is; the message says where to declare it, and names the fields that could be.
     """
-    ends = list(accumulate(field.slots for field in schema.fields))
-    single = [(field, end - 1) for field, end in zip(schema.fields, ends, strict=True) if field.slots == 1]
-    for field, column in single:
-        if field.name == name or (name is None and field.domain == domain):
+    for column, i in enumerate(schema.field_of_slot):
+        if schema.fields[i].role == role:
             return column
-    wanted = f"field {name!r}" if name is not None else f"field of the domain {domain}"
-    known = ", ".join(field.name for field, _ in single) or "none"
-    raise ValueError(f"no {wanted} has one value a row: set `{domain}` to one that has ({known})")
+    single = ", ".join(field.name for field in schema.fields if field.slots == 1) or "none"
+    raise ValueError(
+        f"needs the {role} of each row, and this dataset declares none: name the field that identifies it "
+        f"(`{role}: <field>` in the dataset's block `preprocess`; fields of one value a row: {single}), or "
+        "remove the model"
+    )

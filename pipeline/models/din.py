@@ -40,8 +40,6 @@ class DIN(nn.Module):
         schema: Schema,
         *,
         embedding: Embed = Embed(16),
-        user: str | None = None,
-        item: str | None = None,
         history: Count = 20,
         attention_hidden: Sequence[Count] = (36,),
         normalise: bool = False,
@@ -49,7 +47,7 @@ class DIN(nn.Module):
     ) -> None:
         super().__init__()
         self.schema, self.history, self.normalise = schema, history, normalise
-        self.user, self.item = column_of(schema, user, "user"), column_of(schema, item, "item")
+        self.user, self.item = column_of(schema, "user"), column_of(schema, "item")
         self.memory = Memory()
         self.embedding = embedding(schema)
         unit = MLP(4 * embedding.size, attention_hidden, activation=network.activation)

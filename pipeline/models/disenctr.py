@@ -48,8 +48,6 @@ class DisenCTR(nn.Module):
         intent_size: Count = 16,
         embedding_std: NonNegative = 0.1,
         embedding_dropout: Probability = 0.0,
-        user: str | None = None,
-        item: str | None = None,
         history: Count = 20,
         neighbours: Count = 10,
         second_neighbours: Count = 5,
@@ -57,7 +55,7 @@ class DisenCTR(nn.Module):
         super().__init__()
         self.schema, self.intents, self.history = schema, intents, history
         self.neighbours, self.second_neighbours = neighbours, second_neighbours
-        self.user, self.item = column_of(schema, user, "user"), column_of(schema, item, "item")
+        self.user, self.item = column_of(schema, "user"), column_of(schema, "item")
         self.by_user, self.by_item = Memory(), Memory()
         self.embedding = FieldEmbedding(
             schema, intents * intent_size, dropout=embedding_dropout, std=embedding_std

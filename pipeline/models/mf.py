@@ -7,8 +7,7 @@ Equation (eq. 4): logit = mu + b_u + b_i + <p_u, q_i>, from the user and the ite
 
 Shapes: ids (B, S) -> rows of the two fields (B, 2) -> p, q (B, D) -> logit (B,).
 
-Differs from the paper: a logit with logloss instead of a rating with squared error. `user` and `item` name
-the two fields, which must be single-valued; by default they are the first such field of each domain.
+Differs from the paper: a logit with logloss instead of a rating with squared error.
 """
 
 import torch
@@ -27,18 +26,9 @@ class MF(nn.Module):
     columns: Tensor
     skipped: Tensor
 
-    def __init__(
-        self,
-        schema: Schema,
-        *,
-        embedding: Embed = Embed(16),
-        user: str | None = None,
-        item: str | None = None,
-    ) -> None:
-        columns = sorted([column_of(schema, user, "user"), column_of(schema, item, "item")])
+    def __init__(self, schema: Schema, *, embedding: Embed = Embed(16)) -> None:
+        columns = sorted([column_of(schema, "user"), column_of(schema, "item")])
         fields = [schema.field_of_slot[column] for column in columns]
-        if fields[0] == fields[1]:
-            raise ValueError(f"user and item are both {schema.fields[fields[0]].name!r}: name two fields")
         super().__init__()
         # the tables contain these two fields only, so an id skips the rows of the fields before it
         both = Schema(tuple(schema.fields[i] for i in fields))

@@ -5,9 +5,9 @@ by the separator of its column.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, write_json
 from pipeline.common.ranges import Count, Share
-from pipeline.preprocess.parse import chunk, encoded
+from pipeline.preprocess.parse import chunk, encoded, filled
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.schema import Column
+from pipeline.schema import Column, Role
 
 EXTRA_COLUMNS = ("label", "group", "time", "truth")  # see ClickLog
 ROWS_PER_BLOCK = 1 << 20  # at least; a block is a row group of Parquet and has its own dictionaries
@@ -32,8 +32,8 @@ class ClickLog:
     """What a dataset's `read` returns: its fields, and its rows as tables in the order of the log.
 
     A table has a column per field, `label` (uint8) and, where the data have them, `group` (strings, none
-    missing: rows with the same one form a group of gAUC), `time` (int64, seconds since 1970), `truth`
-    (float64, the true click probability) and further columns that a split may use.
+    missing: rows with the same one form a group of gAUC; default: the user's field), `time` (int64, seconds
+    since 1970), `truth` (float64, the true click probability) and further columns that a split may use.
     """
 
     columns: tuple[Column, ...]
@@ -48,6 +48,8 @@ def write(
     origin: dict[str, Any] | None = None,
     *,
     fields: Sequence[str] | None = None,
+    user: str | None = None,
+    item: str | None = None,
     rows: Count | None = None,
     max_rejected: Share = 0.001,
 ) -> dict[str, Any]:
@@ -56,13 +58,19 @@ def write(
     Args:
         origin: where the raw files come from (`download.manifest.origin`), copied into the report.
         fields: the fields to keep, in this order (default: all).
+        user: the field that identifies the user of a row, for models that need one, and the groups of gAUC
+            where the log has none (default: as the dataset declares, if it does).
+        item: the field that identifies the item of a row (default: the same).
         rows: how many of the first rows to keep (default: all); the blocks after them are not read.
         max_rejected: the largest fraction of a file's records that may be corrupted.
 
     Raises:
-        PipelineError: an unknown field, too many corrupted records, a row without a group, or no rows.
+        PipelineError: an unknown field, a user or item that is none, too many corrupted records, a row
+            without a group, or no rows.
     """
     columns = _selected(log.columns, fields, name)
+    for role, field in zip(get_args(Role), (user, item), strict=True):
+        columns = _declared(columns, role, field, name)
     rows_out = clicks = 0
     writer = None
     try:
@@ -158,17 +166,39 @@ def _selected(columns: Sequence[Column], fields: Sequence[str] | None, name: str
     return [known[field] for field in fields]
 
 
+def _declared(columns: list[Column], role: Role, field: str | None, name: str) -> list[Column]:
+    """Return the columns with the role given to `field` alone; None leaves the dataset's declaration."""
+    if field is None:
+        return columns
+    possible = [column.name for column in columns if column.kind == "category"]
+    where = f"{name}: preprocess.{role}"
+    if field not in possible:
+        raise PipelineError(f"{where}: {unknown('field of the type category', field, possible)}")
+    if any(column.name == field and column.role not in (None, role) for column in columns):
+        raise PipelineError(f"{where}: {field!r} cannot be both the user and the item: name two fields")
+    return [
+        replace(column, role=role if column.name == field else None)
+        if column.name == field or column.role == role
+        else column
+        for column in columns
+    ]
+
+
 def _kept(
     log: ClickLog, columns: Sequence[Column], rows: int | None, rejects: RejectLog, name: str
 ) -> Iterator[pa.Table]:
     """Yield the first rows of the log, without the fields that are not selected."""
     of_fields = {column.name for column in log.columns}
+    user = next((column.name for column in columns if column.role == "user"), None)
     start = 0
     for table in _first_rows(log.tables, rows, rejects):
         _check_group(table, start, name)
         start += len(table)
         extra = [column for column in table.column_names if column not in of_fields]
-        yield table.select([*(column.name for column in columns), *extra])
+        kept = table.select([*(column.name for column in columns), *extra])
+        if user is not None and "group" not in kept.column_names:
+            kept = kept.append_column("group", filled(encoded(chunk(kept[user]))))
+        yield kept
 
 
 def _first_rows(tables: Iterator[pa.Table], rows: int | None, rejects: RejectLog) -> Iterator[pa.Table]:

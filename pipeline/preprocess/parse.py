@@ -139,6 +139,15 @@ def encoded(column: pa.Array) -> pa.DictionaryArray:
     return column if is_.is_dictionary(column.type) else column.dictionary_encode()
 
 
+def filled(values: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return texts in which a missing value is an empty one."""
+    if not values.null_count:
+        return values
+    dictionary = pa.concat_arrays([values.dictionary, pa.array([""])])
+    indices = pc.fill_null(values.indices, len(values.dictionary))
+    return recode(pa.DictionaryArray.from_arrays(indices, dictionary), lambda texts: texts)
+
+
 def codes_of(coded: pa.DictionaryArray, null: int) -> NDArray[np.int32]:
     """Return each row's index into the dictionary, `null` for a missing value."""
     indices = pc.fill_null(coded.indices, null) if coded.indices.null_count else coded.indices

@@ -58,7 +58,7 @@ def fit_vocabulary(
     """
     vocabulary: Vocabulary = []
     for column in columns:
-        entry: dict[str, Any] = {"name": column.name, "kind": column.kind, "domain": column.domain}
+        entry: dict[str, Any] = {key: getattr(column, key) for key in ("name", "kind", "domain", "role")}
         if column.kind == "number":
             entry |= _bins([np.asarray(_floats(block)) for block in blocks(column.name)], bins)
         elif column.kind == "category":
@@ -76,7 +76,7 @@ def schema(vocabulary: Vocabulary) -> Schema:
     """Return what the ids of `apply` mean."""
     return Schema(
         tuple(
-            Field(entry["name"], 1 + _entries(entry), entry.get("slots", 1), entry["domain"])
+            Field(entry["name"], 1 + _entries(entry), entry.get("slots", 1), entry["domain"], entry["role"])
             for entry in vocabulary
         )
     )

@@ -4,32 +4,28 @@ import pytest
 from rows import SCHEMAS
 
 from pipeline.layers.columns import column_of
-from pipeline.schema import Field, Schema
+from pipeline.schema import Field, Role, Schema
 
-BAGS_FIRST = Schema((Field("liked", 6, 4, "user"), Field("user", 8, 1, "user"), Field("hour", 5)))
+LATE = Schema((Field("liked", 6, 4, "user"), Field("age", 8, 1, "user"), Field("who", 5, role="user")))
 
 
 @pytest.mark.parametrize(
-    ("schema", "name", "domain", "column"),
+    ("schema", "role", "column"),
     [
-        (SCHEMAS["two-domains"], None, "user", 0),
-        (SCHEMAS["two-domains"], None, "item", 5),
-        (SCHEMAS["two-domains"], "age", "user", 4),
-        (SCHEMAS["three-domains"], "hour", "item", 0),
-        (BAGS_FIRST, None, "user", 4),
-        (BAGS_FIRST, "hour", "user", 5),
+        (SCHEMAS["two-domains"], "user", 0),
+        (SCHEMAS["two-domains"], "item", 5),
+        (SCHEMAS["three-domains"], "user", 4),
+        (LATE, "user", 5),
     ],
 )
-def test_the_named_field_or_the_first_of_one_value(
-    schema: Schema, name: str, domain: str, column: int
+def test_the_declared_field_wherever_it_stands_and_whatever_its_domain(
+    schema: Schema, role: Role, column: int
 ) -> None:
-    assert column_of(schema, name, domain) == column
+    assert column_of(schema, role) == column
 
 
-def test_what_is_not_there_is_an_error_that_names_what_is() -> None:
-    with pytest.raises(ValueError, match=r"field of the domain item has one.*set `item` to.*\(user, hour\)"):
-        column_of(BAGS_FIRST, None, "item")
-    with pytest.raises(ValueError, match=r"'liked' has one value.*set `user` to.*\(user, hour\)"):
-        column_of(BAGS_FIRST, "liked", "user")
-    with pytest.raises(ValueError, match=r"\(none\)"):
-        column_of(Schema((Field("tags", 3, 2),)), None, "user")
+def test_the_first_field_of_a_domain_is_not_taken_for_it() -> None:
+    with pytest.raises(ValueError, match=r"declares none: .*`item: <field>` in .*one value a row: age, who"):
+        column_of(LATE, "item")
+    with pytest.raises(ValueError, match="one value a row: none"):
+        column_of(Schema((Field("tags", 3, 2),)), "user")

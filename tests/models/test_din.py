@@ -1,8 +1,7 @@
 """DIN against its equation."""
 
 import math
-from itertools import chain
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,8 +77,10 @@ def test_the_plain_sum_grows_with_the_past_and_the_softmax_does_not() -> None:
         torch.testing.assert_close(u(twice, v), factor * u(once, v))
 
 
-@pytest.mark.parametrize("options", [{"user": "nobody"}, {"item": "genres"}])
-def test_a_role_that_no_field_can_play_is_named(options: dict[str, Any]) -> None:
-    (name,) = chain(options.values())
-    with pytest.raises(PipelineError, match=rf"no field '{name}' has one value.*user, age, item"):
-        build("din", SCHEMAS["two-domains"], options, seed=1)
+@pytest.mark.parametrize("role", ["user", "item"])
+@pytest.mark.parametrize("name", ["din", "disenctr", "mf"])
+def test_a_role_that_is_not_declared_is_never_guessed(name: str, role: str) -> None:
+    fields = SCHEMAS["two-domains"].fields
+    schema = Schema(tuple(replace(field, role=None) if field.role == role else field for field in fields))
+    with pytest.raises(PipelineError, match=rf"needs the {role} of each row.*: user, age, item"):
+        build(name, schema, {}, seed=1)

@@ -1,13 +1,12 @@
 """MF against its equation."""
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
 from loops import dot, exact
 from rows import SCHEMAS, every_schema, random_ids
 
-from pipeline.common.errors import PipelineError
 from pipeline.models import build
 from pipeline.schema import EMPTY, Field, Schema
 
@@ -20,9 +19,10 @@ def place(schema: Schema, name: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("names", [("user", "item"), ("age", "item"), ("item", "age")])
 def test_mf(names: tuple[str, str]) -> None:
-    schema = SCHEMAS["two-domains"]
-    chosen = {"embedding_size": 3, "user": names[0], "item": names[1]}
-    model, ids = exact(build("mf", schema, chosen, seed=1)), random_ids(schema, 20)
+    roles = dict(zip(names, ("user", "item"), strict=True))
+    fields = SCHEMAS["two-domains"].fields
+    schema = Schema(tuple(replace(field, role=roles.get(field.name)) for field in fields))
+    model, ids = exact(build("mf", schema, {"embedding_size": 3}, seed=1)), random_ids(schema, 20)
     size = {field.name: field.size for field in schema.fields}
     columns = sorted(place(schema, name) for name in names)  # in the tables, fields keep their order
     early = min(names, key=lambda name: place(schema, name))
@@ -40,7 +40,7 @@ def test_mf(names: tuple[str, str]) -> None:
 def test_it_is_fm_on_the_two_fields_and_reads_no_other(schema: Schema) -> None:
     mf = exact(build("mf", schema, {"embedding_size": 3}, seed=1))
     columns = [place(schema, name) for name in ("user", "item")]
-    both = Schema((Field("user", 8, 1, "user"), Field("item", 7, 1, "item")))
+    both = Schema((Field("user", 8, 1), Field("item", 7, 1)))
     if columns[0] > columns[1]:
         both = Schema(both.fields[::-1])
     fm = exact(build("fm", both, {"embedding_size": 3}, seed=2))
@@ -66,23 +66,3 @@ def test_an_absent_user_leaves_the_item() -> None:
     ids[:, place(schema, "user")[0]] = EMPTY
     item = model.linear.table[1 + 8 + ids[:, column].long() - first, 0]
     torch.testing.assert_close(model(ids), model.linear.bias + item)
-
-
-@pytest.mark.parametrize(
-    ("chosen", "message"),
-    [
-        ({"user": "usr"}, r"'usr'.*user, age, item"),
-        ({"item": "genres"}, r"'genres'.*one value a row.*user, age, item"),
-        ({"user": "item"}, r"user and item are both 'item'"),
-    ],
-)
-def test_fields_that_it_cannot_take_are_explained(chosen: dict[str, Any], message: str) -> None:
-    with pytest.raises(PipelineError, match=message):
-        build("mf", SCHEMAS["two-domains"], chosen, seed=1)
-
-
-def test_a_log_without_items_needs_a_name() -> None:
-    schema = Schema((Field("user", 8, 1, "user"), Field("site", 5, 1, "context")))
-    with pytest.raises(PipelineError, match=r"domain item.*set `item`"):
-        build("mf", schema, {}, seed=1)
-    assert build("mf", schema, {"item": "site"}, seed=1)(random_ids(schema, 3)).shape == (3,)
