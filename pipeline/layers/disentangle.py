@@ -18,10 +18,10 @@ def convolve(
 ) -> Float[Tensor, "B R K D"]:
     """Return an item's representation after two convolutions over its two-hop subgraph, intent by intent.
 
-    A layer is x_k <- (A * q_k) x_k over the edges in both directions, with q = softmax_k(s), s = 1 at first
-    and A = 1 / sqrt(degree of source * degree of target); after it s_k <- s_k + sum_d x_source,k
-    tanh(x_target,k). The subgraph is a tree: the item, N users who clicked it, M items that each of those
-    clicked. Only what reaches the item is computed: the first layer is omitted for the items at the leaves.
+    A layer is x_k <- (A * q_k) x_k over the edges from each neighbour to its root and from every node to
+    itself, with q = softmax_k(s), s = 1 at first and A = 1 / sqrt(in-degree of source * in-degree of target);
+    after it s_k <- s_k + sum_d x_source,k tanh(x_target,k). The subgraph is a tree: N users who clicked the
+    item, M items that each of those clicked. Only what reaches the item is computed: nothing of the leaves.
 
     Args:
         item: its embedding, K intents of size D; B rows with R items each.
@@ -30,14 +30,17 @@ def convolve(
         has_user: which users exist; the others are zero vectors.
         has_item: which items exist.
     """
-    degree, user_degree = has_user.sum(2, keepdim=True).to(item), 1 + has_item.sum(3).to(item)
-    near = (has_user / (degree * user_degree).sqrt().clamp(min=1))[..., None, None]
+    degree, user_degree = 1 + has_user.sum(2, keepdim=True).to(item), 1 + has_item.sum(3).to(item)
+    loop, user_loop = (1 / d[..., None, None] for d in (degree.squeeze(2), user_degree))
+    near = (has_user / (degree * user_degree).sqrt())[..., None, None]
     far = (has_item / user_degree.sqrt().unsqueeze(3))[..., None, None]
     q = 1 / item.shape[2]
-    item_1 = q * (near * users).sum(2)
-    users_1 = q * (near * item.unsqueeze(2) + (far * items).sum(3))
-    s = (users_1 * item_1.unsqueeze(2).tanh()).sum(4, keepdim=True)
-    return (near * s.softmax(3) * users_1).sum(2)
+    item_1 = q * (loop * item + (near * users).sum(2))
+    users_1 = q * (user_loop * users + (far * items).sum(3))
+    root = item_1.tanh()
+    q_loop = (item_1 * root).sum(3, keepdim=True).softmax(2)
+    q_near = (users_1 * root.unsqueeze(2)).sum(4, keepdim=True).softmax(3)
+    return loop * q_loop * item_1 + (near * q_near * users_1).sum(2)
 
 
 def hawkes(

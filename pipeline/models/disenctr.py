@@ -11,10 +11,14 @@ pi_h = softmax_k((cos(a_h, a_u)_k + noise) / tau_h); logit = scale y + bias.
 
 Shapes: ids (B, S) -> a_h (B, n, K, D), a_v and a_u (B, K, D) -> logit (B,).
 
-Differs from the paper: histories and the graph are the clicks of the train split, and an edge is always
-strictly earlier than what it leads to: the time of a history item, of the row, or of the next edge. So a
-subgraph is a tree, in which a user or item that occurs twice is two nodes. The noise, Gumbel's, is added in
-training only; delta and tau are kept positive by softplus. Scale and bias are added: y alone is no logit.
+Differs from the paper: an edge leads from a neighbour to its root and every node has a loop, as in the
+authors' code. Histories and neighbours are the latest likes of the train split strictly before what they lead
+to: the time of the row, of the history item, or of the next edge. That code draws neighbours at random from
+all interactions up to a user's last three, anew for each batch. A subgraph is a tree, in which a user or item
+that occurs twice is two nodes; there it is one graph for a whole history. `delta` is of the user and `tau` of
+the item, kept positive by softplus (raw weights there). Gumbel noise is added in training only. There is no
+dropout: it would change cosines. Scale and bias are added: y alone is no logit. The task is the
+dataset's; the paper's is another one: likes of a user against items drawn at random that she never rated.
 """
 
 import math
@@ -31,7 +35,7 @@ from pipeline.layers.disentangle import convolve, hawkes
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import dense
-from pipeline.layers.options import Count, NonNegative, Probability
+from pipeline.layers.options import Count, NonNegative
 from pipeline.schema import EMPTY, Schema
 
 
@@ -47,7 +51,6 @@ class DisenCTR(nn.Module):
         intents: Count = 4,
         intent_size: Count = 16,
         embedding_std: NonNegative = 0.1,
-        embedding_dropout: Probability = 0.0,
         history: Count = 20,
         neighbours: Count = 10,
         second_neighbours: Count = 5,
@@ -57,9 +60,7 @@ class DisenCTR(nn.Module):
         self.neighbours, self.second_neighbours = neighbours, second_neighbours
         self.user, self.item = column_of(schema, "user"), column_of(schema, "item")
         self.by_user, self.by_item = Memory(), Memory()
-        self.embedding = FieldEmbedding(
-            schema, intents * intent_size, dropout=embedding_dropout, std=embedding_std
-        )
+        self.embedding = FieldEmbedding(schema, intents * intent_size, std=embedding_std)
         self.delta, self.tau = FieldLinear(schema), FieldLinear(schema)
         for layer in (self.delta, self.tau):  # whose softplus is 1
             nn.init.constant_(layer.bias, math.log(math.e - 1))

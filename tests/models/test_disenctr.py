@@ -21,8 +21,8 @@ Vectors = list[Matrix]  # of each node, K rows of D numbers
 
 
 def propagate(x: Vectors, edges: list[tuple[int, int]]) -> Vectors:
-    """Two layers over edges in both directions, everything computed; node 0 is the item."""
-    edges = edges + [(b, a) for a, b in edges]
+    """Two layers over these edges and a loop at every node, everything computed; node 0 is the item."""
+    edges = edges + [(node, node) for node in range(len(x))]
     degree = [sum(target == node for _, target in edges) for node in range(len(x))]
     s = {edge: [1.0] * K for edge in edges}
     for _ in range(2):
@@ -58,6 +58,18 @@ def test_a_tree_is_convolved_as_any_graph(clicked: list[int]) -> None:
     has_user = torch.arange(3) < len(clicked)
     x = convolve(*(t[None, None] for t in (item, users, items, has_user, has_item)))
     torch.testing.assert_close(x[0, 0], torch.tensor(expected).double())
+
+
+def test_users_reach_the_item_and_an_item_without_users_keeps_its_own_vector() -> None:
+    item, users = torch.randn(1, 1, K, D).double(), torch.randn(1, 1, 2, K, D).double().requires_grad_()
+    items, has_item = torch.zeros(1, 1, 2, 1, K, D).double(), torch.zeros(1, 1, 2, 1, dtype=torch.bool)
+    has_user = torch.ones(1, 1, 2, dtype=torch.bool)
+    x = convolve(item, users, items, has_user, has_item)
+    (gradient,) = torch.autograd.grad(x.sum(), users)
+    assert gradient.abs().min() > 0
+    alone = convolve(item, users, items, ~has_user, has_item)
+    q = torch.softmax((item / K * (item / K).tanh()).sum(3, keepdim=True), 2)
+    torch.testing.assert_close(alone, q * item / K)
 
 
 def clicked(schema: Schema, user: int, item: int) -> list[Click]:
