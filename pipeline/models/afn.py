@@ -10,21 +10,26 @@ second embedding: logit = w1 y_AFN + w2 y_DNN + b.
 Shapes: ids (B, S) -> E (B, F, D) -> y (B, neurons, D) -> logit (B,).
 
 Differs from the paper: fewer neurons and wider embeddings by default. Embeddings are made positive by
-max(|e|, 1e-7). Batch norm of the logarithms is per field, that of the exponentials per neuron. AFN+ has one
-last layer on both networks, with w1 and w2 in its weights: the same function, trained jointly from the start.
+max(|e|, 1e-5), as in FuxiCTR (the paper: 1e-7). Batch norm of the logarithms is per field, that of the
+exponentials per neuron. What is not there, an id unseen in training or an empty bag, has no logarithm: its
+normalised one is 0, their mean, and so is that of a component dropped by `embedding_dropout`; a zero in
+front of the logarithm would be by far the largest signal. A row that starts at zero has no gradient here.
+AFN+ has one last layer on both networks, with w1 and w2 in its weights: the same function, trained jointly
+from the start.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.mlp import dense
+from pipeline.layers.mlp import Dropout, dense
 from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
 
-TINY = 1e-7
+TINY = 1e-5
 
 
 class AFN(nn.Module):
@@ -41,7 +46,8 @@ class AFN(nn.Module):
     ) -> None:
         super().__init__()
         f = len(schema.fields)
-        self.embedding = embedding(schema)
+        self.embedding = replace(embedding, dropout=0.0)(schema)
+        self.dropout = Dropout(embedding.dropout)
         self.w = nn.Parameter(dense(f, neurons, bias=False).weight)
         self.norm_ln = nn.BatchNorm1d(f)
         self.norm_exp = nn.BatchNorm1d(neurons)
@@ -56,7 +62,8 @@ class AFN(nn.Module):
 
     def neurons(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
         """The logarithmic transformation layer."""
-        ln_e = self.norm_ln(e.abs().clamp_min(TINY).log())
+        there = (e != 0).any(2, keepdim=True)
+        ln_e = self.dropout(self.norm_ln(e.abs().clamp_min(TINY).log()) * there)
         return self.norm_exp((self.w @ ln_e).exp())
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

@@ -1,6 +1,7 @@
 """AFN against its equations."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,10 @@ def normed(layer: nn.BatchNorm1d, channel: int, x: float) -> float:
 
 
 def logarithmic(model: AFN, e: Matrix) -> Matrix:
-    ln_e = [[normed(model.norm_ln, i, math.log(max(abs(v), 1e-7))) for v in row] for i, row in enumerate(e)]
+    ln_e = [
+        [normed(model.norm_ln, i, math.log(max(abs(v), 1e-5))) if any(row) else 0.0 for v in row]
+        for i, row in enumerate(e)
+    ]
     y = []
     for j, w in enumerate(model.w.tolist()):
         sums = [sum(a * row[d] for a, row in zip(w, ln_e, strict=True)) for d in range(len(e[0]))]
@@ -66,3 +70,26 @@ def test_a_missing_value_neither_breaks_the_logarithm_nor_its_gradient() -> None
     model = build("afn", SCHEMAS["two-domains"], {}, seed=1)
     model(torch.zeros(4, 6, dtype=torch.int32)).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_an_unseen_id_is_as_the_mean_of_the_seen_ones_and_not_far_outside() -> None:
+    """Its row is zero; ln of a tiny number would be many deviations from every logarithm seen."""
+    model: Any = build("afn", SCHEMAS["no-bags"], {"embedding_std": 0.1, "neurons": 3}, seed=1).eval()
+    seen: list[torch.Tensor] = []
+    model.norm_exp.register_forward_pre_hook(lambda _, x: seen.append(x[0].log()))
+    unseen = torch.tensor([list(SCHEMAS["no-bags"].offsets)])
+    model(unseen)
+    assert not seen[0].any(), "a product of ones"
+
+
+def test_a_dropped_component_is_as_the_mean_of_all_and_not_a_tiny_number() -> None:
+    options = {"embedding_std": 0.1, "embedding_dropout": 0.5, "neurons": 3}
+    model: Any = build("afn", SCHEMAS["no-bags"], options, seed=1)
+    model.norm_exp = nn.Identity()
+    e = torch.full((40, 4, 10), 0.1) + 0.02 * torch.rand(40, 4, 10)
+    with torch.no_grad():
+        model.w.copy_(torch.eye(4)[:3])
+    y = model.train().neurons(e).log()
+    zero = y == 0
+    assert 0.4 < zero.float().mean() < 0.6
+    assert y[~zero].abs().max() < 2 * 3, "a normalised logarithm, doubled"
