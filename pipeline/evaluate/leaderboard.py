@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
+from pipeline.evaluate import mechanisms
 
 Block = dict[str, Any]
 METRICS = {
@@ -58,6 +59,8 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
     lines += ["## Are the differences real?", ""]
     lines += _markdown(*_comparisons_table(report))
     lines += ["", significance(report), ""]
+    if found := report.get("mechanisms"):
+        lines += ["## Mechanisms", "", *_markdown(*mechanisms.table(found)), "", mechanisms.explanation(), ""]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -161,7 +164,7 @@ def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:
 
 
 def _markdown(header: list[str], rows: list[list[str]], bold: int | None = None) -> list[str]:
-    align = ["---" if name in ("model", "variant") else "---:" for name in header]
+    align = ["---" if name in ("model", "variant", "mechanism") else "---:" for name in header]
     lines = [header, align, *rows]
     if bold is not None:
         lines[2 + bold] = [f"**{cell}**" if cell else cell for cell in rows[bold]]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
+from pipeline.evaluate import mechanisms
 from pipeline.evaluate.predictions import Holdout, Scores, read_predictions
 from pipeline.evaluate.runs import Block, Run
 from pipeline.evaluate.significance import Placements, delong, placements, standard_error
@@ -82,6 +83,7 @@ def build_report(
         "bayes": bayes,
         "results": results,
         "comparisons": comparisons,
+        "mechanisms": mechanisms.summarise(runs),
         "champion": {
             "model": leader.model,
             "variant": leader.variant,

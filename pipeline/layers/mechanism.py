@@ -41,7 +41,8 @@ class Mechanism(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "*W"],
-        used: Bool[Tensor, "*W"] | None = None,  # noqa: ARG002  read by hooks
+        used: Bool[Tensor, "*W"] | None = None,  # noqa: ARG002  read by hooks, which get positional arguments
+        /,
     ) -> Float[Tensor, "*W"]:
         """Return x.
 

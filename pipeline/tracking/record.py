@@ -11,6 +11,7 @@ Block = dict[str, Any]
 Row = dict[str, float]
 
 AXES = {"step", "epoch"}  # of an evaluation; not metrics
+MECHANISM = "mechanism."  # start of the metrics of a model's mechanisms
 
 
 def flat(block: Block, prefix: str = "") -> dict[str, str]:
@@ -63,7 +64,7 @@ def tags(run: Block) -> dict[str, str]:
 def children(run: Block) -> list[tuple[str, Block, str, list[Row], Row]]:
     """Return name, settings, state, history and best evaluation of every seed and every trial."""
     found = [
-        (f"seed-{seed['seed']}", run["params"], "COMPLETE", seed["curve"], seed["best"])
+        (f"seed-{seed['seed']}", run["params"], "COMPLETE", seed["curve"], seed["best"] | mechanisms(seed))
         for seed in run["seeds"]
     ]
     search = run.get("search", {"trials": []})
@@ -81,8 +82,26 @@ def best_seed(run: Block) -> Block:
 
 
 def summary(best: Row) -> Row:
-    """Return the metrics of the best evaluation as `best_*`; the plain names belong to the history."""
-    return {f"best_{key}": best[key] for key in ("valid_auc", "valid_logloss", "epoch") if key in best}
+    """Return the metrics of the best evaluation as `best_*`; the plain names belong to the history.
+
+    Those of its mechanisms, if any, keep their names.
+    """
+    named = {f"best_{key}": best[key] for key in ("valid_auc", "valid_logloss", "epoch") if key in best}
+    return named | {key: value for key, value in best.items() if key.startswith(MECHANISM)}
+
+
+def mechanisms(seed: Block) -> Row:
+    """Return what a seed of run.json says of its mechanisms as flat metrics; nothing if it has none.
+
+    >>> gate = {"kind": "gate", "per_row": True, "std": 0.2}
+    >>> mechanisms({"mechanisms": {"weights": {"cross.0.gate": gate}, "auc": {"frozen": 0.7}}})
+    {'mechanism.auc.frozen': 0.7, 'mechanism.cross.0.gate.std': 0.2}
+    """
+    measured = seed.get("mechanisms", {"auc": {}, "weights": {}})
+    values = {f"{MECHANISM}auc.{key}": value for key, value in measured["auc"].items()}
+    for name, weights in measured["weights"].items():
+        values |= {f"{MECHANISM}{name}.{key}": v for key, v in weights.items() if isinstance(v, float)}
+    return values
 
 
 def mean_and_std(rows: list[Row]) -> Row:

@@ -23,7 +23,7 @@ from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests
 from pipeline.models import build
 from pipeline.schema import SPLITS
-from pipeline.train import cache, ranks, workers
+from pipeline.train import cache, mechanisms, ranks, workers
 from pipeline.train.adam import lazy_tables
 from pipeline.train.cache import Trained
 from pipeline.train.device import pick_device, reproducible
@@ -292,9 +292,21 @@ def train_seeds(
             with writing(out / f"{name}.safetensors") as file:
                 file.write(save(trained.tensors))
             state, weights = trained.state, trained.weights
-            results.append({"seed": seed, "best": state.curve[state.best], "curve": state.curve})
-            print(describe(header, results[-1]), flush=True)
+            result = {"seed": seed, "best": state.curve[state.best], "curve": state.curve}
+            measured = measure_mechanisms(header, arguments, trained, splits)
+            results.append(result | ({"mechanisms": measured} if measured else {}))
+            print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
     return {"seeds": results, "weights": weights}
+
+
+def measure_mechanisms(header: RunHeader, arguments: Block, trained: Trained, splits: Splits) -> Block | None:
+    """Return how a trained model's mechanisms do on the validation rows: see `mechanisms.measure`."""
+    _, valid = splits
+    model = build(header.architecture, valid.schema, arguments["model"], seed=0)
+    if not mechanisms.mechanisms_of(model):
+        return None
+    model.load_state_dict(trained.tensors)
+    return mechanisms.measure(model.to(valid.device), valid)
 
 
 def finish(out: Path, run: Block) -> None:
