@@ -8,6 +8,7 @@ from pipeline.common.files import file_digests, write_json
 from pipeline.data.storage import REPORT, SplitWriter
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
+from pipeline.split import repeats
 from pipeline.split.assign import assign, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from stages import dataset_entry, new_folder
@@ -18,7 +19,8 @@ def main() -> None:
     table = CleanTable(Path("data/interim", name))
     column = entry.split.get("column")
     extra = table.load_extra(*([column] if column else []))
-    assignment = assign(extra, name, **entry.split)
+    repeated = repeats.of_log(table.field_blocks(), extra)
+    assignment = assign(extra, name, repeated, **entry.split)
 
     vocabulary = fit_vocabulary(
         lambda field: train_rows(table.column_blocks(field), assignment), table.columns, **entry.encode
@@ -31,10 +33,12 @@ def main() -> None:
         with SplitWriter(folder, encoder.schema, extra, assignment) as writer:
             for block, fields in enumerate(table.field_blocks()):
                 writer.write(encoder.ids(block, fields, truncated))
-        report = {"dataset": name, "origin": table.origin, **writer.report, "truncated": dict(truncated)}
+        found = repeated.report(assignment)
+        report = {"dataset": name, "origin": table.origin, **writer.report}
+        report |= {"truncated": dict(truncated), "repeated": found}
         write_json(folder / REPORT, {**report, "files": file_digests(folder)})
     rows = ", ".join(f"{writer.report[split]['rows']} {split} rows" for split in SPLITS)
-    print(f"{name}: {encoder.schema.vocabulary_size} ids, {rows}")
+    print(f"{name}: {encoder.schema.vocabulary_size} ids, {rows}{repeats.remark(found)}")
 
 
 if __name__ == "__main__":

@@ -497,6 +497,15 @@ def test_users_that_always_decide_alike_are_no_leak(look: Look):
     assert "!" not in found.report
 
 
+def test_copies_of_records_are_counted_whatever_their_numbers(look: Look):
+    """Each record three times, and a row number that makes all different."""
+    head, *rows = log(200, price=lambda i, r: f"{r.random():.4f}")
+    copies = [[str(number), *row] for number, row in enumerate(rows * 3)]
+    report = look([["id", *head], *copies]).report
+    assert "! 400 of 600 records are copies of an earlier one" in report
+    assert "`split: {repeated: drop}`" in report
+
+
 # ---- group, time, names ----
 
 

@@ -3,7 +3,9 @@
     vocabulary.json     the vocabularies; see pipeline/split/vocabulary.py
     schema.json         the fields, in the order of the columns of ids; see `Schema`
     report.json         name and origin of the dataset; rows, clicks and unseen ids of each split; values of
-                        bags that were truncated; the SHA-256 of every other file
+                        bags that were truncated; of `repeated` rows: the `copies` of earlier ones, how many
+                        were `dropped`, how many rows of valid and test have one `in_train`, and the
+                        `agreement` of rows alike (split/repeats.py); the SHA-256 of every other file
     <split>.ids.npy     (N, S) int32
     <split>.label.npy   (N,) uint8
     <split>.row.npy     (N,) int64, the number of the row in the clean table

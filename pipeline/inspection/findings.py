@@ -11,7 +11,7 @@ from pipeline.datasets.tabular import MISSING, Feature
 from pipeline.download.obtain import own_files
 from pipeline.inspection.guessing import Guess, guess
 from pipeline.inspection.labels import Candidate, candidates
-from pipeline.inspection.leaks import redundant
+from pipeline.inspection.leaks import copied_rows, redundant
 from pipeline.inspection.profiling import Profile, Survey, survey
 from pipeline.inspection.sniffing import sniff
 from pipeline.preprocess import tables
@@ -31,6 +31,7 @@ class Findings:
     survey: Survey
     guesses: dict[str, Guess]  # by column
     labels: list[Candidate]  # the likeliest first
+    copied_rows: int  # of the first rows, those that are copies of an earlier one
 
     @property
     def label(self) -> str | None:
@@ -79,7 +80,8 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
         labels = _chosen(label, found.profiles, guesses)
     left_out = redundant(found.sample, guesses, labels[0].label) if labels else {}
     guesses |= {column: replace(guesses[column], left_out=why) for column, why in left_out.items()}
-    return Findings(path, files, layout, bool(texts), found, guesses, labels)
+    copied = copied_rows(found.sample, guesses, labels[0].label) if labels else 0
+    return Findings(path, files, layout, bool(texts), found, guesses, labels, copied)
 
 
 def first_rejects(found: Survey) -> str:

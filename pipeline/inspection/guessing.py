@@ -15,6 +15,7 @@ from pipeline.schema import Domain, Role
 
 MIN_ROWS = 50  # below, values that never repeat or always agree mean nothing
 TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
+UNIQUE = "unique in every row"
 BAG_SEPARATORS = ("|", ";", "^")  # commas and spaces also occur in ordinary text
 
 
@@ -93,7 +94,7 @@ def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -
     if _is_amount(profile, named):
         return _number(profile, domain)
     if profile.unique and profile.rows >= MIN_ROWS:
-        return Guess("unique in every row", category, left_out="unique in every row")
+        return Guess(UNIQUE, category, left_out=UNIQUE)
     if profile.mean_length > TEXT_LENGTH:
         return Guess("free text", category, left_out="free text")
     return Guess("category", category)

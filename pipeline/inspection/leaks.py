@@ -1,4 +1,4 @@
-"""Columns that give the label away, or repeat another column."""
+"""Columns that give the label away or repeat another column, and rows that repeat another row."""
 
 from collections.abc import Mapping
 
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from pipeline import metrics
 from pipeline.datasets.tabular import Label, Mask, clicks_of
-from pipeline.inspection.guessing import MIN_ROWS, Guess
+from pipeline.inspection.guessing import MIN_ROWS, UNIQUE, Guess
 from pipeline.inspection.profiling import shown
 from pipeline.preprocess.parse import numbers
+from pipeline.split import repeats
 
 MIN_MATCHING_ROWS = 500  # in which two columns must agree before one is left out
 MIN_PREDICTED = 10  # rows of either label that a column must predict before it is called a leak
@@ -38,6 +39,20 @@ def redundant(
             found[name] = f"same information as {shown(seen[key])}"
         seen.setdefault(key, name)
     return found
+
+
+def copied_rows(sample: Mapping[str, pa.DictionaryArray], guesses: Mapping[str, Guess], label: Label) -> int:
+    """Return how many rows are copies of an earlier one; 0 if they may be separate events (`split.repeats`).
+
+    What is different in every row, a row number, does not count.
+    """
+    clicks, valid = clicks_of(sample[label.column], label)
+    names = [name for name in sample if name != label.column and guesses[name].kind != UNIQUE]
+    if not names:
+        return 0
+    rows = pa.table({name: sample[name] for name in names}).filter(pa.array(valid))
+    found = repeats.find(repeats.hashes_of([rows]), clicks[valid])
+    return len(found.extra) if found.are_copies else 0
 
 
 def _leaks(values: pa.DictionaryArray, codes: Codes, type_: str, clicks: Mask, valid: Mask) -> bool:

@@ -16,6 +16,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import permutation
 from pipeline.common.ranges import Fraction, Seed
 from pipeline.schema import SPLITS
+from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
 
 Assignment = NDArray[np.uint8]  # of each row, its place in SPLITS
 TRAIN, VALID, TEST = range(3)
@@ -24,28 +25,57 @@ TRAIN, VALID, TEST = range(3)
 def assign(
     table: pa.Table,
     name: str = "dataset",
+    repeats: Repeats | None = None,
     *,
     method: Literal["random", "time", "user", "column"] = "random",
     seed: Seed = 1024,
     test: Fraction = 0.2,
     valid: Fraction = 0.1,
     column: str | None = None,
+    repeated: Policy = "check",
 ) -> Assignment:
-    """Return the split of every row (N,): 0 train, 1 valid, 2 test.
+    """Return the split of every row (N,): 0 train, 1 valid, 2 test, 3 none of them.
 
     Args:
         table: column `label`, and what the method needs: `time`, `group` (codes from 0) or the given
             column.
         name: of the dataset, for messages.
+        repeats: its rows that have a row alike.
         method: `random`: a seeded permutation; `time`: the oldest rows train, the newest test, ties
             in row order; `user`: all rows of a group go to one split, so the fractions are met only
             nearly; `column`: as that column specifies, with train, valid, test or 0, 1, 2.
         test: fraction of all rows.
         valid: fraction of the rows that are not test.
+        column: of the method `column`.
+        repeated: what becomes of copies, rows that are equal in all fields, label, group and time. `check`:
+            they are rows like others, but refused if more than 20 % of the test rows have a copy in train and
+            rows alike agree in their labels as copies do (see `Repeats.agreement`); `keep`: never refused;
+            `drop`: the first of each stays; `together`: they go to the split of the first, whatever the
+            method says, and the fractions are those of the rows that are no copies.
 
     Raises:
-        PipelineError: a column is missing or has invalid values, or a split is empty or has one class.
+        PipelineError: a column is missing or has invalid values, a split is empty or has one class, or copies
+            in train and test.
     """
+    if repeats is not None and repeated in ("drop", "together"):
+        distinct = np.ones(len(table), bool)
+        distinct[repeats.extra] = False
+        assignment = np.full(len(table), DROPPED, np.uint8)
+        assignment[distinct] = _assigned(
+            table.filter(pa.array(distinct)), name, method, seed, test, valid, column
+        )
+        if repeated == "together":
+            assignment[repeats.rows] = assignment[repeats.first]
+        return assignment
+    assignment = _assigned(table, name, method, seed, test, valid, column)
+    if repeats is not None and repeated == "check":
+        _check_copies(assignment, repeats, name)
+    return assignment
+
+
+def _assigned(
+    table: pa.Table, name: str, method: str, seed: int, test: float, valid: float, column: str | None
+) -> Assignment:
     rows = len(table)
     tests = int(rows * test + 0.5)
     valids = int((rows - tests) * valid + 0.5)
@@ -68,6 +98,18 @@ def train_rows(blocks: Iterable[pa.Array], assignment: Assignment) -> Iterator[p
     for block in blocks:
         yield block.filter(pa.array(assignment[start : start + len(block)] == TRAIN))
         start += len(block)
+
+
+def _check_copies(assignment: Assignment, repeats: Repeats, name: str) -> None:
+    """Raise if copies of train rows decide what a test says."""
+    tests, copied = int((assignment == TEST).sum()), repeats.shared(assignment, TEST)
+    if repeats.are_copies and copied > MANY * tests:
+        raise PipelineError(
+            f"{name}: {copied:,} of {tests:,} test rows are copies of train rows (equal in fields, label, "
+            "group and time, and their labels agree too well for separate events): the test would reward "
+            f"what was learnt by heart. Set data.{name}.split.repeated in params.yaml to `drop` (the first "
+            "of each stays), `together` (all copies go to one split) or `keep` (they are right)"
+        )
 
 
 def check_classes(assignment: Assignment, label: NDArray[Any], name: str) -> None:
