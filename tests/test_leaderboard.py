@@ -126,3 +126,11 @@ def test_data_that_are_not_the_publishers_are_called_so() -> None:
     for answer in (True, None):
         fine = {**origin, "matches_publisher": answer}
         assert "publisher" not in leaderboard.to_markdown({**board(), "origin": fine})
+
+
+def test_copies_of_train_rows_are_told_from_one_in_a_hundred_on() -> None:
+    said = (
+        "**1.5% of the test rows equal a train row in all fields, label, group and time (`split.repeated`).**"
+    )
+    assert said in leaderboard.to_markdown({**board(), "copies": 300})
+    assert "equal a train row" not in leaderboard.to_markdown({**board(), "copies": 200})

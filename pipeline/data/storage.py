@@ -86,6 +86,13 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
     return origin
 
 
+def read_copies(folder: Path, split: SplitName) -> int:
+    """Return how many rows of valid or test are copies of train rows, as far as it is known."""
+    path = folder / REPORT
+    repeated = read_json(path).get("repeated") if path.exists() else None
+    return int(repeated["in_train"][split]) if repeated else 0
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file by its name, without the report's: it describes the rows.
 

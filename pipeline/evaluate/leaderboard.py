@@ -13,6 +13,7 @@ from pipeline.download.manifest import differences
 from pipeline.evaluate import mechanisms
 
 Block = dict[str, Any]
+TOLD_COPIES = 0.01  # share of test rows that are copies of train rows, above which the page says so
 METRICS = {
     "auc": "AUC",
     "logloss": "logloss",
@@ -56,6 +57,9 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
     if origin.get("matches_publisher") is False:
         what = f"Not the data of {origin['source']} as its publisher has them"
         lines += [f"**{what}: {differences(origin)}.**", ""]
+    if report.get("copies", 0) > TOLD_COPIES * report["rows"]:
+        share, equal = report["copies"] / report["rows"], "all fields, label, group and time"
+        lines += [f"**{share:.1%} of the test rows equal a train row in {equal} (`split.repeated`).**", ""]
     lines += ["## Are the differences real?", ""]
     lines += _markdown(*_comparisons_table(report))
     lines += ["", significance(report), ""]

@@ -41,6 +41,7 @@ class Holdout:
         group: the user of each row for gAUC, (N,) int32; None if the dataset has no such column.
         truth: the true click probability, (N,) float64; None unless the data was generated.
         origin: where the raw files come from (`download.manifest.origin`); None if not recorded.
+        copies: how many of the rows are copies of train rows.
     """
 
     split: Split
@@ -49,6 +50,7 @@ class Holdout:
     group: Array | None
     truth: Array | None
     origin: Block | None = None
+    copies: int = 0
 
     @classmethod
     def load(
@@ -76,6 +78,7 @@ class Holdout:
             group=_load_optional(processed, "group"),
             truth=_load_optional(processed, "truth"),
             origin=storage.read_origin(processed),
+            copies=storage.read_copies(processed, "test"),
         )
 
 

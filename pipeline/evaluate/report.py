@@ -79,6 +79,7 @@ def build_report(
         "dataset": dataset,
         "origin": holdout.origin,
         "rows": len(holdout.label),
+        "copies": holdout.copies,
         "base_rate": float(holdout.label.mean()),
         "bayes": bayes,
         "results": results,

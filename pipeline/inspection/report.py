@@ -103,9 +103,9 @@ def _invalid_labels(findings: Findings) -> Iterator[str]:
 def _warnings(findings: Findings) -> Iterator[str]:
     fields, found = findings.fields, findings.survey
     if findings.copied_rows:
-        sampled = len(next(iter(found.sample.values())))
-        first = "" if sampled == found.rows else "the first "
-        yield f"  ! {findings.copied_rows:,} of {first}{sampled:,} records are copies of an earlier one: a leak"
+        copies, sampled = findings.copied_rows, len(next(iter(found.sample.values())))
+        of = "" if sampled == found.rows else "the first "
+        yield f"  ! {copies:,} of {of}{sampled:,} records are copies of an earlier one: a leak"
         yield "      from train into test; set `split: {repeated: drop}`, or `keep` if they are right"
     for column, guess in findings.guesses.items():
         if column not in fields and guess.feature and guess.left_out not in ("", guess.kind):
