@@ -33,6 +33,7 @@ from pipeline.data.batches import Batch
 from pipeline.layers.columns import column_of
 from pipeline.layers.disentangle import convolve, hawkes
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, NonNegative
@@ -64,6 +65,8 @@ class DisenCTR(nn.Module):
         self.delta, self.tau = FieldLinear(schema), FieldLinear(schema)
         for layer in (self.delta, self.tau):  # whose softplus is 1
             nn.init.constant_(layer.bias, math.log(math.e - 1))
+        self.q, self.q_loop = (Mechanism("routing", "uniform", axis=axis) for axis in (3, 2))
+        self.pi = Mechanism("routing", "uniform", axis=2)
         self.w1, self.w2 = (dense(intent_size, intent_size, bias=False) for _ in range(2))
         self.scale, self.bias = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
 
@@ -86,10 +89,10 @@ class DisenCTR(nn.Module):
         users, t_users = self.by_item.recent(root, t_root, self.neighbours)
         items, _ = self.by_user.recent(users, t_users, self.second_neighbours)
         a_u, e, e_users, e_items = self.embed(u, root, users, items)
-        x = convolve(e, e_users, e_items, users != EMPTY, items != EMPTY)
+        x = convolve(e, e_users, e_items, users != EMPTY, items != EMPTY, self.q, self.q_loop)
         a_h, a_v = self.w1(x[:, :-1]) + e[:, :-1], self.w2(x[:, -1]) + e[:, -1]
         delta = F.softplus(self.delta(u)).unsqueeze(1)
         tau = F.softplus(self.tau(h.view(-1, 1))).view_as(h)
         decay = torch.exp(-delta * (t - t_h) / self.by_user.span) * (h != EMPTY)
-        y = hawkes(a_h, a_u.squeeze(1), a_v, tau, decay, noisy=self.training)
+        y = hawkes(a_h, a_u.squeeze(1), a_v, tau, decay, noisy=self.training, route=self.pi)
         return self.scale * y + self.bias
