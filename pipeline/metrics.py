@@ -67,6 +67,22 @@ def group_auc(label: Array, score: Array, group: Array) -> float:
     return total / weight if weight else float("nan")
 
 
+def group_coverage(label: Array, group: Array) -> float:
+    """Share of the rows that `group_auc` is about: those of groups with both classes."""
+    number = np.unique(group, return_inverse=True)[1]
+    rows, positives = np.bincount(number), np.bincount(number, np.asarray(label, dtype=np.float64))
+    return float(rows[(positives > 0) & (positives < rows)].sum() / len(number))
+
+
+def mean_prediction_ratio(label: Array, probability: Array) -> float:
+    """Mean prediction over base rate, 1 at best: what He et al. (ADKDD 2014) call calibration.
+
+    NaN without a positive row.
+    """
+    rate = float(np.mean(label))
+    return float(np.mean(probability, dtype=np.float64)) / rate if rate else float("nan")
+
+
 def calibration_error(label: Array, probability: Array, bins: int = 20) -> float:
     """Expected calibration error over `bins` bins with equal numbers of rows.
 

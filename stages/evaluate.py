@@ -41,9 +41,11 @@ def main() -> None:
 
         report_file = new(reports / "report.json")
         files = {model: new(predictions / f"{model}.parquet") for model in settings.models}
-        for model, path in files.items():
-            write_predictions(path, [run for run in runs if run.model == model], holdout)
-        report, curves = build_report(dataset, runs, holdout, files, settings.evaluate.bins)
+        validations = {
+            model: write_predictions(path, [run for run in runs if run.model == model], holdout)
+            for model, path in files.items()
+        }
+        report, curves = build_report(dataset, runs, holdout, files, validations, settings.evaluate.bins)
         figures = plots.draw(report, curves, runs)
         for name, figure in figures.items():
             plot_style.save(figure, new(reports / name))

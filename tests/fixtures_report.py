@@ -43,12 +43,18 @@ class Project:
 
     def report(self, folder: Path, *models: str, bins: int = 10) -> tuple[dict[str, Any], dict[str, Path]]:
         """Predict into `folder` and compute the report; return it and the Parquet files."""
+        return self.build(self.load(*models), folder, bins)
+
+    def build(self, runs: list[Run], folder: Path, bins: int = 10) -> tuple[dict[str, Any], dict[str, Path]]:
+        """Do so with runs that were loaded before."""
         folder.mkdir(parents=True, exist_ok=True)
-        runs, holdout = self.load(*models), Holdout.load(self.processed)
+        holdout = Holdout.load(self.processed)
         files = {run.model: folder / f"{run.model}.parquet" for run in runs}
-        for model, path in files.items():
-            predictions.write_predictions(path, [run for run in runs if run.model == model], holdout)
-        return report.build_report(self.dataset, runs, holdout, files, bins)[0], files
+        validations = {
+            model: predictions.write_predictions(path, [run for run in runs if run.model == model], holdout)
+            for model, path in files.items()
+        }
+        return report.build_report(self.dataset, runs, holdout, files, validations, bins)[0], files
 
 
 def make_project(
@@ -184,6 +190,11 @@ def made_up_report(
                 "logloss": 0.5,
                 "normalised_entropy": 0.8,
                 "ece": 0.012,
+                "mean_prediction_ratio": 1.02,
+                "temperature": 1.2,
+                "calibrated_logloss": 0.49,
+                "calibrated_normalised_entropy": 0.78,
+                "calibrated_ece": 0.01,
                 **({"gauc": 0.7} if gauc else {}),
             }
             for i, result in enumerate(run.seeds)
@@ -207,6 +218,13 @@ def made_up_report(
                 "mean": {key: float(np.mean([row[key] for row in seeds])) for key in figures},
                 "std": spread,
                 "auc_standard_error": 0.003,
+                "auc_low": middle - 0.006,
+                "auc_high": middle + 0.006,
+                "valid_normalised_entropy": 0.81,
+                "valid_mean_prediction_ratio": 0.99,
+                "warning": None,
+                "p": None,
+                "p_holm": None,
                 "relaimpr": 0.05 if any(other.model == "lr" for other in runs) else None,
                 **({"learned": (middle - 0.5) / 0.35} if bayes else {}),
             }
@@ -216,15 +234,20 @@ def made_up_report(
     comparisons = []
     for model in dict.fromkeys(run.model for run in runs):
         tuned, default = ({"model": model, "variant": variant} for variant in ("tuned", "default"))
-        real = {"difference": 0.01, "low": 0.004, "high": 0.016, "p": 0.001}
-        doubtful = {"difference": 0.001, "low": -0.004, "high": 0.006, "p": 0.7}
+        real = {"difference": 0.01, "low": 0.004, "high": 0.016, "p": 0.001, "p_holm": 0.004}
+        doubtful = {"difference": 0.001, "low": -0.004, "high": 0.006, "p": 0.7, "p_holm": 1.0}
         comparisons.append({"first": tuned, "second": default, **real})
         if model != leader.model:
             comparisons.append({"first": best, "second": tuned, **doubtful})
+            result = next(r for r in results if r["model"] == model and r["variant"] == "tuned")
+            result |= {"p": 0.7, "p_holm": 1.0}
     return {
         "dataset": "made-up",
         "rows": 20000,
         "base_rate": 0.4,
+        "splits": {part: {"rows": 20000, "clicks": 8000} for part in ("train", "valid", "test")},
+        "clusters": 900,
+        "gauc_coverage": 0.93 if gauc else None,
         "bayes": {"auc": 0.85, "logloss": 0.45} if bayes else None,
         "results": results,
         "comparisons": comparisons,

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 
 from pipeline.common.errors import PipelineError
@@ -14,7 +15,7 @@ from pipeline.data.batches import Split
 from pipeline.evaluate import plot_style, predictions, report
 from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.runs import dvc_target, load_model
-from pipeline.evaluate.significance import delong, placements, standard_error
+from pipeline.evaluate.significance import holm
 from stages import evaluate
 from tests import project as small
 from tests.fixtures_report import (
@@ -73,12 +74,12 @@ def test_each_variant_and_seed_has_every_test_row_once_and_no_other(
             assert not set(table.row) & (rows["train"] | rows["valid"])
 
 
-def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
+def test_predictions_need_no_file_of_the_train_split_and_read_no_test_label(
     project: Project, changed: Project, evaluated: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [run for run in changed.load() if run.model == "fm"]
     for path in changed.processed.glob("*.npy"):
-        if not path.name.startswith("test."):
+        if path.name.startswith("train."):
             path.unlink()
     flip(changed.processed)
     read = []
@@ -91,7 +92,7 @@ def test_predictions_need_no_file_of_the_other_parts_and_read_no_label(
     monkeypatch.setattr(Split, "load", classmethod(record))
     predictions.write_predictions(tmp_path / "fm.parquet", runs, Holdout.load(changed.processed))
     before, after = pd.read_parquet(evaluated[1]["fm"]), pd.read_parquet(tmp_path / "fm.parquet")
-    assert read == ["test"]
+    assert read == ["test", "valid"]
     assert after.probability.tolist() == before.probability.tolist()
     assert (after.label == 1 - before.label).all()
 
@@ -101,7 +102,7 @@ def test_stored_predictions_are_what_was_predicted(project: Project, evaluated: 
     for run in project.load():
         stored = predictions.read_predictions(evaluated[1][run.model])
         for seed in (1, 2):
-            expected = predictions.probabilities(run, seed, holdout.split)
+            (expected,) = predictions.probabilities(run, seed, holdout.split)
             assert stored[run.variant, seed].dtype == np.float32
             np.testing.assert_array_equal(stored[run.variant, seed], expected)
 
@@ -129,6 +130,11 @@ def test_every_figure_can_be_recomputed_from_the_stored_predictions(
                 len(b) * abs(part.probability[b].astype(float).mean() - part.label[b].mean()) for b in bins
             ]
             loss = log_loss(y, np.clip(p, 1e-7, 1 - 1e-7))
+            temperature = next(row["temperature"] for row in result["seeds"] if row["seed"] == seed)
+            cooled = special.expit(special.logit(p) / temperature)
+            gaps_after = [
+                len(b) * abs(cooled[part.index.get_indexer(b)].mean() - part.label[b].mean()) for b in bins
+            ]
             per_seed.append(
                 {
                     "seed": seed,
@@ -138,6 +144,11 @@ def test_every_figure_can_be_recomputed_from_the_stored_predictions(
                     "gauc": sum(roc_auc_score(u.label, u.probability) * len(u) for u in users)
                     / sum(map(len, users)),
                     "ece": sum(gaps) / len(y),
+                    "mean_prediction_ratio": p.mean() / y.mean(),
+                    "temperature": temperature,
+                    "calibrated_logloss": log_loss(y, cooled),
+                    "calibrated_normalised_entropy": log_loss(y, cooled) / log_loss(y, base),
+                    "calibrated_ece": sum(gaps_after) / len(y),
                 }
             )
         assert [set(row) for row in result["seeds"]] == [set(row) for row in per_seed]
@@ -177,10 +188,51 @@ def test_validation_figures_keys_and_budget_come_from_the_runs(project: Project,
         assert result["trials"] == (8 if run.variant == "tuned" else 0)
 
 
+def test_errors_are_clustered_by_user_and_comparisons_corrected(project: Project, evaluated: tuple) -> None:
+    report, _ = evaluated
+    group = np.load(project.processed / "test.group.npy")
+    assert report["clusters"] == len(set(group)) == 20
+    rows = pd.DataFrame({"group": group, "label": np.load(project.processed / "test.label.npy")})
+    both = rows.groupby("group").label.transform("nunique") == 2
+    assert report["gauc_coverage"] == pytest.approx(both.mean())
+    corrected = holm([c["p"] for c in report["comparisons"]])
+    assert [c["p_holm"] for c in report["comparisons"]] == corrected
+    best = report["champion"]
+    distance = {}
+    for c in report["comparisons"]:
+        sides = [(c[side]["model"], c[side]["variant"]) for side in ("first", "second")]
+        if (best["model"], best["variant"]) in sides:
+            (other,) = set(sides) - {(best["model"], best["variant"])}
+            distance[other] = c["p"], c["p_holm"]
+    for result in report["results"]:
+        expected = distance.get((result["model"], result["variant"]), (None, None))
+        assert (result["p"], result["p_holm"]) == expected
+        assert result["auc_low"] < result["mean"]["auc"] < result["auc_high"]
+
+
+def test_equal_scores_count_as_no_comparison() -> None:
+    same = {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    comparisons = [dict(same), {"difference": 0.1, "low": 0.01, "high": 0.19, "p": 0.03}, dict(same)]
+    report.correct(comparisons)
+    assert [c["p_holm"] for c in comparisons] == [1.0, 0.03, 1.0]
+
+
+def test_temperatures_and_warnings_come_from_validation_rows_alone(
+    changed: Project, evaluated: tuple, tmp_path: Path
+) -> None:
+    runs = changed.load()
+    flip(changed.processed)
+    after = changed.build(runs, tmp_path / "predictions")[0]
+    for old, new in zip(evaluated[0]["results"], after["results"], strict=True):
+        assert [row["temperature"] for row in new["seeds"]] == [row["temperature"] for row in old["seeds"]]
+        for key in ("warning", "valid_normalised_entropy", "valid_mean_prediction_ratio"):
+            assert new[key] == old[key]
+
+
 def test_without_a_group_or_the_truth_or_lr_their_figures_are_left_out(tmp_path: Path) -> None:
     project = make_project(tmp_path, models=("fm",), extras=False)
     report, _ = project.report(tmp_path / "predictions", "fm")
-    assert report["bayes"] is None
+    assert report["bayes"] is report["clusters"] is report["gauc_coverage"] is None
     for result in report["results"]:
         assert "gauc" not in result["mean"]
         assert "gauc" not in result["seeds"][0]
@@ -217,60 +269,6 @@ def test_ties_for_champion_are_broken_by_logloss_then_name() -> None:
 
 
 # comparisons
-
-
-def naive_delong(label: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Difference of two AUCs and its variance, by the loops of the paper."""
-
-    def kernel(x: float, y: float) -> float:
-        return 1.0 if x > y else 0.5 if x == y else 0.0
-
-    one, zero = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
-    tens = [[np.mean([kernel(s[i], s[j]) for j in zero]) for i in one] for s in (a, b)]
-    ones = [[np.mean([kernel(s[i], s[j]) for i in one]) for j in zero] for s in (a, b)]
-    S = np.cov(tens) / len(one) + np.cov(ones) / len(zero)
-    return np.mean(tens[0]) - np.mean(tens[1]), S[0, 0] + S[1, 1] - 2 * S[0, 1]
-
-
-@pytest.mark.parametrize("levels", [4, 10_000])
-def test_delong_is_the_papers_test_with_and_without_ties(levels: int) -> None:
-    rng = np.random.default_rng(0)
-    label = rng.integers(2, size=70)
-    a, b = (rng.integers(levels, size=70) + levels * 0.4 * label for _ in range(2))
-    difference, variance = naive_delong(label, a, b)
-    ours = delong(placements(label, [a]), placements(label, [b]))
-    assert ours["difference"] == pytest.approx(difference)
-    assert ours["difference"] == pytest.approx(roc_auc_score(label, a) - roc_auc_score(label, b))
-    assert ours["high"] - ours["low"] == pytest.approx(2 * 1.959964 * variance**0.5, rel=1e-6)
-    assert (ours["p"] < 0.05) == (ours["low"] > 0 or ours["high"] < 0)
-
-
-@pytest.mark.slow
-def test_the_interval_agrees_with_a_paired_bootstrap() -> None:
-    rng = np.random.default_rng(1)
-    label = rng.integers(2, size=600)
-    a = label + rng.normal(size=600)
-    b = a + rng.normal(scale=0.7, size=600)
-    drawn = (rng.integers(600, size=600) for _ in range(400))
-    gaps = [roc_auc_score(label[i], a[i]) - roc_auc_score(label[i], b[i]) for i in drawn]
-    ours = delong(placements(label, [a]), placements(label, [b]))
-    assert (ours["high"] - ours["low"]) / 2 / 1.96 == pytest.approx(np.std(gaps), rel=0.1)
-
-
-def test_several_seeds_give_the_mean_of_their_aucs() -> None:
-    rng = np.random.default_rng(2)
-    label = rng.integers(2, size=200)
-    scores = [label * 0.5 + rng.normal(size=200) for _ in range(3)]
-    values = placements(label, scores)
-    mean = np.mean([roc_auc_score(label, score) for score in scores])
-    assert [part.mean() for part in values] == pytest.approx([mean, mean])
-    # averaging out the seeds' own noise leaves less than one seed has, and more than none
-    assert 0 < standard_error(values) < standard_error(placements(label, scores[:1]))
-
-
-def test_a_prediction_compared_with_itself_differs_by_nothing() -> None:
-    values = placements(np.array([0, 1, 0, 1, 1]), [np.array([0.1, 0.4, 0.6, 0.8, 0.2])])
-    assert delong(values, values) == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
 
 
 def test_comparisons_cover_tuning_and_the_champion_against_each_other_model(evaluated: tuple) -> None:

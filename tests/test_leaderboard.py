@@ -35,8 +35,10 @@ def test_csv_has_every_figure_of_every_row_to_six_decimals() -> None:
         for key, value in result["mean"].items():
             assert row[key] == f"{value:.6f}"
             assert row[f"{key}_std"] == f"{result['std'][key]:.6f}"
-        for key in ("valid_auc", "valid_logloss", "relaimpr", "learned", "auc_standard_error"):
+        for key in ("valid_auc", "valid_logloss", "relaimpr", "learned", "auc_standard_error", "auc_low"):
             assert row[key] == f"{result[key]:.6f}"
+        for key in ("p", "p_holm"):
+            assert row[key] == ("" if result[key] is None else f"{result[key]:.6f}")
         assert (row["key"], row["seeds"], row["trials"]) == (result["key"], "3", str(result["trials"]))
 
 
@@ -65,14 +67,36 @@ def test_missing_metrics_are_empty_cells() -> None:
     assert "nan" not in page.lower()
 
 
-def test_the_best_test_row_is_bold_and_the_champion_has_the_star() -> None:
+def test_the_champion_is_bold_and_not_the_best_test_row() -> None:
     head, *lines = table(board(), 0)
     bold = [line for line in lines if line[0].startswith("**")]
-    starred = [line for line in lines if "★" in line[1]]
-    assert bold == [lines[0]]
-    assert bold[0][:3] == ["**deepfm**", "**tuned**", "**0.8000 ± 0.0010**"]
-    assert [(line[0], line[1]) for line in starred] == [("fm", "tuned ★")]
+    assert [line[:3] for line in bold] == [["**fm**", "**tuned ★**", "**0.7820 ± 0.0010**"]]
+    assert lines[0][:3] == ["deepfm", "tuned ≈", "0.8000 ± 0.0010"]
     assert {len(line) for line in lines} == {len(head)}
+
+
+def test_models_that_cannot_be_told_from_the_champion_are_marked_and_counted() -> None:
+    report = board()
+    assert [line[1] for line in table(report, 0)[1:] if "≈" in line[1]] == ["tuned ≈"] * 2
+    assert "2 of the 2 other models (≈" in leaderboard.to_markdown(report)
+    next(r for r in report["results"] if (r["model"], r["variant"]) == ("lr", "tuned"))["p_holm"] = 0.049
+    assert [line[0] for line in table(report, 0)[1:] if "≈" in line[1]] == ["deepfm"]
+    assert "1 of the 2 other models (≈" in leaderboard.to_markdown(report)
+
+
+def test_probabilities_stand_raw_and_after_the_temperature() -> None:
+    head, first, *_ = table(board(), 2)
+    assert head == ["model", "variant", "logloss", "NE", "ECE", "temperature", "mean / rate"]
+    expected = ["0.5000 → 0.4900", "0.8000 → 0.7800", "0.0120 → 0.0100", "1.20", "1.02"]
+    assert first == ["deepfm", "tuned", *expected]
+
+
+def test_probabilities_that_are_wrong_are_named_on_the_page_and_in_the_terminal() -> None:
+    report = board()
+    assert "Not to be trusted" not in leaderboard.to_markdown(report)
+    report["results"][0]["warning"] = "NE 1.155"
+    assert "by validation rows: lr (default): NE 1.155.**" in leaderboard.to_markdown(report)
+    assert "warning: lr (default): NE 1.155" in leaderboard.to_text(report).splitlines()
 
 
 def test_the_text_names_rows_seeds_budget_champion_and_how_it_was_chosen() -> None:
@@ -81,7 +105,6 @@ def test_the_text_names_rows_seeds_budget_champion_and_how_it_was_chosen() -> No
     assert "best of 8 trials" in page
     assert "champion (★) is fm (tuned), seed 3" in page
     assert "by its mean AUC on validation data, 0.7820" in page
-    assert "standard error of 0.0030" in page
 
 
 def test_generated_data_shows_what_could_be_learned() -> None:
@@ -89,11 +112,25 @@ def test_generated_data_shows_what_could_be_learned() -> None:
     page = leaderboard.to_markdown(report)
     assert "AUC 0.8500 and logloss 0.4500" in page
     head, first, *_ = table(report, 0)
-    assert first[head.index("learnable")] == "**85.7%**"
+    assert first[head.index("learnable")] == "85.7%"
 
 
-def test_differences_are_bold_only_where_the_interval_excludes_zero() -> None:
-    head, *lines = table(board(), 1)
+def test_the_page_says_what_the_intervals_cover() -> None:
+    report = board()
+    page = leaderboard.to_markdown(report)
+    assert "clustered by their 900 users" in page
+    assert "the variation of the training over 3 seeds" in page
+    assert "0.7820 [0.7760, 0.7880], its standard error 0.0030" in page
+    assert "all 5 comparisons" in page
+    alone = leaderboard.to_markdown({**board(seeds=1), "clusters": None})
+    assert "each taken as independent" in alone
+    assert "a single seed says nothing" in alone
+    assert "Obuchowski" not in alone
+
+
+def test_differences_are_bold_only_where_they_are_significant_after_holm() -> None:
+    report = board()
+    head, *lines = table(report, 1)
     assert head == ["model", "tuned - default", "fm (tuned) - this model"]
     cells = {line[0]: line[1:] for line in lines}
     assert list(cells) == ["deepfm", "fm", "lr"]
@@ -102,6 +139,16 @@ def test_differences_are_bold_only_where_the_interval_excludes_zero() -> None:
         "+0.0010 [-0.0040, +0.0060] (tuned)",
     ]
     assert [cell.strip() for cell in cells["fm"][1:]] in ([], [""])
+    for comparison in report["comparisons"]:
+        comparison["p_holm"] = 0.06  # the interval excludes zero, but there are many comparisons
+    assert not any("**" in cell for line in table(report, 1)[1:] for cell in line)
+
+
+def test_a_search_that_kept_the_default_is_no_comparison() -> None:
+    report = board()
+    report["comparisons"][0] |= {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "p_holm": 1.0}
+    assert table(report, 1)[-1][1] == "the same"
+    assert "all 4 comparisons" in leaderboard.to_markdown(report)
 
 
 def test_pictures_come_last() -> None:

@@ -120,6 +120,22 @@ def test_group_auc_ignores_an_offset_a_group() -> None:
     assert metrics.auc(label, shifted) < metrics.auc(label, score) - 0.1
 
 
+def test_coverage_of_group_auc_is_the_share_of_rows_it_is_about() -> None:
+    label = np.array([0, 1, 1, 1, 1, 0, 0, 0, 0, 1])
+    group = np.array([7, 7, 7, 3, 3, 9, 9, 9, 9, 9])
+    assert metrics.group_coverage(label, group) == 0.8  # user 3 always clicks
+    assert metrics.group_coverage(label, np.arange(10)) == 0
+
+
+def test_mean_prediction_ratio_is_one_at_the_base_rate() -> None:
+    label = np.array([0, 0, 0, 1])
+    assert metrics.mean_prediction_ratio(label, np.full(4, 0.25)) == 1
+    assert metrics.mean_prediction_ratio(label, np.array([0.5, 0.1, 0.1, 0.5], np.float32)) == pytest.approx(
+        1.2
+    )
+    assert math.isnan(metrics.mean_prediction_ratio(np.zeros(4), np.full(4, 0.25)))
+
+
 def test_calibration_error_of_a_calibrated_prediction_is_zero() -> None:
     """Ten rows of each probability k/10, of which k are positive."""
     probability = np.repeat(np.arange(11) / 10, 10)

@@ -58,7 +58,8 @@ def test_the_same_values_give_the_same_bytes_whatever_the_users_style(
 
 def test_titles_say_what_one_sees(figures: dict[str, Figure]) -> None:
     title = {name: figure.texts[0].get_text() for name, figure in figures.items()}
-    assert title["leaderboard.png"].startswith("fm (tuned) leads with a test AUC of 0.7820, 81 %")
+    assert title["leaderboard.png"].startswith("fm (tuned) wins on validation data: test AUC 0.7820, 81 %")
+    assert "≈ not distinguishable" in figures["leaderboard.png"].texts[1].get_text()
     assert title["learning_curves.png"] == "fm (tuned) reaches the best validation AUC, 0.7820"
     assert "fm finds" in title["roc.png"]
     assert title["tuning_history.png"].startswith("The search helps")

@@ -167,6 +167,9 @@ def test_report_reaches_runs_experiment_and_registry(published: Path) -> None:
         run = named(published, f"{stage}-{result['model']}")
         assert run.data.metrics["test_auc"] == result["mean"]["auc"]
         assert run.data.metrics["test_auc_std"] == result["std"]["auc"]
+        assert run.data.metrics["test_auc_standard_error"] == 0.01
+        assert run.data.metrics["best_valid_normalised_entropy"] == result["valid_normalised_entropy"]
+        assert run.data.tags.get("pipeline.warning") == result["warning"]
         seeds = children(published, run)
         for seed in result["seeds"]:
             assert seeds[f"seed-{seed['seed']}"].data.metrics["test_logloss"] == seed["logloss"]

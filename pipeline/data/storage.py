@@ -79,11 +79,16 @@ def read_schema(folder: Path) -> Schema:
     return Schema.from_json(read_json(require_file(folder / "schema.json", "split")))
 
 
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return what the split stage recorded: the origin of the raw files, rows and clicks of each split."""
+    path = folder / REPORT
+    report: dict[str, Any] = read_json(path) if path.exists() else {}
+    return report
+
+
 def read_origin(folder: Path) -> dict[str, Any] | None:
     """Return the origin of the raw files, where it is known; see `download.manifest.origin`."""
-    path = folder / REPORT
-    origin: dict[str, Any] | None = read_json(path).get("origin") if path.exists() else None
-    return origin
+    return read_report(folder).get("origin")
 
 
 def read_copies(folder: Path, split: SplitName) -> int:

@@ -1,6 +1,7 @@
 """The report as a table: CSV for programs, Markdown and plain text for people.
 
-Rows are ordered by mean test AUC. The champion is marked; the report chose it by validation metrics.
+Rows are ordered by mean test AUC. The champion is marked, and the models that cannot be distinguished from
+it; the report chose it by validation metrics.
 """
 
 import csv
@@ -11,23 +12,26 @@ from typing import Any
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
 from pipeline.evaluate import mechanisms
+from pipeline.evaluate.report import is_close, same_scores
+from pipeline.evaluate.significance import LEVEL
 
 Block = dict[str, Any]
 TOLD_COPIES = 0.01  # share of test rows that are copies of train rows, above which the page says so
-METRICS = {
-    "auc": "AUC",
-    "logloss": "logloss",
-    "normalised_entropy": "NE",
-    "gauc": "gAUC",
-    "ece": "ECE",
-}
+METRICS = {"auc": "AUC", "logloss": "logloss", "gauc": "gAUC"}  # of the first table
+PROBABILITIES = {"logloss": "logloss", "normalised_entropy": "NE", "ece": "ECE"}  # raw and at a temperature
+COLUMNS = (
+    *("auc", "logloss", "normalised_entropy", "gauc", "ece", "mean_prediction_ratio", "temperature"),
+    *("calibrated_logloss", "calibrated_normalised_entropy", "calibrated_ece"),
+)
+CHAMPION, CLOSE = "★", "≈"
 
 
 def to_csv(report: Block) -> str:
     """Return every metric of every model and variant to six decimals; a missing one is an empty cell."""
     header = ["model", "variant", "champion", "seeds", "trials", "weights", "valid_auc", "valid_logloss"]
-    header += [column for key in METRICS for column in (key, f"{key}_std")]
-    header += ["auc_standard_error", "relaimpr", "learned", "key"]
+    header += ["valid_normalised_entropy", "valid_mean_prediction_ratio", "warning"]
+    header += [column for key in COLUMNS for column in (key, f"{key}_std")]
+    header += ["auc_standard_error", "auc_low", "auc_high", "p", "p_holm", "relaimpr", "learned", "key"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -44,15 +48,14 @@ def to_csv(report: Block) -> str:
 
 
 def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
-    """Return the leaderboard for people: the table, what it means, and which differences are significant.
+    """Return the leaderboard for people: AUC, probabilities, which differences are significant, and pictures.
 
     Args:
         report: the values of report.json.
         pictures: file names of plots in the same folder, shown at the end.
     """
-    header, rows = _metrics_table(report)
-    lines = [f"# {report['dataset']}: results on the test split", "", *_markdown(header, rows, bold=0)]
-    lines += ["", explanation(report), ""]
+    lines = [f"# {report['dataset']}: results on the test split", ""]
+    lines += [*_markdown(*_metrics_table(report)), "", explanation(report), ""]
     origin = report.get("origin") or {}
     if origin.get("matches_publisher") is False:
         what = f"Not the data of {origin['source']} as its publisher has them"
@@ -61,8 +64,9 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
         share, equal = report["copies"] / report["rows"], "all fields, label, group and time"
         lines += [f"**{share:.1%} of the test rows equal a train row in {equal} (`split.repeated`).**", ""]
     lines += ["## Are the differences real?", ""]
-    lines += _markdown(*_comparisons_table(report))
-    lines += ["", significance(report), ""]
+    lines += [*_markdown(*_comparisons_table(report)), "", significance(report), ""]
+    lines += ["## Are the probabilities right?", ""]
+    lines += [*_markdown(*_probabilities_table(report)), "", calibration(report), ""]
     if found := report.get("mechanisms"):
         lines += ["## Mechanisms", "", *_markdown(*mechanisms.table(found)), "", mechanisms.explanation(), ""]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
@@ -70,8 +74,9 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
 
 
 def to_text(report: Block) -> str:
-    """Return the table for a terminal, columns aligned, the champion marked with a star."""
+    """Return the first table for a terminal, columns aligned, and what to beware of."""
     header, rows = _metrics_table(report)
+    rows = [[cell.replace("*", "") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [f"{report['dataset']}: {report['rows']:,} test rows, mean ± std over seeds", ""]
     for row in (header, ["-" * width for width in widths], *rows):
@@ -80,8 +85,9 @@ def to_text(report: Block) -> str:
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
+    lines += [""] + [f"warning: {name}: {text}" for name, text in _warnings(report)]
     best = report["champion"]
-    lines += ["", f"champion by validation AUC: {best['model']} ({best['variant']}), seed {best['seed']}"]
+    lines.append(f"champion by validation AUC: {best['model']} ({best['variant']}), seed {best['seed']}")
     return "\n".join(lines)
 
 
@@ -98,17 +104,17 @@ def explanation(report: Block) -> str:
         f"({', '.join(map(str, seeds))}) on {report['rows']:,} test rows, {report['base_rate']:.1%} of them "
         "positive; each training predicted them once. Tuned rows are the best of "
         f"{budget} trials on validation data, the default configuration being the first trial, trained again "
-        f"on the same seeds. **The champion (★) is {name}, seed {best['seed']}**, "
+        f"on the same seeds. **The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
         f"by its mean AUC on validation data, {chosen['valid_auc']:.4f}; test metrics played no role in "
-        "that. The row with the best test AUC is bold."
+        f"that.{_distance(report)}"
     )
     reading = "Higher is better for AUC (0.5 is random)"
     if "gauc" in results[0]["mean"]:
-        reading += " and gAUC (AUC within each user, weighted by the user's rows)"
-    reading += (
-        "; lower is better for logloss (nats), NE (logloss over the entropy of the base rate; a constant "
-        "reaches 1) and ECE (mean gap between predicted and observed rate)."
-    )
+        reading += (
+            " and gAUC (AUC within each user, weighted by the user's rows; the users with both classes, "
+            f"whom it is about, have {report['gauc_coverage']:.1%} of the rows)"
+        )
+    reading += "; lower is better for logloss (nats)."
     if any(result["relaimpr"] is not None for result in results):
         reading += " RelaImpr is the gain in AUC - 0.5 over LR of the same variant."
     if report["bayes"]:
@@ -122,19 +128,70 @@ def explanation(report: Block) -> str:
 
 def significance(report: Block) -> str:
     """Explain what the intervals cover."""
-    error = next(r["auc_standard_error"] for r in report["results"] if _same(r, report["champion"]))
+    best = next(r for r in report["results"] if _same(r, report["champion"]))
+    if report["clusters"]:
+        rows = (
+            f"the sampling of the test rows, clustered by their {report['clusters']:,} users (Obuchowski "
+            "1997), since rows of one user are alike"
+        )
+    else:
+        rows = "the sampling of the test rows, each taken as independent (DeLong et al. 1988)"
+    seeds = len(best["seeds"])
+    if seeds > 1:
+        covered = f"{rows}, and the variation of the training over {seeds} seeds"
+    else:
+        covered = f"{rows}, but not the variation of the training, of which a single seed says nothing"
+    tests = sum(not same_scores(comparison) for comparison in report["comparisons"])
     return (
-        "Differences in test AUC (mean over seeds) with 95 % intervals by the paired test of DeLong et al. "
-        "(1988), both sides on the same rows; in bold where the interval excludes zero. The champion is "
-        "compared with the better variant (on validation data) of each other model. The intervals cover the "
-        f"sampling of the test rows, which gives a single AUC here a standard error of {error:.4f}, and not "
-        "the variation of the training, which the ± over seeds in the first table shows; they are not "
-        "corrected for the number of comparisons."
+        "Differences in test AUC (mean over seeds) with 95 % intervals, both sides on the same rows. They "
+        f"cover {covered}; the AUC of the champion alone is {best['mean']['auc']:.4f} "
+        f"[{best['auc_low']:.4f}, {best['auc_high']:.4f}], its standard error "
+        f"{best['auc_standard_error']:.4f}. The champion is compared with the better variant (on validation "
+        "data) of each other model. A difference is **bold** if it is significant at 5 % after Holm's "
+        f"correction for all {counted(tests, 'comparison')} of this table; the intervals are not corrected."
     )
 
 
+def calibration(report: Block) -> str:
+    """Explain the second table, and name the models whose probabilities are wrong."""
+    text = (
+        "Means over seeds, as the model predicted → after one temperature, fitted on validation rows (Guo "
+        "et al. 2017), so that models that stopped at different degrees of over-confidence can be compared. "
+        "Lower is better for logloss (nats), NE (logloss over the entropy of the base rate; a constant "
+        "reaches 1) and ECE (mean gap between predicted and observed rate). A temperature above 1 means "
+        "over-confident; it leaves every AUC as it is. *Mean / rate* is the mean prediction over the base "
+        "rate of the test rows, before the temperature."
+    )
+    found = _warnings(report)
+    if not found:
+        return text
+    listed = "; ".join(f"{name}: {what}" for name, what in found)
+    return (
+        f"**Not to be trusted as probabilities, by validation rows: {listed}.** NE above 1 is worse than the "
+        "base rate itself; the mean prediction should be within 10 % of it, or within two standard "
+        f"deviations of chance where clicks are few.\n\n{text}"
+    )
+
+
+def _distance(report: Block) -> str:
+    """A sentence on the models that cannot be told from the champion."""
+    best = report["champion"]
+    others = [r for r in report["results"] if r["p_holm"] is not None and r["model"] != best["model"]]
+    if not others:
+        return ""
+    close = sum(is_close(report, result) for result in others)
+    return (
+        f" {close} of the {len(others)} other models ({CLOSE}, each with its better variant on validation "
+        "data) cannot be distinguished from it on these test rows."
+    )
+
+
+def _warnings(report: Block) -> list[tuple[str, str]]:
+    return [(f"{r['model']} ({r['variant']})", r["warning"]) for r in _ordered(report) if r["warning"]]
+
+
 def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the first table."""
+    """Return the header and the rows of the first table; the champion's is bold."""
     results = _ordered(report)
     metrics = [key for key in METRICS if key in results[0]["mean"]]
     header = ["model", "variant", *(METRICS[key] for key in metrics), "RelaImpr", "valid AUC", "parameters"]
@@ -142,18 +199,31 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
         header.insert(-2, "learnable")
     rows = []
     for result in results:
-        star = " ★" if _same(result, report["champion"]) else ""
-        row = [result["model"], result["variant"] + star]
+        best = _same(result, report["champion"])
+        mark = f" {CHAMPION}" if best else f" {CLOSE}" if is_close(report, result) else ""
+        row = [result["model"], result["variant"] + mark]
         row += [_mean_std(result, key) for key in metrics]
         row.append("" if result["relaimpr"] is None else f"{result['relaimpr']:+.2%}")
         if report["bayes"]:
             row.append(f"{result['learned']:.1%}")
-        rows.append([*row, f"{result['valid_auc']:.4f}", f"{result['weights']:,}"])
+        row += [f"{result['valid_auc']:.4f}", f"{result['weights']:,}"]
+        rows.append([f"**{cell}**" if cell and best else cell for cell in row])
     return header, rows
 
 
+def _probabilities_table(report: Block) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the table of probabilities, in the order of the first."""
+    rows = []
+    for result in _ordered(report):
+        mean = result["mean"]
+        pairs = [f"{mean[key]:.4f} → {mean[f'calibrated_{key}']:.4f}" for key in PROBABILITIES]
+        numbers = [f"{mean['temperature']:.2f}", f"{mean['mean_prediction_ratio']:.2f}"]
+        rows.append([result["model"], result["variant"], *pairs, *numbers])
+    return ["model", "variant", *PROBABILITIES.values(), "temperature", "mean / rate"], rows
+
+
 def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows of the second table, one row per model."""
+    """Return the header and the rows of the table of differences, one row per model."""
     best = report["champion"]
     found = {(_entry(c["first"]), _entry(c["second"])): c for c in report["comparisons"]}
     rows = []
@@ -167,17 +237,16 @@ def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:
     return ["model", "tuned - default", f"{best['model']} ({best['variant']}) - this model"], rows
 
 
-def _markdown(header: list[str], rows: list[list[str]], bold: int | None = None) -> list[str]:
+def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
     align = ["---" if name in ("model", "variant", "mechanism") else "---:" for name in header]
-    lines = [header, align, *rows]
-    if bold is not None:
-        lines[2 + bold] = [f"**{cell}**" if cell else cell for cell in rows[bold]]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+    return [f"| {' | '.join(cells)} |" for cells in (header, align, *rows)]
 
 
 def _interval(comparison: Block) -> str:
+    if same_scores(comparison):
+        return "the same"
     text = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**comparison)
-    return f"**{text}**" if comparison["low"] > 0 or comparison["high"] < 0 else text
+    return f"**{text}**" if comparison["p_holm"] < LEVEL else text
 
 
 def _mean_std(result: Block, key: str) -> str:

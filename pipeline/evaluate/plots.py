@@ -36,7 +36,7 @@ from pipeline.evaluate.plot_style import (
     styled,
     titled_figure,
 )
-from pipeline.evaluate.report import BASELINE, GRID, Curves, Entry, champion
+from pipeline.evaluate.report import BASELINE, GRID, Curves, Entry, champion, is_close
 from pipeline.evaluate.runs import STAGES, Block, Run
 from pipeline.metrics import Array
 
@@ -69,15 +69,17 @@ def leaderboard(report: Block) -> Figure:
         {model for model, _ in found},
         key=lambda m: (max(found[m, v]["mean"]["auc"] for v in STAGES), m),
     )
-    best = max(report["results"], key=lambda r: r["mean"]["auc"])
-    title = f"{best['model']} ({best['variant']}) leads with a test AUC of {best['mean']['auc']:.4f}"
+    best = next(r for r in report["results"] if r["key"] == report["champion"]["key"])
+    name, auc = f"{best['model']} ({best['variant']})", best["mean"]["auc"]
+    title = f"{name} wins on validation data: test AUC {auc:.4f}"
     if report["bayes"]:
         title += f", {100 * best['learned']:.0f} % of what can be learned"
     figure = titled_figure(
         1.0 + 0.42 * len(models),
         title,
         f"{report['dataset']}: AUC on {report['rows']:,} test rows, mean and standard deviation over "
-        f"{counted(len(best['seeds']), 'seed')}; ★ champion, chosen on validation data",
+        f"{counted(len(best['seeds']), 'seed')}\n★ champion, chosen on validation data   "
+        f"≈ not distinguishable from it (5 % by {_covered(report)}, corrected for all comparisons)",
     )
     ax = figure.add_subplot()
     ax.grid(visible=False, axis="y")
@@ -109,7 +111,7 @@ def leaderboard(report: Block) -> Figure:
             ax.plot([mean - std, mean + std], [y + shift] * 2, color=colour, linewidth=1.4, zorder=2)
             ax.plot(mean, y + shift, "o", color=colour, mfc=fill, markersize=6.5, markeredgewidth=1.5)
             spread = f" ± {std:.4f}" if result["std"] else ""
-            star = " ★" if result["key"] == report["champion"]["key"] else ""
+            star = " ★" if result is best else " ≈" if is_close(report, result) else ""
             weight = "bold" if result is best else "normal"
             column(variant, y, f"{mean:.4f}{spread}{star}", weight=weight)
     column("default", len(models) - 0.2, "○ default", color=GREY)
@@ -341,6 +343,12 @@ def importances(runs: Sequence[Run]) -> Figure:
             ax.set_xticks(range(len(across)), across, rotation=35, ha="left", rotation_mode="anchor")
         ax.set_title(METHODS[method], pad=8)
     return figure
+
+
+def _covered(report: Block) -> str:
+    """What the tests of a report cover, in a few words."""
+    rows = "test rows" if report["clusters"] is None else "test users"
+    return f"{rows} and seeds" if len(report["results"][0]["seeds"]) > 1 else rows
 
 
 def _heatmap(ax: Axes, shares: Array, down: Sequence[str], across: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Probabilities of the test rows by every trained model, stored as Parquet."""
+"""Probabilities of the test rows by every trained model, as Parquet; those of validation rows, measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,14 @@ import torch
 from pipeline.common.errors import PipelineError
 from pipeline.data import storage
 from pipeline.data.batches import ROWS_IN_MEMORY, Split
+from pipeline.evaluate.calibration import Validation, validate
 from pipeline.evaluate.runs import Block, Run, load_model
 from pipeline.metrics import Array
+from pipeline.schema import SPLITS
 from pipeline.train.predict import predict
 
-Scores = dict[tuple[str, int], Array]  # by variant and seed: probabilities (N,) float32
+Key = tuple[str, int]  # variant and seed
+Scores = dict[Key, Array]  # probabilities (N,) float32
 COLUMNS = pa.schema(
     {
         "model": pa.string(),
@@ -36,30 +39,34 @@ class Holdout:
 
     Attributes:
         split: ids and labels on the device to predict on.
+        valid: the validation split, on which temperatures are fitted.
         label: 0 or 1, (N,) uint8.
         row: each row's number in the cleaned table, (N,) int64, ascending.
         group: the user of each row for gAUC, (N,) int32; None if the dataset has no such column.
         truth: the true click probability, (N,) float64; None unless the data was generated.
         origin: where the raw files come from (`download.manifest.origin`); None if not recorded.
         copies: how many of the rows are copies of train rows.
+        splits: rows and clicks of each split by its name; None if not recorded.
     """
 
     split: Split
+    valid: Split
     label: Array
     row: Array
     group: Array | None
     truth: Array | None
     origin: Block | None = None
     copies: int = 0
+    splits: Block | None = None
 
     @classmethod
     def load(
         cls, processed: Path, device: torch.device | str = "cpu", *, rows_in_memory: int = ROWS_IN_MEMORY
     ) -> "Holdout":
-        """Read the test split of a processed folder; see `Split.load`.
+        """Read the test and validation splits of a processed folder; see `Split.load`.
 
         Raises:
-            PipelineError: the test split is missing, or has fewer than two rows of a class.
+            PipelineError: a split is missing, or the test split has fewer than two rows of a class.
         """
         if not storage.has_column(processed, "test", "label"):
             raise PipelineError(f"{processed} holds no test split; run `dvc repro split@{processed.name}`")
@@ -71,38 +78,47 @@ class Holdout:
                 f"standard error need at least two of each class; change data.{processed.name}.split in "
                 "params.yaml"
             )
+        report = storage.read_report(processed)
+        splits: Block = {
+            name: {key: report[name][key] for key in ("rows", "clicks")} for name in SPLITS if name in report
+        }
         return cls(
             split=Split.load(processed, "test", device, rows_in_memory=rows_in_memory),
+            valid=Split.load(processed, "valid", device, rows_in_memory=rows_in_memory),
             label=label,
             row=np.array(storage.open_column(processed, "test", "row")),
             group=_load_optional(processed, "group"),
             truth=_load_optional(processed, "truth"),
-            origin=storage.read_origin(processed),
             copies=storage.read_copies(processed, "test"),
+            origin=report.get("origin"),
+            splits=splits or None,
         )
 
 
-def probabilities(run: Run, seed: int, test: Split) -> Array:
-    """Return the click probability of every test row (N,) float32, by the weights of one seed.
+def probabilities(run: Run, seed: int, *splits: Split) -> list[Array]:
+    """Return the click probability of every row of each split (N,) float32, by the weights of one seed.
 
     Raises:
         PipelineError: the weights cannot be read or do not fit the model, or a prediction is not finite.
     """
-    model = load_model(run, test.schema, seed).to(test.device)
-    result = predict(model, test).float().cpu().numpy()
-    if not np.isfinite(result).all():
+    model = load_model(run, splits[0].schema, seed).to(splits[0].device)
+    results = [predict(model, split).float().cpu().numpy() for split in splits]
+    if not all(np.isfinite(result).all() for result in results):
         raise PipelineError(
             f"{run.weights(seed)}: {run.model} predicts NaN or infinite probabilities; "
             f"run `dvc repro --force {run.target}`"
         )
-    return result
+    return results
 
 
-def write_predictions(path: Path, runs: Sequence[Run], holdout: Holdout) -> None:
+def write_predictions(path: Path, runs: Sequence[Run], holdout: Holdout) -> dict[Key, Validation]:
     """Predict the test split with every variant and seed of one model and store it as Parquet.
 
-    A row group holds one variant and seed, so only one prediction at a time is in memory.
+    A row group holds one variant and seed, so only one prediction at a time is in memory. Returns what the
+    predictions of the validation split, which are not stored, are like.
     """
+    found = {}
+    label = holdout.valid.label.cpu().numpy()
     encodings: Any = {"row": "DELTA_BINARY_PACKED", "probability": "BYTE_STREAM_SPLIT"}
     with pq.ParquetWriter(
         path,
@@ -114,15 +130,18 @@ def write_predictions(path: Path, runs: Sequence[Run], holdout: Holdout) -> None
         for run in sorted(runs, key=lambda run: run.variant):
             for result in run.seeds:
                 size = len(holdout.row)
+                test, valid = probabilities(run, result["seed"], holdout.split, holdout.valid)
+                found[run.variant, int(result["seed"])] = validate(label, valid)
                 columns = {
                     "model": pa.repeat(run.model, size),
                     "variant": pa.repeat(run.variant, size),
                     "seed": np.full(size, result["seed"], np.int32),
                     "row": holdout.row,
                     "label": holdout.label,
-                    "probability": probabilities(run, result["seed"], holdout.split),
+                    "probability": test,
                 }
                 writer.write_table(pa.table(columns, schema=COLUMNS), row_group_size=max(size, 1))
+    return found
 
 
 def read_predictions(path: Path) -> Scores:

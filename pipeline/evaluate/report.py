@@ -1,8 +1,8 @@
 """From runs and stored predictions to the values of report.json.
 
 Every metric is computed from the float32 probabilities in the Parquet files, so anyone can recompute it
-exactly. Nothing is chosen on the test split: the champion and the better variant of a model are decided by
-validation metrics.
+exactly. Nothing is chosen on the test split: the champion, the better variant of a model and the temperatures
+are decided by validation metrics.
 """
 
 import math
@@ -15,9 +15,10 @@ import numpy as np
 
 from pipeline import metrics
 from pipeline.evaluate import mechanisms
-from pipeline.evaluate.predictions import Holdout, Scores, read_predictions
+from pipeline.evaluate.calibration import Validation, complaint, tempered
+from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.runs import Block, Run
-from pipeline.evaluate.significance import Placements, delong, placements, standard_error
+from pipeline.evaluate.significance import LEVEL, Estimate, clusters, compare, estimate, holm
 from pipeline.metrics import Array
 
 Entry = tuple[str, str]  # model and variant
@@ -44,35 +45,43 @@ class Curves:
 
 
 def build_report(
-    dataset: str, runs: Sequence[Run], holdout: Holdout, predictions: dict[str, Path], bins: int
+    dataset: str,
+    runs: Sequence[Run],
+    holdout: Holdout,
+    predictions: dict[str, Path],
+    validations: dict[str, dict[Key, Validation]],
+    bins: int,
 ) -> tuple[Block, dict[Entry, Curves]]:
     """Compute every metric from the stored predictions.
 
     Args:
         runs: as `load_runs` returns them.
-        predictions: the Parquet file of each model.
+        predictions, validations: of each model the Parquet file, and what `write_predictions` returned.
         bins: of the calibration error and its plot.
 
     Returns:
         the values of report.json, and what the plots draw for each model and variant.
     """
+    count = clusters(holdout.label, holdout.group)
+    group = None if count is None else holdout.group
     leader, seed = champion(runs)
-    leading = placements(holdout.label, _by_seed(leader, read_predictions(predictions[leader.model])))
+    leading = estimate(holdout.label, _by_seed(leader, read_predictions(predictions[leader.model])), group)
     results, comparisons, curves = [], [], {}
     for model, variants in groupby(runs, key=lambda run: run.model):
         pair = {run.variant: run for run in variants}
         scores = read_predictions(predictions[model])
-        components = {}
+        estimates = {}
         for variant, run in pair.items():
-            components[variant] = placements(holdout.label, _by_seed(run, scores))
-            results.append(_result(run, scores, holdout, bins, standard_error(components[variant])))
-            curves[model, variant] = _curves(holdout.label, _by_seed(run, scores), bins)
-        comparisons.append(
-            _compare(pair["tuned"], pair["default"], components["tuned"], components["default"])
-        )
+            by_seed = _by_seed(run, scores)
+            estimates[variant] = estimate(holdout.label, by_seed, group)
+            results.append(_result(run, scores, validations[model], holdout, bins, estimates[variant]))
+            curves[model, variant] = _curves(holdout.label, by_seed, bins)
+        comparisons.append(_compare(pair["tuned"], pair["default"], estimates["tuned"], estimates["default"]))
         if model != leader.model:
             better = min(pair.values(), key=lambda run: run.rank)
-            comparisons.append(_compare(leader, better, leading, components[better.variant]))
+            comparisons.append(_compare(leader, better, leading, estimates[better.variant]))
+    correct(comparisons)
+    _add_distance(results, comparisons, leader)
     bayes = _bayes(holdout)
     _add_relative(results, bayes)
     report = {
@@ -81,6 +90,11 @@ def build_report(
         "rows": len(holdout.label),
         "copies": holdout.copies,
         "base_rate": float(holdout.label.mean()),
+        "splits": holdout.splits,
+        "clusters": count,
+        "gauc_coverage": (
+            None if holdout.group is None else metrics.group_coverage(holdout.label, holdout.group)
+        ),
         "bayes": bayes,
         "results": results,
         "comparisons": comparisons,
@@ -102,13 +116,44 @@ def champion(runs: Sequence[Run]) -> tuple[Run, int]:
     return run, int(best["seed"])
 
 
-def measure(label: Array, probability: Array, group: Array | None, bins: int) -> dict[str, float]:
-    """Return the metrics of one prediction; `gauc` only if some group has both classes."""
+def correct(comparisons: list[Block]) -> None:
+    """Add `p_holm`, corrected for all comparisons of the table; equal scores are no comparison."""
+    tests = [comparison for comparison in comparisons if not same_scores(comparison)]
+    for comparison in comparisons:
+        comparison["p_holm"] = 1.0
+    for comparison, p in zip(tests, holm([test["p"] for test in tests]), strict=True):
+        comparison["p_holm"] = p
+
+
+def same_scores(comparison: Block) -> bool:
+    """Whether both sides predicted the same: a search that kept the default."""
+    return bool(comparison["low"] == comparison["high"] == 0)
+
+
+def is_close(report: Block, result: Block) -> bool:
+    """Whether a model was compared with the champion and cannot be distinguished from it."""
+    other = result["model"] != report["champion"]["model"]
+    return bool(other and result["p_holm"] is not None and result["p_holm"] >= LEVEL)
+
+
+def measure(
+    label: Array, probability: Array, group: Array | None, bins: int, temperature: float
+) -> dict[str, float]:
+    """Return the metrics of one prediction, `calibrated_*` at a temperature.
+
+    A metric that is not defined is left out: `gauc` if no group has both classes.
+    """
+    cooled = tempered(probability, temperature)
     values = {
         "auc": metrics.auc(label, probability),
         "logloss": metrics.logloss(label, probability),
         "normalised_entropy": metrics.normalised_entropy(label, probability),
         "ece": metrics.calibration_error(label, probability, bins),
+        "mean_prediction_ratio": metrics.mean_prediction_ratio(label, probability),
+        "temperature": temperature,
+        "calibrated_logloss": metrics.logloss(label, cooled),
+        "calibrated_normalised_entropy": metrics.normalised_entropy(label, cooled),
+        "calibrated_ece": metrics.calibration_error(label, cooled, bins),
     }
     if group is not None:
         values["gauc"] = metrics.group_auc(label, probability, group)
@@ -132,12 +177,25 @@ def roc(label: Array, score: Array, grid: Array = GRID) -> Array:
     return np.interp(grid, np.r_[0, false_alarms / false_alarms[-1]], np.r_[0, hits / hits[-1]])
 
 
-def _result(run: Run, scores: Scores, holdout: Holdout, bins: int, error: float) -> Block:
+def _result(
+    run: Run,
+    scores: Scores,
+    validations: dict[Key, Validation],
+    holdout: Holdout,
+    bins: int,
+    error: Estimate,
+) -> Block:
     """The entry of `results`: every metric seed by seed, their mean and standard deviation."""
+    keys = [(run.variant, int(result["seed"])) for result in run.seeds]
     seeds = [
-        {"seed": seed, **measure(holdout.label, scores[run.variant, seed], holdout.group, bins)}
-        for seed in (result["seed"] for result in run.seeds)
+        {
+            "seed": key[1],
+            **measure(holdout.label, scores[key], holdout.group, bins, validations[key].temperature),
+        }
+        for key in keys
     ]
+    valid = [validations[key] for key in keys]
+    low, high = error.interval()
     columns = {key: [row[key] for row in seeds] for key in seeds[0] if key != "seed"}
     std = {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if len(seeds) > 1 else None
     return {
@@ -151,8 +209,27 @@ def _result(run: Run, scores: Scores, holdout: Holdout, bins: int, error: float)
         "seeds": seeds,
         "mean": {key: float(np.mean(values)) for key, values in columns.items()},
         "std": std,
-        "auc_standard_error": error,
+        "auc_standard_error": error.error,
+        "auc_low": low,
+        "auc_high": high,
+        "valid_normalised_entropy": float(np.mean([each.normalised_entropy for each in valid])),
+        "valid_mean_prediction_ratio": float(np.mean([each.mean_prediction_ratio for each in valid])),
+        "warning": complaint(valid),
     }
+
+
+def _add_distance(results: list[Block], comparisons: list[Block], leader: Run) -> None:
+    """Add `p` and `p_holm` of the comparison with the champion, where there is one."""
+    first = {"model": leader.model, "variant": leader.variant}
+    for result in results:
+        entry = {"model": result["model"], "variant": result["variant"]}
+        pair = next((c for c in comparisons if first in _sides(c) and entry in _sides(c)), None)
+        for key in ("p", "p_holm"):
+            result[key] = pair[key] if pair and entry != first else None
+
+
+def _sides(comparison: Block) -> tuple[Block, Block]:
+    return comparison["first"], comparison["second"]
 
 
 def _add_relative(results: list[Block], bayes: dict[str, float] | None) -> None:
@@ -176,9 +253,9 @@ def _bayes(holdout: Holdout) -> dict[str, float] | None:
     }
 
 
-def _compare(first: Run, second: Run, a: Placements, b: Placements) -> Block:
+def _compare(first: Run, second: Run, a: Estimate, b: Estimate) -> Block:
     names = [{"model": run.model, "variant": run.variant} for run in (first, second)]
-    return {"first": names[0], "second": names[1], **delong(a, b)}
+    return {"first": names[0], "second": names[1], **compare(a, b)}
 
 
 def _curves(label: Array, scores: list[Array], bins: int) -> Curves:

@@ -12,6 +12,11 @@ Row = dict[str, float]
 
 AXES = {"step", "epoch"}  # of an evaluation; not metrics
 MECHANISM = "mechanism."  # start of the metrics of a model's mechanisms
+# of all seeds of a result together, and not their mean
+OF_THE_WHOLE = (
+    *("relaimpr", "auc_standard_error", "auc_low", "auc_high", "p", "p_holm"),
+    *("valid_normalised_entropy", "valid_mean_prediction_ratio"),
+)
 
 
 def flat(block: Block, prefix: str = "") -> dict[str, str]:
@@ -154,6 +159,20 @@ def champion(report: Block) -> Block:
     key = report["champion"]["key"]
     result: Block = next(result for result in report["results"] if result["key"] == key)
     return result
+
+
+def metric(name: str) -> str:
+    """Return what MLflow calls a metric of a report.
+
+    >>> metric("auc"), metric("valid_normalised_entropy")
+    ('test_auc', 'best_valid_normalised_entropy')
+    """
+    return f"best_{name}" if name.startswith("valid_") else f"test_{name}"
+
+
+def warning_tags(result: Block) -> dict[str, str]:
+    """Return what to beware of in a result: probabilities that are wrong on validation rows."""
+    return {"pipeline.warning": result["warning"]} if result.get("warning") else {}
 
 
 def leaderboard_view() -> str:

@@ -76,6 +76,7 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
     for result in report["results"]:
         if run := runs.get(result["key"]):
             _log_test(store, experiment, run, result)
+            store.log(run.info.run_id, tags=record.warning_tags(result))
     board = folder / "leaderboard.md"
     text = board.read_text(encoding="utf-8") if board.exists() else ""
     plain = [line for line in text.splitlines() if not line.startswith(("# ", "!["))]
@@ -106,10 +107,11 @@ def _log_test(store: Store, experiment: str, run: "Run", result: Block) -> None:
     """Log the test metrics that a run and its children lack or have with another value."""
     children = store.children(experiment, run.info.run_id)
     spread = {f"{name}_std": value for name, value in (result.get("std") or {}).items()}
-    figures = [(run, {**result["mean"], **spread, "relaimpr": result.get("relaimpr")})]
+    whole = {name: result.get(name) for name in record.OF_THE_WHOLE}
+    figures = [(run, {**result["mean"], **spread, **whole})]
     figures += [(children[f"seed-{seed['seed']}"], seed) for seed in result["seeds"]]
     for owner, values in figures:
-        named = {f"test_{name}": value for name, value in values.items() if name != "seed"}
+        named = {record.metric(name): value for name, value in values.items() if name != "seed"}
         new = {name: value for name, value in named.items() if owner.data.metrics.get(name) != value}
         store.log(owner.info.run_id, metrics=points(new))
 
@@ -118,7 +120,7 @@ def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block
     best, run = report["champion"], evaluation.info.run_id
     figures = {f"test_{name}": value for name, value in record.champion(report)["mean"].items()}
     figures |= {f"bayes_{name}": value for name, value in (report.get("bayes") or {}).items()}
-    figures |= {"test_rows": report.get("rows"), "test_base_rate": report.get("base_rate")}
+    figures |= {f"test_{name}": report.get(name) for name in ("rows", "base_rate", "gauc_coverage")}
     store.client.log_artifacts(run, str(folder))
     store.log(
         run,
