@@ -26,6 +26,9 @@ def main() -> None:
             where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
             raise PipelineError(f"{where}{error}") from None
         report = clean_table.write(folder, log, rejects, name, origin(manifest), **for_table)
+    doubt = report["origin"]["doubtful_times"]
+    if doubt and not entry.preprocess.get("unverified_times"):
+        print(f"{name}: {doubt}")
     print(
         f"{name}: {report['rows_in']} rows in, {report['rows_out']} out, {report['rejected']} corrupted, "
         f"{report['dropped']} left out, {report['clicks']} clicks"

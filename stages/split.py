@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from pipeline.common.errors import exit_with_message
+from pipeline.common.errors import PipelineError, exit_with_message
 from pipeline.common.files import file_digests, write_json
 from pipeline.data.storage import REPORT, SplitWriter
 from pipeline.preprocess.clean_table import CleanTable
@@ -18,6 +18,9 @@ def main() -> None:
     name, entry, _ = dataset_entry(__doc__)
     table = CleanTable(Path("data/interim", name))
     column = entry.split.get("column")
+    doubt = (table.origin or {}).get("doubtful_times")
+    if entry.split.get("method") == "time" and doubt and "time" not in table.names:
+        raise PipelineError(f"{name}: split method 'time': {doubt}")
     extra = table.load_extra(*([column] if column else []))
     repeated = repeats.of_log(table.field_blocks(), extra)
     assignment = assign(extra, name, repeated, **entry.split)

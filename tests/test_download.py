@@ -21,7 +21,7 @@ from web import Site, serving
 from pipeline.common.errors import PipelineError, exit_with_message
 from pipeline.download.archive import unpack
 from pipeline.download.fetch import CHUNK_BYTES, Unreachable, fetch
-from pipeline.download.manifest import File, Source, checksum, manifest
+from pipeline.download.manifest import File, Source, checksum, manifest, origin
 from pipeline.download.obtain import NotInMirror, mirror_of, obtain
 
 BODY = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(1 << 14))  # 512 KiB, no two alike
@@ -379,6 +379,21 @@ def test_a_file_with_fewer_lines_than_the_publisher_has_records_does_not_match(t
         part = Source("set", "http://127.0.0.1", "test", (File("f", records=records),))
         assert manifest(part, tmp_path)["files"]["f"]["matches_publisher"] is known
         assert manifest(part, tmp_path)["matches_publisher"] is known
+
+
+def test_times_are_doubtful_in_a_copy_with_other_bytes_unless_it_is_known(tmp_path: Path):
+    (tmp_path / "f").write_bytes(BODY)
+    for file, doubtful in (
+        (File("f", sha(SMALL), rebuilt=True, times=True), ["f"]),
+        (File("f", sha(SMALL), rebuilt=True), []),
+        (File("f", sha(SMALL), rebuilt=True, times=True, same_times=("md5:0", sha(BODY))), []),
+        (File("f", sha(BODY), times=True), []),
+        (File("f", times=True), []),  # unknown
+        (File("f", times=True, records=10**9), ["f"]),  # incomplete
+    ):
+        described = manifest(Source("set", "http://127.0.0.1", "test", (file,)), tmp_path)
+        assert described["doubtful_times"] == doubtful, file
+        assert bool(origin(described)["doubtful_times"]) == bool(doubtful)
 
 
 def test_an_incomplete_file_of_a_mirror_is_not_taken_for_the_publishers(tmp_path: Path, site: Site):

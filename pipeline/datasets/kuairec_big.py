@@ -36,7 +36,7 @@ SOURCE = Source(
     inside="*/",
     licence="CC BY-SA 4.0, https://creativecommons.org/licenses/by-sa/4.0/",
     files=(
-        File("big_matrix.csv", rebuilt=True, records=12_530_806),
+        File("big_matrix.csv", rebuilt=True, records=12_530_806, times=True),
         File(
             "user_features.csv",
             "sha256:c03ce5c6e90c50407b45585bde983db3079492346f7fa676d860777abfd783f4",

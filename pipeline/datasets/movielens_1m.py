@@ -7,6 +7,10 @@ Label: rating >= `threshold`. Dropping rating 3 makes another, easier task, for 
 0.90 and more. Fields are separated by `::`, all files are latin-1. The age is a code of its range (1, 18,
 25, ...), the zip code a string (some are `98107-2117`), and the year is part of the title. 177 of the movies
 have no rating.
+
+A reconstructed copy of ratings.dat exists whose users, movies and ratings are exact and 9,147 of whose times
+are imputed, all of ratings of 3 stars or less: a model that reads them sees the label. So the times of a copy
+with other bytes are left out.
 """
 
 from collections.abc import Sequence
@@ -33,7 +37,7 @@ SOURCE = Source(
     licence="GroupLens Research, University of Minnesota: research use with acknowledgement, no "
     "redistribution, no commercial use without permission; terms in the archive's README.",
     files=(
-        File("ratings.dat", "git-blob:77a7c4b150f588c23bb9e1f068aa996c0b413695", rebuilt=True),
+        File("ratings.dat", "git-blob:77a7c4b150f588c23bb9e1f068aa996c0b413695", rebuilt=True, times=True),
         File("users.dat", "sha256:1dc3a95300cb19f7c10e027daf29b8cdf1d908dab65b5edfb45950aa389a10a3"),
         File("movies.dat", "sha256:0140fc2356357c1a851d0f52e893a1e4d3696df632c4141cea8d5bc3d621f0b9"),
     ),

@@ -24,6 +24,9 @@ class File:
         optional: a mirror may lack it; the manifest then lists it as missing.
         records: the publisher's number of records, where the checksum is unknown: a file with fewer lines
             is incomplete.
+        times: it holds the times of the log. Those of a copy with other bytes are not used unless the entry
+            in params.yaml says so: a reconstruction may have imputed them, and even from the label.
+        same_times: checksums of copies with other bytes and the publisher's times (other line ends, say).
     """
 
     name: str
@@ -31,6 +34,8 @@ class File:
     rebuilt: bool = False
     optional: bool = False
     records: int | None = None
+    times: bool = False
+    same_times: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ def manifest(source: Source, folder: Path) -> Block:
         "licence": source.licence,
         "files": files,
         "missing": missing,
+        "doubtful_times": [
+            file.name for file in source.files if file.name in files and _doubtful(folder / file.name, file)
+        ],
         "matches_publisher": False if missing or False in matches else None if None in matches else True,
     }
 
@@ -100,14 +108,21 @@ def origin(manifest: Block) -> Block:
     """Return the part of a manifest that later stages copy into their reports.
 
     That is the source; whether all files match the publisher's (None: unknown); and the names of those that
-    differ (`differs`) or are missing (`missing`).
+    differ (`differs`) or are missing (`missing`). `doubtful_times` says why the times of this copy are not
+    used, and what to do; it is empty if they are.
     """
-    files = manifest["files"].items()
+    files, doubtful = manifest["files"].items(), " and ".join(manifest.get("doubtful_times", []))
+    doubt = (
+        f"{doubtful} is not the publisher's file, so its times may be imputed, even from the label, and were "
+        "left out: fetch the publisher's (without a mirror), or, if you know that they are right, set "
+        "`unverified_times: true` in the dataset's block `preprocess` of params.yaml"
+    )
     return {
         "source": manifest["source"],
         "matches_publisher": manifest["matches_publisher"],
         "differs": [name for name, entry in files if entry.get("matches_publisher") is False],
         "missing": manifest["missing"],
+        "doubtful_times": doubt if doubtful else "",
     }
 
 
@@ -138,6 +153,13 @@ def checksum(path: Path, like: str) -> str:
         while data := file.read(READ_BYTES):
             found.update(data)
         return f"git-blob:{found.hexdigest()}"
+
+
+def _doubtful(path: Path, file: File) -> bool:
+    """Whether a file holds times that are not known to be the publisher's."""
+    if not file.times or matches_publisher(path, file) is not False:
+        return False
+    return all(checksum(path, same) != same for same in file.same_times)
 
 
 def _lines(path: Path) -> int:

@@ -52,6 +52,7 @@ def write(
     item: str | None = None,
     rows: Count | None = None,
     max_rejected: Share = 0.001,
+    unverified_times: bool = False,
 ) -> dict[str, Any]:
     """Write `table.parquet`, `columns.json` and `report.json`; return the report.
 
@@ -63,6 +64,8 @@ def write(
         item: the field that identifies the item of a row (default: the same).
         rows: how many of the first rows to keep (default: all); the blocks after them are not read.
         max_rejected: the largest fraction of a file's records that may be corrupted.
+        unverified_times: use the column `time` of a copy whose times are not known to be the publisher's; it
+            is left out otherwise.
 
     Raises:
         PipelineError: an unknown field, a user or item that is none, too many corrupted records, a row
@@ -74,7 +77,8 @@ def write(
     rows_out = clicks = 0
     writer = None
     try:
-        for block in _in_blocks(_kept(log, columns, rows, rejects, name)):
+        left_out = ["time"] if origin and origin.get("doubtful_times") and not unverified_times else []
+        for block in _in_blocks(_kept(log, columns, rows, rejects, name, left_out)):
             if writer is None:
                 writer = pq.ParquetWriter(
                     folder / "table.parquet",
@@ -185,10 +189,15 @@ def _declared(columns: list[Column], role: Role, field: str | None, name: str) -
 
 
 def _kept(
-    log: ClickLog, columns: Sequence[Column], rows: int | None, rejects: RejectLog, name: str
+    log: ClickLog,
+    columns: Sequence[Column],
+    rows: int | None,
+    rejects: RejectLog,
+    name: str,
+    left_out: Sequence[str],
 ) -> Iterator[pa.Table]:
-    """Yield the first rows of the log, without the fields that are not selected."""
-    of_fields = {column.name for column in log.columns}
+    """Yield the first rows of the log, without fields that are not selected and what else is left out."""
+    of_fields = {column.name for column in log.columns} | {*left_out}
     user = next((column.name for column in columns if column.role == "user"), None)
     start = 0
     for table in _first_rows(log.tables, rows, rejects):

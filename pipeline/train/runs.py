@@ -18,10 +18,11 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from pipeline.common.errors import PipelineError
 from pipeline.common.files import digest, sha256, write_json, writing
 from pipeline.data.batches import Split
-from pipeline.data.storage import REPORT, digests
-from pipeline.models import build
+from pipeline.data.storage import REPORT, digests, has_column, read_origin
+from pipeline.models import MODELS, build
 from pipeline.schema import SPLITS
 from pipeline.train import cache, mechanisms, ranks, workers
 from pipeline.train.adam import lazy_tables
@@ -73,8 +74,10 @@ class RunHeader:
         """Describe a run on a folder of encoded rows.
 
         Raises:
-            PipelineError: a file of that folder is missing or was changed.
+            PipelineError: a file of that folder is missing or was changed, or the model needs times, and
+                those of this copy of the data were left out.
         """
+        _check_times(dataset, model, architecture, processed)
         rows = digests(processed)
         content = digest({**rows, REPORT: sha256(processed / REPORT)})
         return cls(stage, dataset, model, architecture, params, content, digest(rows), extra)
@@ -114,6 +117,13 @@ class RunHeader:
     def seed_checkpoint(self, seed: int) -> Path:
         """Return the start of the name of a seed's checkpoint; see `train_once`."""
         return CHECKPOINTS / self.key / f"seed-{seed}"
+
+
+def _check_times(dataset: str, model: str, architecture: str, processed: Path) -> None:
+    timed = architecture in MODELS and getattr(MODELS[architecture], "timed", False)
+    doubt = (read_origin(processed) or {}).get("doubtful_times")
+    if timed and doubt and not has_column(processed, "train", "time"):
+        raise PipelineError(f"{model} needs timestamps, which {dataset} does not have: {doubt}")
 
 
 def execution_settings(splits: Splits, rows_in_memory: int) -> Block:
