@@ -88,7 +88,13 @@ READINGS: dict[str, list[dict[str, Any]]] = {
         {"product": "both"},
         {"product": "both", "factorized": False},
     ],
-    "din": [{"normalise": True}, {"history": 1}, {"attention_hidden": []}, {"hidden": []}],
+    "din": [
+        {"normalise": True},
+        {"negatives": True},
+        {"history": 1},
+        {"attention_hidden": []},
+        {"hidden": []},
+    ],
     "disenctr": [{"intents": 2}, {"history": 1}, {"neighbours": 1, "second_neighbours": 1}],
     "dcn": [{"hidden": []}, {"cross_layers": 1}],
     "dcnv2": [

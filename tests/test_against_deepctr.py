@@ -443,7 +443,7 @@ def test_din(normalise: bool) -> None:
     options = {"history": n, "attention_hidden": [5], "normalise": normalise}
     ours, ids = awake("din", options, FIELDS), random_ids(FIELDS, 50)
     ours.prepare(Batch(past.ids, past.label, past.time), lambda other: None)
-    history = ours.memory.recent(ids[:, ours.user], times(ids), n)[0]
+    history = ours.interests[0].memory.recent(ids[:, ours.user], times(ids), n)[0]
     length = (history != EMPTY).sum(1, keepdim=True)
     assert length.unique().tolist() == [0, 1, 2, 3]
 
@@ -467,10 +467,10 @@ def test_din(normalise: bool) -> None:
         empty = ours.embedding.table[: field is item]
         put(torch.cat([empty, rows]), theirs.embedding_dict[field.name].weight)
     unit = theirs.attention.local_att
-    put_mlp(ours.unit[0], unit.dnn)
-    h, difference, product, v = ours.unit[0][0].weight.chunk(4, 1)
+    put_mlp(ours.interests[0].unit[0], unit.dnn)
+    h, difference, product, v = ours.interests[0].unit[0][0].weight.chunk(4, 1)
     put(torch.cat([v, h, -difference, product], 1), unit.dnn.linears[0].weight)
-    put_layer(ours.unit[1], unit.dense)
+    put_layer(ours.interests[0].unit[1], unit.dense)
     put_mlp(ours.mlp, theirs.dnn)
     put_out(ours.out, theirs)
 

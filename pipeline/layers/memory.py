@@ -1,4 +1,4 @@
-"""Click histories: the positive train rows of a user or item before a given time."""
+"""Histories: the train rows of a user or item before a given time, those with a click or those without."""
 
 import torch
 from jaxtyping import Int
@@ -10,9 +10,9 @@ from pipeline.schema import EMPTY, Schema
 
 
 def clicks(
-    rows: Batch, schema: Schema, user: int, item: int
+    rows: Batch, schema: Schema, user: int, item: int, *, label: bool = True
 ) -> tuple[Int[Tensor, " C"], Int[Tensor, " C"], Int[Tensor, " C"]]:
-    """Return users, items and times of the positive rows.
+    """Return users, items and times of the positive rows, or of the negative ones.
 
     The unseen id stands for many users, or items, at once: rows with it are excluded from histories.
 
@@ -21,9 +21,10 @@ def clicks(
         schema: of their ids.
         user: column of ids of the user field.
         item: column of ids of the item field.
+        label: which rows.
     """
     assert rows.time is not None
-    clicked = rows.label > 0
+    clicked = (rows.label > 0) == label
     for column in (user, item):
         clicked = clicked & (rows.ids[:, column] != schema.offsets[schema.field_of_slot[column]])
     return rows.ids[clicked, user], rows.ids[clicked, item], rows.time[clicked]

@@ -1,5 +1,6 @@
 """What came before a moment, against a loop over all events."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,22 +88,24 @@ def rows(split: Split) -> Batch:
     return Batch(split.ids, split.label, split.time)
 
 
-def test_clicks_are_the_positive_rows_of_known_users_and_items() -> None:
+@pytest.mark.parametrize("which", [True, False])
+def test_clicks_are_the_positive_rows_of_known_users_and_items(which: bool) -> None:
+    """Or the negative ones."""
     split = random_split(SCHEMA, 300)
-    found = torch.stack(clicks(rows(split), SCHEMA, 0, 5), 1)
+    found = torch.stack(clicks(rows(split), SCHEMA, 0, 5, label=which), 1)
     expected = [
         [row[0], row[5], time]
         for row, label, time in zip(
             split.ids.tolist(), split.label.tolist(), split.time.tolist(), strict=True
         )
-        if label == 1 and row[0] != SCHEMA.offsets[0] and row[5] != SCHEMA.offsets[3]
+        if label == which and row[0] != SCHEMA.offsets[0] and row[5] != SCHEMA.offsets[3]
     ]
     assert found.tolist() == expected
     assert 0 < len(expected) < 300
 
 
-def scored(train: Split, split: Split, name: str) -> Tensor:
-    model = build(name, SCHEMA, {"history": 3}, seed=1)
+def scored(train: Split, split: Split, name: str, **options: bool) -> Tensor:
+    model = build(name, SCHEMA, {"history": 3, **options}, seed=1)
     prepare(model, train, split)
     return predict(model, split)
 
@@ -130,6 +133,12 @@ def test_what_comes_later_or_at_the_same_time_changes_nothing() -> None:
         for unseen in (more(other, 1, 0), more(other, 1, 9), more(other, 0, -1)):
             torch.testing.assert_close(scored(unseen, asked, name), expected, rtol=1e-6, atol=0)
         assert not torch.allclose(scored(more(other, 1, -1), asked, name), expected)
+    expected = scored(more(other[:0], 1, 0), asked, "din", negatives=True)
+    for label in (0, 1):
+        for shift in (0, 9):
+            found = scored(more(other, label, shift), asked, "din", negatives=True)
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+        assert not torch.allclose(scored(more(other, label, -1), asked, "din", negatives=True), expected)
 
 
 def test_only_train_rows_are_remembered() -> None:
