@@ -78,6 +78,8 @@ READINGS: dict[str, list[dict[str, Any]]] = {
         {"gating": True, "block": "1B"},
         {"merge": "concat"},
         {"activation": "relu"},
+        {"activation": "tanh", "activate": "layer"},
+        {"activation": "tanh", "activate": "layer", "merge": "concat"},
         {"hidden": []},
     ],
     "wide_deep": [{"hidden": []}, {"crosses": 50}, {"crosses": 1}],
@@ -119,7 +121,14 @@ READINGS: dict[str, list[dict[str, Any]]] = {
         {"cross_layers": 1},
     ],
     "gdcn": [{"structure": "stacked"}, {"hidden": []}],
-    "fcn": [{"mask": "norm"}, {"networks": "exponential"}, {"networks": "linear"}, {"embedding_size": 5}],
+    "fcn": [
+        {"mask": "norm"},
+        {"bias": "inside"},
+        {"linear_layers": 1},
+        {"networks": "exponential"},
+        {"networks": "linear"},
+        {"embedding_size": 5},
+    ],
     "masknet": [
         {"structure": "serial"},
         {"structure": "serial", "hidden": []},
@@ -161,6 +170,7 @@ READINGS: dict[str, list[dict[str, Any]]] = {
 NEEDS: dict[str, dict[str, Any]] = {
     "channels": {"fusion": "project"},
     "experts": {"low_rank": 3},
+    "activate": {"activation": "tanh"},
     "gate": {"low_rank": 3, "experts": 2},
     "cross_activation": {"low_rank": 3},
 }
@@ -170,6 +180,8 @@ OTHER: dict[str, Any] = {
     "orders": [2],  # they rise up to the number of fields
     "attention_size": 10,  # the heads divide it
     "reduction": 1,  # any more leaves one unit for four fields
+    "linear_layers": 1,
+    "linear_dropout": 0.4,
     "gate1": ["user"],
     "gate2": ["item"],
     "trees": 7,

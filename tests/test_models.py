@@ -28,7 +28,14 @@ ROOT = Path(__file__).parents[1]
 
 # Every reading is tried on the schema with the most bags; a model's defaults on all of them.
 BAGS = "three-domains"
-DROPOUTS = ("dropout", "embedding_dropout", "interaction_dropout", "dicefactor")
+DROPOUTS = (
+    "dropout",
+    "embedding_dropout",
+    "interaction_dropout",
+    "block_dropout",
+    "explicit_dropout",
+    "dicefactor",
+)
 TRANSFORMS = [{"embedding_transform": "senet"}, {"embedding_transform": "sest"}]
 
 

@@ -16,7 +16,7 @@ Merge = Literal["sum", "concat"]
 
 
 class FactorizedInteraction(nn.Module):
-    """h_1 + h_1 * sigma(W_2 x + b_2), or both side by side: (B, inputs) -> (B, width)."""
+    """h_1 + h_1 * sigma(W_2 x + b_2), or both terms side by side: (B, inputs) -> (B, width)."""
 
     def __init__(self, inputs: int, width: int, *, merge: Merge, activation: Activation | None) -> None:
         if merge == "concat" and width % 2:

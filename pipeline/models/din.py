@@ -18,6 +18,7 @@ aware regularisation. `normalise` adds the softmax over the history that the pap
 """
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -78,15 +79,19 @@ class DIN(nn.Module):
         self.mlp = network(self.embedding.width + len(self.interests) * embedding.size)
         self.out = dense(self.mlp.outputs, 1)
 
+    def parts(self) -> list[Interest]:
+        """Return the interest in what was clicked and, with `negatives`, in what was not."""
+        return cast(list[Interest], list(self.interests))
+
     def prepare(self, rows: Batch, _train: Callable[[nn.Module], object]) -> None:
         """Store what each user clicked in the train rows, or did not, and when."""
-        for interest, label in zip(self.interests, (True, False), strict=False):
-            interest.memory.remember(*clicks(rows, self.schema, self.user, self.item, label=label))
+        for part, label in zip(self.parts(), (True, False), strict=False):
+            part.memory.remember(*clicks(rows, self.schema, self.user, self.item, label=label))
 
     def forward(self, ids: Int[Tensor, "B S"], time: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        past = [part.memory.recent(ids[:, self.user], time, self.history)[0] for part in self.interests]
+        past = [part.memory.recent(ids[:, self.user], time, self.history)[0] for part in self.parts()]
         v, *h = self.embedding.slots(torch.cat([ids[:, [self.item]], *past], 1)).tensor_split(
             [1 + i * self.history for i in range(len(past))], 1
         )
-        u = [part(h_, v, p != EMPTY) for part, h_, p in zip(self.interests, h, past, strict=True)]
+        u = [part(h_, v, p != EMPTY) for part, h_, p in zip(self.parts(), h, past, strict=True)]
         return self.out(self.mlp(torch.cat([self.embedding(ids).flatten(1), *u], 1))).squeeze(1)

@@ -13,7 +13,8 @@ Shapes: ids (B, S) -> r, p (B, F, D) -> r, p (B, order_vectors[l], D) -> logit (
 
 Differs from the paper: it leaves the initial order vectors open; here the k-th is the unit vector of field k
 modulo F (the authors' code draws the field at random unless there are as many vectors as fields). r_k and p_k
-have layer norm, as in that code; `implicit` is the ablation. 1e-8 is added to lambda squared before the
+have layer norm, as in that code; `implicit` is the ablation. `dropout` acts on r and p in front of W,
+`explicit_dropout` on log lambda and theta, as in that code. 1e-8 is added to lambda squared before the
 logarithm.
 """
 
@@ -34,20 +35,29 @@ Vectors = Float[Tensor, "B F D"]
 class EulerLayer(nn.Module):
     """n order vectors over m complex features."""
 
-    def __init__(self, m: int, n: int, dim: int, dropout: float, implicit: bool, layer_norm: bool) -> None:
+    def __init__(
+        self,
+        m: int,
+        n: int,
+        dim: int,
+        dropout: float,
+        explicit_dropout: float,
+        implicit: bool,
+        layer_norm: bool,
+    ) -> None:
         super().__init__()
         self.alpha = nn.Parameter(torch.eye(m)[torch.arange(n) % m])
         self.delta_modulus = nn.Parameter(0.01 * torch.randn(n, dim))
         self.delta_phase = nn.Parameter(0.01 * torch.randn(n, dim))
         self.w = dense(m * dim, n * dim) if implicit else None
-        self.dropout = Dropout(dropout)
+        self.dropout, self.explicit_dropout = Dropout(dropout), Dropout(explicit_dropout)
         self.norm_r = vector_norm(dim) if layer_norm else nn.Identity()
         self.norm_p = vector_norm(dim) if layer_norm else nn.Identity()
 
     def forward(self, r: Vectors, p: Vectors) -> tuple[Float[Tensor, "B C D"], Float[Tensor, "B C D"]]:
         log_lam, theta = 0.5 * torch.log(r * r + p * p + 1e-8), torch.atan2(p, r)
-        l = torch.exp(self.alpha @ self.dropout(log_lam) + self.delta_modulus)  # noqa: E741
-        psi = self.alpha @ self.dropout(theta) + self.delta_phase
+        l = torch.exp(self.alpha @ self.explicit_dropout(log_lam) + self.delta_modulus)  # noqa: E741
+        psi = self.alpha @ self.explicit_dropout(theta) + self.delta_phase
         new_r, new_p = l * psi.cos(), l * psi.sin()
         if self.w is not None:
             new_r = new_r + torch.relu(self.w(self.dropout(r.flatten(1)))).view_as(new_r)
@@ -67,13 +77,14 @@ class EulerNet(nn.Module):
         implicit: bool = True,
         layer_norm: bool = True,
         dropout: Probability = 0.0,
+        explicit_dropout: Probability = 0.0,
     ) -> None:
         super().__init__()
         self.embedding = embedding(schema)
         sizes = [len(schema.fields), *order_vectors]
         self.mu = nn.Parameter(torch.ones(sizes[0], 1))
         self.layers = nn.ModuleList(
-            EulerLayer(m, n, embedding.size, dropout, implicit, layer_norm)
+            EulerLayer(m, n, embedding.size, dropout, explicit_dropout, implicit, layer_norm)
             for m, n in zip(sizes, order_vectors, strict=False)
         )
         self.out = dense(sizes[-1] * embedding.size, 1)

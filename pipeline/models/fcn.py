@@ -14,9 +14,11 @@ Shapes: ids (B, S) -> E (B, F, D) -> x1 (B, F * D), the first halves of all fiel
 -> logit (B,).
 
 Differs from the paper: `tri_bce` off trains on the mean's logloss alone. The mean is that of the logits, as
-in the authors' code. `mask` norm uses LayerNorm(c) as Mask(c), as later versions do. b_l is outside the
-product; the authors' code has it inside. One head; for an odd embedding size c has the larger half.
-`networks` selects one of the two (the ablation). `dropout` follows each layer.
+in the authors' code. `mask` norm uses LayerNorm(c) as Mask(c), as later versions do. `bias: inside` is that
+code's x * ([c, Mask(c)] + b_l) + x, with b_l from U(0, 1). `batch_norm` of c is that code's too, off by
+default in both. ECN and LCN have a depth and a dropout each, by default the same (there 1 to 4 layers, .1
+and .3). One head, always with LayerNorm; for an odd embedding size c has the larger half. `networks`
+selects one of the two (the ablation).
 """
 
 from typing import Literal
@@ -26,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers import loss
-from pipeline.layers.masked import Mask, MaskedNetwork
+from pipeline.layers.masked import Bias, Mask, MaskedCross, MaskedNetwork
 from pipeline.layers.options import Count, Embed, Probability
 from pipeline.schema import Schema
 
@@ -40,18 +42,29 @@ class FCN(nn.Module):
         *,
         embedding: Embed = Embed(16),
         cross_layers: Count = 2,
+        linear_layers: Count | None = None,
         mask: Mask = "self",
+        bias: Bias = "outside",
         networks: Literal["both", "exponential", "linear"] = "both",
         dropout: Probability = 0.0,
+        linear_dropout: Probability | None = None,
+        batch_norm: bool = False,
         tri_bce: bool = True,
     ) -> None:
         super().__init__()
         self.loss = loss.tri_bce if tri_bce else loss.of_mean
         self.embedding = embedding(schema)
         width, half = self.embedding.width, len(schema.fields) * ((embedding.size + 1) // 2)
+        depth = cross_layers if linear_layers is None else linear_layers
+        rate = dropout if linear_dropout is None else linear_dropout
         self.networks = nn.ModuleList(
-            MaskedNetwork(width, half, cross_layers, mask, exponential=name == "exponential", dropout=dropout)
-            for name in ("exponential", "linear")
+            MaskedNetwork(
+                [MaskedCross(width, half, mask, bias=bias, batch_norm=batch_norm) for _ in range(layers)],
+                width,
+                exponential=name == "exponential",
+                dropout=p,
+            )
+            for name, layers, p in (("exponential", cross_layers, dropout), ("linear", depth, rate))
             if networks in (name, "both")
         )
 

@@ -11,7 +11,8 @@ Shapes: ids (B, S) -> e (B, F * D) -> o_1 (B, H), o_2 (B, H') -> logit (B,).
 
 Differs from the paper: a context is the fields listed in `gate1` or `gate2` or, if the list is empty, one
 learnt vector; fields are read from the shared embedding, where the authors' code learns a second one. The
-last layer of a gate is initialised at zero, so that gates start at 1. An empty `hidden2` means the widths of
+last layer of a gate is initialised at zero, so that gates start at 1; the learnt vector at N(0, 1), theirs at
+zero, where nothing but the gate's bias would learn. An empty `hidden2` means the widths of
 `hidden`; `gating` off is the ablation without gates.
 """
 

@@ -11,10 +11,11 @@ teaches each block (a constant there).
 Shapes: ids (B, S) -> x (B, F * D) -> (B, H) per layer -> logit (B,).
 
 Differs from the paper: `self_distillation` off trains the two blocks of 2B on their mean alone. sigma is
-`activation`; `none`, as in the authors' code, gives a plain product. `merge` `concat` concatenates h_1 and
-h_2 at half the width, as that code does. `gating` reweights the fields before the first block,
-x = concat[E, g * E] with g = W E + b over the field axis, initialised at g = 1. Both blocks have the widths
-`hidden`.
+`activation`; `none`, the default of the authors' code, gives a plain product. `activate: layer` puts it where
+that code has it, behind the layer and its batch norm: x <- sigma(h_1 + h_1 * (W_2 x + b_2)). `merge` `concat`
+concatenates h_1 and h_2 at half the width, as that code does. `gating` reweights the fields before the first
+block, x = concat[E, g * E] with g = W E + b over the field axis, initialised at g = 1. Both blocks have the
+widths `hidden`.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 
 from pipeline.layers import loss
 from pipeline.layers.factorized import FactorizedInteraction, FieldGates, Merge
-from pipeline.layers.mlp import Dropout, dense
+from pipeline.layers.mlp import ACTIVATIONS, Dropout, dense
 from pipeline.layers.options import Count, Embed, Probability
 from pipeline.schema import Schema
 
@@ -46,6 +47,7 @@ class FinalNet(nn.Module):
         dropout: Probability = 0.0,
         batch_norm: bool = False,
         activation: Literal["none", "relu", "tanh", "sigmoid"] = "none",
+        activate: Literal["product", "layer"] = "product",
         self_distillation: bool = True,
     ) -> None:
         super().__init__()
@@ -53,14 +55,16 @@ class FinalNet(nn.Module):
         self.embedding = embedding(schema)
         self.gates = FieldGates(len(schema.fields)) if gating else nn.Identity()
         sigma = None if activation == "none" else activation
+        inside, behind = (sigma, None) if activate == "product" else (None, sigma)
         inputs = [self.embedding.width * (2 if gating else 1), self.embedding.width]
         self.blocks = nn.ModuleList()
         for width in inputs[: 1 if block == "1B" else 2]:
             layers: list[nn.Module] = []
             for i, h in enumerate(hidden):
                 before = hidden[i - 1] if i else width
-                layers.append(FactorizedInteraction(before, h, merge=merge, activation=sigma))
-                layers += [*([nn.BatchNorm1d(h)] if batch_norm else []), Dropout(dropout)]
+                layers.append(FactorizedInteraction(before, h, merge=merge, activation=inside))
+                layers += [nn.BatchNorm1d(h)] if batch_norm else []
+                layers += [*([ACTIVATIONS[behind]()] if behind else []), Dropout(dropout)]
             self.blocks.append(nn.Sequential(*layers, dense(hidden[-1] if hidden else width, 1)))
 
     def heads(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "H B"]:

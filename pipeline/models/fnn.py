@@ -10,8 +10,9 @@ trained with the network.
 Shapes: ids (B, S) -> z (B, 1 + F * (1 + D)) -> logit (B,).
 
 Differs from the paper: the FM is trained by the common loop with the network's settings, up to its best epoch
-on the validation rows, and with the same dropout on its embeddings; `pretrain=False` skips it. A transform of
-the v_i is first learnt in the FM.
+on the validation rows, and with the same dropout on its embeddings; `pretrain=False` skips it. So it trains
+twice, each time with the whole budget of epochs (`trainings`), as the paper does and no other model here. A
+transform of the v_i is first learnt in the FM.
 """
 
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class FNN(nn.Module):
         self.v = embedding(schema)
         self.mlp = network(1 + self.w.width + self.v.width)
         self.out = dense(self.mlp.outputs, 1)
-        self.pretrain = pretrain
+        self.pretrain, self.trainings = pretrain, 2 if pretrain else 1
         self.fm_options = (schema, embedding)
 
     @torch.no_grad()

@@ -12,7 +12,8 @@ Shapes: ids (B, S) -> E (B, F, D) -> outputs of the blocks (B, block_size each) 
 
 Differs from the paper: serial blocks may be followed by an MLP, too (`hidden: []` is the paper's). LN_EMB has
 one gain and bias for all fields and is shared by all blocks. `aggregation` is the paper's reduction ratio r:
-the mask's inner layer has r times the width of what is masked. Embeddings are initialised with a larger
+the mask's inner layer has r times the width of what is masked. `dropout` acts in the MLP, `block_dropout`
+behind each block (FuxiCTR has one rate for both). Embeddings are initialised with a larger
 deviation, since tiny ones vanish in the epsilon of LN.
 """
 
@@ -23,25 +24,28 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.mechanism import Mechanism
-from pipeline.layers.mlp import dense
+from pipeline.layers.mlp import Dropout, dense
 from pipeline.layers.norm import vector_norm
-from pipeline.layers.options import Count, Embed, Net, Positive
+from pipeline.layers.options import Count, Embed, Net, Positive, Probability
 from pipeline.schema import Schema
 
 
 class MaskBlock(nn.Module):
     """relu(LN(W (V_mask * V_in))) and the two layers of V_mask."""
 
-    def __init__(self, embedding: int, inputs: int, outputs: int, aggregation: float) -> None:
+    def __init__(
+        self, embedding: int, inputs: int, outputs: int, aggregation: float, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         width = max(1, round(aggregation * inputs))
         self.mask = nn.Sequential(dense(embedding, width), nn.ReLU(), dense(width, inputs))
         self.v_mask = Mechanism("mask", 1.0)
         self.w = dense(inputs, outputs, bias=False)
         self.ln = nn.LayerNorm(outputs)
+        self.dropout = Dropout(dropout)
 
     def forward(self, v_emb: Float[Tensor, "B E"], v_in: Float[Tensor, "B I"]) -> Float[Tensor, "B H"]:
-        return torch.relu(self.ln(self.w(self.v_mask(self.mask(v_emb)) * v_in)))
+        return self.dropout(torch.relu(self.ln(self.w(self.v_mask(self.mask(v_emb)) * v_in))))
 
 
 class MaskNet(nn.Module):
@@ -55,6 +59,7 @@ class MaskNet(nn.Module):
         structure: Literal["serial", "parallel"] = "parallel",
         blocks: Count = 3,
         block_size: Count = 32,
+        block_dropout: Probability = 0.0,
         aggregation: Positive = 2.0,
         network: Net = Net((400, 400)),
     ) -> None:
@@ -65,7 +70,9 @@ class MaskNet(nn.Module):
         size = self.embedding.width
         later = block_size if self.serial else size
         inputs = [size] + [later] * (blocks - 1)
-        self.blocks = nn.ModuleList(MaskBlock(size, width, block_size, aggregation) for width in inputs)
+        self.blocks = nn.ModuleList(
+            MaskBlock(size, width, block_size, aggregation, block_dropout) for width in inputs
+        )
         self.mlp = network(block_size if self.serial else blocks * block_size)
         self.out = dense(self.mlp.outputs, 1)
 

@@ -73,7 +73,9 @@ def test_eulernet(schema: Schema, implicit: bool, layer_norm: bool) -> None:
 
 
 def explicit(orders: list[list[float]], r: Tensor, p: Tensor) -> Tensor:
-    layer = EulerLayer(r.shape[1], len(orders), r.shape[2], 0.0, implicit=False, layer_norm=False).double()
+    layer = EulerLayer(
+        r.shape[1], len(orders), r.shape[2], 0.0, 0.0, implicit=False, layer_norm=False
+    ).double()
     with torch.no_grad():
         layer.alpha.copy_(torch.tensor(orders))
         layer.delta_modulus.zero_()
@@ -90,6 +92,6 @@ def test_orders_of_one_multiply_the_complex_features() -> None:
 
 
 def test_every_field_starts_in_an_order_vector() -> None:
-    layer = EulerLayer(3, 5, 2, 0.0, implicit=True, layer_norm=True)
+    layer = EulerLayer(3, 5, 2, 0.0, 0.0, implicit=True, layer_norm=True)
     assert layer.alpha.argmax(1).tolist() == [0, 1, 2, 0, 1]
     assert (layer.alpha.sum(1) == 1).all()

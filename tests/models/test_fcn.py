@@ -8,6 +8,7 @@ import torch
 from loops import Vector, dot, embed, exact, logloss, mean, relu, sigmoid, times
 from model_options import READINGS
 from rows import SCHEMAS, every_schema, random_ids
+from torch import nn
 
 from pipeline.layers.masked import MaskedCross, MaskedNetwork
 from pipeline.models import build
@@ -27,16 +28,37 @@ def logit(network: MaskedNetwork, x1: Vector, exponential: bool) -> float:
     x = x1
     for layer in network.layers:
         c = times(layer.w.weight, x)
+        if isinstance(layer.batch_norm, nn.BatchNorm1d):  # one mean and variance for all components
+            centre, variance, gain, shift = (
+                part.item()
+                for part in (
+                    layer.batch_norm.running_mean,
+                    layer.batch_norm.running_var,
+                    layer.batch_norm.weight,
+                    layer.batch_norm.bias,
+                )
+            )
+            c = [gain * (v - centre) / math.sqrt(variance + 1e-5) + shift for v in c]
         both, anchor, b = c + mask(layer, c), x if exponential else x1, layer.b.tolist()
-        x = [anchor[i] * both[i] + b[i] + x[i] for i in range(len(x))]
+        if layer.bias == "inside":
+            x = [anchor[i] * (both[i] + b[i]) + x[i] for i in range(len(x))]
+        else:
+            x = [anchor[i] * both[i] + b[i] + x[i] for i in range(len(x))]
     return dot(x, network.out.weight[0].tolist()) + network.out.bias.item()
 
 
 @every_schema
-@pytest.mark.parametrize("reading", [{}, *READINGS["fcn"], {"embedding_size": 1}], ids=str)
+@pytest.mark.parametrize(
+    "reading", [{}, *READINGS["fcn"], {"embedding_size": 1}, {"batch_norm": True}], ids=str
+)
 def test_fcn(schema: Schema, reading: dict[str, Any]) -> None:
     chosen = {"embedding_size": 4, **reading}
     model, ids = exact(build("fcn", schema, chosen, seed=1)), random_ids(schema, 10)
+    for network in model.networks:
+        for layer in network.layers:
+            if reading.get("batch_norm"):
+                layer.batch_norm.running_mean.fill_(0.3)
+                layer.batch_norm.running_var.fill_(2.0)
     half = math.ceil(chosen["embedding_size"] / 2)
     names = {"both": ["exponential", "linear"]}.get(chosen.get("networks", "both"), [chosen.get("networks")])
     expected = []
@@ -90,3 +112,15 @@ def test_tri_bce(tri: bool) -> None:
             slopes[1] - tri * own[0] * slopes[1],
         ]
         assert gradient[:, i].tolist() == pytest.approx(expected)
+
+
+def test_each_network_has_a_depth_and_a_dropout_of_its_own() -> None:
+    options = {"cross_layers": 1, "linear_layers": 3, "dropout": 0.1, "linear_dropout": 0.3}
+    model: Any = build("fcn", SCHEMAS["no-bags"], options, seed=1)
+    assert [len(network.layers) for network in model.networks] == [1, 3]
+    assert [network.dropout.p for network in model.networks] == [0.1, 0.3]
+
+
+def test_a_bias_inside_the_product_starts_between_zero_and_one() -> None:
+    b = MaskedCross(500, 250, "self", bias="inside").b
+    assert b.min() > 0 and b.max() < 1 and abs(b.mean().item() - 0.5) < 0.05

@@ -30,12 +30,14 @@ def affine(layer: nn.Linear, x: Vector) -> Vector:
 
 
 def block(layers: nn.Sequential, x: Vector, reading: dict[str, Any]) -> float:
-    sigma = SIGMA[reading.get("activation", "none")]
+    chosen, behind = SIGMA[reading.get("activation", "none")], reading.get("activate") == "layer"
+    sigma = SIGMA["none"] if behind else chosen
     for layer in layers:
         if isinstance(layer, FactorizedInteraction):
             h1 = affine(layer.w1, x)
             h2 = [a * sigma(b) for a, b in zip(h1, affine(layer.w2, x), strict=True)]
             x = h1 + h2 if reading.get("merge") == "concat" else [a + b for a, b in zip(h1, h2, strict=True)]
+            x = [chosen(v) for v in x] if behind else x
         elif isinstance(layer, nn.Linear):
             return affine(layer, x)[0]
     raise AssertionError("a block ends in a linear layer")
