@@ -19,7 +19,6 @@ from the start.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -46,7 +45,7 @@ class AFN(nn.Module):
     ) -> None:
         super().__init__()
         f = len(schema.fields)
-        self.embedding = replace(embedding, dropout=0.0)(schema)
+        self.embedding = Embed(embedding.size, embedding.std, transform=embedding.transform)(schema)
         self.dropout = Dropout(embedding.dropout)
         self.w = nn.Parameter(dense(f, neurons, bias=False).weight)
         self.norm_ln = nn.BatchNorm1d(f)
