@@ -36,7 +36,7 @@ WITH: dict[str, dict[str, Any]] = {
     "afm": {},
     "autoint": {},
     "dcnv2": {"low_rank": 3, "experts": 2},
-    "din": {},
+    "din": {"negatives": True},
     "disenctr": {},
     "edcn": {"bridge": "attention"},
     "fcn": {},
@@ -128,7 +128,7 @@ def test_a_sample_is_the_first_rows_whatever_the_batches(monkeypatch: pytest.Mon
 
 def test_the_empty_places_of_a_history_do_not_count() -> None:
     model = trained("din", {})
-    values = observed(model, VALID)["attention"]
+    values = observed(model, VALID)["interests.0.attention"]
     is_empty = np.isnan(values)
     assert 0 < is_empty.mean() < 1
     assert np.isfinite(list(spread(values).values())).all()
