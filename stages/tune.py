@@ -1,4 +1,4 @@
-"""Search the hyper-parameters of one model, then train the winner on every seed."""
+"""Search the hyper-parameters of one model, then train the best trials and the default on every seed."""
 
 import shutil
 from pathlib import Path
@@ -9,7 +9,8 @@ from pipeline.common.files import digest, write_json
 from pipeline.config import params
 from pipeline.train import cache, runs, workers
 from pipeline.train.loop import LogFn
-from pipeline.tune import search, tables
+from pipeline.tune import finals, search, tables
+from pipeline.tune.budget import budget
 from pipeline.tune.trial import train_trial
 from stages import alone, arguments
 
@@ -24,14 +25,15 @@ def main() -> None:
     processes = workers.processes(file.processes)
     resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
     splits = resources.load()
+    metric = config.tune.metric
 
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
     settings = {**config.tune.model_dump(), "space": space}
     defaults = {"model": config.model, "train": config.train.fit, "seeds": seeds}
     extra = {"tune": settings, **runs.execution_settings(splits, limit)}
     header = runs.RunHeader.of("tune", dataset, model, config.architecture, defaults, processed, **extra)
-    # a study continues if only its budget grows; a change of anything else starts a new one
-    named = {**header.to_json(), "key": None, "tune": {**settings, "trials": None}}
+    # a study continues if only its budget or its finals grow; a change of anything else starts a new one
+    named = {**header.to_json(), "key": None, "tune": {**settings, "trials": None, "finalists": None}}
     study = f"{dataset}-{model}-{digest(named)}"
     # ... and so does an environment that computes other bits: trials from there do not count here
     fingerprint = digest(cache.environment(config.architecture, splits[0].device))
@@ -56,17 +58,25 @@ def main() -> None:
                     progress=f"{model} {name}",
                 )
 
+        def show(trials: list[search.Finished]) -> None:
+            if (best := budget(trials, [], metric, len(splits[0]))["best"][-1]) is not None:
+                view.log({f"search_best_{metric}": best}, trials[-1].number)
+
         trials, importances = search.search(
-            f"{study}-{fingerprint}", config.space, config.start, objective, config.tune
+            f"{study}-{fingerprint}", config.space, config.starts, objective, config.tune, after_trial=show
         )
-        winner = search.best(trials, config.tune.metric)
-        tuned = at(winner.point)
-        with error_context(config.where(winner.point)):
+        best = search.finalists(trials, metric, config.tune.finalists)
+        with error_context(config.where()):
+            finalists = finals.play(best, metric, at, header, splits, seeds, resources)
+        winner = finals.winner(finalists, metric)
+        tuned = at(trials[winner.trial].point)
+        with error_context(config.where(trials[winner.trial].point)):
             result = runs.train_seeds(header, tuned, splits, seeds, view.child, out, resources)
 
-    write_json(out / "best.json", tables.best(winner, config.tune.metric, tuned))
-    tables.write_csv(out / "trials.csv", trials)
-    found = tables.history(study, config.tune.metric, winner, trials, importances, at)
+    write_json(out / "best.json", tables.best(winner, metric, tuned))
+    tables.write_csv(out / "trials.csv", trials, finalists)
+    cost = budget(trials, finalists, metric, len(splits[0]))
+    found = tables.history(study, metric, winner, trials, finalists, importances, cost, at)
     runs.finish(out, {**header.to_json(), "params": {**tuned, "seeds": seeds}, **result, "search": found})
     shutil.rmtree(runs.CHECKPOINTS / study, ignore_errors=True)
     tracking.publish(out, model=False)  # evaluate logs the models of a dataset together

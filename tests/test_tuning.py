@@ -1,4 +1,4 @@
-"""The search: default first, no repeats, resumable with the same result, one process at a time."""
+"""The search: default first, no repeats, resumable with the same result, a pruner that waits, fair finals."""
 
 import json
 import math
@@ -27,6 +27,7 @@ SPACE = {
     "train.lr": Dimension(low=1e-4, high=1e-1, log=True),
 }
 START = {"model.hidden": [16, 8], "model.size": 8, "train.lr": 1e-3}
+STARTS = [START, {"model.hidden": [8], "model.size": 64, "train.lr": 1e-2}]
 SETTINGS = Tune(trials=12, startup_trials=4, pruner_startup_trials=2, pruner_warmup_evaluations=1, space={})
 
 
@@ -54,15 +55,30 @@ def run(
     journal: Path, objective: search.Objective = climb, settings: Tune = SETTINGS
 ) -> list[search.Finished]:
     """Search and drop the importances."""
-    return search.search("study", SPACE, START, objective, settings, journal=journal)[0]
+    return search.search("study", SPACE, STARTS, objective, settings, journal=journal)[0]
 
 
-def test_the_default_comes_first_and_the_search_beats_it(tmp_path: Path) -> None:
-    trials = run(tmp_path / "j.jsonl")
-    assert trials[0].point == START
+def winner(trials: list[search.Finished], metric: str = "auc") -> search.Finished:
+    """The best trial on one seed."""
+    return search.finalists(trials, metric, 1)[0]
+
+
+def test_the_starts_come_first_and_the_search_beats_them(tmp_path: Path) -> None:
+    seen: list[int] = []
+    trials, _ = search.search(
+        "study",
+        SPACE,
+        STARTS,
+        climb,
+        SETTINGS,
+        after_trial=lambda trials: seen.append(len(trials)),
+        journal=tmp_path / "j.jsonl",
+    )
+    assert [trial.point for trial in trials[:2]] == STARTS
     assert len(trials) == 12
     assert [trial.number for trial in trials] == list(range(12))
-    best = search.best(trials, "auc")
+    assert seen == list(range(1, 13))
+    best = winner(trials)
     assert best.value is not None
     assert trials[0].value is not None
     assert best.value > trials[0].value
@@ -77,13 +93,55 @@ def test_poor_trials_are_pruned_and_keep_their_curve(tmp_path: Path) -> None:
     assert all(len(trial.curve) == 3 for trial in trials if trial.state == "COMPLETE")
 
 
+def curves(*each: list[float]) -> search.Objective:
+    """Trials that go through these values, evaluation by evaluation."""
+
+    def objective(number: int, point: dict[str, Any], log: LogFn) -> None:
+        for step, value in enumerate(each[number], 1):
+            log({"valid_auc": value, "step": step}, step)
+
+    return objective
+
+
+def states(tmp_path: Path, objective: search.Objective, **settings: Any) -> list[tuple[str, int]]:
+    """How each trial ended, and after how many evaluations."""
+    changed = SETTINGS.model_copy(update={"pruner_quantile": 0.25, **settings})
+    return [(trial.state, len(trial.curve)) for trial in run(tmp_path / "j.jsonl", objective, changed)]
+
+
+@pytest.mark.parametrize("warmup", [1, 3, 5])
+def test_a_trial_that_is_slow_at_first_is_kept_and_one_that_stays_poor_is_not(
+    tmp_path: Path, warmup: int
+) -> None:
+    """The warm-up counts evaluations from 1: so many are never the last."""
+    good, poor = [0.7, 0.75, 0.78, 0.79, 0.79, 0.79, 0.79], [0.5] * 7
+    slow = [0.5] * warmup + [0.79] * (7 - warmup)
+    objective = curves(good, good, good, slow, poor)
+    settings = {"trials": 5, "pruner_startup_trials": 3, "pruner_warmup_evaluations": warmup}
+    assert states(tmp_path, objective, **settings) == [("COMPLETE", 7)] * 4 + [("PRUNED", warmup + 1)]
+
+
+def test_the_bar_does_not_rise_with_every_survivor(tmp_path: Path) -> None:
+    """Of trials in random order about a quarter is pruned, however many there are."""
+    values = [0.6 + 0.001 * (37 * i % 101) for i in range(60)]
+    objective = curves(*([value] * 4 for value in values))
+    ends = states(tmp_path, objective, trials=60, pruner_startup_trials=4)
+    assert 10 <= sum(state == "PRUNED" for state, _ in ends) <= 18
+
+
+def test_no_trial_is_pruned_at_quantile_zero_and_among_equals(tmp_path: Path) -> None:
+    values = [[0.7 - 0.01 * i] * 4 for i in range(8)]
+    assert states(tmp_path / "a", curves(*values), trials=8, pruner_quantile=0.0) == [("COMPLETE", 4)] * 8
+    assert states(tmp_path / "b", curves(*[[0.7] * 4] * 8), trials=8) == [("COMPLETE", 4)] * 8
+
+
 def test_same_seed_same_search_and_another_seed_another(tmp_path: Path) -> None:
     assert run(tmp_path / "a.jsonl") == run(tmp_path / "b.jsonl")
     other = SETTINGS.model_copy(update={"seed": 2})
     assert run(tmp_path / "c.jsonl", settings=other) != run(tmp_path / "a.jsonl")
 
 
-@pytest.mark.parametrize("kill_at", [0, 1, 5, 11])
+@pytest.mark.parametrize("kill_at", [0, 1, 2, 5, 11])
 @pytest.mark.parametrize("step", [1, 3])
 def test_a_killed_search_ends_like_one_that_was_not(tmp_path: Path, kill_at: int, step: int) -> None:
     def dies(number: int, point: dict[str, Any], log: LogFn) -> None:
@@ -120,7 +178,7 @@ def test_no_point_is_tried_twice_and_a_small_space_is_exhausted(tmp_path: Path) 
         points.append(point["model.size"])
         log({"valid_auc": point["model.size"] / 10}, 1)
 
-    trials, _ = search.search("s", space, {"model.size": 2}, note, SETTINGS, journal=tmp_path / "j.jsonl")
+    trials, _ = search.search("s", space, [{"model.size": 2}], note, SETTINGS, journal=tmp_path / "j.jsonl")
     assert sorted(points) == [1, 2, 4]
     assert len(trials) == 3
 
@@ -130,7 +188,7 @@ def test_an_empty_space_tries_the_default_once(tmp_path: Path) -> None:
         assert point == {}
         log({"valid_auc": 0.7}, 1)
 
-    trials, importances = search.search("s", {}, {}, note, SETTINGS, journal=tmp_path / "j.jsonl")
+    trials, importances = search.search("s", {}, [{}], note, SETTINGS, journal=tmp_path / "j.jsonl")
     assert len(trials) == 1
     assert importances == {}
 
@@ -143,14 +201,27 @@ def test_a_diverged_trial_counts_but_never_wins(tmp_path: Path) -> None:
 
     trials = run(tmp_path / "j.jsonl", wild)
     assert trials[0].state == trials[3].state == "PRUNED"
-    assert search.best(trials, "auc").number not in (0, 3)
+    assert winner(trials).number not in (0, 3)
 
     def always(number: int, point: dict[str, Any], log: LogFn) -> None:
         raise Diverged("nan")
 
     trials = run(tmp_path / "k.jsonl", always)
     with pytest.raises(PipelineError, match="every trial"):
-        search.best(trials, "auc")
+        winner(trials)
+
+
+def test_the_finalists_are_the_best_complete_trials_and_the_default(tmp_path: Path) -> None:
+    ends = [("COMPLETE", 0.5), ("PRUNED", None), ("COMPLETE", 0.7), ("COMPLETE", 0.6), ("COMPLETE", 0.7)]
+    trials = [search.Finished(i, state, value, {}, []) for i, (state, value) in enumerate(ends)]
+
+    def numbers(metric: str, count: int) -> list[int]:
+        return [trial.number for trial in search.finalists(trials, metric, count)]
+
+    assert numbers("auc", 2) == [2, 4, 0]
+    assert numbers("auc", 3) == [2, 4, 3, 0]
+    assert numbers("auc", 9) == [2, 4, 3, 0]
+    assert numbers("logloss", 2) == [0, 3]
 
 
 def test_logloss_is_minimised(tmp_path: Path) -> None:
@@ -159,7 +230,7 @@ def test_logloss_is_minimised(tmp_path: Path) -> None:
 
     trials = run(tmp_path / "j.jsonl", loss, SETTINGS.model_copy(update={"metric": "logloss"}))
     values = [trial.value for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
-    assert search.best(trials, "logloss").value == min(values)
+    assert winner(trials, "logloss").value == min(values)
 
 
 def test_importances_name_the_axis_that_matters(tmp_path: Path) -> None:
@@ -168,7 +239,7 @@ def test_importances_name_the_axis_that_matters(tmp_path: Path) -> None:
     def only_lr(number: int, point: dict[str, Any], log: LogFn) -> None:
         log({"valid_auc": -((math.log10(point["train.lr"]) + 2) ** 2)}, 1)
 
-    _, importances = search.search("s", SPACE, START, only_lr, settings, journal=tmp_path / "j.jsonl")
+    _, importances = search.search("s", SPACE, [START], only_lr, settings, journal=tmp_path / "j.jsonl")
     assert set(importances) == {"ped_anova", "fanova"}
     for shares in importances.values():
         assert set(shares) == set(SPACE)

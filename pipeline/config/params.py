@@ -6,7 +6,7 @@ range is listed twice.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from inspect import Parameter
 from pathlib import Path
@@ -100,6 +100,7 @@ class Params:
         config = Config(
             architecture=self._architecture(model),
             model=self._model_block(model, dataset),
+            paper=self._paper_block(model),
             train=self._train(dataset),
             tune=tune,
             space={},
@@ -223,6 +224,13 @@ class Params:
         block, origins = _stacked(layers)
         return dict(self._validated(known, block, f"model.{model}", origins))
 
+    def _paper_block(self, model: str) -> Block:
+        """Return the defaults of a model's signature; of a variant with its own options."""
+        architecture = self._architecture(model)
+        own = self._file.model[model] if model != architecture else {}
+        options = {key: value for key, value in own.items() if key != "base"}
+        return dict(self._validated(of_model(architecture), options, f"model.{model}"))
+
     def _layers(self, model: str, dataset: str | None) -> dict[str, Any]:
         """Return the blocks that a model's arguments come from, by their place in the file.
 
@@ -254,27 +262,31 @@ class Params:
     def _space(self, model: str, dataset: str, tune: Tune) -> dict[str, tuple[str, Dimension]]:
         """Return the axes of one model by their name, each with its place in the file.
 
-        `space.model` contains axes for every model that has the argument, and blocks by model name for
-        one model and its variants, or for one variant; an axis set to null is left out.
+        `space.model` contains axes for every model that has the argument, and blocks by model name for one
+        model and its variants, or for one variant, where axes of the training may stand too; an axis set to
+        null is left out.
         """
-        known = {"model": of_model(self._architecture(model)), "train": keywords(fit)}
+        architecture = self._architecture(model)
+        known = {"model": of_model(architecture), "train": keywords(fit)}
+        own = {key: top for top in ("train", "model") for key in known[top].model_fields}
         for key in tune.space.keys() - known:
             raise self._error("tune.space", unknown("key", key, known))
         shared, names = tune.space.get("model") or {}, MODELS.keys() | self.blocks
         blocks: dict[tuple[str, ...], Block] = {
             ("model",): {key: value for key, value in shared.items() if key not in names}
         }
-        blocks |= {("model", name): shared.get(name) or {} for name in (self._architecture(model), model)}
         blocks |= {("train",): tune.space.get("train") or {}}
+        blocks |= {("model", name): shared.get(name) or {} for name in (architecture, model)}
         axes: dict[str, tuple[str, Any]] = {}
         for path, block in blocks.items():
-            keys = known[path[0]].model_fields
-            allowed = _options_of_any_model() if path == ("model",) else keys
+            allowed: Collection[str] = own
+            if len(path) == 1:
+                allowed = _options_of_any_model() if path == ("model",) else known["train"].model_fields
             for key, value in block.items():
                 if key not in allowed:
                     raise self._error(".".join(("tune.space", *path)), unknown("key", key, allowed))
-                if key in keys:
-                    axes[f"{path[0]}.{key}"] = self._space_place(dataset, (*path, key)), value
+                if key in own:
+                    axes[f"{own[key]}.{key}"] = self._space_place(dataset, (*path, key)), value
         result = {}
         for name, (place, value) in sorted(axes.items()):
             if value is not None:

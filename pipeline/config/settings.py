@@ -74,6 +74,8 @@ class Config(BaseModel):
     Attributes:
         architecture: the model's name in `MODELS`; of a variant its `base`.
         model: keyword arguments of the model's constructor, as params.yaml spells them.
+        paper: the same where params.yaml says nothing: the constructor's own defaults, which are the paper's,
+            and what makes a variant one.
         train: seeds, device, threads, rows in memory and the keyword arguments of `train.loop.fit`.
         tune: budget and sampler.
         space: the axes this model has, by dotted name (`model.embedding_size`, `train.lr`).
@@ -83,6 +85,7 @@ class Config(BaseModel):
 
     architecture: str
     model: Block
+    paper: Block
     train: Train
     tune: Tune
     space: dict[str, Dimension]
@@ -101,6 +104,20 @@ class Config(BaseModel):
         """The default value of every axis: the first trial."""
         blocks = {"model": self.model, "train": self.train.fit}
         return {name: blocks[name.split(".")[0]][name.split(".")[1]] for name in self.space}
+
+    @property
+    def starts(self) -> list[Block]:
+        """The first trials: the default and, unless switched off or the same, the paper's configuration.
+
+        The latter has the paper's options of the model, each at the nearest point of its axis, and the
+        default's settings of the training, which papers seldom give.
+        """
+        start = self.start
+        paper = {
+            name: axis.nearest(self.paper[name.split(".")[1]]) if name.startswith("model.") else start[name]
+            for name, axis in self.space.items()
+        }
+        return [start, paper] if self.tune.paper_start and paper != start else [start]
 
     def at(self, point: Block) -> tuple[Block, Block]:
         """Return (model, fit) keyword arguments at a point of the search space."""

@@ -52,9 +52,18 @@ class LiveRun:
             finally:
                 curve.write()
 
+    def log(self, metrics: Row, step: int) -> None:
+        """Show values of the run itself; the page can draw them over seconds, too."""
+        curve = _Curve(self.store, self.run)
+        curve.add(metrics, step)
+        curve.write()
+
 
 class NullRun:
     """What `live` yields when there is nothing to show."""
+
+    def log(self, metrics: Row, step: int) -> None:
+        """Do nothing."""
 
     @contextmanager
     def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":  # noqa: ARG002  as LiveRun.child

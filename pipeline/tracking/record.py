@@ -129,18 +129,49 @@ def progress(search: Block) -> dict[int, float]:
     return points
 
 
+def search_steps(search: Block) -> dict[str, dict[int, float]]:
+    """Return the metrics of a search that have a value at some of its trials, by trial.
+
+    Best value so far, expected best of so many trials, train rows seen so far, and the mean over all seeds of
+    each finalist.
+    """
+    metric, budget = search["metric"], search.get("budget", {})
+    finals = {one["trial"]: one["mean"] for one in search.get("finalists", []) if one["mean"] is not None}
+    steps = {
+        f"search_best_{metric}": progress(search),
+        f"search_expected_{metric}": dict(enumerate(budget.get("expected", []))),
+        "search_rows": dict(enumerate(budget.get("rows", []))),
+        f"search_final_{metric}": finals,
+    }
+    return {name: values for name, values in steps.items() if values}
+
+
+def search_summary(search: Block) -> Row:
+    """Return what a search as a whole has: how many trials, and how many of them came to their end."""
+    completed = sum(trial["state"] == "COMPLETE" for trial in search["trials"])
+    return {"search_trials": len(search["trials"]), "search_completed": completed}
+
+
 def description(run: Block) -> str:
     """Return the description of a run: its results seed by seed."""
     head = f"**{run['model']}** on {run['dataset']}, {run['variant']} configuration"
-    if search := run.get("search"):
-        pruned = sum(trial["state"] == "PRUNED" for trial in search["trials"])
-        head += f": trial {search['best']} of {len(search['trials'])} ({pruned} pruned)"
+    if search := run.get("search", {}):
+        ended = search_summary(search)["search_completed"]
+        head += f": trial {search['best']} of {len(search['trials'])}, of which {ended} came to their end"
     lines = [head, "", "| seed | best epoch | valid AUC | valid logloss |", "|---|---|---|---|"]
     for seed in run["seeds"]:
         best = seed["best"]
         lines.append(
             f"| {seed['seed']} | {best['epoch']:g} | {best['valid_auc']:.4f} | {best['valid_logloss']:.4f} |"
         )
+    if capped := sum(seed.get("capped", False) for seed in run["seeds"]):
+        lines += ["", f"Trainings that `epochs` ended and not their patience: {capped}."]
+    if search and search.get("finalists"):
+        name = {"auc": "AUC"}.get(search["metric"], search["metric"])
+        lines += ["", f"| finalist | mean valid {name} over the seeds |", "|---|---|"]
+        for one in search["finalists"]:
+            mean_of = "diverged" if one["mean"] is None else f"{one['mean']:.4f}"
+            lines.append(f"| trial {one['trial']}{' (default)' if one['trial'] == 0 else ''} | {mean_of} |")
     return "\n".join(lines)
 
 

@@ -73,15 +73,23 @@ def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> Non
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".csv", ".png"):
             store.client.log_artifact(shown.info.run_id, str(path))
+    have = shown.data.metrics
     figures = [record.summary(seed["best"]) for seed in run["seeds"]]
-    metrics = points({**record.mean_and_std(figures), "weights": run.get("weights")})
-    if search := run.get("search"):
-        for number, value in record.progress(search).items():
-            metrics += points({f"search_best_{search['metric']}": value}, number)
+    capped = sum(seed.get("capped", False) for seed in run["seeds"])
+    values = {**record.mean_and_std(figures), "weights": run.get("weights"), "capped": capped}
+    search = run.get("search")
+    values |= record.search_summary(search) if search else {}
+    metrics = points({name: value for name, value in values.items() if name not in have})
+    if search:
+        for name, steps in record.search_steps(search).items():
+            live = store.client.get_metric_history(shown.info.run_id, name) if name in have else []
+            logged = {point.step for point in live}
+            for number, value in steps.items():
+                metrics += points({name: value}, number) if number not in logged else []
     store.log(
         shown.info.run_id,
         params={key: value for key, value in record.params(run).items() if key not in shown.data.params},
-        metrics=[] if shown.data.metrics else metrics,
+        metrics=metrics,
         tags={"mlflow.note.content": record.description(run)},
     )
 

@@ -34,7 +34,7 @@ Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[LogFn]]
 Splits = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
-LAZY_ROWS: int = signature(fit).parameters["lazy_rows"].default
+DEFAULTS = {name: parameter.default for name, parameter in signature(fit).parameters.items()}
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ def remarks(network: nn.Module, splits: Splits, rows_in_memory: int, settings: B
     Args:
         settings: arguments of `fit`.
     """
-    least = settings.get("lazy_rows", LAZY_ROWS)
+    least = settings.get("lazy_rows", DEFAULTS["lazy_rows"])
     lines = [
         f"{name} split streamed: {len(split):,} rows are more than rows_in_memory ({rows_in_memory:,})"
         for name, split in zip(SPLITS, splits, strict=False)
@@ -302,7 +302,8 @@ def train_seeds(
             with writing(out / f"{name}.safetensors") as file:
                 file.write(save(trained.tensors))
             state, weights = trained.state, trained.weights
-            result = {"seed": seed, "best": state.curve[state.best], "curve": state.curve}
+            ended = capped(state.curve, state.best, arguments["train"])
+            result = {"seed": seed, "best": state.curve[state.best], "capped": ended, "curve": state.curve}
             measured = measure_mechanisms(header, arguments, trained, splits)
             results.append(result | ({"mechanisms": measured} if measured else {}))
             print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
@@ -319,6 +320,17 @@ def measure_mechanisms(header: RunHeader, arguments: Block, trained: Trained, sp
     return mechanisms.measure(model.to(valid.device), valid)
 
 
+def capped(curve: Sequence[dict[str, float]], best: int, settings: Block) -> bool:
+    """Whether `epochs` ended a training and not its patience: longer, it might have become better.
+
+    Args:
+        curve, best: evaluations, and which of them was the best.
+        settings: arguments of `fit`.
+    """
+    epochs, patience = (settings.get(key, DEFAULTS[key]) for key in ("epochs", "patience"))
+    return bool(curve[-1]["epoch"] >= epochs and len(curve) - 1 - best < patience)
+
+
 def finish(out: Path, run: Block) -> None:
     """Write run.json, which marks the folder as complete, and remove the checkpoints."""
     write_json(out / "run.json", run)
@@ -328,8 +340,9 @@ def finish(out: Path, run: Block) -> None:
 def describe(header: RunHeader, result: Block) -> str:
     """Describe a finished seed in one line."""
     best = result["best"]
+    cap = " (capped: ended by `epochs`, not by its patience)" if result.get("capped") else ""
     return (
         f"{header.dataset} {header.model} ({header.variant}) seed {result['seed']}: "
         f"valid AUC {best['valid_auc']:.4f}, logloss {best['valid_logloss']:.4f} "
-        f"at epoch {best['epoch']:g} of {result['curve'][-1]['epoch']:g}"
+        f"at epoch {best['epoch']:g} of {result['curve'][-1]['epoch']:g}{cap}"
     )

@@ -5,11 +5,12 @@ before it. So a search that is killed anywhere and started again ends like one t
 interrupted trial runs again, from its last checkpoint.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import (
@@ -46,6 +47,38 @@ class Finished:
     curve: list[dict[str, float]]
 
 
+class _QuantilePruner(optuna.pruners.BasePruner):
+    """Stops a trial whose best value so far is below a quantile of what the finished trials had by then.
+
+    A trial that ended earlier, pruned or not, stays in the ranks with the best that it had. Optuna's
+    `PercentilePruner` compares with complete trials alone: its bar rises with every trial that it stops.
+
+    Args:
+        quantile: of the finished trials, from the worst; 0 for no pruning.
+        startup_trials: finished trials before the first may be pruned.
+        warmup: evaluations of each trial in which it is not pruned.
+    """
+
+    def __init__(self, quantile: float, startup_trials: int, warmup: int) -> None:
+        self._quantile, self._startup_trials, self._warmup = quantile, startup_trials, warmup
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether the trial should stop; steps are counted from 1."""
+        maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
+        finished, step = _finished(study), trial.last_step
+        early = step is None or step <= self._warmup or len(finished) < max(self._startup_trials, 1)
+        if early or not self._quantile:
+            return False
+
+        def best(one: FrozenTrial) -> float:
+            values = [value for at, value in one.intermediate_values.items() if at <= step]
+            return max((value if maximise else -value for value in values), default=-np.inf)
+
+        # `lower`: no interpolation, which a diverged trial's infinity would spoil
+        bar = np.quantile([best(one) for one in finished], self._quantile, method="lower")
+        return bool(best(trial) < bar)
+
+
 class _JournalLock(JournalFileSymlinkLock):
     """The journal's lock as an operating system lock, which is released when its process ends.
 
@@ -66,20 +99,22 @@ class _JournalLock(JournalFileSymlinkLock):
 def search(
     name: str,
     space: dict[str, Dimension],
-    start: Point,
+    starts: Sequence[Point],
     objective: Objective,
     settings: Tune,
     *,
+    after_trial: Callable[[list[Finished]], None] | None = None,
     journal: Path = JOURNAL,
 ) -> tuple[list[Finished], dict[str, dict[str, float]]]:
     """Run or resume a study until `settings.trials` trials are finished.
 
     Args:
         name: of the study in the journal; should contain a digest of everything that decides the result.
-        space: the axes; if empty, the start is the only trial.
-        start: the first trial.
+        space: the axes; if empty, there is one trial.
+        starts: the first trials, all different.
         objective: called with (number, point, log). It calls log(row, step) after every evaluation,
             with `valid_<metric>` in the row, and lets exceptions from it pass. The best row counts.
+        after_trial: called with all finished trials whenever there is one more.
         journal: Optuna's journal file, shared by all studies; `optuna-dashboard` reads it.
 
     Returns:
@@ -101,23 +136,19 @@ def search(
         for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(stale.number, state=TrialState.FAIL)
         while len(_finished(study)) < settings.trials:
-            trial = _propose(study, space, start, settings)
+            trial = _propose(study, space, starts, settings)
             if trial is None:
                 print(f"{name}: the search space is exhausted after {len(_finished(study))} trials")
                 break
             _run(study, trial, space, objective, settings)
+            if after_trial is not None:
+                after_trial(_described(_finished(study), space))
         done = _finished(study)[: settings.trials]
-        trials = [
-            Finished(
-                number, trial.state.name, trial.value, _decode(space, trial.params), trial.user_attrs["curve"]
-            )
-            for number, trial in enumerate(done)
-        ]
-        return trials, _importances(done, settings)
+        return _described(done, space), _importances(done, settings)
 
 
-def best(trials: list[Finished], metric: str) -> Finished:
-    """Return the complete trial with the best value; of equals the earliest.
+def finalists(trials: list[Finished], metric: str, count: int) -> list[Finished]:
+    """Return the best complete trials, best first (of equals the earlier), and the default, the first trial.
 
     Raises:
         PipelineError: no trial was completed.
@@ -126,7 +157,8 @@ def best(trials: list[Finished], metric: str) -> Finished:
     if not complete:
         raise PipelineError("every trial of the search diverged: narrow tune.space.train.lr in params.yaml")
     sign = 1 if metric == "auc" else -1
-    return max(complete, key=lambda trial: (sign * (trial.value or 0), -trial.number))
+    ranked = sorted(complete, key=lambda trial: (-sign * (trial.value or 0), trial.number))
+    return ranked[:count] + [trial for trial in ranked[count:] if trial.number == 0]
 
 
 def _run(
@@ -161,7 +193,9 @@ def _run(
     )
 
 
-def _propose(study: optuna.Study, space: dict[str, Dimension], start: Point, settings: Tune) -> Trial | None:
+def _propose(
+    study: optuna.Study, space: dict[str, Dimension], starts: Sequence[Point], settings: Tune
+) -> Trial | None:
     """Ask for a point that no finished trial had; None if there seems to be none left."""
     finished = _finished(study)
     seen = {canonical(trial.params) for trial in finished}
@@ -170,7 +204,9 @@ def _propose(study: optuna.Study, space: dict[str, Dimension], start: Point, set
             seed=int(digest([settings.seed, len(finished), attempt]), 16) % 2**32,
             n_startup_trials=settings.startup_trials,
         )
-        if not finished and not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        if len(finished) < len(starts) and not waiting:
+            start = starts[len(finished)]
             study.enqueue_trial({axis: _encode(value) for axis, value in start.items()})
         trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
         if canonical(trial.params) not in seen:
@@ -182,8 +218,8 @@ def _propose(study: optuna.Study, space: dict[str, Dimension], start: Point, set
 def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
     lock = _JournalLock(journal)
     _drop_torn_line(journal, lock)
-    pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=settings.pruner_startup_trials, n_warmup_steps=settings.pruner_warmup_evaluations
+    pruner = _QuantilePruner(
+        settings.pruner_quantile, settings.pruner_startup_trials, settings.pruner_warmup_evaluations
     )
     try:
         return optuna.create_study(
@@ -218,6 +254,15 @@ def _drop_torn_line(journal: Path, lock: _JournalLock) -> None:
 
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def _described(trials: list[FrozenTrial], space: dict[str, Dimension]) -> list[Finished]:
+    return [
+        Finished(
+            number, trial.state.name, trial.value, _decode(space, trial.params), trial.user_attrs["curve"]
+        )
+        for number, trial in enumerate(trials)
+    ]
 
 
 def _importances(trials: list[FrozenTrial], settings: Tune) -> dict[str, dict[str, float]]:

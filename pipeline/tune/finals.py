@@ -1,0 +1,110 @@
+"""The finals of a search: its best trials and the default, trained on all seeds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+from pipeline.common.errors import Diverged, PipelineError
+from pipeline.train.runs import Resources, RunHeader, Splits, train_once
+from pipeline.tune.search import Finished, Point
+
+Block = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A trial of the finals.
+
+    Attributes:
+        trial: its number.
+        seeds: the seeds that it was trained on, in order; one on which it diverged is the last.
+        values: the metric of the weights that each training kept; one less than `seeds` if it diverged.
+        epochs: how long each training took.
+    """
+
+    trial: int
+    seeds: list[int]
+    values: list[float]
+    epochs: list[float]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds; None if it diverged on one."""
+        return mean(self.values) if len(self.values) == len(self.seeds) else None
+
+    def to_json(self) -> Block:
+        """Return it as it is in run.json."""
+        return {**vars(self), "mean": self.mean}
+
+
+def play(
+    trials: Sequence[Finished],
+    metric: str,
+    arguments: Callable[[Point], Block],
+    header: RunHeader,
+    splits: Splits,
+    seeds: Sequence[int],
+    resources: Resources,
+) -> list[Finalist]:
+    """Train every finalist on every seed. What is trained already, or was before a kill, costs nothing.
+
+    Args:
+        trials: the finalists, as `search.finalists` returns them.
+        arguments: {"model": ..., "train": ...} at a point of the space.
+    """
+    return [
+        _train(trial, f"valid_{metric}", arguments(trial.point), header, splits, seeds, resources)
+        for trial in trials
+    ]
+
+
+def winner(finalists: Sequence[Finalist], metric: str) -> Finalist:
+    """Return the finalist with the best mean; of equals the earlier trial.
+
+    Raises:
+        PipelineError: every finalist diverged on some seed.
+    """
+    sign = 1 if metric == "auc" else -1
+    means = {finalist.trial: finalist.mean for finalist in finalists}
+    whole = [(-sign * value, trial) for trial, value in means.items() if value is not None]
+    if not whole:
+        raise PipelineError(
+            "every finalist of the search diverged on some seed: narrow tune.space.train.lr in params.yaml"
+        )
+    _, best = min(whole)
+    return next(finalist for finalist in finalists if finalist.trial == best)
+
+
+def _train(
+    trial: Finished,
+    key: str,
+    arguments: Block,
+    header: RunHeader,
+    splits: Splits,
+    seeds: Sequence[int],
+    resources: Resources,
+) -> Finalist:
+    finalist = Finalist(trial.number, [], [], [])
+    label = f"{header.model} finalist trial-{trial.number:03d}"
+    with resources.prefetch(header, arguments, splits, seeds) as wait:
+        for seed in seeds:
+            wait(seed)
+            finalist.seeds.append(seed)
+            try:
+                state = train_once(
+                    header,
+                    splits,
+                    arguments,
+                    seed,
+                    checkpoint=header.seed_checkpoint(seed),
+                    progress=f"{label} seed-{seed}",
+                ).state
+            except Diverged as error:
+                print(f"{label} seed-{seed}: {error}")
+                break
+            finalist.values.append(state.curve[state.best][key])
+            finalist.epochs.append(state.curve[-1]["epoch"])
+    average = "diverged" if finalist.mean is None else f"mean {key.replace('_', ' ')} {finalist.mean:.4f}"
+    print(f"{label}: {average}", flush=True)
+    return finalist
