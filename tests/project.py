@@ -35,7 +35,7 @@ def small_params(**changes: Any) -> dict[str, Any]:
     item["download"]["rows"] = 4000
     item["settings"] = {
         "train": {"epochs": 4, "batch_size": 128, "seeds": [1, 2], "threads": 1},
-        "tune": {"trials": 3},
+        "tune": {"trials": 3, "space": {"train": {"batch_size": None}}},
     }
     return {**values, **changes}
 

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from pipeline import __main__ as command
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params, load
+from pipeline.config.space import Dimension
 from pipeline.data.batches import ROWS_IN_MEMORY
 from tests import project
 
@@ -197,7 +198,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data/mine/settings/tune", {"trails": 1}, "data.mine.settings.tune: unknown key 'trails'"),
     (
         "data/mine/settings/model",
-        {"embedding_size": 7},
+        {"fm": {"embedding_size": 7}},
         "tune.space.model.embedding_size: does not contain 7",
     ),
 ]
@@ -302,14 +303,14 @@ def test_settings_of_a_dataset_win_over_the_blocks(values: dict[str, Any]) -> No
         "data/synthetic/settings",
         {
             "model": {"fm": {"embedding_size": 16}},
-            "train": {"batch_size": 7, "seeds": [9]},
+            "train": {"batch_size": 512, "seeds": [9]},
             "tune": {"trials": 3},
         },
     )
     params = Params(values)
     config = params.config("synthetic", "fm")
     assert config.model["embedding_size"] == 16
-    assert config.train.fit["batch_size"] == 7
+    assert config.train.fit["batch_size"] == 512
     assert config.train.seeds == [9]
     assert config.tune.trials == 3
     assert params.config("synthetic", "lr").model == {}
@@ -335,6 +336,79 @@ def test_the_space_holds_only_what_the_model_has(values: dict[str, Any]) -> None
     assert model["hidden"] == [8, 8]
     assert fit["lr"] == 0.01
     assert deepfm.model["hidden"] != [8, 8]
+
+
+def test_a_models_block_has_axes_of_the_training_too_and_null_takes_one_away(values: dict[str, Any]) -> None:
+    def train_axes(model: str) -> set[str]:
+        space = Params(values).config("synthetic", model).space
+        return {name for name in space if name.startswith("train.")}
+
+    every = {"train.batch_size", "train.lr", "train.embedding_l2", "train.network_l2"}
+    assert train_axes("deepfm") == every
+    assert train_axes("lr") == every - {"train.network_l2"}
+    values = put(values, "tune/space/model/deepfm", {"clip_norm": {"choices": [1.0, 10.0]}, "lr": None})
+    assert train_axes("deepfm") == (every | {"train.clip_norm"}) - {"train.lr"}
+    assert train_axes("fiinet") == every
+    for wrong in ("clip_nrm", "heads"):
+        with pytest.raises(PipelineError, match=rf"tune\.space\.model\.deepfm: unknown key '{wrong}'"):
+            Params(put(values, "tune/space/model/deepfm", {wrong: {"choices": [1]}}))
+
+
+def test_an_ablation_is_searched_like_its_model(values: dict[str, Any]) -> None:
+    params = Params(values)
+    for name in ("fibinet-sest", "fiinet-s", "fiinet-h", "fiinet-sh", "fwfm-senet", "nfm-sest", "dcnv2-mix"):
+        own = params.config("movielens-100k", name)
+        assert own.space == params.config("movielens-100k", own.architecture).space, name
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "nearest"),
+    [
+        ({"choices": [16, 32, 64]}, 32, 32),
+        ({"choices": [16, 32, 64]}, 10, 16),
+        ({"choices": [16, 32, 64]}, 400, 64),
+        ({"low": 0.0, "high": 0.6, "step": 0.1}, 0.31, 0.3),
+        ({"low": 0.0, "high": 0.65, "step": 0.1}, 0.9, 0.6),
+        ({"low": 0.001, "high": 0.02, "log": True}, 0.1, 0.02),
+        ({"low": 1, "high": 4}, 6, 4),
+        ({"choices": [[64], [64, 64], [200, 200], [200, 200, 200]]}, [400, 400, 400], [200, 200, 200]),
+        ({"choices": [[64], [64, 64], [200, 200], [200, 200, 200]]}, [1024, 1024], [200, 200]),
+        ({"choices": [[64], [64, 64], [200, 200], [200, 200, 200]]}, [64, 64, 64], [64, 64]),
+        ({"choices": [[64], [64, 64]]}, [], [64]),
+        ({"choices": ["relu", "tanh"]}, "sigmoid", "relu"),
+    ],
+)
+def test_the_nearest_point_of_an_axis(axis: dict[str, Any], value: Any, nearest: Any) -> None:
+    dimension = Dimension(**axis)
+    assert dimension.nearest(value) == nearest
+    assert dimension.holds(dimension.nearest(value))
+
+
+def test_the_second_start_is_the_papers_configuration(values: dict[str, Any]) -> None:
+    """What the constructor has by itself, on the axes; what is no axis, and the training, as the default."""
+    values = put(values, "tune/space", {
+        "model": {
+            "embedding_size": {"choices": [8, 16, 32]},
+            "hidden": {"choices": [[64], [200, 200]]},
+            "fiinet": {"fusion": {"choices": ["align", "concat"]}},
+        },
+        "train": {"lr": {"low": 0.0001, "high": 0.1, "log": True}},
+    })  # fmt: skip
+    settings = {"model": {"embedding_size": 8}, "train": {"lr": 0.01}}
+    for item in values["data"].values():
+        item["settings"] = settings
+    values = put(values, "model/fiinet-x", {"base": "fiinet", "fusion": "align"})
+    config = Params(values).config("synthetic", "fiinet")
+    assert config.starts == [
+        {"model.embedding_size": 8, "model.fusion": "align", "model.hidden": [64], "train.lr": 0.01},
+        {"model.embedding_size": 32, "model.fusion": "concat", "model.hidden": [200, 200], "train.lr": 0.01},
+    ]
+    assert config.at(config.starts[1])[0]["dropout"] == config.model["dropout"]
+    variant = Params(values).config("synthetic", "fiinet-x")
+    assert variant.starts[1]["model.fusion"] == "align", "what makes a variant one"
+    assert len(Params(values).config("synthetic", "lr").starts) == 1, "the paper's is the default"
+    off = Params(put(values, "tune/paper_start", False)).config("synthetic", "fiinet")
+    assert off.starts == config.starts[:1]
 
 
 def values_of(values: dict[str, Any], key: str) -> list[Any]:

@@ -19,7 +19,7 @@ import pytest
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import digest, folder_digest, read_json, sha256, write_json
 from pipeline.schema import SPLITS
-from pipeline.train import cache
+from pipeline.train import cache, runs
 from stages import preprocess, split, train, tune
 from tests import project
 
@@ -320,14 +320,66 @@ def test_workers_end_with_their_stage(data: Path, tmp_path: Path, end: signal.Si
 
 
 def test_no_training_is_done_twice(whole: Path) -> None:
-    """The search starts from the default and ends with a trial: both were trained before."""
+    """The search starts from the default and ends with finalists: all were trained before."""
     folder = whole / "data/runs" / project.DATASET / "fm"
     default, tuned = (read_json(folder / name / "run.json") for name in ("default", "tuned"))
+    found = tuned["search"]
     trained = [(run["params"], seed["seed"]) for run in (default, tuned) for seed in run["seeds"]]
-    trained += [(t["params"], 1) for t in tuned["search"]["trials"] if t["state"] == "COMPLETE"]
+    trained += [(t["params"], 1) for t in found["trials"] if t["state"] == "COMPLETE"]
+    trained += [
+        (found["trials"][final["trial"]]["params"], seed)
+        for final in found["finalists"]
+        for seed in final["seeds"]
+    ]
     different = {digest([params["model"], params["train"], seed]) for params, seed in trained}
     assert len(different) < len(trained)
     assert len(list((whole / "data/trainings").iterdir())) == len(different)
+
+
+class Killed(BaseException):
+    """Stands for a process that goes away: nothing may catch it."""
+
+
+@pytest.mark.parametrize("finals", [1, 3])
+@pytest.mark.parametrize("store", ["on", "off"])
+def test_a_search_killed_in_its_finals_ends_with_the_same_bytes(
+    data: Path,
+    whole: Path,
+    tmp_path: Path,
+    fits: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    finals: int,
+    store: str,
+) -> None:
+    """In the middle of a training, and with or without the cache of trainings."""
+    folder = copy(data, tmp_path / "killed")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("CTR_TRACKING", "off")
+    monkeypatch.setenv("CTR_STORE", store)
+    monkeypatch.setattr("sys.argv", ["tune", "--dataset", project.DATASET, "--model", "fm"])
+    fit = runs.fit
+
+    def dying(*words: Any, seed: int, log: Any, **more: Any) -> Any:
+        last = seed == 2 and fits.count(2) == finals - 1
+
+        def dies(row: dict[str, float], step: int) -> None:
+            if log is not None:
+                log(row, step)
+            if last and row["epoch"] >= 2:
+                raise Killed
+
+        return fit(*words, seed=seed, log=dies, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "fit", dying)
+        with pytest.raises(Killed):
+            tune.main()
+    before = len(fits)
+    tune.main()
+    assert results(folder)["tuned"] == results(whole)["tuned"]
+    if store == "on":
+        assert fits[before:].count(1) == 0
+        assert fits.count(2) == 3 + 1, "the killed one, which was not cached, and the rest"
 
 
 def test_an_item_with_the_same_rows_finds_its_trainings_and_one_with_others_does_not(
@@ -379,6 +431,29 @@ def test_the_tuned_run_tells_how_it_was_found(whole: Path) -> None:
     won = trials[run["search"]["best"]]
     assert run["seeds"][0]["curve"] == won["curve"]
     assert [seed["seed"] for seed in run["seeds"]] == [seed["seed"] for seed in default["seeds"]]
+    finals = {final["trial"]: final for final in run["search"]["finalists"]}
+    assert finals.keys() >= {0, won["number"]}
+    assert finals[won["number"]]["mean"] == max(final["mean"] for final in finals.values())
+    for number, seeds in ((0, default["seeds"]), (won["number"], run["seeds"])):
+        values = [seed["best"]["valid_auc"] for seed in seeds]
+        assert finals[number]["values"] == values
+        assert finals[number]["mean"] == pytest.approx(sum(values) / len(values))
+    budget = run["search"]["budget"]
+    rows = sum(trial["curve"][-1]["epoch"] for trial in trials) * 2880
+    assert (budget["trials"], budget["rows"][-1]) == (3, rows)
+    table = (whole / "data/runs" / project.DATASET / "fm/tuned/trials.csv").read_text().splitlines()
+    assert table[0].startswith("number,state,value,mean,")
+    best = read_json(whole / "data/runs" / project.DATASET / "fm/tuned/best.json")
+    assert (best["trial"], best["valid_auc"]) == (won["number"], finals[won["number"]]["mean"])
+
+
+def test_a_training_that_its_epochs_ended_is_marked(whole: Path) -> None:
+    for variant in ("default", "tuned"):
+        run = read_json(whole / "data/runs" / project.DATASET / "fm" / variant / "run.json")
+        for seed in run["seeds"]:
+            after_best = len(seed["curve"]) - 1 - seed["curve"].index(seed["best"])
+            assert len(seed["curve"]) == 4, "all four epochs, and a patience of four"
+            assert seed["capped"] is (after_best < 4)
 
 
 @pytest.mark.parametrize(

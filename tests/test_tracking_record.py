@@ -84,9 +84,32 @@ def test_spread_is_mean_and_sample_deviation() -> None:
 
 
 def test_the_description_lists_seeds_and_search() -> None:
-    text = record.description(run())
-    assert "trial 2 of 4 (1 pruned)" in text
+    shown = run()
+    text = record.description(shown)
+    assert "trial 2 of 4, of which 3 came to their end" in text
     assert "| 2 | 2 | 0.8000 | 0.2000 |" in text
+    assert "finalist" not in text
+    assert "`epochs`" not in text
+    shown["seeds"][0]["capped"] = True
+    shown["search"]["finalists"] = [{"trial": 2, "mean": 0.7}, {"trial": 0, "mean": None}]
+    text = record.description(shown)
+    assert "Trainings that `epochs` ended and not their patience: 1." in text
+    assert "| trial 2 | 0.7000 |\n| trial 0 (default) | diverged |" in text
+
+
+def test_a_search_has_metrics_as_a_whole_and_by_trial() -> None:
+    search = run()["search"]
+    assert record.search_summary(search) == {"search_trials": 4, "search_completed": 3}
+    best = {0: 0.6, 1: 0.6, 2: 0.7, 3: 0.7}
+    assert record.search_steps(search) == {"search_best_auc": best}
+    search["budget"] = {"expected": [0.5, 0.6], "rows": [10, 20]}
+    search["finalists"] = [{"trial": 2, "mean": 0.7}, {"trial": 0, "mean": None}]
+    assert record.search_steps(search) == {
+        "search_best_auc": best,
+        "search_expected_auc": {0: 0.5, 1: 0.6},
+        "search_rows": {0: 10, 1: 20},
+        "search_final_auc": {2: 0.7},
+    }
 
 
 def test_the_saved_view_unpacks_as_the_page_does_it() -> None:

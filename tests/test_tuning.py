@@ -125,7 +125,7 @@ def test_the_bar_does_not_rise_with_every_survivor(tmp_path: Path) -> None:
     """Of trials in random order about a quarter is pruned, however many there are."""
     values = [0.6 + 0.001 * (37 * i % 101) for i in range(60)]
     objective = curves(*([value] * 4 for value in values))
-    ends = states(tmp_path, objective, trials=60, pruner_startup_trials=4)
+    ends = states(tmp_path, objective, trials=60, pruner_startup_trials=4, startup_trials=99)
     assert 10 <= sum(state == "PRUNED" for state, _ in ends) <= 18
 
 

@@ -131,9 +131,18 @@ def test_options_of_a_trial_that_do_not_fit_are_told_with_the_point(
     folder: Path, tmp_path: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     axes = {"embedding_size": None, "heads": {"choices": [1, 7]}}
-    space = {"model": {"embedding_size": None, "finalmlp": axes}, "train": {"lr": None, "embedding_l2": None}}
+    others = ("embedding_size", "embedding_dropout", "hidden", "dropout")
+    training = ("lr", "embedding_l2", "network_l2", "batch_size")
+    space = {
+        "model": {**dict.fromkeys(others), "finalmlp": axes},
+        "train": dict.fromkeys(training),
+    }
     train_settings = quick()["data"][project.DATASET]["settings"]["train"]
-    settings = {"model": {}, "train": train_settings, "tune": {"trials": 2, "space": space}}
+    settings = {
+        "model": {},
+        "train": train_settings,
+        "tune": {"trials": 2, "paper_start": False, "space": space},
+    }
     monkeypatch.chdir(beside(folder, tmp_path, {}, settings))
     with pytest.raises(PipelineError) as caught:
         stage(tune.main, "--model", "finalmlp")

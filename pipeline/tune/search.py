@@ -66,8 +66,9 @@ class _QuantilePruner(optuna.pruners.BasePruner):
         """Whether the trial should stop; steps are counted from 1."""
         maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
         finished, step = _finished(study), trial.last_step
-        early = step is None or step <= self._warmup or len(finished) < max(self._startup_trials, 1)
-        if early or not self._quantile:
+        if step is None or step <= self._warmup or not self._quantile:
+            return False
+        if len(finished) < max(self._startup_trials, 1):
             return False
 
         def best(one: FrozenTrial) -> float:
