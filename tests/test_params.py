@@ -389,8 +389,10 @@ def test_the_second_start_is_the_papers_configuration(values: dict[str, Any]) ->
     values = put(values, "tune/space", {
         "model": {
             "embedding_size": {"choices": [8, 16, 32]},
-            "hidden": {"choices": [[64], [200, 200]]},
-            "fiinet": {"fusion": {"choices": ["align", "concat"]}},
+            "fiinet": {
+                "fusion": {"choices": ["align", "concat"]},
+                "hidden": {"choices": [[64], [200, 200]]},
+            },
         },
         "train": {"lr": {"low": 0.0001, "high": 0.1, "log": True}},
     })  # fmt: skip
