@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.layers.mlp import dense
+
+Fusion = Literal["field", "align", "project", "pooled", "concat"]
 
 
 class FieldCrosses(nn.Module):
@@ -34,17 +37,26 @@ class FieldCrosses(nn.Module):
 
 
 class Align(nn.Module):
-    """The mean of the crosses of `order` fields in each cross of `to` fields: (B, C, D) -> (B, K, D)."""
+    """Sum or average crosses of `order` fields for each set of `to` fields: (B, C, D) -> (B, K, D).
+
+    Those that lie inside the set or, if `to` is less than `order`, contain it. With `to` 1 a channel is a
+    field with the crosses it takes part in; with `to` 0 there is one channel, with all crosses.
+    """
 
     inside: Tensor
 
-    def __init__(self, fields: int, order: int, to: int) -> None:
+    def __init__(self, fields: int, order: int, to: int, *, mean: bool = True) -> None:
         super().__init__()
-        inside = [
-            [float(set(low) <= set(high)) / comb(to, order) for low in combinations(range(fields), order)]
-            for high in combinations(range(fields), to)
-        ]
-        self.register_buffer("inside", torch.tensor(inside), persistent=False)
+        crosses = [set(cross) for cross in combinations(range(fields), order)]
+        inside = torch.tensor(
+            [
+                [float(cross <= set(some) or cross >= set(some)) for cross in crosses]
+                for some in combinations(range(fields), to)
+            ]
+        )
+        if mean:
+            inside /= inside.sum(1, keepdim=True)
+        self.register_buffer("inside", inside, persistent=False)
 
     def forward(self, crosses: Float[Tensor, "B C D"]) -> Float[Tensor, "B K D"]:
         return torch.einsum("kc,bcd->bkd", self.inside, crosses)
@@ -62,20 +74,24 @@ class Project(nn.Module):
 
 
 def to_one_axis(
-    fusion: str, fields: int, orders: Sequence[int], channels: int
+    fusion: Fusion, fields: int, orders: Sequence[int], channels: int, *, mean: bool
 ) -> tuple[list[nn.Module], int]:
     """Return, for each order, the map of its crosses onto the channel axis they are fused on, and its length.
 
     Args:
         fusion: `concat`, crosses as they are, to be concatenated; `project`, to `channels` by a linear map;
-            `align`, to the crosses of the highest order.
+            `align`, to the crosses of the highest order; `field`, to the fields; `pooled`, to one channel.
         fields: F.
         orders: rising.
         channels: used by `project` alone.
+        mean: whether `field` and `pooled` average or sum; `align` averages.
     """
     sizes = [comb(fields, order) for order in orders]
+    if fusion == "concat":
+        return [nn.Identity() for _ in orders], sum(sizes)
     if fusion == "project":
         return [Project(size, channels) for size in sizes], channels
-    if fusion == "align":
-        return [*(Align(fields, order, orders[-1]) for order in orders[:-1]), nn.Identity()], sizes[-1]
-    return [nn.Identity() for _ in orders], sum(sizes)
+    to = {"pooled": 0, "field": 1, "align": orders[-1]}[fusion]
+    mean = mean or fusion == "align"
+    maps = (nn.Identity() if order == to else Align(fields, order, to, mean=mean) for order in orders)
+    return list[nn.Module](maps), comb(fields, to)

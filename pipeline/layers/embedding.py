@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from pipeline.layers.excitation import SENET, DomainSEST
+from pipeline.layers.excitation import SENET, SEST
 from pipeline.layers.lookup import lookup
 from pipeline.layers.mlp import Dropout
 from pipeline.schema import EMPTY, Schema
 
-Transform = Literal["none", "senet", "sest"]
+Transform = Literal["none", "senet", "sest", "senet-bare", "sest-bare"]
 
 
 def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
@@ -38,7 +38,9 @@ class FieldEmbedding(nn.Module):
             of a slot's in `slots` and `slots_and_fields`.
         std: standard deviation of the initial rows.
         transform: a layer between the embedding and the model: `senet` reweights the fields (FiBiNET,
-            eq. 2-4), `sest` reweights and thresholds them, domain by domain (FLSEST, section 3.3).
+            eq. 2-4), `sest` reweights and thresholds them (FLSEST, section 3.3). Both add the result to E;
+            `senet-bare` and `sest-bare` replace E by it, and since a model then sees its fields through gates
+            that start near zero, it learns little in the beginning.
     """
 
     slot_field: Tensor
@@ -60,7 +62,8 @@ class FieldEmbedding(nn.Module):
         self.bags = schema.slots > self.fields
         self.transform: nn.Module | None = None
         if transform != "none":
-            self.transform = SENET(self.fields) if transform == "senet" else DomainSEST(schema)
+            kind = SENET if transform.startswith("senet") else SEST
+            self.transform = kind(self.fields, residual=not transform.endswith("-bare"))
         self.register_buffer("slot_field", torch.tensor(schema.field_of_slot), persistent=False)
 
     @property

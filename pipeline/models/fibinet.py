@@ -9,8 +9,9 @@ Equation: V = SENET(E) (`layers/excitation.py`); p_ij = (e_i W) * e_j on E and q
 Shapes: ids (B, S) -> E, V (B, F, D) -> p, q (B, C, D) with C = F (F - 1) / 2 -> logit (B,).
 
 Differs from the paper: p and q have separate matrices W and W', which the paper leaves open. The last
-layer has no bias, since w0 of the linear term is one. `excitation` `sest` replaces SENET by FLSEST's unit
-(FiBiSEST, FLSEST Table 4); `none` omits V and q.
+layer has no bias, since w0 of the linear term is one. W2 of SENET starts with absolute values, so that
+no gate is zero for every row from the start. `excitation` `sest` replaces SENET by FLSEST's unit over all
+fields (FiBiSEST, FLSEST Table 4); `none` omits V and q.
 """
 
 from math import comb
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.bilinear import Bilinear, BilinearKind, Bilinears
 from pipeline.layers.embedding import FieldLinear
-from pipeline.layers.excitation import SENET, DomainSEST
+from pipeline.layers.excitation import SENET, SEST
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net
 from pipeline.schema import Schema
@@ -48,7 +49,7 @@ class FiBiNET(nn.Module):
         if excitation == "senet":
             self.excite = SENET(f, reduction=reduction)
         elif excitation == "sest":
-            self.excite = DomainSEST(schema, reduction=reduction)
+            self.excite = SEST(f, reduction=reduction)
         copies = 1 if self.excite is None else 2
         self.bilinear = Bilinears(Bilinear(f, embedding.size, kind=kind) for _ in range(copies))
         self.mlp = network(copies * comb(f, 2) * embedding.size)

@@ -3,21 +3,34 @@
 Paper: Wang and Li, "A Click-Through Rate Prediction Method Based on Cross-Importance of Multi-Order
 Features", 2024, https://arxiv.org/abs/2405.08852; no code of it is public.
 
-Equation: pairs w_ij (e_i * e_j) (eq. 1), triples w_ijk (e_i * e_j * e_k) (eq. 2); the branches are
-fused to U, z = mean_k U (eq. 3), s = relu(W1 z) (eq. 4), attention over the branches (eq. 5), V the
-attended crosses (eq. 6); logit = linear + MLP(flatten V) (eq. 7-8).
+Equation: pairs w_ij (e_i * e_j) (eq. 1) and triples w_ijk (e_i * e_j * e_k) (eq. 2), brought to one channel
+axis as the branches U~ and U^; U = U~ + U^, z = mean_k U (eq. 3), s = sigma2(W2 relu(W1 z)) (eq. 4),
+[a; b] = softmax over the branches of [A; B] s (eq. 5), V = a U~ + b U^ (eq. 6);
+logit = linear + MLP(flatten V) (eq. 7-8).
 
 Shapes: ids (B, S) -> E (B, F, D) -> crosses of order o (B, C(F, o), D) -> V (B, C, D) -> logit (B,).
 
-Differs from the paper: its "U = pairs + triples" is defined only for C(F, 2) = C(F, 3); `fusion` is
-`concat`  all crosses on one channel axis, as drawn in Figure 4, with one gate per channel: `softmax` over
-          the channels (times C, so that gates start around 1) or `sigmoid`;
-`project` each branch mapped linearly over the channel axis to `channels`, softmax over branches;
-`align`   the crosses of the highest order and the mean of those that each contains, softmax over branches.
-`orders` [2] is FiiNet-H, [3] FiiNet-S, `attention=False` FiiNet-SH. `squeeze` max is that of SKNet.
+Differs from the paper: it does not say what a channel is, and "U = pairs + triples" is defined only for
+C(F, 2) = C(F, 3), unless channels are fields, or there is one. `fusion` is
+`field`   each field with all crosses it takes part in, as U = [e_1 .. e_f] and Z = [z_1 .. z_f] have it.
+          All symbols of eq. 3-6 have their printed sizes; below eq. 6, though, C is the number of crosses;
+`pooled`  eq. 1 and 2 as literal sums: one channel;
+`align`   the crosses of the highest order, and the mean of those that each contains;
+`project` each branch mapped linearly over the channel axis to `channels`;
+`concat`  all crosses on one axis, as below eq. 6 and in Figure 4. Nothing is left to add or to choose from:
+          V = s U, where sigma2 is `gate`, a softmax over the channels (times C: gates start at 1) or sigmoid.
+`field` and `pooled` average; `pool=sum` is as printed, the same function with other sizes of w. sigma2 is
+not named: `second_layer` is relu, as in FiBiNET's SENET, or sigmoid; `none` omits W2, as SKNet does.
+`separate` reads "two different scale weight matrices to weight the split [...] information separately and
+then sum": each branch has its own eq. 3-4 with sigma2 `gate`, V = s~ U~ + s^ U^, and eq. 5 is omitted. Both
+A and B are kept, though a + b = 1. w starts at 1, embeddings at N(0, std^2), W2 under relu with absolute
+values (`layers/excitation.py`), where the paper has Xavier for all: of a table of V rows, a std of sqrt(2 /
+(V + D)). FiiNet-S is `orders` [3], -H [2], -SH `attention=False`; since eq. 5 weighs nothing in one order,
+the first two need `separate` or `concat`, and are to be compared with that. Weight decay is training's L2.
 """
 
 from collections.abc import Sequence
+from math import comb
 from typing import Literal
 
 import torch
@@ -25,8 +38,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.accelerated import accelerated
-from pipeline.layers.crosses import FieldCrosses, to_one_axis
+from pipeline.layers.crosses import FieldCrosses, Fusion, to_one_axis
 from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.excitation import Excitation
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net, TwoOrMore
 from pipeline.schema import Schema
@@ -41,53 +55,78 @@ class FiiNet(nn.Module):
         *,
         embedding: Embed = Embed(32, std=0.1),
         orders: Sequence[TwoOrMore] = (2, 3),
-        fusion: Literal["concat", "project", "align"] = "concat",
-        gate: Literal["softmax", "sigmoid"] = "softmax",
+        fusion: Fusion = "field",
+        pool: Literal["mean", "sum"] = "mean",
         channels: Count = 32,
         squeeze: Literal["mean", "max"] = "mean",
         reduction: Count = 3,
+        second_layer: Literal["relu", "sigmoid", "none"] = "relu",
+        separate: bool = False,
+        gate: Literal["softmax", "sigmoid"] = "softmax",
         attention: bool = True,
         network: Net = Net((400, 400), dropout=0.2),
     ) -> None:
         f = len(schema.fields)
         if not orders or sorted(set(orders)) != [*orders] or orders[0] < 2 or orders[-1] > f:
             raise ValueError(f"orders {[*orders]} must rise from 2 up to at most {f}, the number of fields")
-        if len(orders) < 2 and fusion != "concat":
-            raise ValueError(f"fusion {fusion} weighs orders against each other: give two or take concat")
+        gates = separate or fusion == "concat"
+        if len(orders) < 2 and attention and not gates:
+            raise ValueError(
+                f"orders {[*orders]}: fusion {fusion} weighs the orders against each other, and there is "
+                "one; give two, or separate: true"
+            )
+        if fusion == "pooled" and separate and gate == "softmax":
+            raise ValueError(
+                "fusion pooled has one channel, whose softmax is 1: with separate take gate sigmoid"
+            )
         super().__init__()
         self.linear = FieldLinear(schema)
         self.embedding = embedding(schema)
         self.split = nn.ModuleList(FieldCrosses(f, order) for order in orders)
-        bring, c = to_one_axis(fusion, f, orders, channels)
+        crosses = [comb(f, order) for order in orders]
+        bring, c = to_one_axis(fusion, f, orders, channels, mean=pool == "mean")
         self.bring = nn.ModuleList(bring)
-        self.fusion, self.gate, self.squeeze, self.attention = fusion, gate, squeeze, attention
-        if attention:
-            self.w1 = dense(c, max(1, c // reduction), bias=False)
-            axes = 1 if fusion == "concat" else len(orders)
-            self.w2 = dense(self.w1.out_features, axes * c, bias=False)
-        self.elements = c * embedding.size
-        self.mlp = network(self.elements)
+        self.fusion, self.squeeze, self.separate = fusion, squeeze, separate
+        self.excite = nn.ModuleList()  # of all that is squeezed: U, or each branch
+        self.attend: nn.Module | None = None  # [A; B]
+        if attention and gates:
+            sizes = [c]
+            if separate:
+                sizes = crosses if fusion == "concat" else [c] * len(orders)
+            self.excite.extend(Excitation(size, reduction, gate) for size in sizes)
+        elif attention:
+            layer: nn.Module
+            if second_layer == "none":
+                w1 = dense(c, max(1, c // reduction), bias=False)
+                layer, width = nn.Sequential(w1, nn.ReLU()), w1.out_features
+            else:
+                layer, width = Excitation(c, reduction, second_layer), c
+            self.excite.append(layer)
+            self.attend = dense(width, len(orders) * c, bias=False)
+        self.mlp = network(c * embedding.size)
         self.out = dense(self.mlp.outputs, 1, bias=False)
+        # of a row, all crosses: the kernel's chunks depend on it
+        self.elements = embedding.size * sum(crosses)
 
-    def weights(self, u: Float[Tensor, "B C D"]) -> Float[Tensor, "B R C"]:
-        """Attention of each branch and channel; with `concat` there is one branch axis (R = 1)."""
-        z = u.mean(2) if self.squeeze == "mean" else u.amax(2)
-        scores = self.w2(torch.relu(self.w1(z))).unflatten(1, (-1, u.shape[1]))
-        if self.fusion != "concat":
-            return scores.softmax(1)
-        return scores.softmax(2) * u.shape[1] if self.gate == "softmax" else scores.sigmoid()
+    def weights(self, branches: list[Float[Tensor, "B _ D"]]) -> list[Float[Tensor, "B _"]]:
+        """Attention or gates of each branch's channels (eq. 3-5)."""
+        squeezed = branches if self.attend is None else [total(branches)]
+        z = [x.mean(2) if self.squeeze == "mean" else x.amax(2) for x in squeezed]
+        s = [excite(x) for excite, x in zip(self.excite, z, strict=True)]
+        if self.attend is None:
+            return s
+        a: Float[Tensor, "B R C"] = self.attend(s[0]).unflatten(1, (len(branches), -1)).softmax(1)
+        return list(a.unbind(1))
 
     def select(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
         """The selective kernel unit: split, fuse, select."""
         branches = [bring(split(e)) for split, bring in zip(self.split, self.bring, strict=True)]
-        if self.fusion == "concat":
+        if self.fusion == "concat" and not self.separate:
             branches = [torch.cat(branches, 1)]
-        total = sum(branches[1:], branches[0])
-        if not self.attention:
-            return total
-        weights = self.weights(total).unsqueeze(3).unbind(1)
-        parts = [weight * branch for weight, branch in zip(weights, branches, strict=True)]
-        return sum(parts[1:], parts[0])
+        if self.excite:
+            weights = self.weights(branches)
+            branches = [w.unsqueeze(2) * branch for w, branch in zip(weights, branches, strict=True)]
+        return torch.cat(branches, 1) if self.fusion == "concat" else total(branches)
 
     @accelerated("fiinet")
     def deep(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, " B"]:
@@ -97,3 +136,8 @@ class FiiNet(nn.Module):
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         e = self.embedding(ids)
         return self.linear(ids) + self.deep(e)
+
+
+def total(branches: list[Float[Tensor, "B C D"]]) -> Float[Tensor, "B C D"]:
+    """Their sum."""
+    return sum(branches[1:], branches[0])
