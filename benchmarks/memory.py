@@ -25,6 +25,7 @@ SMALL = {"embedding_size": 16, "hidden": [64], "dropout": 0.0}
 MODELS: dict[str, tuple[str, dict[str, object]]] = {  # label -> model, options
     "fiinet": ("fiinet", SMALL),
     "fiinet align": ("fiinet", {**SMALL, "fusion": "align"}),
+    "fiinet concat": ("fiinet", {**SMALL, "fusion": "concat"}),
     "ffm": ("ffm", {"embedding_size": 8}),
     "onn": ("onn", {**SMALL, "embedding_size": 8}),
     "onn hadamard": ("onn", {**SMALL, "embedding_size": 8, "product": "hadamard"}),

@@ -49,6 +49,7 @@ TRIPLES = {frozenset(effect.fields) for effect in EFFECTS if len(effect.fields) 
 # model, changes of its options, changes of those of the training
 VARIANTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("fiinet", {}, {}),
+    ("fiinet", {"fusion": "align"}, {}),
     ("fiinet", {"fusion": "concat"}, {}),
     ("fwfm", {}, {}),
     ("afm", {}, {}),

@@ -82,16 +82,19 @@ def excite(layer: Excitation, z: Vector, final: Callable[[float], float]) -> Vec
 
 
 def sest(layer: SEST, e: Matrix, final: Callable[[float], float]) -> Matrix:
-    """FLSEST eq. 1-8 on the fields of one domain."""
-    a = excite(layer.reweight, [mean(row) for row in e], relu)
+    """FLSEST eq. 1-8; the gates are one a field or one a component."""
+    gates = excite(layer.reweight, [mean(row) for row in e], relu)
+    each = len(gates) // len(e)
+    a = [gates[f * each : (f + 1) * each] for f in range(len(e))]
     z = [mean([abs(v) for v in row]) for row in e]
     sigma = excite(layer.threshold, z, final)
     rows = []
     for f, row in enumerate(e):
         lam = z[f] * sigma[f]
-        m = [a[f] * v for v in row]
+        m = [gate * v for gate, v in zip(a[f] * (len(row) // each), row, strict=True)]
         eta = [math.copysign(max(abs(v) - lam, 0.0), v) for v in row]
-        rows.append(m + eta if layer.merge == "concat" else [x + y for x, y in zip(m, eta, strict=True)])
+        v = m + eta if layer.merge == "concat" else [x + y for x, y in zip(m, eta, strict=True)]
+        rows.append([x + y for x, y in zip(row, v, strict=True)] if layer.residual else v)
     return rows
 
 

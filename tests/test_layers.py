@@ -103,12 +103,13 @@ def test_dropout_drops_with_its_probability_and_keeps_the_mean(p: float) -> None
     assert torch.equal(network.eval()(torch.zeros(5, 1)), torch.ones(5, 20_000))
 
 
-def test_senet_is_its_loops() -> None:
-    layer, e = exact(SENET(5, reduction=2)), torch.randn(30, 5, 4).double()
+@pytest.mark.parametrize("residual", [False, True])
+def test_senet_is_its_loops(residual: bool) -> None:
+    layer, e = exact(SENET(5, reduction=2, residual=residual)), torch.randn(30, 5, 4).double()
     expected = []
     for row in e.tolist():
         a = excite(layer.reweight, [mean(v) for v in row], relu)
-        expected.append([[a[f] * x for x in v] for f, v in enumerate(row)])
+        expected.append([[(residual + a[f]) * x for x in v] for f, v in enumerate(row)])
     torch.testing.assert_close(layer(e), torch.tensor(expected).double())
 
 
@@ -131,7 +132,30 @@ def test_sest_of_the_domains_keeps_each_field_in_its_place(schema: Schema) -> No
     assert torch.equal(layer(e), expected)
 
 
-@pytest.mark.parametrize("transform", ["senet", "sest"])
+@pytest.mark.parametrize("final", ["relu", "sigmoid"])
+@pytest.mark.parametrize("fields", [2, 8, 25])
+def test_no_unit_of_an_excitation_is_dead_from_the_start(fields: int, final: Any) -> None:
+    """Of 20 starts each gate is open in some row, and each threshold has a hidden unit that reads the row."""
+    for seed in range(20):
+        torch.manual_seed(seed)
+        e = torch.randn(500, fields, 8)
+        layer = SEST(fields, threshold=final)
+        assert (layer.reweight(e.mean(2)) > 0).any(0).all()
+        threshold = layer.threshold(e.abs().mean(2))
+        assert (threshold > 0).all()
+        assert (threshold.std(0) > 0).all()
+
+
+def test_a_bare_transform_can_lose_a_row_and_a_residual_one_cannot() -> None:
+    schema = SCHEMAS["no-bags"]
+    ids = random_ids(schema, 20)
+    for transform, lost in (("senet-bare", True), ("senet", False)):
+        layer = FieldEmbedding(schema, 3, transform=transform)  # type: ignore[arg-type]
+        nn.init.zeros_(layer.transform.reweight.w2.weight)  # type: ignore[union-attr, arg-type]
+        assert (not layer(ids).any()) is lost
+
+
+@pytest.mark.parametrize("transform", ["senet", "sest", "senet-bare", "sest-bare"])
 @every_schema
 def test_a_transform_lies_between_embedding_and_model(schema: Schema, transform: Any) -> None:
     layer, ids = exact(FieldEmbedding(schema, 3, transform=transform)), random_ids(schema, 20)
@@ -142,11 +166,17 @@ def test_a_transform_lies_between_embedding_and_model(schema: Schema, transform:
     assert not torch.equal(fields, layer.pool(layer.slots(ids)))
 
 
-@pytest.mark.parametrize("merge", ["sum", "concat"])
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"merge": "concat"}, {"components": 4}, {"components": 4, "merge": "concat"}, {"residual": True}],
+    ids=str,
+)
 @pytest.mark.parametrize(("threshold", "final"), [("relu", relu), ("sigmoid", sigmoid)])
 @pytest.mark.parametrize("fields", [1, 2, 5])
-def test_sest_is_its_loops(fields: int, threshold: Any, final: Callable[[float], float], merge: Any) -> None:
-    layer = exact(SEST(fields, reduction=2, threshold=threshold, merge=merge))
+def test_sest_is_its_loops(
+    fields: int, threshold: Any, final: Callable[[float], float], more: dict[str, Any]
+) -> None:
+    layer = exact(SEST(fields, reduction=2, threshold=threshold, **more))
     e = torch.randn(30, fields, 4).double()
     expected = [sest(layer, row, final) for row in e.tolist()]
     torch.testing.assert_close(layer(e), torch.tensor(expected).double())
@@ -186,6 +216,27 @@ def test_fwbi_is_its_loops(schema: Schema, bias: bool) -> None:
     e = torch.randn(10, len(schema.fields), 3).double()
     expected = [fwbi(layer, schema, row) for row in e.tolist()]
     torch.testing.assert_close(layer(e), torch.tensor(expected).double())
+
+
+@every_schema
+def test_dropped_pairs_are_all_there_in_the_mean(schema: Schema) -> None:
+    """DiceFactor on pairs of fields: what is left is scaled up, what is dropped is so in all components."""
+    e = torch.randn(1, len(schema.fields), 3).double()
+    plain = exact(FwBI(schema, 3, dicefactor=0.3, dice="pairs"))
+    diced = plain.train()(e.expand(4000, -1, -1))
+    expected = plain.eval()(e)[0]
+    error = diced.std(0) / 4000**0.5
+    assert ((diced.mean(0) - expected).abs() < 5 * error).all()
+    both = list(combinations(range(len(schema.fields)), 2))
+    torch.manual_seed(1)
+    kept = torch.nn.functional.dropout(e.new_ones(1, len(both)), 0.3)[0]
+    torch.manual_seed(1)
+    result = plain.train()(e)[0] - plain.bias.sum(0)
+    for (i, j), factor in zip(both, kept.tolist(), strict=True):
+        alone = torch.zeros_like(e)
+        alone[:, [i, j]] = e[:, [i, j]]
+        result = result - factor * (plain.eval()(alone)[0] - plain.bias.sum(0))
+    torch.testing.assert_close(result, torch.zeros(3).double())
 
 
 def test_fwbi_with_one_domain_is_fm() -> None:

@@ -364,7 +364,7 @@ def test_unknown_names_and_impossible_options_are_explained() -> None:
         build("depfm", schema, {}, seed=1)
     with pytest.raises(PipelineError, match=r"^orders \[2, 5\].*4, the number of fields"):
         build("fiinet", schema, {"orders": [2, 5]}, seed=1)
-    with pytest.raises(PipelineError, match=r"^fusion align weighs orders"):
+    with pytest.raises(PipelineError, match=r"^orders \[2\]: fusion align weighs the orders"):
         build("fiinet", schema, {"orders": [2], "fusion": "align"}, seed=1)
     with pytest.raises(PipelineError, match=r"^use_fwbi and use_mlp are both off"):
         build("flsest", schema, {"use_fwbi": False, "use_mlp": False}, seed=1)

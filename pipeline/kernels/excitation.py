@@ -10,6 +10,7 @@ from pipeline.kernels import applies, is_bare
 from pipeline.kernels.private import relu_backward
 from pipeline.kernels.product import is_linear
 from pipeline.layers.excitation import SENET, Excitation
+from pipeline.layers.mechanism import Mechanism
 
 
 def senet(self: SENET, e: Tensor) -> Tensor:
@@ -17,7 +18,8 @@ def senet(self: SENET, e: Tensor) -> Tensor:
     unit = self.reweight
     if not (torch.is_grad_enabled() and applies(e) and is_bare(unit, Excitation)):
         return NotImplemented
-    linear = is_linear(unit.w1, bias=False) and is_linear(unit.w2, bias=False)
+    bare = is_bare(self.gates, Mechanism)
+    linear = bare and is_linear(unit.w1, bias=False) and is_linear(unit.w2, bias=False)
     if not linear or unit.final is not torch.relu:
         return NotImplemented
     result: Tensor = _Senet.apply(e, unit.w1.weight, unit.w2.weight, self.residual)  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.layers.accelerated import accelerated
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import dense
 from pipeline.schema import Schema
 
@@ -75,10 +76,11 @@ class SENET(nn.Module):
         super().__init__()
         self.reweight = Excitation(fields, reduction)
         self.residual = residual
+        self.gates = Mechanism("gate", neutral=0.0 if residual else 1.0)
 
     @accelerated("excitation")
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F D"]:
-        m = e * self.reweight(e.mean(2)).unsqueeze(2)
+        m = e * self.gates(self.reweight(e.mean(2))).unsqueeze(2)
         return e + m if self.residual else m
 
 
@@ -115,12 +117,13 @@ class SEST(nn.Module):
         self.reweight = Excitation(fields, reduction, outputs=fields * (components or 1))
         self.threshold = Excitation(fields, reduction, final=threshold, nonnegative=True)
         self.merge, self.residual = merge, residual
+        self.gates, self.thresholds = Mechanism("gate", neutral=0.0), Mechanism("threshold", neutral=0.0)
 
     def forward(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B F K"]:
-        m = e * self.reweight(e.mean(2)).unflatten(1, (e.shape[1], -1))
+        m = e * self.gates(self.reweight(e.mean(2))).unflatten(1, (e.shape[1], -1))
         size = e.abs()
         z = size.mean(2)
-        lam = (z * self.threshold(z)).unsqueeze(2)
+        lam = (z * self.thresholds(self.threshold(z))).unsqueeze(2)
         eta = e.sign() * torch.relu(size - lam)
         v = eta + m if self.merge == "sum" else torch.cat([m, eta], 2)
         return e + v if self.residual else v

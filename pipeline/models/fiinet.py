@@ -41,6 +41,7 @@ from pipeline.layers.accelerated import accelerated
 from pipeline.layers.crosses import FieldCrosses, Fusion, to_one_axis
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.excitation import Excitation
+from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.mlp import dense
 from pipeline.layers.options import Count, Embed, Net, TwoOrMore
 from pipeline.schema import Schema
@@ -94,6 +95,7 @@ class FiiNet(nn.Module):
             if separate:
                 sizes = crosses if fusion == "concat" else [c] * len(orders)
             self.excite.extend(Excitation(size, reduction, gate) for size in sizes)
+            self.gates = nn.ModuleList(Mechanism("gate", neutral=1.0) for _ in sizes)
         elif attention:
             layer: nn.Module
             if second_layer == "none":
@@ -103,6 +105,7 @@ class FiiNet(nn.Module):
                 layer, width = Excitation(c, reduction, second_layer), c
             self.excite.append(layer)
             self.attend = dense(width, len(orders) * c, bias=False)
+            self.attention = Mechanism("attention", neutral="uniform")  # over the branches
         self.mlp = network(c * embedding.size)
         self.out = dense(self.mlp.outputs, 1, bias=False)
         # of a row, all crosses: the kernel's chunks depend on it
@@ -114,9 +117,9 @@ class FiiNet(nn.Module):
         z = [x.mean(2) if self.squeeze == "mean" else x.amax(2) for x in squeezed]
         s = [excite(x) for excite, x in zip(self.excite, z, strict=True)]
         if self.attend is None:
-            return s
+            return [gates(x) for gates, x in zip(self.gates, s, strict=True)]
         a: Float[Tensor, "B R C"] = self.attend(s[0]).unflatten(1, (len(branches), -1)).softmax(1)
-        return list(a.unbind(1))
+        return list(self.attention(a).unbind(1))
 
     def select(self, e: Float[Tensor, "B F D"]) -> Float[Tensor, "B C D"]:
         """The selective kernel unit: split, fuse, select."""

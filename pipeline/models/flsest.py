@@ -24,7 +24,7 @@ said, is 0.5. Table 5's ablations are `use_fwbi`, `use_mlp` and `second_copy` no
 E) tells what a second copy brings without SEST.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -67,15 +67,14 @@ class FLSEST(nn.Module):
         dims = [embedding.size]
         self.sest: nn.Module | None = None
         if second_copy == "sest":
-            components = embedding.size if gate == "component" else None
-            options = {
+            options: dict[str, Any] = {
                 "reduction": reduction,
                 "threshold": threshold,
                 "merge": merge,
-                "components": components,
+                "components": embedding.size if gate == "component" else None,
             }
-            everything = len(schema.fields)
-            self.sest = SEST(everything, **options) if scope == "all" else DomainSEST(schema, **options)
+            fields = len(schema.fields)
+            self.sest = SEST(fields, **options) if scope == "all" else DomainSEST(schema, **options)
             dims.append(embedding.size * (2 if merge == "concat" else 1))
         elif second_copy == "same":
             self.sest = nn.Identity()

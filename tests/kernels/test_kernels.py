@@ -73,7 +73,7 @@ def several_bilinears() -> Iterator[Arguments]:
 
 
 def fiinets() -> Iterator[Arguments]:
-    options: list[dict[str, Any]] = [{"hidden": [4]}, {"hidden": [], "fusion": "align"}]
+    options: list[dict[str, Any]] = [{"hidden": [4]}, {"hidden": [], "fusion": "concat"}]
     for chosen, schema in combinations_of(options, SCHEMAS.values()):
         if len(schema.fields) > 2:
             model = build("fiinet", schema, {"embedding_size": 3, "dropout": 0.0, **chosen}, seed=1)
@@ -92,7 +92,10 @@ CASES: dict[str, Callable[[], Iterator[Arguments]]] = {
     "bilinear.bilinear": lambda: ((Bilinear(4, 3, kind=kind), random(7, 4, 3)) for kind in KINDS),
     "bilinear.bilinears": several_bilinears,
     "cin.cin": cins,
-    "excitation.senet": lambda: ((SENET(fields), random(7, fields, 3)) for fields in (1, 2, 7)),
+    "excitation.senet": lambda: (
+        (SENET(fields, residual=residual), random(7, fields, 3))
+        for fields, residual in combinations_of((1, 2, 7), (False, True))
+    ),
     "fiinet.fiinet_deep": fiinets,
     "lookup.lookup": lookups,
     "mlp.mlp": mlps,

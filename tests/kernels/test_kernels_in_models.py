@@ -28,7 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "xdeepfm": {**NETWORK, "cin": [4, 6, 3], "split_half": True},
     "autoint": {**NETWORK, "attention_size": 4, "heads": 2, "attention_layers": 2, "scaling": True},
     "fibinet": NETWORK,
-    "fiinet": {"embedding_size": 4, "hidden": [8], "dropout": 0.0, "orders": [2]},
+    "fiinet": {"embedding_size": 4, "hidden": [8], "dropout": 0.0, "separate": True, "orders": [2]},
 }
 # The steps of autograd that are kernels, and which models are made of them; all of them look rows up.
 STEPS: dict[str, set[str]] = {

@@ -15,16 +15,12 @@ from pipeline.models import build
 from pipeline.schema import Schema
 
 
-def reweighted(model: nn.Module, schema: Schema, e: Matrix) -> Matrix:
-    """SENET on all fields, or SEST domain by domain."""
+def reweighted(model: nn.Module, e: Matrix) -> Matrix:
+    """SENET or SEST, on all fields."""
     if isinstance(model.excite, SENET):
         a = excite(model.excite.reweight, [mean(row) for row in e], relu)
         return [[a[f] * x for x in row] for f, row in enumerate(e)]
-    v: Matrix = [[] for _ in e]
-    for layer, group in zip(model.excite.domains, schema.domains, strict=True):  # type: ignore[union-attr, arg-type]
-        for f, vector in zip(group, sest(layer, [e[f] for f in group], sigmoid), strict=True):
-            v[f] = vector
-    return v
+    return sest(model.excite, e, sigmoid)  # type: ignore[arg-type]
 
 
 def bilinear(weight: Tensor, kind: str, v: Matrix) -> Vector:
@@ -43,7 +39,7 @@ def test_fibinet(schema: Schema, reading: dict[str, Any]) -> None:
     kind, ids, expected = reading.get("kind", "interaction"), random_ids(schema, 12), []
     for row in ids.tolist():
         e = embed(model.embedding.table, schema, row)
-        copies = [e] if reading.get("excitation") == "none" else [e, reweighted(model, schema, e)]
+        copies = [e] if reading.get("excitation") == "none" else [e, reweighted(model, e)]
         c = [x for b, v in zip(model.bilinear, copies, strict=True) for x in bilinear(b.weight, kind, v)]
         expected.append(linear(model.linear, row) + times(model.out.weight, mlp(model.mlp, c))[0])
     torch.testing.assert_close(model(ids), torch.tensor(expected).double())

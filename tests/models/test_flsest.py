@@ -21,9 +21,14 @@ def test_flsest(schema: Schema, reading: dict[str, Any]) -> None:
     for row in ids.tolist():
         e = embed(model.embedding.table, schema, row)
         copies = [e]
-        if reading.get("use_sest", True):
+        if reading.get("second_copy") == "same":
+            copies.append(e)
+        elif reading.get("second_copy", "sest") == "sest":
             v: Matrix = [[] for _ in e]
-            for layer, group in zip(model.sest.domains, schema.domains, strict=True):
+            scopes = [(model.sest, range(len(e)))]
+            if reading.get("scope") == "domain":
+                scopes = list(zip(model.sest.domains, schema.domains, strict=True))
+            for layer, group in scopes:
                 for f, vector in zip(group, sest(layer, [e[f] for f in group], final), strict=True):
                     v[f] = vector
             copies.append(v)
@@ -34,5 +39,7 @@ def test_flsest(schema: Schema, reading: dict[str, Any]) -> None:
             ]
         if reading.get("use_mlp", True):
             x += [value for part, c in zip(model.mlp, copies, strict=True) for value in mlp(part, flat(c))]
+        if reading.get("joint", "relu") == "relu":
+            x = [relu(value) for value in x]
         expected.append(linear(model.linear, row) + times(model.out.weight, x)[0])
     torch.testing.assert_close(model(ids), torch.tensor(expected).double())
