@@ -9,15 +9,15 @@ logit = linear + w . relu(concat[FwBI(E), FwBI(V), MLP(E), MLP(V)]) with FwBI of
 
 Shapes: ids (B, S) -> E (B, F, D) -> V (B, F, D or 2D) -> logit (B,).
 
-Differs from the paper, which leaves much open, and from its authors' code ("the code"): `scope` is all
-fields, which eq. 1-7 run over, or each general domain for itself, as in the code. Reweighting gates are one
-a field (eq. 6) or, with `gate=component`, one a component ("a_i in R^k", below eq. 7). sigma2 is not named:
-relu for these gates, as in SENET; `threshold` for the thresholds, where relu can remove a field. `merge`:
-eq. 8 is a sum, its text and the code say concatenation. `joint` relu is the "joint processing through ReLU"
-of the four parts (section 3); the code has none (`linear`). DiceFactor drops pairs of fields ("randomly
-discard the feature interactions"), or components with `dice=components`; it is off, since the code has
-none. There is one linear term, as in section 3.4. FwBI has the code's bias vectors; r starts at 1 between
-domains and 0.5 within them. Embeddings start at N(0, 1e-4^2), as in the code; W1 to W4 as in
+Differs from the paper: it leaves much open, and its authors' code ("the code") has other things. `scope` is
+all fields, which eq. 1-7 run over, or each general domain for itself, as in the code. Reweighting gates are
+one a field (eq. 6) or, with `gate=component`, one a component ("a_i in R^k", below eq. 7). sigma2 is not
+named: relu for these gates, as in SENET; `threshold` for the thresholds, where relu can remove a field.
+`merge`: eq. 8 is a sum, its text and the code say concatenation. `joint` relu is the "joint processing
+through ReLU" of the four parts (section 3); the code has none (`linear`). DiceFactor drops pairs of fields
+("randomly discard the feature interactions"), or components with `dice=components`; it is off, since the
+code has none. There is one linear term, as in section 3.4. FwBI has the code's bias vectors; r starts at 1
+between domains and 0.5 within them. Embeddings start at N(0, 1e-4^2), as in the code; W1 to W4 as in
 `layers/excitation.py`, so that no unit is dead from the start. The code's L2 is 1e-5 on linear weights and
 1e-6 on embeddings, in Keras without a factor 1/2; here it belongs to training. Dropout, of which nothing is
 said, is 0.5. Table 5's ablations are `use_fwbi`, `use_mlp` and `second_copy` none; `second_copy` same (V =
