@@ -18,10 +18,14 @@ def main() -> None:
         (sync, "rebuild the MLflow view from the files in data/"),
         (refresh, "copy your own files again if they have changed"),
         (check, "check params.yaml"),
+        (compare, "compare models over several splits or datasets, from their reports"),
         (inspect, "profile a click log and write a dataset entry for params.yaml"),
     ):
         added = commands.add_parser(command.__name__, help=words, description=command.__doc__)
         added.set_defaults(run=command)
+        if command is compare:
+            added.add_argument("datasets", nargs="+", help="entries of params.yaml that were evaluated")
+            added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
     added.add_argument("file", type=Path, help="a text or Parquet file, or a folder of them")
     added.add_argument("--name", help="of the dataset (default: from the file's name)")
     added.add_argument("--rows", type=int, help="read only the first ROWS records")
@@ -43,6 +47,26 @@ def check(arguments: Namespace) -> None:
     from pipeline.config import params
 
     params.load(arguments.root / "params.yaml")
+
+
+def compare(arguments: Namespace) -> None:
+    """Compare models over the splits of each log, and over several logs: Markdown, CSV and a picture.
+
+    Entries with the same source, rows and clicks count as splits of one log.
+    """
+    from pipeline.common.files import write_text
+    from pipeline.evaluate import compare as joining
+    from pipeline.evaluate import plot_style, plots
+
+    reports = joining.read_reports(arguments.root / "data/reports", arguments.datasets)
+    joined, out, picture = joining.join(reports), arguments.out, "critical_difference.png"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / picture).unlink(missing_ok=True)
+    if joined["ranks"]:
+        plot_style.save(plots.critical_difference(joined["ranks"]), out / picture)
+    write_text(out / "comparison.csv", joining.to_csv(joined))
+    write_text(out / "comparison.md", joining.to_markdown(joined, picture))
+    print(joining.to_markdown(joined))
 
 
 def refresh(arguments: Namespace) -> None:

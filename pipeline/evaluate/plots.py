@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.common.text import counted
+from pipeline.evaluate.compare import cliques
 from pipeline.evaluate.plot_style import (
     COLOURS,
     DASHED,
@@ -342,6 +343,49 @@ def importances(runs: Sequence[Run]) -> Figure:
         if tall:
             ax.set_xticks(range(len(across)), across, rotation=35, ha="left", rotation_mode="anchor")
         ax.set_title(METHODS[method], pad=8)
+    return figure
+
+
+@styled
+def critical_difference(ranks: Block) -> Figure:
+    """Mean ranks of models over logs; a bar joins those that do not differ (Demsar 2006).
+
+    Args:
+        ranks: of `compare.join`.
+    """
+    models, mean, distance = ranks["models"], ranks["mean_ranks"], ranks["critical_difference"]
+    bars = cliques(mean, distance)
+    half = (len(models) + 1) // 2
+    top, step = 0.5 + 0.22 * len(bars), 0.36
+    depth = top + step * half
+    figure = titled_figure(
+        0.75 * depth + 0.75,
+        f"{models[0]} ranks best on average over {len(ranks['logs'])} logs",
+        f"Mean rank by test AUC, best on the left; bars join models whose ranks are less than {distance:.2f} "
+        f"apart (Nemenyi, 5 %);\nFriedman's test that all are equal: p = {ranks['friedman_p']:.2g}",
+    )
+    ax = figure.add_subplot()
+    ax.set_axis_off()
+    low, high = 1, len(models)
+    pad = 0.24 * (high - low)
+    ax.set(xlim=(low - pad, high + pad), ylim=(-depth - 0.1, 1.2))
+    ax.plot([low, high], [0, 0], color=TEXT, linewidth=1)
+    for tick in range(low, high + 1, max(1, (high - low) // 10)):
+        ax.plot([tick, tick], [0, 0.1], color=TEXT, linewidth=1)
+        ax.text(tick, 0.16, str(tick), ha="center", va="bottom", size=8, color=SLATE)
+    end = min(low + distance, high)
+    ax.plot([low, end], [0.75, 0.75], color=SLATE, linewidth=2)
+    more = "" if end == low + distance else ", more than all ranks"
+    ax.text(low, 0.84, f"critical difference {distance:.2f}{more}", va="bottom", size=8.5, color=SLATE)
+    for i, (first, last) in enumerate(bars):
+        ax.plot([mean[first], mean[last]], [-0.3 - 0.22 * i] * 2, color=COLOURS[0], linewidth=3)
+    for i, (model, rank) in enumerate(zip(models, mean, strict=True)):
+        left = i < half
+        y = -top - step * (i if left else len(models) - 1 - i)
+        edge, side = (low - 0.05 * pad, "right") if left else (high + 0.05 * pad, "left")
+        ax.plot([rank, rank, edge], [0, y, y], color=GREY, linewidth=0.9, zorder=1)
+        text = f"{model}  {rank:.2f} " if left else f" {rank:.2f}  {model}"
+        ax.text(edge, y, text, ha=side, va="center", size=9)
     return figure
 
 
