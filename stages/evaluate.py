@@ -1,6 +1,5 @@
 """Predict the test split with every trained model of a dataset and write the report."""
 
-from argparse import ArgumentParser
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,13 +12,11 @@ from pipeline.evaluate.predictions import Holdout, write_predictions
 from pipeline.evaluate.report import build_report
 from pipeline.evaluate.runs import load_runs
 from pipeline.train.device import pick_device, reproducible
-from stages import alone
+from stages import alone, arguments
 
 
 def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True)
-    dataset = parser.parse_args().dataset
+    (dataset,) = arguments(__doc__, "dataset")
     alone()
 
     settings = params.load()

@@ -106,6 +106,35 @@ def test_repeated_numbers_share_a_bin_and_no_bin_is_empty_in_train():
     assert schema(constant).fields[0].size == 2
 
 
+def test_steps_are_the_ids_of_all_bins_up_to_the_own():
+    prices = [1.0, 2.0, 3.0, 4.0, None]
+    table = rows(price=prices, city=["a"] * 5)
+    columns = [PRICE, CITY]
+    vocabulary = fit([table], columns, bins=4, numbers="steps")
+    price, city = schema(vocabulary).fields
+    assert (price.size, price.slots, city.slots) == (6, 4, 1)
+    assert apply(vocabulary, table).tolist() == [
+        [3, 0, 0, 0, 8],
+        [3, 4, 0, 0, 8],
+        [3, 4, 5, 0, 8],
+        [3, 4, 5, 6, 8],
+        [2, 0, 0, 0, 8],
+    ]
+    never_missing = fit([rows(price=[1.0, 2.0])], [PRICE], bins=2, numbers="steps")
+    assert apply(never_missing, rows(price=[None, 9.0])).tolist() == [[1, 0], [2, 3]]
+    constant = fit([rows(price=[3.0, None])], [PRICE], numbers="steps")
+    assert apply(constant, rows(price=[3.0, None])).tolist() == [[3], [2]]
+
+
+@given(values=st.lists(st.floats(allow_nan=False), min_size=2, max_size=30), bins=st.integers(1, 8))
+def test_the_highest_step_is_the_bin(values: list[float], bins: int):
+    table = rows(price=values)
+    plain = apply(fit([table], [PRICE], bins=bins), table)
+    steps = apply(fit([table], [PRICE], bins=bins, numbers="steps"), table)
+    assert (steps.max(1) == plain[:, 0]).all()
+    assert ((steps > 0).sum(1) == plain[:, 0] - 1).all()
+
+
 def test_bags_keep_order_lose_duplicates_and_fill_up_with_the_empty_id():
     train = rows(tags=["x|y|x", "y", "", None, "z||y"])
     vocabulary = fit([train], [TAGS])

@@ -506,6 +506,16 @@ def test_copies_of_records_are_counted_whatever_their_numbers(look: Look):
     assert "`split: {repeated: drop}`" in report
 
 
+@pytest.mark.parametrize(("rows", "numbers"), [(60, "steps"), (70, None)])
+def test_numbers_of_a_small_log_are_steps(
+    look: Look, monkeypatch: pytest.MonkeyPatch, rows: int, numbers: str | None
+) -> None:
+    monkeypatch.setattr("pipeline.inspection.entry.FEW_ROWS", 70)
+    found = parsed(look(log(rows, price=lambda i, r: f"{r.random():.3f}")))
+    assert found["encode"].get("numbers") == numbers
+    assert "numbers" not in parsed(look(log(rows)))["encode"]
+
+
 # ---- group, time, names ----
 
 

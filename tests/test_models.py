@@ -18,7 +18,7 @@ from pipeline.config.params import load
 from pipeline.data.batches import Batch, Split
 from pipeline.layers.options import arguments
 from pipeline.layers.prepared import Prepared
-from pipeline.models import MODELS, build
+from pipeline.models import CLASSES, MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.train.loop import fit, prepare
 from pipeline.train.loss import training_loss
@@ -370,3 +370,9 @@ def test_unknown_names_and_impossible_options_are_explained() -> None:
         build("flsest", schema, {"use_fwbi": False, "use_mlp": False}, seed=1)
     with pytest.raises(TypeError, match="embeding_size"):
         build("fm", schema, {"embeding_size": 4}, seed=1)
+
+
+def test_a_wrong_class_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLASSES, "fm", "Fm")
+    with pytest.raises(PipelineError, match=r"models/fm\.py has no class 'Fm', which CLASSES"):
+        build("fm", SCHEMAS["no-bags"], {}, seed=1)

@@ -510,3 +510,21 @@ def test_make_repro_checks_the_file_before_dvc_reads_it(
         command.main()
     rules = (ROOT / "Makefile").read_text()
     assert rules.index("pipeline check") < rules.index("dvc repro")
+
+
+@pytest.mark.slow
+def test_an_error_that_several_entries_share_is_told_once(
+    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It lies in a block for all datasets, and only the entry that runs has settings that hide it."""
+    other = deepcopy(values["data"]["synthetic"]) | {"settings": {}}
+    values["data"]["synthetic"]["settings"] = {"model": {"embedding_size": 8}}
+    values["data"] |= {"one": other, "two": deepcopy(other)}
+    values["tune"]["space"] = {"model": {"embedding_size": {"choices": [8]}}}
+    file = tmp_path / "params.yaml"
+    with file.open("w", encoding="utf-8") as out:
+        YAML(typ="safe", pure=True).dump(values, out)
+    load(file)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "one" in line]
+    assert "does not contain" in line
+    assert line.endswith("one, two are not in `datasets`)")

@@ -110,7 +110,8 @@ def test_a_given_column_with_anything_else_is_an_error_with_the_row():
         ({"method": "column"}, "needs the key `column`"),
         ({"method": "column", "column": "fold"}, "needs the column 'fold'"),
         ({"test": 0.001}, "toy: the test split of 50 rows is empty"),
-        ({"valid": 0.001}, "toy: the valid split of 50 rows is empty"),
+        ({"valid": 0.001}, "toy: the valid split of 50 rows is empty; raise `valid` under `split`"),
+        ({"test": 0.9999}, "toy: the train split of 50 rows is empty; lower `test` or `valid` under"),
     ],
 )
 def test_what_cannot_be_split_is_an_error(settings: dict[str, object], message: str):

@@ -327,9 +327,13 @@ def load(path: Path = Path("params.yaml")) -> Params:
     """
     _, values = yaml_file.read(path)
     params = Params(values, path.name, every_entry=False)
+    alike: dict[str, list[str]] = {}  # an error in a block that several entries share is told once
     for name, error in params.invalid.items() if is_main_process() else ():
-        words = " ".join(str(error).split())
-        print(f"warning: {words} (stops nothing: {name} is not in `datasets`)", file=sys.stderr)
+        alike.setdefault(str(error).replace(f"data.{name}.", ""), []).append(name)
+    for names in alike.values():
+        words, unused = " ".join(str(params.invalid[names[0]]).split()), ", ".join(names)
+        are = f"{unused} {'are' if len(names) > 1 else 'is'} not in `datasets`"
+        print(f"warning: {words} (stops nothing: {are})", file=sys.stderr)
     return params
 
 

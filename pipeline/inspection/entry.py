@@ -23,6 +23,8 @@ from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
 from pipeline.schema import Role
 
+FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
+
 
 def check_name(name: str) -> None:
     """Raise if a dataset cannot have this name.
@@ -94,7 +96,7 @@ def write(name: str, findings: Findings, root: Path) -> str:
         *(f"      {line}" for line in _fields(findings)),
         *(f"    {key}: {one_line(value)}" for key, value in _further_keys(findings).items()),
         "  split: {method: random, seed: 1024, test: 0.2, valid: 0.1}",
-        "  encode: {min_count: 2}",
+        f"  encode: {one_line(_encode(findings))}",
         "  settings: {}",
     ]
     return "".join(f"  {line}\n" for line in lines)
@@ -170,6 +172,13 @@ def _further_keys(findings: Findings) -> dict[str, Any]:
     if marks:
         keys["missing"] = [*MISSING, *marks]
     return keys
+
+
+def _encode(findings: Findings) -> dict[str, Any]:
+    """Return the block `encode`: numbers of a small log as steps, since its bins would have few rows."""
+    numbers = any(field.type == "number" for field in findings.fields.values())
+    small = numbers and findings.survey.rows < FEW_ROWS
+    return {"min_count": 2, **({"numbers": "steps"} if small else {})}
 
 
 def _time(findings: Findings) -> str | None:

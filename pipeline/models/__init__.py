@@ -54,7 +54,13 @@ class _Models(Mapping[str, type[nn.Module]]):
     """Name -> class; a file is imported when its model is first requested."""
 
     def __getitem__(self, name: str) -> type[nn.Module]:
-        model: type[nn.Module] = getattr(import_module(f"pipeline.models.{name}"), CLASSES[name])
+        module = import_module(f"pipeline.models.{name}")
+        model: type[nn.Module] | None = getattr(module, CLASSES[name], None)
+        if model is None:
+            raise PipelineError(
+                f"pipeline/models/{name}.py has no class {CLASSES[name]!r}, which CLASSES in "
+                "pipeline/models/__init__.py says it has"
+            )
         return model
 
     def __contains__(self, name: object) -> bool:

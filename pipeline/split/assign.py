@@ -121,8 +121,9 @@ def check_classes(assignment: Assignment, label: NDArray[Any], name: str) -> Non
     for number, split in enumerate(SPLITS):
         labels = label[assignment == number]
         if not len(labels):
+            cure = "lower `test` or `valid`" if split == "train" else f"raise `{split}`"
             raise PipelineError(
-                f"{name}: the {split} split of {len(label)} rows is empty; enlarge it under `split`"
+                f"{name}: the {split} split of {len(label)} rows is empty; {cure} under `split`"
             )
         if labels.min() == labels.max():
             raise PipelineError(

@@ -4,7 +4,8 @@ A vocabulary is plain JSON and is all that is needed to encode new rows. Per fie
 
     category  `values`, ordered by (-count, value); a missing value is an entry of its own, null
     number    `edges` of the bins, fitted as quantiles; `missing`: whether some train row has no number;
-              `values`: whether some has one
+              `values`: whether some has one; `steps`: whether a value has the ids of all bins up to its own,
+              in as many `slots`, so that neighbouring bins share what is learnt
     bag       a multi-valued field: `values` as above, the `separator` between them in a row, and the
               number of `slots`
 
@@ -18,7 +19,7 @@ blocks; their sizes change nothing.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,7 @@ def fit_vocabulary(
     *,
     min_count: Count = 1,
     bins: Count = 20,
+    numbers: Literal["bins", "steps"] = "bins",
     max_slots: Count = 8,
 ) -> Vocabulary:
     """Fit the vocabularies on the train rows, column by column.
@@ -54,6 +56,9 @@ def fit_vocabulary(
         blocks: the train rows of a column.
         min_count: values that fewer train rows have get the unseen id.
         bins: number of quantile bins of a number (fewer where values repeat).
+        numbers: `bins`: a number is the category of its bin; `steps`: it is the bag of all bins up to its own
+            (thermometer coding), whose weights add up to a function that rises and falls by learnt steps.
+            That is better where bins have few rows, and takes `bins` slots.
         max_slots: values of a bag that are kept; further ones are truncated.
     """
     vocabulary: Vocabulary = []
@@ -61,6 +66,8 @@ def fit_vocabulary(
         entry: dict[str, Any] = {key: getattr(column, key) for key in ("name", "kind", "domain", "role")}
         if column.kind == "number":
             entry |= _bins([np.asarray(_floats(block)) for block in blocks(column.name)], bins)
+            entry["steps"] = numbers == "steps"
+            entry["slots"] = len(entry["edges"]) + 1 if entry["steps"] else 1
         elif column.kind == "category":
             entry |= _ranked((_counted(block) for block in blocks(column.name)), min_count)
         else:
@@ -139,11 +146,13 @@ class Encoder:
             part = slice(start, start + ROWS_PER_CHUNK)
             ids = np.empty((min(ROWS_PER_CHUNK, len(table) - start), self.schema.slots), np.int32)
             slot = 0
-            for field, (codes, values) in zip(self.schema.fields, sources, strict=True):
+            for field, first, (codes, values) in zip(
+                self.schema.fields, self.schema.offsets, sources, strict=True
+            ):
                 if len(values):
                     ids[:, slot : slot + field.slots] = values[codes[part]]
                 else:
-                    ids[:, slot] = codes[part]
+                    ids[:, slot : slot + field.slots] = _steps(codes[part], first + field.size, field.slots)
                 slot += field.slots
             yield ids
 
@@ -272,6 +281,21 @@ def _bin(values: NDArray[np.float64], entry: Mapping[str, Any], first: int) -> N
         bins = np.zeros(len(values), np.int64)
     ids: NDArray[np.int32] = (first + np.where(missing, int(entry["missing"]), bins)).astype(np.int32)
     return ids
+
+
+def _steps(ids: Ids, end: int, slots: int) -> Ids:
+    """Return the ids (n, slots) of all bins up to that of each id (n,); a missing or unseen number has none.
+
+    Args:
+        end: one more than the field's last id; its last `slots` ids are those of its bins.
+    """
+    if slots == 1:
+        return ids[:, None]
+    bins = np.arange(end - slots, end, dtype=np.int32)
+    steps = np.where(bins <= ids[:, None], bins, EMPTY).astype(np.int32)
+    alone = ids < bins[0]
+    steps[alone, 0] = ids[alone]
+    return steps
 
 
 def _distinct(texts: pa.Array, separator: str) -> tuple[NDArray[np.int64], pa.Array]:
