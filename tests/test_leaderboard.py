@@ -107,6 +107,16 @@ def test_the_text_names_rows_seeds_budget_champion_and_how_it_was_chosen() -> No
     assert "by its mean AUC on validation data, 0.7820" in page
 
 
+def test_a_model_that_trains_twice_is_called_so() -> None:
+    report = board()
+    assert "whole budget" not in leaderboard.to_markdown(report)
+    report["results"][0]["trainings"] = 2
+    name = report["results"][0]["model"]
+    assert f"each with the whole budget of epochs (all others one): {name} 2." in leaderboard.to_markdown(
+        report
+    )
+
+
 def test_generated_data_shows_what_could_be_learned() -> None:
     report = board(bayes=True)
     page = leaderboard.to_markdown(report)

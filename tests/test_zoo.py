@@ -65,6 +65,7 @@ def test_a_model_is_trained_and_tuned(name: str, folder: Path, stage: Stage) -> 
     assert len(tuned["search"]["trials"]) == 2
     for run in (default, tuned):
         assert 0 < run["seeds"][0]["best"]["valid_auc"] < 1
+        assert run.get("trainings") == (2 if name == "fnn" else None)
 
 
 def test_all_of_them_are_in_one_table(folder: Path, stage: Stage) -> None:

@@ -117,6 +117,9 @@ def explanation(report: Block) -> str:
     reading += "; lower is better for logloss (nats)."
     if any(result["relaimpr"] is not None for result in results):
         reading += " RelaImpr is the gain in AUC - 0.5 over LR of the same variant."
+    if longer := {r["model"]: r["trainings"] for r in results if r.get("trainings", 1) > 1}:
+        listed = ", ".join(f"{model} {n}" for model, n in sorted(longer.items()))
+        reading += f" Trainings a run needs, each with the whole budget of epochs (all others one): {listed}."
     if report["bayes"]:
         reading += (
             " The data is generated and the true click probabilities are known: on these rows they reach AUC "

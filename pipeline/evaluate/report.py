@@ -203,6 +203,7 @@ def _result(
         "variant": run.variant,
         "key": run.info["key"],
         "weights": run.info["weights"],
+        "trainings": run.info.get("trainings", 1),
         "trials": len(run.info.get("search", {}).get("trials", [])),
         "valid_auc": run.valid("auc"),
         "valid_logloss": run.valid("logloss"),

@@ -307,7 +307,9 @@ def train_seeds(
             measured = measure_mechanisms(header, arguments, trained, splits)
             results.append(result | ({"mechanisms": measured} if measured else {}))
             print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
-    return {"seeds": results, "weights": weights}
+    network = build(header.architecture, splits[0].schema, arguments["model"], seed=0)
+    more = {"trainings": n} if (n := getattr(network, "trainings", 1)) > 1 else {}
+    return {"seeds": results, "weights": weights, **more}
 
 
 def measure_mechanisms(header: RunHeader, arguments: Block, trained: Trained, splits: Splits) -> Block | None:

@@ -88,3 +88,10 @@ def test_without_pretraining_nothing_is_trained_first() -> None:
     fresh: Any = build("fnn", SCHEMA, {"embedding_size": 3, "hidden": [4], "pretrain": False}, seed=1)
     assert torch.equal(model.v.table, fresh.v.table)
     assert not model.w.table.any()
+
+
+def test_it_says_how_often_it_trains() -> None:
+    assert [build("fnn", SCHEMA, {"pretrain": pretrain}, seed=1).trainings for pretrain in (True, False)] == [
+        2,
+        1,
+    ]
