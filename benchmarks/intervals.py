@@ -62,10 +62,12 @@ def null_tables(rng: Rng, tries: int, *, models: int = 41, seeds: int = 3) -> di
     return {name: count / tries for name, count in found.items()}
 
 
-def coverage(rng: Rng, tries: int, *, users: int = 300, rows: int = 9000) -> dict[str, float]:
+def coverage(
+    rng: Rng, tries: int, *, users: int = 300, rows: int = 9000, true_rows: int = 2_000_000
+) -> dict[str, float]:
     """Return how often intervals contain the true AUC and the true difference, by user and by row."""
     errors = 0.7, 1.2  # of what each model knows of a user
-    label, user, fields, taste = draw_log(rng, 100_000, 2_000_000)
+    label, user, fields, taste = draw_log(rng, 100_000, true_rows)
     truth = [metrics.auc(label, _score(rng, user, fields, taste, error)) for error in errors]
     found = dict.fromkeys(("AUC, by user", "AUC, by row", "difference, by user", "difference, by row"), 0)
     for _ in range(tries):
