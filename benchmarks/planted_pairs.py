@@ -50,6 +50,7 @@ TRIPLES = {frozenset(effect.fields) for effect in EFFECTS if len(effect.fields) 
 VARIANTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("fiinet", {}, {}),
     ("fiinet", {"fusion": "align"}, {}),
+    ("fiinet", {"fusion": "align"}, {}),
     ("fiinet", {"fusion": "concat"}, {}),
     ("fwfm", {}, {}),
     ("afm", {}, {}),
@@ -83,16 +84,17 @@ def weighted(name: str, weight: Tensor, e: Tensor) -> Scores:
 
 
 def fiinet(model: Any, ids: Tensor) -> Scores:
-    """Return each pair's gate; with `align`, the mean order-2 gate of the triples that contain it."""
+    """Return each pair's gate: the mean of the order-2 gates of the channels that contain it."""
     e = model.embedding(ids)
-    branches = [bring(split(e)) for split, bring in zip(model.split, model.bring, strict=True)]
-    if model.fusion == "concat":
-        gates = model.weights(torch.cat(branches, 1))[:, 0, : len(model.split[0].weight)]
+    select = model.select
+    branches = [bring(split(e)) for split, bring in zip(select.split, select.bring, strict=True)]
+    if select.fusion == "concat":
+        gates = select.weights([torch.cat(branches, 1)])[0][:, : len(select.split[0].weight)]
     else:
-        inside = model.bring[0].inside
-        gates = model.weights(sum(branches))[:, 0] @ (inside / inside.sum(0))
+        inside = select.bring[0].inside
+        gates = select.weights(branches)[0] @ (inside / inside.sum(0))
     found = weighted("attention", gates, e)
-    w = model.split[0].weight.abs().squeeze(1)
+    w = select.split[0].weight.abs().squeeze(1)
     return {key: value if key == "attention" else w * value for key, value in found.items()}
 
 

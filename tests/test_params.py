@@ -390,7 +390,7 @@ def test_the_second_start_is_the_papers_configuration(values: dict[str, Any]) ->
         "model": {
             "embedding_size": {"choices": [8, 16, 32]},
             "fiinet": {
-                "fusion": {"choices": ["align", "concat"]},
+                "fusion": {"choices": ["align", "field", "pooled", "concat"]},
                 "hidden": {"choices": [[64], [200, 200]]},
             },
         },
@@ -399,11 +399,12 @@ def test_the_second_start_is_the_papers_configuration(values: dict[str, Any]) ->
     settings = {"model": {"embedding_size": 8}, "train": {"lr": 0.01}}
     for item in values["data"].values():
         item["settings"] = settings
+    values = put(values, "model/fiinet/fusion", "align")
     values = put(values, "model/fiinet-x", {"base": "fiinet", "fusion": "align"})
     config = Params(values).config("synthetic", "fiinet")
     assert config.starts == [
         {"model.embedding_size": 8, "model.fusion": "align", "model.hidden": [64], "train.lr": 0.01},
-        {"model.embedding_size": 32, "model.fusion": "concat", "model.hidden": [200, 200], "train.lr": 0.01},
+        {"model.embedding_size": 32, "model.fusion": "field", "model.hidden": [200, 200], "train.lr": 0.01},
     ]
     assert config.at(config.starts[1])[0]["dropout"] == config.model["dropout"]
     variant = Params(values).config("synthetic", "fiinet-x")

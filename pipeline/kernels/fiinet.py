@@ -22,7 +22,7 @@ def fiinet_deep(self: Any, e: Tensor) -> Tensor:
     """
     if not applies(e):  # first: the size of a recorded graph's batch is unknown
         return NotImplemented
-    rows = max(1, CHUNK_ELEMENTS // max(1, self.elements))
+    rows = max(1, CHUNK_ELEMENTS // max(1, self.select.crosses * e.shape[2]))
     if len(e) <= rows:
         return NotImplemented
     first, *rest = self.mlp or [nn.Identity()]

@@ -28,8 +28,8 @@ from rows import SCHEMAS, random_ids
 from torch import nn
 
 from pipeline.layers.crosses import Align, FieldCrosses
+from pipeline.layers.selective_kernel import SelectiveKernel
 from pipeline.models import build
-from pipeline.models.fiinet import FiiNet
 from pipeline.schema import Schema
 
 BAGS = SCHEMAS["three-domains"]
@@ -44,7 +44,9 @@ def crosses(layer: FieldCrosses, e: Matrix, order: int) -> Matrix:
     ]
 
 
-def brought(model: FiiNet, branch: Matrix, f: int, order: int, reading: dict[str, Any], b: int) -> Matrix:
+def brought(
+    model: SelectiveKernel, branch: Matrix, f: int, order: int, reading: dict[str, Any], b: int
+) -> Matrix:
     """The channels of one branch, from all its crosses."""
     highest, fusion = reading.get("orders", [2, 3])[-1], reading.get("fusion", "field")
     if fusion == "concat":
@@ -76,7 +78,7 @@ def eq_4(layer: nn.Module, z: Vector, second: str) -> Vector:
     return [relu(v) if second == "relu" else sigmoid(v) for v in s]
 
 
-def fiinet(model: FiiNet, e: Matrix, reading: dict[str, Any]) -> Matrix:
+def fiinet(model: SelectiveKernel, e: Matrix, reading: dict[str, Any]) -> Matrix:
     """FiiNet eq. 1-6: the weighted crosses V."""
     orders, fusion = reading.get("orders", [2, 3]), reading.get("fusion", "field")
     separate, dim = reading.get("separate", False), len(e[0])
@@ -149,7 +151,7 @@ def test_fiinet(schema: Schema, reading: dict[str, Any]) -> None:
     model, ids = exact(build("fiinet", schema, chosen, seed=1)), random_ids(schema, 8)
     expected = []
     for row in ids.tolist():
-        v = fiinet(model, embed(model.embedding.table, schema, row), reading)
+        v = fiinet(model.select, embed(model.embedding.table, schema, row), reading)
         expected.append(linear(model.linear, row) + times(model.out.weight, mlp(model.mlp, flat(v)))[0])
     torch.testing.assert_close(model(ids), torch.tensor(expected).double())
 
@@ -157,7 +159,7 @@ def test_fiinet(schema: Schema, reading: dict[str, Any]) -> None:
 @pytest.mark.parametrize("fusion", ["field", "project", "align", "pooled"])
 @pytest.mark.parametrize("orders", [[2, 3], [2, 3, 4]], ids=str)
 def test_fiinet_attention_sums_to_one_over_the_branches(orders: list[int], fusion: str) -> None:
-    model = exact(build("fiinet", BAGS, {"orders": orders, "fusion": fusion}, seed=1))
+    model = exact(build("fiinet", BAGS, {"orders": orders, "fusion": fusion}, seed=1)).select
     c = model.attend.out_features // len(orders)
     a = torch.stack(model.weights([torch.randn(10, c, 3).double() for _ in orders]))
     assert a.shape == (len(orders), 10, c)
@@ -168,7 +170,7 @@ def test_fiinet_attention_sums_to_one_over_the_branches(orders: list[int], fusio
 
 def test_softmax_gates_have_mean_one_and_sigmoid_gates_stay_below() -> None:
     u = [torch.randn(10, 20, 3).double()]
-    softmax_gates = exact(build("fiinet", BAGS, {"fusion": "concat"}, seed=1)).weights(u)[0]
+    softmax_gates = exact(build("fiinet", BAGS, {"fusion": "concat"}, seed=1)).select.weights(u)[0]
     torch.testing.assert_close(softmax_gates.mean(1), torch.ones(10).double())
     sigmoid_gates = exact(build("fiinet", BAGS, {"fusion": "concat", "gate": "sigmoid"}, seed=1)).weights(u)[
         0
@@ -181,7 +183,7 @@ def test_an_ablation_keeps_all_of_the_branch_that_is_left(orders: list[int]) -> 
     """FiiNet-S and -H differ from the separate reading in nothing but the branch that is missing."""
     options = {"embedding_size": 3, "hidden": [4], "separate": True}
     full, ablated = (
-        exact(build("fiinet", BAGS, {**options, **more}, seed=1)) for more in ({}, {"orders": orders})
+        exact(build("fiinet", BAGS, {**options, **more}, seed=1)).select for more in ({}, {"orders": orders})
     )
     left = orders[0] - 2
     for module in ("split", "excite"):
@@ -189,4 +191,4 @@ def test_an_ablation_keeps_all_of_the_branch_that_is_left(orders: list[int]) -> 
         getattr(ablated, module)[0].load_state_dict(state)
     e = torch.randn(10, 5, 3).double()
     full.split[1 - left].weight.data.zero_()  # the other branch gives nothing
-    torch.testing.assert_close(ablated.select(e), full.select(e))
+    torch.testing.assert_close(ablated(e), full(e))
