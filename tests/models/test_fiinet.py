@@ -172,9 +172,9 @@ def test_softmax_gates_have_mean_one_and_sigmoid_gates_stay_below() -> None:
     u = [torch.randn(10, 20, 3).double()]
     softmax_gates = exact(build("fiinet", BAGS, {"fusion": "concat"}, seed=1)).select.weights(u)[0]
     torch.testing.assert_close(softmax_gates.mean(1), torch.ones(10).double())
-    sigmoid_gates = exact(build("fiinet", BAGS, {"fusion": "concat", "gate": "sigmoid"}, seed=1)).weights(u)[
-        0
-    ]
+    sigmoid_gates = exact(
+        build("fiinet", BAGS, {"fusion": "concat", "gate": "sigmoid"}, seed=1)
+    ).select.weights(u)[0]
     assert ((sigmoid_gates > 0) & (sigmoid_gates < 1)).all()
 
 
