@@ -30,6 +30,7 @@ MANY = 0.2  # share of test rows with a copy in train from which on copies decid
 AGREEMENT = 0.5  # from which on rows alike are copies and not separate events
 EVIDENCE = 10  # disagreements expected of unrelated labels, below which their absence tells nothing
 MISSING = 0x9E3779B97F4A7C15  # the hash of a missing value
+ODD = 0xD1342543DE82EF95
 PARTS = 16  # hashes are sorted by parts, which need less memory
 ROWS_PER_CHUNK = 1 << 20  # that are looked up at a time
 
@@ -157,7 +158,9 @@ def hashes_of(tables: Iterable[pa.Table]) -> Hashes:
 
 def with_column(hashes: Hashes, column: pa.ChunkedArray | pa.Array) -> Hashes:
     """Return the hashes (N,) of rows with one more column."""
-    return mix(hashes ^ _of_values(chunk(column)))
+    mixed = hashes ^ _of_values(chunk(column))
+    mixed *= np.uint64(ODD)  # one to one, and not the same in another order of columns
+    return mixed
 
 
 def _of_block(table: pa.Table) -> Hashes:
