@@ -67,8 +67,8 @@ def estimate(label: Array, scores: Sequence[Array], group: Array | None = None) 
     Args:
         label: 0 and 1, (N,), at least two of each.
         scores: one (N,) per seed.
-        group: of each row, (N,); at least two groups with positive rows and two with negative ones
-            (see `clusters`).
+        group: code of each row's group, (N,) integers from 0, not all of which need occur; at least two
+            groups with positive rows and two with negative ones (see `clusters`).
     """
     positive = np.asarray(label) > 0.5
     above, below = np.zeros(positive.sum()), np.zeros((~positive).sum())
@@ -81,14 +81,14 @@ def estimate(label: Array, scores: Sequence[Array], group: Array | None = None) 
         below += 1 - _count_below(np.sort(x), y) / len(x)
     auc = float(np.mean(aucs))
     above, below = above / len(scores) - auc, below / len(scores) - auc
-    number = np.arange(len(positive)) if group is None else np.unique(group, return_inverse=True)[1]
+    number = np.arange(len(positive)) if group is None else group
     size = int(number.max()) + 1
     counts = [np.bincount(number[which], minlength=size) for which in (positive, ~positive)]
     return Estimate(
         auc,
         np.bincount(number[positive], above, size) / len(above),
         np.bincount(number[~positive], below, size) / len(below),
-        (int((counts[0] > 0).sum()), int((counts[1] > 0).sum()), size),
+        (int((counts[0] > 0).sum()), int((counts[1] > 0).sum()), int((counts[0] + counts[1] > 0).sum())),
         float(np.var(aucs, ddof=1)) / len(aucs) if len(aucs) > 1 else None,
         len(aucs),
     )
