@@ -49,10 +49,14 @@ WITH: dict[str, dict[str, Any]] = {
     "masknet": {},
 }
 WITHOUT = MODELS.keys() - WITH
+QUICK = ("afm", "fiinet", "flsest", "gdcn", "masknet")
 CASES = [
-    *([pytest.param(name, WITH[name], id=name) for name in sorted(WITH)]),
-    pytest.param("fm", {"embedding_transform": "senet"}, id="fm-senet"),
-    pytest.param("fm", {"embedding_transform": "sest"}, id="fm-sest"),
+    *(
+        pytest.param(name, reading, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, reading in WITH.items()
+    ),
+    pytest.param("fm", {"embedding_transform": "senet"}, id="fm-senet", marks=pytest.mark.slow),
+    pytest.param("fm", {"embedding_transform": "sest"}, id="fm-sest", marks=pytest.mark.slow),
 ]
 
 
