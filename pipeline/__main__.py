@@ -1,8 +1,10 @@
 """Commands beside the stages: `python -m pipeline <command>`."""
 
+import re
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -19,6 +21,7 @@ def main() -> None:
         (refresh, "copy your own files again if they have changed"),
         (check, "check params.yaml"),
         (compare, "compare models over several splits or datasets, from their reports"),
+        (departures, "write docs/departures.md: where each model differs from its paper"),
         (inspect, "profile a click log and write a dataset entry for params.yaml"),
     ):
         added = commands.add_parser(command.__name__, help=words, description=command.__doc__)
@@ -78,6 +81,36 @@ def refresh(arguments: Namespace) -> None:
         command = ["dvc", "repro", "--force", "--single-item", f"download@{name}"]
         if subprocess.run(command, cwd=arguments.root, check=False).returncode:
             raise PipelineError(f"{name}: {' '.join(command)} failed")
+
+
+def departures(arguments: Namespace) -> None:
+    """Write docs/departures.md from the docstrings of the models."""
+    from pipeline.common import files
+
+    path = arguments.root / "docs/departures.md"
+    files.write_text(path, departures_table())
+    print(path)
+
+
+def departures_table() -> str:
+    """Return a Markdown table of all models, their papers and what differs from them, by their docstrings."""
+    from pipeline.models import CLASSES
+
+    lines = [
+        "# Where the models differ from their papers\n",
+        "Written by `python -m pipeline departures` from the docstrings of the models; change them there.\n",
+        "| model | paper | differs from it |",
+        "|---|---|---|",
+    ]
+    for name in CLASSES:
+        text = import_module(f"pipeline.models.{name}").__doc__ or ""
+        cells = []
+        for head in ("Paper", "Differs from the paper"):
+            found = re.search(rf"^{head}: (.*?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+            assert found, f"pipeline/models/{name}.py: its docstring lacks `{head}:`"
+            cells.append(" ".join(found[1].split()).replace("|", r"\|").replace("*", r"\*"))
+        lines.append(f"| [`{name}`](../pipeline/models/{name}.py) | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def inspect(arguments: Namespace) -> None:
