@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rows import SCHEMAS, random_ids, random_split, wake
+from rows import SCHEMAS, random_ids, random_split, times, wake
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -24,15 +24,17 @@ from pipeline.common.files import write_json
 from pipeline.data import streaming
 from pipeline.data.batches import Split
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
-from pipeline.models import build
+from pipeline.layers.mlp import MLP
+from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY
 from pipeline.train import loop
 from pipeline.train.adam import parameter_groups
 from pipeline.train.checkpoint import State
 from pipeline.train.device import pick_device, reproducible
-from pipeline.train.loop import fit
+from pipeline.train.loop import LEAST_BATCH, effective_batch_size, fit
 from pipeline.train.loss import training_loss
-from pipeline.train.predict import auc_and_logloss, evaluate, predict
+from pipeline.train.predict import METRICS, evaluate, logits, metrics_on_device, predict
+from pipeline.train.start import start_at_base_rate
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SCHEMA = SCHEMAS["three-domains"]
@@ -72,6 +74,18 @@ def scripted(monkeypatch: pytest.MonkeyPatch, auc: list[float], logloss: list[fl
     """Let the evaluations of a training give these values, one after the other."""
     rows = iter(zip(auc, logloss or [0.5] * len(auc), strict=True))
     monkeypatch.setattr(loop, "evaluate", lambda *_: dict(zip(("auc", "logloss"), next(rows), strict=True)))
+
+
+def with_rate(split: Split, rate: float) -> Split:
+    """The same rows with their times and, evenly spread, so many clicks."""
+    label = ((torch.arange(1, len(split) + 1) * rate).floor().diff(prepend=torch.zeros(1)) > 0).float()
+    label[0] = 1 - label[-1]  # both classes
+    return replace(split, label=label, time=times(split.ids))
+
+
+def base_rate_logit() -> float:
+    rate = TRAIN.label.double().mean().item()
+    return math.log(rate / (1 - rate))
 
 
 # ---- same seed, same bits ----
@@ -128,9 +142,10 @@ class Adam:
 @pytest.mark.parametrize("clip_norm", [0.0, 10.0, 0.05])
 @pytest.mark.parametrize(("embedding_l2", "network_l2"), [(0.0, 0.0), (0.3, 0.0), (0.0, 0.3), (0.2, 0.4)])
 def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, clip_norm: float) -> None:
-    """Three full-batch steps of logistic regression, by hand."""
+    """Three full-batch steps of logistic regression from the base rate, by hand."""
     model = build("lr", SCHEMA, {}, seed=1)
     wake(model)
+    base = base_rate_logit() - model(TRAIN.ids).mean().item()
     linear = model.linear
     assert isinstance(linear, FieldLinear)
     table, bias = linear.table.detach().double().numpy()[:, 0].copy(), np.array([linear.bias.item()])
@@ -138,7 +153,7 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
     adam_table, adam_bias = Adam(0.1), Adam(0.1)
     expected = []
     for _ in range(3):
-        logit = bias[0] + (table[ids] * (ids != EMPTY)).sum(1)
+        logit = base + bias[0] + (table[ids] * (ids != EMPTY)).sum(1)
         error = (1 / (1 + np.exp(-logit)) - label) / len(label)
         gradient, gradient_bias = np.zeros_like(table), np.array([error.sum()])
         for row, e in zip(ids, error, strict=True):
@@ -148,8 +163,8 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
         if clip_norm:
             scale = min(1.0, clip_norm / norm)
             gradient, gradient_bias = gradient * scale, gradient_bias * scale
-        table = adam_table.step(table, gradient + embedding_l2 * table)
-        bias = adam_bias.step(bias, gradient_bias + network_l2 * bias)
+        table = adam_table.step(table, gradient + embedding_l2 * table)  # every id is in every batch
+        bias = adam_bias.step(bias, gradient_bias)  # a bias is never penalised
         expected.append(np.r_[table, bias])
 
     seen = []
@@ -175,16 +190,81 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
     np.testing.assert_allclose(seen, expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["lr", "fm", "deepfm", "fiinet", "flsest"])
-def test_tables_and_network_have_their_own_l2(name: str) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_tables_and_matrices_of_networks_have_an_l2_and_nothing_else_has(name: str) -> None:
     model = build(name, SCHEMA, {}, seed=1)
-    tables, network = parameter_groups(model, 0.1, 0.2)
-    assert (tables["weight_decay"], network["weight_decay"]) == (0.1, 0.2)
-    assert all(len(p) == SCHEMA.vocabulary_size for p in tables["params"])
-    both = [id(p) for p in [*tables["params"], *network["params"]]]
-    assert sorted(both) == sorted(id(p) for p in model.parameters()), "each parameter once"
-    kinds = FieldEmbedding | FieldLinear
-    assert len(tables["params"]) == sum(isinstance(m, kinds) for m in model.modules())
+    groups = parameter_groups(model, 0.1, 0.2)
+    l2 = {id(p): group.l2 for group in groups for p in group.params}
+    assert sorted(l2) == sorted(id(p) for p in model.parameters()), "each parameter once"
+    assert len(l2) == sum(len(group.params) for group in groups)
+    for layer in model.modules():
+        for key, p in layer.named_parameters(recurse=False):
+            inside = any(layer in list(each) for each in model.modules() if isinstance(each, MLP))
+            table = isinstance(layer, FieldEmbedding | FieldLinear) and key == "table"
+            matrix = inside and isinstance(layer, nn.Linear) and key == "weight"
+            assert l2[id(p)] == (0.1 if table else 0.2 if matrix else 0.0), key
+
+
+def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
+    """With twice the rows in the penalty's reference, it is twice as strong: a prior, not a rate."""
+
+    def table(**settings: Any) -> Tensor:
+        model = build("fm", SCHEMA, {"embedding_size": 4}, seed=1)
+        fit(model, TRAIN, VALID, seed=1, epochs=2, batch_size=64, patience=9, **settings)
+        return model.embedding.table.detach()
+
+    scaled = table(embedding_l2=0.1, network_l2=0.1, l2_rows=2 * len(TRAIN))
+    assert torch.equal(scaled, table(embedding_l2=0.2, network_l2=0.2))
+    assert not torch.equal(scaled, table(embedding_l2=0.1, network_l2=0.1))
+
+
+# ---- the start: at the base rate ----
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rate", [0.001, 0.5, 0.9])
+def test_every_model_starts_at_the_log_odds_of_the_train_rows(name: str, rate: float) -> None:
+    train = with_rate(TRAIN, rate)
+    model = build(name, SCHEMA, {}, seed=1)
+    start_at_base_rate(model, train)
+    clicks = train.label.double().sum().item()
+    mean = logits(model.eval(), train.whole()).mean().item()
+    assert mean == pytest.approx(math.log(clicks / (len(train) - clicks)), abs=1e-4)
+
+
+def test_a_model_of_ones_own_starts_there_too_and_the_start_is_saved() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(SCHEMA.vocabulary_size))
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.w[ids.long()].sum(1)
+
+    model = Own()
+    fit(model, TRAIN, VALID, seed=1, epochs=1)
+    assert model.state_dict()["base_logit"].item() == pytest.approx(base_rate_logit(), abs=1e-4)
+    again = build("lr", SCHEMA, {}, seed=2)
+    trained = build("lr", SCHEMA, {}, seed=1)
+    fit(trained, TRAIN, VALID, seed=1, epochs=1)
+    again.load_state_dict(trained.state_dict())
+    assert torch.equal(predict(again, VALID), predict(trained, VALID))
+
+
+def test_a_click_in_a_hundred_is_learnt_at_its_rate() -> None:
+    """From probability one half, two epochs end at a mean prediction twenty times the base rate."""
+    train, valid = (with_rate(each, 0.02) for each in (TRAIN, VALID))
+    model = build("lr", SCHEMA, {}, seed=1)
+    state = fit(model, train, valid, seed=1, epochs=2, batch_size=64, lr=0.003)
+    assert state.curve[-1]["valid_mean_prediction"] == pytest.approx(0.02, rel=0.3)
+    assert state.curve[-1]["valid_normalised_entropy"] < 1.1
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "batch"), [(1024, 0, 1024), (1024, 4, 125), (64, 4, 64), (1024, 100, LEAST_BATCH)]
+)
+def test_a_small_log_has_as_many_steps_as_it_needs(size: int, steps: int, batch: int) -> None:
+    assert effective_batch_size(500, size, steps) == batch
 
 
 def test_l2_pulls_the_named_part_to_zero() -> None:
@@ -192,7 +272,7 @@ def test_l2_pulls_the_named_part_to_zero() -> None:
         model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
         fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.01, patience=9, **l2)
         groups = parameter_groups(model, 0, 0)
-        norms = [sum(p.square().sum().item() for p in group["params"]) for group in groups]
+        norms = [sum(p.square().sum().item() for p in group.params) for group in groups]
         return norms[0], norms[1]
 
     plain = sizes()
@@ -214,7 +294,7 @@ def test_lazy_tables_learn_as_dense_ones_do(name: str) -> None:
 
     dense, lazy = curve(10**9), curve(0)
     assert dense != lazy
-    np.testing.assert_allclose(lazy, dense, atol=0.01)
+    np.testing.assert_allclose(lazy, dense, atol=0.05)
 
 
 def test_bfloat16_learns_as_float32_does_and_leaves_float32_weights() -> None:
@@ -233,6 +313,7 @@ def test_train_logloss_is_the_mean_over_the_rows_since_the_last_evaluation() -> 
     """With a rate of nearly nothing the model stands still, so the mean is that of the start."""
     model = build("lr", SCHEMA, {}, seed=1)
     wake(model)
+    start_at_base_rate(model, TRAIN)
     expected = evaluate(model, TRAIN)["logloss"]
     state = fit(model, TRAIN, VALID, seed=1, epochs=2, batch_size=64, lr=1e-12, patience=9)
     assert [row["train_logloss"] for row in state.curve] == pytest.approx([expected] * 2, rel=1e-5)
@@ -262,7 +343,7 @@ class Taught(nn.Module):
 def test_a_model_with_a_loss_of_its_own_trains_on_it_and_reports_the_logloss_of_its_logit() -> None:
     model, label = Taught(), TRAIN.label
     state = fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.05, patience=9, lr_patience=0)
-    expected = binary_cross_entropy_with_logits(torch.full_like(label, 0.5), label).item()
+    expected = binary_cross_entropy_with_logits(torch.full_like(label, base_rate_logit()), label).item()
     assert [row["train_logloss"] for row in state.curve] == pytest.approx([expected] * 3, rel=1e-5)
     assert model.logit[0] == 0.5, "its loss says nothing about the first head"
 
@@ -304,7 +385,7 @@ def test_it_ends_with_the_best_weights_in_evaluation_mode(monitor: Any) -> None:
     state = fit(model, TRAIN, VALID, **{**CHOSEN, "epochs": 12, "lr": 0.1, "patience": 5, "monitor": monitor})
     best = state.curve[state.best]
     assert state.best < len(state.curve) - 1, "the last weights would not tell the difference"
-    assert evaluate(model, VALID) == {"auc": best["valid_auc"], "logloss": best["valid_logloss"]}
+    assert evaluate(model, VALID) == {key: best[f"valid_{key}"] for key in METRICS}
     values = [row[f"valid_{monitor}"] for row in state.curve]
     assert values[state.best] == (max(values) if monitor == "auc" else min(values))
     assert not any(module.training for module in model.modules())
@@ -366,7 +447,7 @@ def test_the_log_gets_the_curve() -> None:
     state = fit(deepfm(), TRAIN, VALID, **CHOSEN, log=lambda row, step: seen.append((dict(row), step)))
     assert [row for row, _ in seen] == state.curve
     assert [step for _, step in seen] == [row["step"] for row in state.curve]
-    keys = {"step", "epoch", "lr", "train_logloss", "valid_auc", "valid_logloss"}
+    keys = {"step", "epoch", "lr", "train_logloss", *(f"valid_{key}" for key in METRICS)}
     assert all(row.keys() == keys for row in state.curve)
 
 
@@ -451,7 +532,7 @@ def test_in_one_batch_a_streamed_part_trains_what_a_resident_one_does(
         scores.append(predict(model, valid))
         assert evaluate(model, VALID)["logloss"] == pytest.approx(evaluate(model, streamed[1])["logloss"])
     if name != "disenctr":  # draws its noise in the order of the rows
-        torch.testing.assert_close(scores[0], scores[1], atol=2e-3, rtol=0)
+        torch.testing.assert_close(scores[0], scores[1], atol=5e-3, rtol=0)
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
@@ -605,24 +686,28 @@ def test_evaluation_on_the_device_is_that_on_arrays(rows: int, rate: float, kind
     for label_type, type_ in ((np.uint8, np.float32), (np.float32, np.float32), (np.float32, np.float64)):
         y, q = label.astype(label_type), score.astype(type_)
         y_there, q_there = torch.from_numpy(y).to(device), torch.from_numpy(q).to(device)
-        result = auc_and_logloss(y_there, q_there)
+        result = metrics_on_device(y_there, q_there)
         assert result.device == q_there.device
-        auc, logloss = result.tolist()
-        assert auc == metrics.auc(y, q) or (math.isnan(auc) and len(set(y.tolist())) == 1)
+        auc, logloss, entropy, mean = values = result.tolist()
+        one_class = len(set(y.tolist())) == 1
+        assert auc == metrics.auc(y, q) or (math.isnan(auc) and one_class)
         assert logloss == pytest.approx(metrics.logloss(y, q), rel=1e-12, abs=1e-15)
-        assert auc_and_logloss(y_there, q_there).tolist() == pytest.approx([auc, logloss], abs=0, nan_ok=True)
+        if not one_class:
+            assert entropy == pytest.approx(metrics.normalised_entropy(y, q), rel=1e-9)
+        assert mean == pytest.approx(q.mean(dtype=np.float64), rel=1e-12)
+        assert metrics_on_device(y_there, q_there).tolist() == pytest.approx(values, abs=0, nan_ok=True)
 
 
 def test_evaluation_on_the_device_of_scores_that_are_no_numbers_is_none() -> None:
     label, score = torch.tensor([0.0, 1, 0, 1]), torch.tensor([0.1, 0.9, math.nan, 0.3])
-    assert auc_and_logloss(label, score).isnan().all()
-    assert auc_and_logloss(label[:0], score[:0]).isnan().all()
+    assert metrics_on_device(label, score).isnan().all()
+    assert metrics_on_device(label[:0], score[:0]).isnan().all()
 
 
 def test_evaluation_on_the_device_waits_for_no_value() -> None:
     """Tensors on `meta` have none: whatever asked for one would fail."""
     label, score = torch.empty(5, dtype=torch.uint8, device="meta"), torch.empty(5, device="meta")
-    assert auc_and_logloss(label, score).shape == (2,)
+    assert metrics_on_device(label, score).shape == (4,)
     with pytest.raises(NotImplementedError):
         score[score > 0.5]
 

@@ -11,6 +11,7 @@ from pipeline.common.errors import PipelineError, unknown
 from pipeline.layers.options import grouped
 from pipeline.schema import Schema
 
+BASE_LOGIT = "base_logit"  # the buffer of a model that is added to its output: see `train.start`
 CLASSES = {
     "lr": "LR",
     "fm": "FM",
@@ -91,6 +92,8 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return MODELS[name](schema, **grouped(MODELS[name], options))
+            model = MODELS[name](schema, **grouped(MODELS[name], options))
         except ValueError as error:
             raise PipelineError(str(error)) from None
+    model.register_buffer(BASE_LOGIT, torch.zeros(()))
+    return model

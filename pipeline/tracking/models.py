@@ -19,7 +19,7 @@ from pipeline.schema import EMPTY, Schema
 from pipeline.tracking import record
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
-from pipeline.train.predict import is_timed
+from pipeline.train.predict import is_timed, output
 
 EXAMPLE_TIME_SECONDS = 1_500_000_000  # a Friday in July 2017
 METADATA = ("key", "dataset", "model", "variant")  # of run.json, stored with the model
@@ -39,7 +39,7 @@ class ClickProbability(nn.Module):
     def forward(self, rows: Int[Tensor, "B _"]) -> Float[Tensor, " B"]:
         """Return the click probability of each row."""
         inputs = (rows[:, :-1], rows[:, -1]) if is_timed(self.model) else (rows,)
-        return torch.sigmoid(self.model(*inputs))
+        return torch.sigmoid(output(self.model, *inputs))
 
 
 def example(schema: Schema, *, timed: bool = False) -> NDArray[np.int64]:

@@ -1,108 +1,194 @@
-"""Adam whose step costs what the batch costs, however many rows the tables have."""
+"""Adam with an L2 penalty that means the same for rare and for frequent ids, and lazy tables."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pipeline.layers.accelerated import accelerated
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.mlp import MLP
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-def _tables(model: nn.Module) -> list[FieldEmbedding | FieldLinear]:
+class Group(NamedTuple):
+    """Parameters that are penalised and updated alike.
+
+    Attributes:
+        params: the parameters.
+        l2: strength of their penalty (l2 / 2) ||w||^2 on the mean loss.
+        rows: whether they are tables, with one row per id.
+        lazy: whether only the rows of a batch are updated, and their gradients are sparse.
+    """
+
+    params: list[Tensor]
+    l2: float = 0.0
+    rows: bool = False
+    lazy: bool = False
+
+
+def tables(model: nn.Module) -> list[FieldEmbedding | FieldLinear]:
+    """Return the layers that have a table."""
     return [module for module in model.modules() if isinstance(module, FieldEmbedding | FieldLinear)]
 
 
-def lazy_tables(model: nn.Module, lazy_rows: int) -> list[FieldEmbedding | FieldLinear]:
-    """Return the layers whose table has `lazy_rows` rows or more: `Adam` updates only the rows in a batch."""
-    return [layer for layer in _tables(model) if len(layer.table) >= lazy_rows]
+def mark_lazy(model: nn.Module, lazy: bool) -> None:
+    """Make all tables of a model lazy, or none: one rule for all of them."""
+    for layer in tables(model):
+        layer.lazy = lazy
 
 
-def mark_lazy(model: nn.Module, lazy_rows: int) -> None:
-    """Let the lazy tables, and no others, have sparse gradients."""
-    for layer in _tables(model):
-        layer.lazy = layer in lazy_tables(model, lazy_rows)
+def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -> list[Group]:
+    """Split the parameters by their L2 penalty: tables, matrices of the networks, the rest.
 
-
-def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -> list[dict[str, Any]]:
-    """Split the parameters into the tables (one row per id) and the rest, each with its own L2 penalty.
-
-    The penalty is (l2 / 2) ||w||^2 on the mean loss, added to the gradient: not decoupled decay.
+    The penalty is added to the gradient: not decoupled decay. Only the matrices of `MLP`s have `network_l2`.
+    What weighs, gates or scales something (attention, excitations, thresholds, cross weights, gains,
+    biases) has none: its gradients are small, and Adam, which divides by their size, would drive it to
+    exactly zero by a penalty of any strength.
     """
-    tables = [layer.table for layer in _tables(model)]
-    known = {id(table) for table in tables}
+    layers = tables(model)
+    embedded = [layer.table for layer in layers]
+    matrices = [
+        layer.weight
+        for network in model.modules()
+        if isinstance(network, MLP)
+        for layer in network
+        if isinstance(layer, nn.Linear)
+    ]
+    known = {id(p) for p in (*embedded, *matrices)}
     rest = [p for p in model.parameters() if id(p) not in known]
-    groups = [(tables, embedding_l2), (rest, network_l2)]
-    return [{"params": params, "weight_decay": l2} for params, l2 in groups if params]
+    lazy = any(layer.lazy for layer in layers)
+    groups = [Group(embedded, embedding_l2, rows=True, lazy=lazy), Group(matrices, network_l2), Group(rest)]
+    return [group for group in groups if group.params]
 
 
 class Adam:
-    """Adam; row by row where a table's gradient is sparse (a lazy table).
+    """Adam; row by row where a table is lazy.
 
     Unless kernels are off, dense parameters are updated bit for bit as by `torch.optim.Adam(fused=True)`,
     without its Python overhead, which takes longer than the update where a model is small.
 
-    A row of a lazy table is updated only in the steps whose batch contains its id, as dense Adam would
-    update it there, with the bias corrections of the global step count. Dense Adam would also, in all other
-    steps, let the row's moments decay, move it by what is left of them and shrink it by its L2. So L2 is
-    paid once per step in which the id occurs: frequent ids are regularised as densely, rare ones less. If
-    every batch contains every id, the two are equal.
+    **L2 of a table** is paid in the steps whose batch contains the id, divided by the share of the steps so
+    far that did: over many steps each row pays (l2 / 2) ||w||^2 a step, however rare its id. Paid in
+    every step, as by torch's `weight_decay`, the penalty is all that is left of a rare row's gradient
+    between its occurrences; Adam divides it by its own size, and moves the row by up to `lr` a step towards
+    zero, whatever l2 is. A row without a gradient (its id is in no row of the batch) pays nothing.
 
-    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1. Applied to the
-    rows that occur, it is what other libraries call lazy or sparse Adam.
+    **A row of a lazy table** is updated only in the steps whose batch contains its id, without first
+    moment (beta1 = 0), with a second moment that has decayed for all steps since, and the bias correction of
+    the global step count. So one gradient moves it at once as far as it moves a dense row in the steps
+    that follow; with beta1 = 0.9, as in other libraries' lazy or sparse Adam, the rest of that momentum would
+    be lost, and a row that occurs once in 1,000 steps would move a tenth as far.
+
+    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1. The penalty is
+    the mini-batch aware regularisation of Zhou et al., "Deep Interest Network", KDD 2018, eq. 5-7, with the
+    number of steps in place of the number of occurrences.
 
     Args:
         groups: what `parameter_groups` returns.
         lr: learning rate; an attribute that may be changed between steps.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+    def __init__(self, groups: list[Group], lr: float) -> None:
         self.lr, self.steps = lr, 0
-        self._groups = [(group["params"], group["weight_decay"]) for group in groups]
-        self._moments = {p: (torch.zeros_like(p), torch.zeros_like(p)) for ps, _ in self._groups for p in ps}
+        self._groups = groups
+        self._state: dict[Tensor, dict[str, Tensor]] = {}
+        for group in groups:
+            for p in group.params:
+                state = self._state[p] = {"second": torch.zeros_like(p)}
+                if group.lazy:  # the step of each row's last update
+                    state["last"] = torch.zeros(len(p), dtype=torch.int32, device=p.device)
+                else:
+                    state["first"] = torch.zeros_like(p)
+                if group.rows and group.l2:  # in how many steps each row has had a gradient
+                    state["seen"] = torch.zeros(len(p), dtype=p.dtype, device=p.device)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
-        for p in self._moments:
+        for p in self._state:
             p.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         self.steps += 1
-        for params, l2 in self._groups:
-            grads = [(p, p.grad) for p in params if p.grad is not None]
-            dense = [(p, grad, *self._moments[p]) for p, grad in grads if not grad.is_sparse]
-            if dense:
-                update_all(*map(list, zip(*dense, strict=True)), **self._settings(l2))
-            for p, grad in grads:
-                if grad.is_sparse:
-                    self._update_rows(p, grad.coalesce(), l2)
+        for group in self._groups:
+            grads = [(p, p.grad, self._state[p]) for p in group.params if p.grad is not None]
+            if group.lazy:
+                for p, grad, state in grads:
+                    self._update_rows(p, *_rows(grad), state, group.l2)
+                continue
+            if group.rows and group.l2:
+                for p, grad, state in grads:
+                    add_row_l2(grad, p, state["seen"], l2=group.l2, steps=self.steps)
+            moments = [(p, grad, state["first"], state["second"]) for p, grad, state in grads]
+            if moments:
+                l2 = 0.0 if group.rows else group.l2
+                update_all(*map(list, zip(*moments, strict=True)), **self._settings(l2))
 
     def _settings(self, l2: float) -> dict[str, Any]:
         return {"steps": self.steps, "lr": self.lr, "l2": l2, "betas": BETAS, "epsilon": EPSILON}
 
-    def _update_rows(self, table: Tensor, grad: Tensor, l2: float) -> None:
-        rows = grad.indices()[0]
-        whole = (table, *self._moments[table])
-        w, m, v = (tensor.index_select(0, rows) for tensor in whole)
-        update(w, grad.values(), m, v, **self._settings(l2))
-        for tensor, values in zip(whole, (w, m, v), strict=True):
-            tensor.index_copy_(0, rows, values)
+    def _update_rows(
+        self,
+        table: Tensor,
+        rows: Int[Tensor, " R"],
+        grad: Float[Tensor, "R D"],
+        state: dict[str, Tensor],
+        l2: float,
+    ) -> None:
+        w, v, last = (t.index_select(0, rows) for t in (table, state["second"], state["last"]))
+        if l2:
+            seen = state["seen"].index_select(0, rows).add_(1)
+            state["seen"].index_copy_(0, rows, seen)
+            grad = grad + (l2 * self.steps / seen).unsqueeze(1) * w
+        beta2 = BETAS[1]
+        v.mul_(torch.pow(beta2, self.steps - last).to(v.dtype).unsqueeze(1))
+        v.addcmul_(grad, grad, value=1 - beta2)
+        w.addcdiv_(grad, (v / (1 - beta2**self.steps)).sqrt_().add_(EPSILON), value=-self.lr)
+        table.index_copy_(0, rows, w)
+        state["second"].index_copy_(0, rows, v)
+        state["last"].index_fill_(0, rows, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
-        return {"lr": self.lr, "steps": self.steps, "moments": list(self._moments.values())}
+        return {"lr": self.lr, "steps": self.steps, "state": list(self._state.values())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned for the same parameters."""
         self.lr, self.steps = state["lr"], state["steps"]
-        for ours, saved in zip(self._moments.values(), state["moments"], strict=True):
-            for moment, value in zip(ours, saved, strict=True):
-                moment.copy_(value)
+        for ours, saved in zip(self._state.values(), state["state"], strict=True):
+            for name, tensor in ours.items():
+                tensor.copy_(saved[name])
+
+
+def _rows(grad: Tensor) -> tuple[Int[Tensor, " R"], Float[Tensor, "R D"]]:
+    """Return the rows that a table's gradient concerns, and their gradients."""
+    if grad.is_sparse:
+        grad = grad.coalesce()
+        return grad.indices()[0], grad.values()
+    rows = grad.any(1).nonzero().squeeze(1)
+    return rows, grad.index_select(0, rows)
+
+
+def add_row_l2(
+    grad: Float[Tensor, "V D"],
+    table: Float[Tensor, "V D"],
+    seen: Float[Tensor, " V"],
+    *,
+    l2: float,
+    steps: int,
+) -> None:
+    """Add the penalty of the rows that have a gradient to it, in place, and count them in `seen`.
+
+    g_i <- g_i + l2 (t / n_i) w_i, where n_i of the t steps had a gradient of row i, this one included.
+    """
+    touched = grad.any(1)
+    seen += touched
+    grad.addcmul_(table, (touched * (l2 * steps / seen.clamp(min=1))).unsqueeze(1))
 
 
 def update(

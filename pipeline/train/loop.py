@@ -19,8 +19,10 @@ from pipeline.train.checkpoint import State, load, save
 from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate, is_timed, require_times
 from pipeline.train.progress import progress_bar, summary
+from pipeline.train.start import start_at_base_rate
 
 LogFn = Callable[[dict[str, float], int], None]
+LEAST_BATCH = 32
 
 
 def fit(
@@ -31,9 +33,11 @@ def fit(
     seed: Seed,
     epochs: Count = 100,
     batch_size: Count = 1024,
+    min_steps_per_epoch: CountOrZero = 0,
     lr: Positive = 1e-3,
     embedding_l2: NonNegative = 0.0,
     network_l2: NonNegative = 0.0,
+    l2_rows: CountOrZero = 0,
     clip_norm: NonNegative = 10.0,
     lazy_rows: Count = 100_000,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -56,11 +60,15 @@ def fit(
         model: on the same device as `train` and `valid`.
         seed: decides the order of the rows and the dropout; same seed, same bits on the same hardware.
         epochs: maximum number of passes over the train split.
+        batch_size: rows a step; fewer, down to `LEAST_BATCH`, where an epoch would have less than
+            `min_steps_per_epoch` steps: a small log needs as many steps as a large one.
         lr: learning rate; multiplied by `lr_factor` after `lr_patience` evaluations in a row without
             improvement (0 disables that).
         embedding_l2, network_l2: see `adam.parameter_groups`.
+        l2_rows: number of train rows that the two are meant for; with N they are multiplied by l2_rows / N,
+            so that they stay the same Gaussian prior on the weights (0: taken as they are).
         clip_norm: maximum norm of the gradient (0: no clipping).
-        lazy_rows: embedding tables with at least this many rows get sparse updates: see `adam.Adam`.
+        lazy_rows: with a vocabulary of at least this many ids, all tables are lazy: see `adam.Adam`.
         precision: of the matrix products in training. Weights, gradients and every evaluation are
             float32 in any case; bfloat16 pays on processors and GPUs that support it.
         evaluations_per_epoch: how often the validation split is scored.
@@ -77,9 +85,11 @@ def fit(
         Diverged: the loss became infinite or NaN.
     """
     _check(train, valid)
-    ranks.check(batch_size)
-    mark_lazy(model, lazy_rows)
-    optimizer = Adam(parameter_groups(model, embedding_l2, network_l2), lr)
+    size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
+    ranks.check(size)
+    mark_lazy(model, train.schema.vocabulary_size >= lazy_rows)
+    scale = l2_rows / len(train) if l2_rows else 1.0
+    optimizer = Adam(parameter_groups(model, scale * embedding_l2, scale * network_l2), lr)
     torch.manual_seed(seed)
     if checkpoint is not None and ranks.from_rank_0(checkpoint.exists()):
         state, best_weights = load(checkpoint, model, optimizer)
@@ -87,21 +97,22 @@ def fit(
             _report(log, past)
     else:
         settings: dict[str, Any] = dict(  # noqa: C408
-            seed=seed, epochs=epochs, batch_size=batch_size, lr=lr, embedding_l2=embedding_l2,
-            network_l2=network_l2, clip_norm=clip_norm, lazy_rows=lazy_rows, precision=precision,
-            evaluations_per_epoch=evaluations_per_epoch, monitor=monitor, lr_factor=lr_factor,
-            lr_patience=lr_patience, patience=patience,
+            seed=seed, epochs=epochs, batch_size=batch_size, min_steps_per_epoch=min_steps_per_epoch, lr=lr,
+            embedding_l2=embedding_l2, network_l2=network_l2, l2_rows=l2_rows, clip_norm=clip_norm,
+            lazy_rows=lazy_rows, precision=precision, evaluations_per_epoch=evaluations_per_epoch,
+            monitor=monitor, lr_factor=lr_factor, lr_patience=lr_patience, patience=patience,
         )  # fmt: skip
         prepare(model, train, valid, **settings)
+        start_at_base_rate(model, train)
         torch.manual_seed(ranks.seed_of_rank(seed))
         state, best_weights = State(), _copy(model)
 
     order, parameters = torch.Generator(), list(model.parameters())
-    batches = train.count(batch_size)
+    batches = train.count(size)
     evaluated = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
     narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     mean_loss = _MeanLoss(train.device)
-    done = state.epoch * len(train) + state.batch * batch_size
+    done = state.epoch * len(train) + state.batch * size
     bar = progress_bar(progress, epochs * len(train), done)
 
     def evaluation() -> None:
@@ -127,7 +138,7 @@ def fit(
     with bar:
         while state.epoch < epochs and state.bad < patience:
             order.manual_seed(seed * 1_000_003 + state.epoch)
-            for batch in train.batches(batch_size, order, skip=state.batch):
+            for batch in train.batches(size, order, skip=state.batch):
                 share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
                 loss, logloss = training_loss(model, share, narrow)
                 optimizer.zero_grad()
@@ -145,6 +156,13 @@ def fit(
     model.load_state_dict(best_weights)
     model.eval()
     return state
+
+
+def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -> int:
+    """Return how many rows a step has; see `fit`."""
+    if not min_steps_per_epoch:
+        return batch_size
+    return min(batch_size, max(LEAST_BATCH, rows // min_steps_per_epoch))
 
 
 def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline.data.batches import Batch
-from pipeline.train.predict import inputs, logits
+from pipeline.train.predict import base_logit, inputs, logits
 
 
 def training_loss(
@@ -32,6 +32,6 @@ def training_loss(
         logloss = binary_cross_entropy_with_logits(logit.float(), batch.label)
         return logloss, logloss.detach()
     with narrow:
-        heads = own.heads(*inputs(model, batch))
+        heads = own.heads(*inputs(model, batch)) + base_logit(model)
     loss, logit = own.loss(heads.float(), batch.label)
     return loss, binary_cross_entropy_with_logits(logit.detach(), batch.label)

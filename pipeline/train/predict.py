@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from pipeline import metrics
 from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch, Split
+from pipeline.models import BASE_LOGIT
 from pipeline.train import ranks
+
+METRICS = ("auc", "logloss", "normalised_entropy", "mean_prediction")
 
 
 def is_timed(model: nn.Module) -> bool:
@@ -24,8 +27,19 @@ def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
     Raises:
         PipelineError: the model is `timed`, and the rows have no times.
     """
-    result: Tensor = model(*inputs(model, batch))
-    return result
+    return output(model, *inputs(model, batch))
+
+
+def output(model: nn.Module, *arguments: Tensor) -> Float[Tensor, " B"]:
+    """Call a model and add its `base_logit`: where it started (see `train.start`)."""
+    logit: Tensor = model(*arguments)
+    return logit + base_logit(model)
+
+
+def base_logit(model: nn.Module) -> Tensor | float:
+    """Return the constant of a model that was built by its name or trained; of any other 0."""
+    base: Tensor | float = getattr(model, BASE_LOGIT, 0.0)
+    return base
 
 
 def inputs(model: nn.Module, batch: Batch) -> list[Tensor]:
@@ -78,25 +92,27 @@ def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) ->
 
 
 def evaluate(model: nn.Module, split: Split) -> dict[str, float]:
-    """Return AUC and logloss over all rows of a split.
+    """Return AUC, logloss, normalised entropy and mean prediction over all rows of a split.
 
-    On a GPU both are computed there, and only the two results are copied back.
+    On a GPU they are computed there, and only the results are copied back.
     """
     score = predict(model, split)
     if score.is_cuda:  # other accelerators may have no float64
-        auc, logloss = auc_and_logloss(split.label.to(score.device), score).tolist()
-        return {"auc": auc, "logloss": logloss}
+        values = metrics_on_device(split.label.to(score.device), score).tolist()
+        return dict(zip(METRICS, values, strict=True))
     label, probability = split.label.cpu().numpy(), score.cpu().numpy()
     return {
         "auc": metrics.auc(label, probability),
         "logloss": metrics.logloss(label, probability),
+        "normalised_entropy": metrics.normalised_entropy(label, probability),
+        "mean_prediction": float(probability.mean(dtype="float64")),
     }
 
 
-def auc_and_logloss(
+def metrics_on_device(
     label: Float[Tensor, " N"] | UInt8[Tensor, " N"], probability: Float[Tensor, " N"]
-) -> Float[Tensor, " 2"]:
-    """Compute `metrics.auc` and `metrics.logloss` on the device of the scores, without waiting for it.
+) -> Float[Tensor, " 4"]:
+    """Compute what `evaluate` returns on the device of the scores, without waiting for it.
 
     The AUC is a ratio of integers, so up to 2^27 rows it has the bits of `metrics.auc`; the logloss,
     summed in float64 in another order, may differ in the last bits. Every operation is
@@ -108,7 +124,7 @@ def auc_and_logloss(
         probability: on the same device.
 
     Returns:
-        AUC (NaN with a single class or a NaN score) and logloss.
+        the values of `METRICS`; AUC and normalised entropy are NaN with a single class, AUC with a NaN score.
     """
     positive = label > 0.5
     ranked, order = probability.sort()
@@ -120,4 +136,7 @@ def auc_and_logloss(
     auc = twice_u.double() / (2 * p * n).double()  # with one class 0 / 0
     y, q = label.double(), probability.double().clamp(metrics.EPSILON, 1 - metrics.EPSILON)
     logloss = -(y * q.log() + (1 - y) * torch.log1p(-q)).mean()
-    return torch.stack([auc.masked_fill(ranked.isnan().any(), math.nan), logloss])
+    rate = y.mean()
+    entropy = -(torch.xlogy(rate, rate) + torch.xlogy(1 - rate, 1 - rate))
+    auc = auc.masked_fill(ranked.isnan().any(), math.nan)
+    return torch.stack([auc, logloss, logloss / entropy, probability.double().mean()])

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import digest, sha256, write_json, writing
@@ -25,10 +24,9 @@ from pipeline.data.storage import REPORT, digests, has_column, read_origin
 from pipeline.models import MODELS, build
 from pipeline.schema import SPLITS
 from pipeline.train import cache, mechanisms, ranks, workers
-from pipeline.train.adam import lazy_tables
 from pipeline.train.cache import Trained
 from pipeline.train.device import pick_device, reproducible
-from pipeline.train.loop import LogFn, fit
+from pipeline.train.loop import LogFn, effective_batch_size, fit
 
 Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[LogFn]]
@@ -228,7 +226,7 @@ def train_once(
         return cached
     network = build(header.architecture, train.schema, arguments["model"], seed=seed).to(train.device)
     if progress is not None:
-        for remark in remarks(network, splits, header.extra.get("rows_in_memory", 0), arguments["train"]):
+        for remark in remarks(splits, header.extra.get("rows_in_memory", 0), arguments["train"]):
             _print_once(remark)
     state = fit(
         network,
@@ -245,22 +243,25 @@ def train_once(
     return trained
 
 
-def remarks(network: nn.Module, splits: Splits, rows_in_memory: int, settings: Block) -> list[str]:
-    """Return a line for whatever is unusual in a training: a streamed split, lazy tables.
+def remarks(splits: Splits, rows_in_memory: int, settings: Block) -> list[str]:
+    """Return a line for whatever is unusual in a training: a streamed split, lazy tables, smaller batches.
 
     Args:
         settings: arguments of `fit`.
     """
-    least = settings.get("lazy_rows", DEFAULTS["lazy_rows"])
+    train = splits[0]
+    ids, least = train.schema.vocabulary_size, settings.get("lazy_rows", DEFAULTS["lazy_rows"])
     lines = [
         f"{name} split streamed: {len(split):,} rows are more than rows_in_memory ({rows_in_memory:,})"
         for name, split in zip(SPLITS, splits, strict=False)
         if split.streamed
     ]
-    sizes = sorted({len(layer.table) for layer in lazy_tables(network, least)}, reverse=True)
-    if sizes:
-        rows = " and ".join(f"{size:,}" for size in sizes)
-        lines.append(f"tables of {rows} rows get sparse updates (lazy_rows {least:,})")
+    if ids >= least:
+        lines.append(f"with {ids:,} ids, tables get sparse updates (lazy_rows {least:,})")
+    size, steps = settings.get("batch_size", DEFAULTS["batch_size"]), settings.get("min_steps_per_epoch", 0)
+    smaller = effective_batch_size(len(train), size, steps)
+    if smaller < size:
+        lines.append(f"batches of {smaller} rows (batch_size {size:,}, min_steps_per_epoch {steps:,})")
     return lines
 
 
