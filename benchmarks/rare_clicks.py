@@ -1,14 +1,16 @@
-"""Rare clicks and small logs: does every model beat the textbook's logistic regression?
+"""Rare clicks: does every model beat the textbook's logistic regression?
 
-    python -m benchmarks.rare_clicks [--rows 40000 ...] [--rates 0.3 ...] [--models lr fm ...] [--logs 3] [--trials 0]
+    python -m benchmarks.rare_clicks [--rows 40000] [--rates .1 .01] [--models lr fm] [--logs 3] [--trials 0]
 
 Generated logs with six fields of unequal tails (a Zipf law each), effects of values, and interactions that an
-additive model cannot see; the intercept is set for the click rate. The rows are split 72 : 8 : 20, ids that
+additive model cannot see; the intercept is set for the click rate. The rows are split 72 : 8 : 20; ids that
 occur once in the train rows are unseen, as everywhere. Each model is trained with the settings that
-params.yaml gives to a dataset without settings of its own, and, with `--trials`, with those of a search. Beside
-it stands scikit-learn's logistic regression on the same ids, one-hot, with the best of four C by validation AUC.
+params.yaml gives to a dataset without settings of its own and, with `--trials`, with those of a search of so
+many trials. Beside it: scikit-learn's logistic regression on the same ids, one-hot, with the best of four C
+by validation AUC.
 
-Printed for each log: test AUC, normalised entropy and mean prediction over base rate.
+Printed for each rate: test AUC of each log and their mean, normalised entropy (below 1: better than a
+constant), mean prediction over base rate, best and last epoch.
 """
 
 import argparse
@@ -24,18 +26,21 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from pipeline import metrics
-from pipeline.config import params
+from pipeline.config import yaml_file
+from pipeline.config.params import Params
+from pipeline.config.settings import Config
 from pipeline.data.batches import Split
 from pipeline.models import build
 from pipeline.schema import Field, Schema
 from pipeline.train.device import reproducible
 from pipeline.train.loop import fit
 from pipeline.train.predict import predict
+from pipeline.tune import search
 
 Array = NDArray[Any]
 MODELS = ["lr", "fm", "deepfm", "flsest", "fiinet"]
 RATES = [0.3, 0.1, 0.03, 0.01, 0.003]
-# field -> (values per 1,000 rows or, from 1 on, values; exponent of its Zipf law; std of its effects in logits)
+# field -> (number of values, below 1 per row; exponent of its Zipf law; std of its effects in logits)
 FIELDS = {
     "user": (0.05, 0.8, 0.4),
     "item": (0.01, 1.1, 0.7),
@@ -47,6 +52,7 @@ FIELDS = {
 CROSSES = {("site", "campaign"): 0.5, ("device", "item"): 0.4, ("hour", "device"): 0.2}
 RANK = 3  # of user x campaign, a product of vectors
 FACTORS_STD = 0.5
+COLUMNS = {"auc": 4, "ne": 3, "ratio": 2}  # and their digits
 
 
 class Log(NamedTuple):
@@ -122,3 +128,82 @@ def scikit_learn(log: Log) -> Array:
         if value > best:
             best, score = value, model.predict_proba(one_hot(log.test))[:, 1]
     return score
+
+
+def settings(model: str) -> Config:
+    """Return what params.yaml gives a model on a dataset without settings of its own."""
+    _, values = yaml_file.read(Path("params.yaml"))
+    entry = {**values["data"]["synthetic"], "settings": {}}
+    file = Params({**values, "data": {"generated": entry}, "datasets": ["generated"]}, every_entry=False)
+    return file.config("generated", model)
+
+
+def trained(log: Log, config: Config, options: tuple[dict[str, Any], dict[str, Any]], **more: Any) -> Any:
+    """Train a model on the first seed; return it with the state of its training."""
+    network = build(config.architecture, log.train.schema, options[0], seed=1)
+    return network, fit(network, log.train, log.valid, seed=1, **options[1], **more)
+
+
+def tuned(log: Log, config: Config, trials: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Search so many trials; return the options of the best."""
+    with tempfile.TemporaryDirectory() as folder:
+        found, _ = search.search(
+            "rare-clicks",
+            config.space,
+            config.starts,
+            lambda _, point, report: trained(log, config, config.at(point), log=report),
+            config.tune.model_copy(update={"trials": trials}),
+            journal=Path(folder, "journal.jsonl"),
+        )
+    return config.at(search.finalists(found, config.tune.metric, 1)[0].point)
+
+
+def row(name: str, log: Log, score: Array) -> dict[str, Any]:
+    """Measure test scores."""
+    label = log.test.label.numpy()
+    return {
+        "name": name,
+        "auc": metrics.auc(label, score),
+        "ne": metrics.normalised_entropy(label, score),
+        "ratio": float(score.mean() / label.mean()),
+    }
+
+
+def measure(log: Log, models: list[str], trials: int) -> list[dict[str, Any]]:
+    """Return a row for the truth, scikit-learn and each model."""
+    found = [row("truth", log, log.truth), row("scikit-learn", log, scikit_learn(log))]
+    for model in models:
+        config = settings(model)
+        default = config.model, config.train.fit
+        for name, options in ((model, default), *([(f"{model} tuned", None)] if trials else [])):
+            network, state = trained(log, config, options or tuned(log, config, trials))
+            epochs = f"{state.curve[state.best]['epoch']:g}/{state.curve[-1]['epoch']:g}"
+            score = predict(network, log.test).double().numpy()
+            found.append({**row(name, log, score), "epochs": epochs})
+    return found
+
+
+def main() -> None:
+    """Print a table for each rate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--logs", type=int, default=3)
+    parser.add_argument("--trials", type=int, default=0)
+    given = parser.parse_args()
+    reproducible(1)
+    for rate in given.rates:
+        logs = (generate(given.rows, rate, seed) for seed in range(1, given.logs + 1))
+        tables = [measure(log, given.models, given.trials) for log in logs]
+        print(f"\n{given.rows:,} rows, {rate:.1%} clicks\n")
+        print("| model | mean AUC | AUC | NE | prediction / rate | epochs |\n|---|---:|---|---|---|---|")
+        for rows in zip(*tables, strict=True):
+            cells = [" ".join(f"{r[key]:.{digits}f}" for r in rows) for key, digits in COLUMNS.items()]
+            epochs = " ".join(r.get("epochs", "") for r in rows)
+            mean = np.mean([r["auc"] for r in rows])
+            print(f"| {rows[0]['name']} | {mean:.4f} | {' | '.join(cells)} | {epochs} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -48,6 +48,7 @@ CHOSEN: dict[str, Any] = {
     "lr": 0.02,
     "embedding_l2": 1e-4,
     "network_l2": 1e-3,
+    "average_epochs": 0.5,
     "evaluations_per_epoch": 3,
     "patience": 9,
     "lr_patience": 2,

@@ -22,6 +22,11 @@ def update_all(
     private.adam(weights, grads, first, second, count, **settings)
 
 
+def towards_all(values: list[Tensor], targets: list[Tensor], share: float) -> None:
+    """`train.average.towards_all`, without a loop over the weights."""
+    private.lerp(values, targets, share)
+
+
 def clip_all(grads: list[Tensor], largest: float) -> None:
     """`train.adam.clip_all`, without a loop over the gradients."""
     norm = torch.linalg.vector_norm(torch.stack(private.norms(grads)))

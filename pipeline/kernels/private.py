@@ -74,6 +74,11 @@ def multiply(tensors: list[Tensor], factor: Tensor) -> None:
     torch._foreach_mul_(tensors, factor)
 
 
+def lerp(tensors: list[Tensor], targets: list[Tensor], share: float) -> None:
+    """Move each tensor a share of the way to its target, in place."""
+    torch._foreach_lerp_(tensors, targets, share)
+
+
 def check() -> None:
     """Call each function once on a few numbers.
 
@@ -104,6 +109,8 @@ def check() -> None:
         scaled = [x.clone()]
         multiply(scaled, torch.tensor(2.0))
         _same(scaled[0], 2 * x)
+        lerp(scaled, [x], 0.25)
+        _same(scaled[0], 1.75 * x)
 
 
 def _same(result: Tensor, expected: Tensor) -> None:

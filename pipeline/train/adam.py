@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.layers.accelerated import accelerated
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.mlp import MLP
+from pipeline.train.average import Average, copy_all
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
@@ -90,9 +91,10 @@ class Adam:
     Args:
         groups: what `parameter_groups` returns.
         lr: learning rate; an attribute that may be changed between steps.
+        average: time constant, in steps, of the average of the weights; 0 for none. Lazy tables have none.
     """
 
-    def __init__(self, groups: list[Group], lr: float) -> None:
+    def __init__(self, groups: list[Group], lr: float, *, average: float = 0.0) -> None:
         self.lr, self.steps = lr, 0
         self._groups = groups
         self._state: dict[Tensor, dict[str, Tensor]] = {}
@@ -105,6 +107,7 @@ class Adam:
                     state["first"] = torch.zeros_like(p)
                 if group.rows and group.l2:  # in how many steps each row has had a gradient
                     state["seen"] = torch.zeros(len(p), dtype=p.dtype, device=p.device)
+        self.average = Average([p for group in groups if not group.lazy for p in group.params], average)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
@@ -128,6 +131,7 @@ class Adam:
             if moments:
                 l2 = 0.0 if group.rows else group.l2
                 update_all(*map(list, zip(*moments, strict=True)), **self._settings(l2))
+        self.average.update(self.steps)
 
     def _settings(self, l2: float) -> dict[str, Any]:
         return {"steps": self.steps, "lr": self.lr, "l2": l2, "betas": BETAS, "epsilon": EPSILON}
@@ -155,7 +159,8 @@ class Adam:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs."""
-        return {"lr": self.lr, "steps": self.steps, "state": list(self._state.values())}
+        state = list(self._state.values())
+        return {"lr": self.lr, "steps": self.steps, "state": state, "average": self.average.values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned for the same parameters."""
@@ -163,6 +168,7 @@ class Adam:
         for ours, saved in zip(self._state.values(), state["state"], strict=True):
             for name, tensor in ours.items():
                 tensor.copy_(saved[name])
+        copy_all(self.average.values, state["average"])
 
 
 def _rows(grad: Tensor) -> tuple[Int[Tensor, " R"], Float[Tensor, "R D"]]:

@@ -41,6 +41,7 @@ def fit(
     clip_norm: NonNegative = 10.0,
     lazy_rows: Count = 100_000,
     precision: Literal["float32", "bfloat16"] = "float32",
+    average_epochs: NonNegative = 0.0,
     evaluations_per_epoch: Count = 1,
     monitor: Literal["auc", "logloss"] = "auc",
     lr_factor: Annotated[float, Gt(0), Le(1)] = 0.1,
@@ -71,6 +72,8 @@ def fit(
         lazy_rows: with a vocabulary of at least this many ids, all tables are lazy: see `adam.Adam`.
         precision: of the matrix products in training. Weights, gradients and every evaluation are
             float32 in any case; bfloat16 pays on processors and GPUs that support it.
+        average_epochs: time constant of the average of the weights that is evaluated and kept (0: the
+            weights themselves); see `average.Average`.
         evaluations_per_epoch: how often the validation split is scored.
         monitor: the validation metric that counts as improvement.
         patience: stop after this many evaluations in a row without improvement.
@@ -88,8 +91,10 @@ def fit(
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     ranks.check(size)
     mark_lazy(model, train.schema.vocabulary_size >= lazy_rows)
+    batches = train.count(size)
     scale = l2_rows / len(train) if l2_rows else 1.0
-    optimizer = Adam(parameter_groups(model, scale * embedding_l2, scale * network_l2), lr)
+    groups = parameter_groups(model, scale * embedding_l2, scale * network_l2)
+    optimizer = Adam(groups, lr, average=average_epochs * batches)
     torch.manual_seed(seed)
     if checkpoint is not None and ranks.from_rank_0(checkpoint.exists()):
         state, best_weights = load(checkpoint, model, optimizer)
@@ -99,8 +104,9 @@ def fit(
         settings: dict[str, Any] = dict(  # noqa: C408
             seed=seed, epochs=epochs, batch_size=batch_size, min_steps_per_epoch=min_steps_per_epoch, lr=lr,
             embedding_l2=embedding_l2, network_l2=network_l2, l2_rows=l2_rows, clip_norm=clip_norm,
-            lazy_rows=lazy_rows, precision=precision, evaluations_per_epoch=evaluations_per_epoch,
-            monitor=monitor, lr_factor=lr_factor, lr_patience=lr_patience, patience=patience,
+            lazy_rows=lazy_rows, precision=precision, average_epochs=average_epochs,
+            evaluations_per_epoch=evaluations_per_epoch, monitor=monitor, lr_factor=lr_factor,
+            lr_patience=lr_patience, patience=patience,
         )  # fmt: skip
         prepare(model, train, valid, **settings)
         start_at_base_rate(model, train)
@@ -108,7 +114,6 @@ def fit(
         state, best_weights = State(), _copy(model)
 
     order, parameters = torch.Generator(), list(model.parameters())
-    batches = train.count(size)
     evaluated = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
     narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     mean_loss = _MeanLoss(train.device)
@@ -118,12 +123,14 @@ def fit(
     def evaluation() -> None:
         nonlocal best_weights
         ranks.broadcast_buffers(model)
-        scores = {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
+        with optimizer.average.applied():
+            scores = {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
+            weights = _copy(model)
         epoch, train_logloss = state.epoch + state.batch / batches, mean_loss.take()
         row = {"step": state.step, "epoch": epoch, "lr": optimizer.lr, "train_logloss": train_logloss}
         row = _finite(ranks.from_rank_0({**row, **scores}))
         if state.record(row, monitor):
-            best_weights = _copy(model)
+            best_weights = weights
         elif state.lr_bad == lr_patience:
             state.lr_bad = 0
             optimizer.lr *= lr_factor
