@@ -150,7 +150,7 @@ class Adam:
             state["seen"].index_copy_(0, rows, seen)
             grad = grad + (l2 * self.steps / seen).unsqueeze(1) * w
         beta2 = BETAS[1]
-        v.mul_(torch.pow(beta2, self.steps - last).to(v.dtype).unsqueeze(1))
+        v.mul_((beta2 ** (self.steps - last).to(v.dtype)).unsqueeze(1))
         v.addcmul_(grad, grad, value=1 - beta2)
         w.addcdiv_(grad, (v / (1 - beta2**self.steps)).sqrt_().add_(EPSILON), value=-self.lr)
         table.index_copy_(0, rows, w)

@@ -87,6 +87,9 @@ def adams() -> Iterator[Arguments]:
 
 CASES: dict[str, Callable[[], Iterator[Arguments]]] = {
     "adam.clip_all": lambda: (([random(4, 3), random(5)], norm) for norm in (0.1, 100.0)),
+    "adam.towards_all": lambda: (
+        ([random(4, 3), random(5)], [random(4, 3), random(5)], s) for s in (0.1, 1.0)
+    ),
     "adam.update_all": adams,
     "attention.interactinglayers": attentions,
     "bilinear.bilinear": lambda: ((Bilinear(4, 3, kind=kind), random(7, 4, 3)) for kind in KINDS),
@@ -163,7 +166,7 @@ def results(function: Callable[..., Any], arguments: Arguments, **settings: Any)
     """What a function returns and the gradients of all it gets, or what it changes in place."""
     arguments = deepcopy(arguments)
     torch.manual_seed(5)
-    if settings or function.__name__ == "clip_all":
+    if settings or function.__name__ in ("clip_all", "towards_all"):
         assert function(*arguments, **settings) is None
         return tensors(arguments)
     inputs = [tensor.requires_grad_() for tensor in tensors(arguments)]
