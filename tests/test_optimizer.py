@@ -29,7 +29,7 @@ def machine(lazy: bool, *, embedding_l2: float = 0.1, network_l2: float = 0.2) -
     torch.manual_seed(0)
     model = Machine().double()
     mark_lazy(model, lazy)
-    return model, Adam(parameter_groups(model, embedding_l2, network_l2), lr=0.05)
+    return model, Adam(parameter_groups(model, embedding_l2, embedding_l2, network_l2), lr=0.05)
 
 
 def adam(w: Tensor, m: Tensor, v: Tensor, g: Tensor, t: int, lr: float = 0.05) -> None:
@@ -93,7 +93,7 @@ def test_a_lazy_row_moves_as_far_as_a_dense_one_however_rare_it_is(every: int) -
     def distance(lazy: bool) -> float:
         layer = FieldLinear(SCHEMA)
         mark_lazy(layer, lazy)
-        optimizer = Adam(parameter_groups(layer, 0.0, 0.0), lr=0.01)
+        optimizer = Adam(parameter_groups(layer, 0.0, 0.0, 0.0), lr=0.01)
         for step in range(1100):
             optimizer.zero_grad()
             row = torch.tensor([[3 if step % every == 50 % every else 1]])
@@ -113,7 +113,7 @@ def test_l2_means_the_same_for_rare_and_frequent_ids(lazy: bool) -> None:
     """
     layer = FieldLinear(SCHEMA)
     mark_lazy(layer, lazy)
-    optimizer, l2 = Adam(parameter_groups(layer, 0.05, 0.0), lr=0.02), 0.05
+    optimizer, l2 = Adam(parameter_groups(layer, 0.0, 0.05, 0.0), lr=0.02), 0.05
     for step in range(6000):
         optimizer.zero_grad()
         rows = torch.tensor([row for row, every in ((1, 1), (2, 4), (3, 20)) if step % every == 0])
@@ -177,7 +177,10 @@ def test_clip_is_torchs(norm: float) -> None:
 def test_a_dense_step_is_torchs_to_the_last_bit() -> None:
     (ours, optimizer), (theirs, _) = machine(False, embedding_l2=0), machine(False, embedding_l2=0)
     adam = torch.optim.Adam(
-        [{"params": group.params, "weight_decay": group.l2} for group in parameter_groups(theirs, 0.0, 0.2)],
+        [
+            {"params": group.params, "weight_decay": group.l2}
+            for group in parameter_groups(theirs, 0.0, 0.0, 0.2)
+        ],
         lr=0.05,
         fused=True,
     )
@@ -188,7 +191,9 @@ def test_a_dense_step_is_torchs_to_the_last_bit() -> None:
         theirs(ids).square().mean().backward()
         adam.step()
         if step == 5:  # as the loop does on a plateau
-            optimizer.lr, adam.param_groups[0]["lr"], adam.param_groups[1]["lr"] = 0.01, 0.01, 0.01
+            optimizer.lr = 0.01
+            for group in adam.param_groups:
+                group["lr"] = 0.01
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -198,7 +203,7 @@ def test_the_average_is_the_documented_one_and_leaves_the_weights_alone(lazy: bo
     torch.manual_seed(0)
     model = Machine().double()
     mark_lazy(model, lazy)
-    optimizer = Adam(parameter_groups(model, 0.1, 0.2), lr=0.05, average=5)
+    optimizer = Adam(parameter_groups(model, 0.1, 0.1, 0.2), lr=0.05, average=5)
     expected = [p.detach().clone() for p in model.parameters()]
     for t in range(1, 101):
         take(model, optimizer, every_id()[torch.randint(8, (3,))])

@@ -198,8 +198,8 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data/mine/settings/tune", {"trails": 1}, "data.mine.settings.tune: unknown key 'trails'"),
     (
         "data/mine/settings/model",
-        {"fm": {"embedding_size": 7}},
-        "tune.space.model.embedding_size: does not contain 7",
+        {"fm": {"embedding_dropout": 0.9}},
+        "tune.space.model.embedding_dropout: does not contain 0.9",
     ),
 ]
 
@@ -473,7 +473,7 @@ def test_a_variant_is_its_base_with_other_options(values: dict[str, Any]) -> Non
         ),
         (
             "tune/space/model/fm-sest",
-            {"embedding_size": {"choices": [3]}},
+            {"embedding_size": {"low": 2, "high": 4}},
             r"tune\.space\.model\.fm-sest\.embedding_size: does not contain 8, the default of fm-sest",
         ),
     ],
@@ -521,7 +521,7 @@ def test_an_error_that_several_entries_share_is_told_once(
     other = deepcopy(values["data"]["synthetic"]) | {"settings": {}}
     values["data"]["synthetic"]["settings"] = {"model": {"embedding_size": 8}}
     values["data"] |= {"one": other, "two": deepcopy(other)}
-    values["tune"]["space"] = {"model": {"embedding_size": {"choices": [8]}}}
+    values["tune"]["space"] = {"model": {"embedding_size": {"low": 8, "high": 9}}}
     file = tmp_path / "params.yaml"
     with file.open("w", encoding="utf-8") as out:
         YAML(typ="safe", pure=True).dump(values, out)
@@ -529,3 +529,12 @@ def test_an_error_that_several_entries_share_is_told_once(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "one" in line]
     assert "does not contain" in line
     assert line.endswith("one, two are not in `datasets`)")
+
+
+def test_the_default_is_one_of_the_choices_of_its_axis(values: dict[str, Any]) -> None:
+    """So that a model of one's own size needs no other search space."""
+    params = Params(put(values, "data/synthetic/settings/model/fm", {"embedding_size": 7}))
+    config = params.config("synthetic", "fm")
+    choices = config.space["model.embedding_size"].choices
+    assert choices is not None and choices[-1] == 7 and len(choices) > 1
+    assert config.start["model.embedding_size"] == 7

@@ -194,16 +194,17 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
 @pytest.mark.parametrize("name", MODELS)
 def test_tables_and_matrices_of_networks_have_an_l2_and_nothing_else_has(name: str) -> None:
     model = build(name, SCHEMA, {}, seed=1)
-    groups = parameter_groups(model, 0.1, 0.2)
+    groups = parameter_groups(model, 0.1, 0.3, 0.2)
     l2 = {id(p): group.l2 for group in groups for p in group.params}
     assert sorted(l2) == sorted(id(p) for p in model.parameters()), "each parameter once"
     assert len(l2) == sum(len(group.params) for group in groups)
     for layer in model.modules():
         for key, p in layer.named_parameters(recurse=False):
             inside = any(layer in list(each) for each in model.modules() if isinstance(each, MLP))
-            table = isinstance(layer, FieldEmbedding | FieldLinear) and key == "table"
-            matrix = inside and isinstance(layer, nn.Linear) and key == "weight"
-            assert l2[id(p)] == (0.1 if table else 0.2 if matrix else 0.0), key
+            expected = 0.2 if inside and isinstance(layer, nn.Linear) and key == "weight" else 0.0
+            if key == "table":
+                expected = {FieldEmbedding: 0.1, FieldLinear: 0.3}.get(type(layer), 0.0)
+            assert l2[id(p)] == expected, key
 
 
 def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
@@ -272,9 +273,9 @@ def test_l2_pulls_the_named_part_to_zero() -> None:
     def sizes(**l2: float) -> tuple[float, float]:
         model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
         fit(model, TRAIN, VALID, seed=1, epochs=3, batch_size=64, lr=0.01, patience=9, **l2)
-        groups = parameter_groups(model, 0, 0)
+        groups = parameter_groups(model, 0, 0, 0)
         norms = [sum(p.square().sum().item() for p in group.params) for group in groups]
-        return norms[0], norms[1]
+        return norms[0], norms[2]
 
     plain = sizes()
     tables, network = sizes(embedding_l2=1.0), sizes(network_l2=1.0)
@@ -473,8 +474,8 @@ def test_a_model_that_prepares_trains_another_one_with_the_same_settings(
     for name in ("log", "checkpoint", "progress"):
         del settings[name]
     for name, value in settings.items():  # none of them at its default
-        other = {"auc": "logloss", "float32": "bfloat16"}.get(value) if isinstance(value, str) else value + 1
-        settings[name] = other
+        other = {"auc": "logloss", "float32": "bfloat16", None: 0.5}
+        settings[name] = other[value] if value in other else value + 1
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(loop, "prepare", lambda *_, **given: seen.append(given))
     fit(deepfm(), TRAIN, VALID, seed=7, **{**settings, "epochs": 1})

@@ -109,6 +109,7 @@ class Params:
         )
         for axis, (place, dimension) in self._space(model, dataset, tune).items():
             config.space[axis] = dimension
+            config.space[axis] = dimension = dimension.with_choice(config.start[axis])
             if not dimension.holds(config.start[axis]):
                 raise self._error(
                     place,

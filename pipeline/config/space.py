@@ -36,6 +36,12 @@ class Dimension(Strict):
         if self.log and (self.low <= 0 or self.step is not None):
             raise ValueError("log needs low > 0 and no step")
 
+    def with_choice(self, value: Any) -> "Dimension":
+        """Return the axis with `value` among its choices; an axis from low to high as it is."""
+        if self.choices is None or value in self.choices:
+            return self
+        return self.model_copy(update={"choices": [*self.choices, value]})
+
     def holds(self, value: Any) -> bool:
         """Whether the search could propose `value`."""
         if self.choices is not None:

@@ -1,6 +1,6 @@
 """Adam with an L2 penalty that means the same for rare and for frequent ids, and lazy tables."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ class Group(NamedTuple):
         lazy: whether only the rows of a batch are updated, and their gradients are sparse.
     """
 
-    params: list[Tensor]
+    params: Sequence[Tensor]
     l2: float = 0.0
     rows: bool = False
     lazy: bool = False
@@ -42,8 +42,10 @@ def mark_lazy(model: nn.Module, lazy: bool) -> None:
         layer.lazy = lazy
 
 
-def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -> list[Group]:
-    """Split the parameters by their L2 penalty: tables, matrices of the networks, the rest.
+def parameter_groups(
+    model: nn.Module, embedding_l2: float, linear_l2: float, network_l2: float
+) -> list[Group]:
+    """Split the parameters by their L2 penalty: embeddings, linear terms, matrices of the networks, the rest.
 
     The penalty is added to the gradient: not decoupled decay. Only the matrices of `MLP`s have `network_l2`.
     What weighs, gates or scales something (attention, excitations, thresholds, cross weights, gains,
@@ -51,7 +53,8 @@ def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -
     exactly zero by a penalty of any strength.
     """
     layers = tables(model)
-    embedded = [layer.table for layer in layers]
+    embeddings = [layer.table for layer in layers if isinstance(layer, FieldEmbedding)]
+    linear = [layer.table for layer in layers if isinstance(layer, FieldLinear)]
     matrices = [
         layer.weight
         for network in model.modules()
@@ -59,10 +62,15 @@ def parameter_groups(model: nn.Module, embedding_l2: float, network_l2: float) -
         for layer in network
         if isinstance(layer, nn.Linear)
     ]
-    known = {id(p) for p in (*embedded, *matrices)}
+    known = {id(p) for p in (*embeddings, *linear, *matrices)}
     rest = [p for p in model.parameters() if id(p) not in known]
     lazy = any(layer.lazy for layer in layers)
-    groups = [Group(embedded, embedding_l2, rows=True, lazy=lazy), Group(matrices, network_l2), Group(rest)]
+    groups = [
+        Group(embeddings, embedding_l2, rows=True, lazy=lazy),
+        Group(linear, linear_l2, rows=True, lazy=lazy),
+        Group(matrices, network_l2),
+        Group(rest),
+    ]
     return [group for group in groups if group.params]
 
 

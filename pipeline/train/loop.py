@@ -36,6 +36,7 @@ def fit(
     min_steps_per_epoch: CountOrZero = 0,
     lr: Positive = 1e-3,
     embedding_l2: NonNegative = 0.0,
+    linear_l2: NonNegative | None = None,
     network_l2: NonNegative = 0.0,
     l2_rows: CountOrZero = 0,
     clip_norm: NonNegative = 10.0,
@@ -65,8 +66,8 @@ def fit(
             `min_steps_per_epoch` steps: a small log needs as many steps as a large one.
         lr: learning rate; multiplied by `lr_factor` after `lr_patience` evaluations in a row without
             improvement (0 disables that).
-        embedding_l2, network_l2: see `adam.parameter_groups`.
-        l2_rows: number of train rows that the two are meant for; with N they are multiplied by l2_rows / N,
+        embedding_l2, linear_l2, network_l2: see `adam.parameter_groups`; linear_l2 None is embedding_l2.
+        l2_rows: number of train rows that they are meant for; with N they are multiplied by l2_rows / N,
             so that they stay the same Gaussian prior on the weights (0: taken as they are).
         clip_norm: maximum norm of the gradient (0: no clipping).
         lazy_rows: with a vocabulary of at least this many ids, all tables are lazy: see `adam.Adam`.
@@ -93,7 +94,8 @@ def fit(
     mark_lazy(model, train.schema.vocabulary_size >= lazy_rows)
     batches = train.count(size)
     scale = l2_rows / len(train) if l2_rows else 1.0
-    groups = parameter_groups(model, scale * embedding_l2, scale * network_l2)
+    linear = embedding_l2 if linear_l2 is None else linear_l2
+    groups = parameter_groups(model, scale * embedding_l2, scale * linear, scale * network_l2)
     optimizer = Adam(groups, lr, average=average_epochs * batches)
     torch.manual_seed(seed)
     if checkpoint is not None and ranks.from_rank_0(checkpoint.exists()):
@@ -103,8 +105,8 @@ def fit(
     else:
         settings: dict[str, Any] = dict(  # noqa: C408
             seed=seed, epochs=epochs, batch_size=batch_size, min_steps_per_epoch=min_steps_per_epoch, lr=lr,
-            embedding_l2=embedding_l2, network_l2=network_l2, l2_rows=l2_rows, clip_norm=clip_norm,
-            lazy_rows=lazy_rows, precision=precision, average_epochs=average_epochs,
+            embedding_l2=embedding_l2, linear_l2=linear_l2, network_l2=network_l2, l2_rows=l2_rows,
+            clip_norm=clip_norm, lazy_rows=lazy_rows, precision=precision, average_epochs=average_epochs,
             evaluations_per_epoch=evaluations_per_epoch, monitor=monitor, lr_factor=lr_factor,
             lr_patience=lr_patience, patience=patience,
         )  # fmt: skip

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from pipeline.data.batches import Split
-from pipeline.train.predict import BASE_LOGIT, logits
+from pipeline.models import BASE_LOGIT
+from pipeline.train.predict import logits
 
 SAMPLE_ROWS = 8192
 
