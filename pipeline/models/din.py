@@ -13,8 +13,8 @@ Shapes: ids (B, S) -> E (B, F, D), history (B, n, D) -> u(v) (B, D) -> logit (B,
 Differs from the paper: histories are of the train split, strictly earlier than the row; `negatives` is not in
 the paper, which has positives alone. Of a past item only its id is embedded, not its other fields, with the
 table of the target. h - v and h * v in the activation unit are the authors' code's; the paper names an outer
-product. It has the network's activation instead of Dice or PReLU, and the tables' L2 replaces the mini-batch
-aware regularisation. `normalise` adds the softmax over the history that the paper leaves out.
+product. It has the network's activation instead of Dice or PReLU. The mini-batch aware regularisation is that
+of all models here (`train/adam.py`). `normalise` adds the softmax over the history that the paper leaves out.
 """
 
 from collections.abc import Callable, Sequence
