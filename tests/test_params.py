@@ -345,7 +345,7 @@ def test_a_models_block_has_axes_of_the_training_too_and_null_takes_one_away(val
 
     every = {"train.batch_size", "train.lr", "train.embedding_l2", "train.network_l2"}
     assert train_axes("deepfm") == every
-    assert train_axes("lr") == every - {"train.network_l2"}
+    assert train_axes("lr") == {"train.batch_size", "train.lr", "train.linear_l2"}
     values = put(values, "tune/space/model/deepfm", {"clip_norm": {"choices": [1.0, 10.0]}, "lr": None})
     assert train_axes("deepfm") == (every | {"train.clip_norm"}) - {"train.lr"}
     assert train_axes("fiinet") == every
