@@ -22,7 +22,7 @@ SMALL = {
 READINGS: dict[str, list[dict[str, Any]]] = {
     "deepfm": [{"hidden": []}, {"activation": "tanh"}],
     "fiinet": [
-        {"pool": "sum"},
+        {"pool": "mean"},
         {"second_layer": "sigmoid"},
         {"second_layer": "none"},
         {"separate": True},

@@ -18,7 +18,7 @@ from pipeline.config.params import load
 from pipeline.data.batches import Batch, Split
 from pipeline.layers.options import arguments
 from pipeline.layers.prepared import Prepared
-from pipeline.models import CLASSES, MODELS, build
+from pipeline.models import BASE_LOGIT, CLASSES, MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.train.loop import fit, prepare
 from pipeline.train.loss import training_loss
@@ -208,7 +208,7 @@ def test_all_that_is_learnt_is_saved_and_nothing_else(name: str, chosen: dict[st
     }
     saved = model.state_dict().keys()
     assert parameters.keys() <= saved
-    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    statistics = ("running_mean", "running_var", "num_batches_tracked", BASE_LOGIT)
     assert all(key.rpartition(".")[2] in statistics for key in saved - parameters.keys() - prepared)
 
 

@@ -19,8 +19,9 @@ C(F, 2) = C(F, 3), unless channels are fields, or there is one. `fusion` is
 `project` each branch mapped linearly over the channel axis to `channels`;
 `concat`  all crosses on one axis, as below eq. 6 and in Figure 4. Nothing is left to add or to choose from:
           V = s U, where sigma2 is `gate`, a softmax over the channels (times C: gates start at 1) or sigmoid.
-`field` and `pooled` average; `pool=sum` is as printed, the same function with other sizes of w. sigma2 is
-not named: `second_layer` is relu, as in FiBiNET's SENET, or sigmoid; `none` omits W2, as SKNet does.
+`field` and `pooled` sum, as printed; `pool=mean` is the same function with w so small that, on few rows, L2
+keeps all crosses at zero. sigma2 is not named: `second_layer` is relu, as in FiBiNET's SENET, or sigmoid;
+`none` omits W2, as SKNet does.
 `separate` reads "two different scale weight matrices to weight the split [...] information separately and
 then sum": each branch has its own eq. 3-4 with sigma2 `gate`, V = s~ U~ + s^ U^, and eq. 5 is omitted. Both
 A and B are kept, though a + b = 1. w starts at 1, embeddings at N(0, std^2), W2 under relu with absolute
@@ -54,7 +55,7 @@ class FiiNet(nn.Module):
         embedding: Embed = Embed(32, std=0.1),
         orders: Sequence[TwoOrMore] = (2, 3),
         fusion: Fusion = "field",
-        pool: Literal["mean", "sum"] = "mean",
+        pool: Literal["mean", "sum"] = "sum",
         channels: Count = 32,
         squeeze: Literal["mean", "max"] = "mean",
         reduction: Count = 3,

@@ -62,9 +62,9 @@ def brought(
     else:
         sets = [set(fields) for fields in combinations(range(f), highest)]
         groups = [[c for c, fields in enumerate(chosen) if fields <= high] for high in sets]
-    pool: Callable[[Vector], float] = mean
-    if fusion != "align" and reading.get("pool") == "sum":
-        pool = sum
+    pool: Callable[[Vector], float] = sum
+    if fusion == "align" or reading.get("pool") == "mean":
+        pool = mean
     return [[pool(list(d)) for d in zip(*(branch[c] for c in group), strict=True)] for group in groups]
 
 
