@@ -506,7 +506,7 @@ def test_dropout_stays_on_after_a_validation() -> None:
     seen.clear()
     ours.mlp.register_forward_hook(lambda module, *_: seen.append((torch.is_grad_enabled(), module.training)))
     fit(ours, rows, rows, seed=1, epochs=3, batch_size=64, patience=9)
-    assert seen == [(True, True), (False, False)] * 3
+    assert seen == [(False, False), *[(True, True), (False, False)] * 3], "first comes the start"
 
 
 def test_a_batch_of_one() -> None:

@@ -17,4 +17,4 @@ def test_fm_pairs_all_values_those_inside_a_bag_too(schema: Schema) -> None:
 
 def test_weights_that_were_saved_keep_their_names() -> None:
     names = build("fm", SCHEMAS["two-domains"], {}, seed=1).state_dict().keys()
-    assert names == {"linear.bias", "linear.table", "embedding.table"}
+    assert names == {"linear.bias", "linear.table", "embedding.table", "base_logit"}
