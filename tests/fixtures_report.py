@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from pipeline.common.files import digest, folder_digest, write_json
 from pipeline.data.batches import Split
-from pipeline.evaluate import predictions, report
+from pipeline.evaluate import budget, predictions, report
 from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.report import GRID, Curves, Entry
 from pipeline.evaluate.runs import Run, load_runs
@@ -130,11 +130,21 @@ def search(start: float, end: float, *, count: int = 8, metric: str = "auc") -> 
         for i, (state, value) in enumerate(zip(states, values, strict=True))
     ]
     shares = {"train.lr": 0.7, "model.embedding_size": 0.3}
+    step = (end - start) / (count - 1)
+    spent = {
+        "trials": count,
+        "completed": count - 2,
+        "best": [start, start, start, *(start + step * i for i in range(3, count))],
+        "expected": [start + step * i for i in range(count)],
+        "rows": [10_000 * (i + 1) for i in range(count)],
+        "final_rows": 50_000,
+    }
     return {
         "study": "made-up",
         "metric": metric,
         "best": count - 1,
         "trials": trials,
+        "budget": spent,
         "importances": {"ped_anova": shares, "fanova": shares},
     }
 
@@ -212,6 +222,7 @@ def made_up_report(
                 "key": run.info["key"],
                 "weights": 1000,
                 "trials": len(run.info.get("search", {}).get("trials", [])),
+                **budget.counts(run),
                 "valid_auc": run.valid("auc"),
                 "valid_logloss": run.valid("logloss"),
                 "seeds": seeds,
@@ -251,6 +262,7 @@ def made_up_report(
         "bayes": {"auc": 0.85, "logloss": 0.45} if bayes else None,
         "results": results,
         "comparisons": comparisons,
+        "budget": budget.summarise(runs),
         "champion": {**best, "seed": seed, "key": leader.info["key"]},
     }
 

@@ -161,6 +161,28 @@ def test_a_search_that_kept_the_default_is_no_comparison() -> None:
     assert "all 4 comparisons" in leaderboard.to_markdown(report)
 
 
+def test_the_searches_tell_what_they_cost_and_what_so_many_trials_find() -> None:
+    report = board()
+    head, *lines = table(report, 3)
+    assert head[:4] == ["model", "came to their end", "winner", "million rows"]
+    assert head[4:] == ["after 1", "after 2", "after 4", "after 8", "best trial"]
+    assert lines[1] == ["fm", "6 of 8", "trial 7", "0.1", *("0.7620", "0.7649", "0.7706", "0.7820", "0.7820")]
+    assert {(row["variant"], row["completed"], row["capped"]) for row in rows(report)} == {
+        ("default", "0", "0"),
+        ("tuned", "6", "0"),
+    }
+    assert "`epochs`" not in leaderboard.to_markdown(report)
+
+
+def test_trainings_that_their_epochs_ended_are_named() -> None:
+    runs = made_up_runs(both(lr=0.7, fm=0.78))
+    for seed, ended in zip(runs[3].info["seeds"], (True, False, True), strict=True):
+        seed["capped"] = ended
+    page = leaderboard.to_markdown(made_up_report(runs))
+    said = "**2 trainings ended at the last of `epochs` and not by patience, and might have become better: "
+    assert f"{said}fm (tuned, 2).**" in page
+
+
 def test_pictures_come_last() -> None:
     page = leaderboard.to_markdown(board(), ["leaderboard.png", "learning_curves.png"])
     assert page.endswith("![leaderboard](leaderboard.png)\n\n![learning curves](learning_curves.png)\n")

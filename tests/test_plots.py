@@ -12,7 +12,7 @@ from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_
 
 pytestmark = pytest.mark.slow
 
-ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history"]
+ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history", "budget"]
 MANY = {f"model{i}": 0.75 + 0.001 * i for i in range(23)} | {"lr": 0.7}
 
 
@@ -63,6 +63,7 @@ def test_titles_say_what_one_sees(figures: dict[str, Figure]) -> None:
     assert title["learning_curves.png"] == "fm (tuned) reaches the best validation AUC, 0.7820"
     assert "fm finds" in title["roc.png"]
     assert title["tuning_history.png"].startswith("The search helps")
+    assert title["budget.png"] == "fm has the best expected validation AUC after 8 trials, 0.7820"
     assert title["importances.png"] == "train.lr matters most on average"
     assert "true probabilities 0.8500" in texts(figures["leaderboard.png"])
 

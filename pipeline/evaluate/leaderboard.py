@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
-from pipeline.evaluate import mechanisms
+from pipeline.evaluate import budget, mechanisms
 from pipeline.evaluate.report import is_close, same_scores
 from pipeline.evaluate.significance import LEVEL
 
@@ -28,8 +28,14 @@ CHAMPION, CLOSE = "★", "≈"
 
 def to_csv(report: Block) -> str:
     """Return every metric of every model and variant to six decimals; a missing one is an empty cell."""
-    header = ["model", "variant", "champion", "seeds", "trials", "weights", "valid_auc", "valid_logloss"]
-    header += ["valid_normalised_entropy", "valid_mean_prediction_ratio", "warning"]
+    header = ["model", "variant", "champion", "seeds", "trials", "completed", "capped", "weights"]
+    header += [
+        "valid_auc",
+        "valid_logloss",
+        "valid_normalised_entropy",
+        "valid_mean_prediction_ratio",
+        "warning",
+    ]
     header += [column for key in COLUMNS for column in (key, f"{key}_std")]
     header += ["auc_standard_error", "auc_low", "auc_high", "p", "p_holm", "relaimpr", "learned", "key"]
     text = io.StringIO()
@@ -69,6 +75,8 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
     lines += [*_markdown(*_probabilities_table(report)), "", calibration(report), ""]
     if found := report.get("mechanisms"):
         lines += ["## Mechanisms", "", *_markdown(*mechanisms.table(found)), "", mechanisms.explanation(), ""]
+    if found := report.get("budget"):
+        lines += ["## The searches", "", *_markdown(*budget.table(found)), "", budget.explanation(report), ""]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -96,15 +104,16 @@ def explanation(report: Block) -> str:
     results, best = report["results"], report["champion"]
     seeds = [row["seed"] for row in results[0]["seeds"]]
     trials = sorted({r["trials"] for r in results if r["variant"] == "tuned"})
-    budget = " to ".join(map(str, dict.fromkeys((trials[0], trials[-1]))))
+    tried = " to ".join(map(str, dict.fromkeys((trials[0], trials[-1]))))
     chosen = next(r for r in results if _same(r, best))
     name = "{model} ({variant})".format(**best)
     origin = (
         f"{'Mean ± standard deviation' if len(seeds) > 1 else 'Metrics'} over {counted(len(seeds), 'seed')} "
         f"({', '.join(map(str, seeds))}) on {report['rows']:,} test rows, {report['base_rate']:.1%} of them "
         "positive; each training predicted them once. Tuned rows are the best of "
-        f"{budget} trials on validation data, the default configuration being the first trial, trained again "
-        f"on the same seeds. **The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
+        f"{tried} trials on validation data, the default configuration being the first trial: the best mean "
+        "over these seeds among the best trials and the default. "
+        f"**The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
         f"by its mean AUC on validation data, {chosen['valid_auc']:.4f}; test metrics played no role in "
         f"that.{_distance(report)}"
     )

@@ -57,6 +57,8 @@ def draw(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run]) -> dic
         "calibration.png": calibration(report, curves, runs),
         "tuning_history.png": tuning_history(runs),
     }
+    if report.get("budget"):
+        figures["budget.png"] = budget(report["budget"], runs)
     if any(run.info["search"].get("importances") for run in runs if run.variant == "tuned"):
         figures["importances.png"] = importances(runs)
     return figures
@@ -315,6 +317,48 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         ax.set_xlabel("trial", labelpad=1)
+    return figure
+
+
+@styled
+def budget(searches: Sequence[Block], runs: Sequence[Run]) -> Figure:
+    """What n trials of each search are expected to find, and what all found for the rows they trained on."""
+    metric = searches[0]["metric"]
+    word, sign = METRICS[metric], 1 if metric == "auc" else -1
+    same = [search for search in searches if search["metric"] == metric and search["expected"]]
+    top = max(same, key=lambda search: (sign * search["expected"][-1], search["model"]))
+    figure = titled_figure(
+        3.6,
+        f"{top['model']} has the best expected validation {word} after {len(top['expected'])} trials, "
+        f"{top['expected'][-1]:.4f}",
+        "Left: expected best of n trials drawn from those of the search (Dodge et al. 2019), one seed. "
+        "Right: best complete trial so far",
+    )
+    left, right = figure.subplots(1, 2, sharey=True)
+    colours, lines, shown = colours_of(runs), [], []
+    for search in same:
+        colour, expected = colours[search["model"]], search["expected"]
+        look: Any = {"color": colour, "linewidth": 1 if colour == OTHER else 1.6, "zorder": 2}
+        if colour == OTHER:
+            look["zorder"] = 1
+        number = np.arange(1, len(expected) + 1)
+        (line,) = left.plot(number, expected, label=f"{search['model']} {expected[-1]:.4f}", **look)
+        found = [(rows, best) for rows, best in zip(search["rows"], search["best"], strict=True) if best]
+        if found:
+            rows, best = (np.array(column) for column in zip(*found, strict=True))
+            right.step(rows / 1e6, best, where="post", **look)
+            shown += [best[0], best[-1]]
+        shown += [expected[len(expected) // 4], expected[-1]]
+        if colour != OTHER:
+            lines.append((expected[-1], line))
+    margin = 0.1 * max(float(np.ptp(shown)), 0.004)
+    left.set_ylim(min(shown) - margin, max(shown) + margin)
+    left.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    left.set(xlabel="trials", ylabel=f"validation {word}")
+    right.set(xlabel="million train rows seen by the trials", xscale="log")
+    right.xaxis.set_major_formatter(PLAIN)
+    by_height = [line for _, line in sorted(lines, key=lambda end: -end[0])]
+    coloured_legend(right, by_height, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return figure
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
-from pipeline.evaluate import mechanisms
+from pipeline.evaluate import budget, mechanisms
 from pipeline.evaluate.calibration import Validation, complaint, tempered
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.runs import Block, Run
@@ -99,6 +99,7 @@ def build_report(
         "results": results,
         "comparisons": comparisons,
         "mechanisms": mechanisms.summarise(runs),
+        "budget": budget.summarise(runs),
         "champion": {
             "model": leader.model,
             "variant": leader.variant,
@@ -205,6 +206,7 @@ def _result(
         "weights": run.info["weights"],
         "trainings": run.info.get("trainings", 1),
         "trials": len(run.info.get("search", {}).get("trials", [])),
+        **budget.counts(run),
         "valid_auc": run.valid("auc"),
         "valid_logloss": run.valid("logloss"),
         "seeds": seeds,
