@@ -355,7 +355,8 @@ def budget(searches: Sequence[Block], runs: Sequence[Run]) -> Figure:
     left.set_ylim(min(shown) - margin, max(shown) + margin)
     left.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     left.set(xlabel="trials", ylabel=f"validation {word}")
-    right.set(xlabel="million train rows seen by the trials", xscale="log")
+    right.set(xlabel="million train rows seen by the trials")
+    right.xaxis.set_major_locator(MaxNLocator(5))
     right.xaxis.set_major_formatter(PLAIN)
     by_height = [line for _, line in sorted(lines, key=lambda end: -end[0])]
     coloured_legend(right, by_height, loc="upper left", bbox_to_anchor=(1.01, 1.0))
