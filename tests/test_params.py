@@ -490,6 +490,7 @@ def test_a_datasets_option_goes_to_every_model_that_has_it(values: dict[str, Any
     shared = {"embedding_dropout": 0.1, "hidden": [7], "deepfm": {"hidden": [5]}}
     for item in values["data"].values():
         item["settings"] = {}
+    values = put(values, "tune/space", {})
     params = Params(put(values, "data/synthetic/settings", {"model": shared}))
     assert params.config("synthetic", "lr").model == {}
     assert params.config("synthetic", "fm").model["embedding_dropout"] == 0.1
