@@ -20,9 +20,10 @@ from pipeline.layers.options import arguments
 from pipeline.layers.prepared import Prepared
 from pipeline.models import BASE_LOGIT, CLASSES, MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
-from pipeline.train.loop import fit, prepare
+from pipeline.train.loop import fit
 from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate, logits
+from pipeline.train.start import prepare
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,7 +82,7 @@ def ready(name: str, schema: Schema, chosen: dict[str, Any], seed: int = 1) -> n
     model = build(name, schema, chosen, seed=seed)
     rows = random_split(schema, 200)
     torch.manual_seed(seed)  # as in `fit`: FNN initialises a factorization machine here
-    prepare(model, rows, rows, seed=seed, epochs=1)
+    prepare(model, rows, rows, fit, seed=seed, epochs=1)
     return model
 
 

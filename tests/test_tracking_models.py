@@ -9,8 +9,9 @@ from rows import SCHEMAS, random_ids, random_split, times, wake
 from pipeline.data.batches import Batch
 from pipeline.models import MODELS, build
 from pipeline.tracking import models
-from pipeline.train.loop import prepare
+from pipeline.train.loop import fit
 from pipeline.train.predict import is_timed, logits
+from pipeline.train.start import prepare
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,7 @@ def test_the_graph_of_every_model_takes_any_number_of_rows(name: str) -> None:
     """Also with what it remembers of the train rows, and for a timed model with times."""
     schema = SCHEMAS["three-domains"]
     model, train = build(name, schema, {}, seed=1), random_split(schema, 200)
-    prepare(model, train, train, seed=1, epochs=1)
+    prepare(model, train, train, fit, seed=1, epochs=1)
     click = models.ClickProbability(model.eval())
     example = torch.from_numpy(models.example(schema, timed=is_timed(model)))
     jaxtyping.config.update("jaxtyping_disable", True)
@@ -45,7 +46,7 @@ def test_a_row_of_a_timed_model_ends_with_its_time() -> None:
     assert not is_timed(build("fm", schema, {}, seed=1))
     model, train = build("din", schema, {}, seed=1), random_split(schema, 200)
     assert is_timed(model)
-    prepare(model, train, train)
+    prepare(model, train, train, fit)
     wake(model)
     click = models.ClickProbability(model)
     ids = random_ids(schema, 50).long()

@@ -31,10 +31,10 @@ from pipeline.train import loop
 from pipeline.train.adam import parameter_groups
 from pipeline.train.checkpoint import State
 from pipeline.train.device import pick_device, reproducible
-from pipeline.train.loop import LEAST_BATCH, effective_batch_size, fit
+from pipeline.train.loop import fit
 from pipeline.train.loss import training_loss
 from pipeline.train.predict import METRICS, evaluate, logits, metrics_on_device, predict
-from pipeline.train.start import start_at_base_rate
+from pipeline.train.start import LEAST_BATCH, effective_batch_size, start_at_base_rate
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SCHEMA = SCHEMAS["three-domains"]

@@ -12,17 +12,16 @@ from torch import Tensor, nn
 
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
-from pipeline.data.batches import Batch, Split
+from pipeline.data.batches import Split
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save
 from pipeline.train.loss import training_loss
-from pipeline.train.predict import evaluate, is_timed, require_times
+from pipeline.train.predict import evaluate
 from pipeline.train.progress import progress_bar, summary
-from pipeline.train.start import start_at_base_rate
+from pipeline.train.start import effective_batch_size, prepare, start_at_base_rate
 
 LogFn = Callable[[dict[str, float], int], None]
-LEAST_BATCH = 32
 
 
 def fit(
@@ -110,7 +109,7 @@ def fit(
             evaluations_per_epoch=evaluations_per_epoch, monitor=monitor, lr_factor=lr_factor,
             lr_patience=lr_patience, patience=patience,
         )  # fmt: skip
-        prepare(model, train, valid, **settings)
+        prepare(model, train, valid, fit, **settings)
         start_at_base_rate(model, train)
         torch.manual_seed(ranks.seed_of_rank(seed))
         state, best_weights = State(), _copy(model)
@@ -165,35 +164,6 @@ def fit(
     model.load_state_dict(best_weights)
     model.eval()
     return state
-
-
-def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -> int:
-    """Return how many rows a step has; see `fit`."""
-    if not min_steps_per_epoch:
-        return batch_size
-    return min(batch_size, max(LEAST_BATCH, rows // min_steps_per_epoch))
-
-
-def prepare(model: nn.Module, train: Split, valid: Split, **settings: Any) -> None:
-    """Call the model's `prepare`, if it has one, with all train rows before the first gradient step.
-
-    It also gets a function that trains another model on these rows (FNN's factorization machine). What it
-    learns is part of the model's state, saved and loaded like any weight. The rows of a streamed split
-    are in host memory, so the model learns from them there.
-
-    Args:
-        settings: keyword arguments of `fit` for that other model.
-
-    Raises:
-        PipelineError: the model is `timed`, and the rows have no times.
-    """
-    if is_timed(model):
-        require_times(model, train.time)
-    learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
-    if learn is not None:
-        model.to(train.ids.device)
-        learn(train.whole(), lambda other: fit(other.to(train.device), train, valid, **settings))
-        model.to(train.device)
 
 
 def _check(train: Split, valid: Split) -> None:

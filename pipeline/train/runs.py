@@ -26,7 +26,8 @@ from pipeline.schema import SPLITS
 from pipeline.train import cache, mechanisms, ranks, workers
 from pipeline.train.cache import Trained
 from pipeline.train.device import pick_device, reproducible
-from pipeline.train.loop import LogFn, effective_batch_size, fit
+from pipeline.train.loop import LogFn, fit
+from pipeline.train.start import effective_batch_size
 
 Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[LogFn]]

@@ -1,15 +1,49 @@
-"""Where training starts: at the share of clicks in the train rows."""
+"""What comes before the first step: the size of a batch, what a model prepares, the share of clicks."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 
-from pipeline.data.batches import Split
+from pipeline.data.batches import Batch, Split
 from pipeline.models import BASE_LOGIT
-from pipeline.train.predict import logits
+from pipeline.train.checkpoint import State
+from pipeline.train.predict import is_timed, logits, require_times
 
+LEAST_BATCH = 32
 SAMPLE_ROWS = 8192
+
+
+def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -> int:
+    """Return how many rows a step has; see `loop.fit`."""
+    if not min_steps_per_epoch:
+        return batch_size
+    return min(batch_size, max(LEAST_BATCH, rows // min_steps_per_epoch))
+
+
+def prepare(model: nn.Module, train: Split, valid: Split, fit: Callable[..., State], **settings: Any) -> None:
+    """Call the model's `prepare`, if it has one, with all train rows before the first gradient step.
+
+    It also gets a function that trains another model on these rows (FNN's factorization machine). What it
+    learns is part of the model's state, saved and loaded like any weight. The rows of a streamed split
+    are in host memory, so the model learns from them there.
+
+    Args:
+        fit: the training loop.
+        settings: its keyword arguments for that other model.
+
+    Raises:
+        PipelineError: the model is `timed`, and the rows have no times.
+    """
+    if is_timed(model):
+        require_times(model, train.time)
+    learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
+    if learn is not None:
+        model.to(train.ids.device)
+        learn(train.whole(), lambda other: fit(other.to(train.device), train, valid, **settings))
+        model.to(train.device)
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ from pipeline.data.batches import Batch, Split
 from pipeline.layers.memory import Memory, clicks
 from pipeline.models import build
 from pipeline.schema import EMPTY
-from pipeline.train.loop import prepare
+from pipeline.train.loop import fit
 from pipeline.train.predict import predict
+from pipeline.train.start import prepare
 
 Event = tuple[int, int, int]  # key, value, time
 EVENTS = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(-3, 6)), max_size=30)
@@ -106,7 +107,7 @@ def test_clicks_are_the_positive_rows_of_known_users_and_items(which: bool) -> N
 
 def scored(train: Split, split: Split, name: str, **options: bool) -> Tensor:
     model = build(name, SCHEMA, {"history": 3, **options}, seed=1)
-    prepare(model, train, split)
+    prepare(model, train, split, fit)
     return predict(model, split)
 
 
@@ -145,8 +146,8 @@ def test_only_train_rows_are_remembered() -> None:
     train, valid = random_split(SCHEMA, 100, seed=1), random_split(SCHEMA, 100, seed=2)
     for name in ("din", "disenctr"):
         model = build(name, SCHEMA, {}, seed=1)
-        prepare(model, train, valid)
+        prepare(model, train, valid, fit)
         expected = build(name, SCHEMA, {}, seed=1)
-        prepare(expected, train, train)
+        prepare(expected, train, train, fit)
         for key, value in expected.state_dict().items():
             assert torch.equal(model.state_dict()[key], value)

@@ -12,7 +12,8 @@ from pipeline.common.errors import PipelineError
 from pipeline.models import build
 from pipeline.models.din import DIN, Interest
 from pipeline.schema import Schema
-from pipeline.train.loop import prepare
+from pipeline.train.loop import fit
+from pipeline.train.start import prepare
 
 CHOSEN = {"embedding_size": 3, "hidden": [4, 3], "attention_hidden": [5], "history": 3, "activation": "tanh"}
 
@@ -43,7 +44,7 @@ def interest(part: Interest, history: Matrix, v: Vector, normalise: bool) -> Vec
 def test_din(schema: Schema, normalise: bool, negatives: bool) -> None:
     model = build("din", schema, {**CHOSEN, "normalise": normalise, "negatives": negatives}, seed=1)
     assert isinstance(model, DIN)
-    prepare(model, random_split(schema, 200), random_split(schema, 200))
+    prepare(model, random_split(schema, 200), random_split(schema, 200), fit)
     ids = random_ids(schema, 30)
     table, expected, lengths = exact(model).embedding.table, [], set()
     for row, moment in zip(ids.tolist(), times(ids).tolist(), strict=True):

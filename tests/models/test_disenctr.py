@@ -12,7 +12,8 @@ from pipeline.layers.disentangle import convolve, hawkes
 from pipeline.models import build
 from pipeline.models.disenctr import DisenCTR
 from pipeline.schema import Schema
-from pipeline.train.loop import prepare
+from pipeline.train.loop import fit
+from pipeline.train.start import prepare
 
 K, D = 3, 2
 CHOSEN = {"intents": K, "intent_size": D, "history": 3, "neighbours": 2, "second_neighbours": 2}
@@ -140,7 +141,7 @@ class Naive:
 def trained(schema: Schema) -> DisenCTR:
     model = build("disenctr", schema, CHOSEN, seed=1)
     assert isinstance(model, DisenCTR)
-    prepare(model, random_split(schema, 200), random_split(schema, 200))
+    prepare(model, random_split(schema, 200), random_split(schema, 200), fit)
     return exact(model)
 
 

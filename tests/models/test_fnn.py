@@ -13,7 +13,8 @@ from pipeline.data.batches import Batch
 from pipeline.models import build
 from pipeline.models.fnn import FNN
 from pipeline.schema import Schema
-from pipeline.train.loop import fit, prepare
+from pipeline.train.loop import fit
+from pipeline.train.start import prepare
 
 SCHEMA = SCHEMAS["three-domains"]
 ROWS = Batch(random_ids(SCHEMA, 50), torch.ones(50))
@@ -77,7 +78,7 @@ def test_the_fm_is_trained_by_the_same_loop_before_the_network() -> None:
     model.prepare(ROWS, start.append)
     fit(start[0], train, valid, **settings)  # the same FM from the same seed, trained by hand
     torch.manual_seed(3)
-    prepare(model, train, valid, **settings)
+    prepare(model, train, valid, fit, **settings)
     assert torch.equal(model.w.table, start[0].linear.table)
     assert torch.equal(model.v.table, start[0].embedding.table)
 

@@ -12,14 +12,15 @@ from pipeline.data.batches import Batch, Split
 from pipeline.layers.forest import Forest, boost
 from pipeline.models import build
 from pipeline.schema import Field, Schema
-from pipeline.train.loop import prepare
+from pipeline.train.loop import fit
+from pipeline.train.start import prepare
 
 CHOSEN = {"trees": 6, "leaves": 5, "tree_lr": 0.3, "smoothing": 2.0}
 
 
 def grown(split: Split, **options: Any) -> Any:
     model = build("gbdt_lr", split.schema, {**CHOSEN, **options}, seed=1)
-    prepare(model, split, split, seed=1)
+    prepare(model, split, split, fit, seed=1)
     return model
 
 
@@ -89,7 +90,7 @@ def test_only_train_rows_are_counted() -> None:
     train = random_split(SCHEMAS["two-domains"], 200)
     model, once = grown(train), build("gbdt_lr", train.schema, CHOSEN, seed=1)
     valid = random_split(SCHEMAS["two-domains"], 100, seed=8)
-    prepare(once, train, valid, seed=1)
+    prepare(once, train, valid, fit, seed=1)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in once.state_dict().items())
     assert model.rates.seen[train.schema.offsets[0] :][:8, 0].sum() == 200
 
