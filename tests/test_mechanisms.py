@@ -40,7 +40,7 @@ WITH: dict[str, dict[str, Any]] = {
     "disenctr": {},
     "edcn": {"bridge": "attention"},
     "fcn": {},
-    "fibinet": {},
+    "fibinet": {"reduction": 1},  # 3 leaves one hidden unit, which may close
     "fiinet": {},
     "finalmlp": {"gate1": ["user"], "gate2": ["item"]},
     "finalnet": {"gating": True},
