@@ -47,7 +47,7 @@ class Finished:
     curve: list[dict[str, float]]
 
 
-class _QuantilePruner(optuna.pruners.BasePruner):
+class QuantilePruner(optuna.pruners.BasePruner):
     """Stops a trial whose best value so far is below a quantile of what the finished trials had by then.
 
     A trial that ended earlier, pruned or not, stays in the ranks with the best that it had. Optuna's
@@ -219,7 +219,7 @@ def _propose(
 def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
     lock = _JournalLock(journal)
     _drop_torn_line(journal, lock)
-    pruner = _QuantilePruner(
+    pruner = QuantilePruner(
         settings.pruner_quantile, settings.pruner_startup_trials, settings.pruner_warmup_evaluations
     )
     try:
