@@ -3,7 +3,8 @@
     python -m benchmarks.pruners movielens-100k fm --trials 20
 
 Trains whole trials, none pruned, on the first seed, and lets each pruner judge their curves in their order.
-The proposals are thus those of a search without pruning. The dataset must be prepared (`dvc repro split@...`).
+The proposals are thus those of a search without pruning.
+The dataset must be prepared (`dvc repro split@...`).
 """
 
 from argparse import ArgumentParser
@@ -78,9 +79,7 @@ def main() -> None:
         found = ends(curves, pruner, first)
         ended, kept = sum(end for end, _ in found), sum(found[i][0] for i in best)
         share = sum(done for _, done in found) / sum(map(len, curves))
-        print(
-            f"{name:38s} {ended:3d} to their end, {share:4.0%} of the evaluations, {kept} of the best three"
-        )
+        print(f"{name:38s} {ended:3d} to their end, {share:4.0%} of evaluations, {kept} of the best three")
 
 
 if __name__ == "__main__":
