@@ -38,10 +38,12 @@ def whole_trials(dataset: str, model: str, trials: int) -> list[list[float]]:
     key = f"valid_{config.tune.metric}"
     with TemporaryDirectory() as folder:
 
-        def objective(number: int, point: search.Point, log: Any) -> None:
+        def objective(number: int, point: search.Point, log: Any) -> float:
             arguments = dict(zip(("model", "train"), config.at(point), strict=True))
             checkpoint = Path(folder, str(number))
-            runs.train_once(header, splits, arguments, train.seeds[0], checkpoint=checkpoint, log=log)
+            seed = train.seeds[0]
+            state = runs.train_once(header, splits, arguments, seed, checkpoint=checkpoint, log=log).state
+            return state.curve[state.best][key]
 
         settings = config.tune.model_copy(update={"trials": trials, "pruner_quantile": 0.0})
         journal = Path(folder, "journal.jsonl")

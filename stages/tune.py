@@ -43,12 +43,12 @@ def main() -> None:
 
     with tracking.live(header.to_json(), f"tune-{model}") as view:
 
-        def objective(number: int, point: runs.Block, report: LogFn) -> None:
+        def objective(number: int, point: runs.Block, report: LogFn) -> float:
             options, name = at(point), f"trial-{number:03d}"
             child = view.child(name, f"{header.key}/{name}", options)
             with error_context(config.where(point)), child as log:
                 checkpoint = runs.CHECKPOINTS / study / name
-                train_trial(
+                kept = train_trial(
                     header,
                     splits,
                     options,
@@ -57,6 +57,7 @@ def main() -> None:
                     checkpoint=checkpoint,
                     progress=f"{model} {name}",
                 )
+            return kept[f"valid_{metric}"]
 
         def show(trials: list[search.Finished]) -> None:
             if (best := budget(trials, [], metric, len(splits[0]))["best"][-1]) is not None:

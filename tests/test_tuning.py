@@ -224,6 +224,18 @@ def test_the_finalists_are_the_best_complete_trials_and_the_default(tmp_path: Pa
     assert numbers("logloss", 2) == [0, 3]
 
 
+def test_a_trial_counts_with_the_weights_that_it_kept(tmp_path: Path) -> None:
+    """Not with a better evaluation, whose weights it did not keep since it goes by another metric."""
+
+    def keeps_the_last(number: int, point: dict[str, Any], log: LogFn) -> float:
+        log({"valid_auc": 0.8, "step": 1}, 1)
+        log({"valid_auc": 0.7, "step": 2}, 2)
+        return 0.7
+
+    settings = SETTINGS.model_copy(update={"trials": 2})
+    assert [trial.value for trial in run(tmp_path / "j.jsonl", keeps_the_last, settings)] == [0.7, 0.7]
+
+
 def test_logloss_is_minimised(tmp_path: Path) -> None:
     def loss(number: int, point: dict[str, Any], log: LogFn) -> None:
         log({"valid_logloss": 1 - height(point)}, 1)

@@ -72,6 +72,8 @@ def _value(trial: Finished) -> float | None:
 
 
 def _reached(trial: Finished, metric: str) -> float | None:
-    """The best that a trial had reached when it ended, pruned or not."""
+    """The value of a complete trial; of another one the best that it had reached when it ended."""
+    if trial.value is not None:
+        return trial.value
     pick = max if metric == "auc" else min
     return pick((row[f"valid_{metric}"] for row in trial.curve), default=None)

@@ -30,7 +30,7 @@ from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
 
 Point = dict[str, Any]
-Objective = Callable[[int, Point, LogFn], None]
+Objective = Callable[[int, Point, LogFn], float | None]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 JOURNAL = Path("studies/journal.jsonl")
 ATTEMPTS = 100  # proposals in a row that repeat an earlier trial, after which the space counts as exhausted
@@ -114,7 +114,8 @@ def search(
         space: the axes; if empty, there is one trial.
         starts: the first trials, all different.
         objective: called with (number, point, log). It calls log(row, step) after every evaluation,
-            with `valid_<metric>` in the row, and lets exceptions from it pass. The best row counts.
+            with `valid_<metric>` in the row, lets exceptions from it pass, and returns the value of the
+            trial; None for that of its best row.
         after_trial: called with all finished trials whenever there is one more.
         journal: Optuna's journal file, shared by all studies; `optuna-dashboard` reads it.
 
@@ -166,6 +167,7 @@ def _run(
     study: optuna.Study, trial: Trial, space: dict[str, Dimension], objective: Objective, settings: Tune
 ) -> None:
     number, curve = len(_finished(study)), list[dict[str, float]]()
+    value: float | None = None
     key, better = (f"valid_{settings.metric}", max if settings.metric == "auc" else min)
 
     def log(row: dict[str, float], _step: int) -> None:
@@ -175,7 +177,7 @@ def _run(
             raise optuna.TrialPruned
 
     try:
-        objective(number, _decode(space, trial.params), log)
+        value = objective(number, _decode(space, trial.params), log)
         state = TrialState.COMPLETE
     except optuna.TrialPruned:
         state = TrialState.PRUNED
@@ -184,7 +186,8 @@ def _run(
         print(f"{study.study_name} trial {number}: {error}")
         state = TrialState.PRUNED
     trial.set_user_attr("curve", curve)
-    value = better(row[key] for row in curve) if curve else None
+    if value is None:
+        value = better((row[key] for row in curve), default=None)
     study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
     print(
         f"{study.study_name} trial {number + 1} of {settings.trials}: "

@@ -16,8 +16,12 @@ def train_trial(
     logs: Sequence[LogFn],
     checkpoint: Path,
     progress: str,
-) -> None:
-    """Train one trial and report every evaluation to all `logs`; checkpoints of other trials are removed."""
+) -> dict[str, float]:
+    """Train one trial and report every evaluation to all `logs`; checkpoints of other trials are removed.
+
+    Returns:
+        the evaluation whose weights the training kept.
+    """
     for old in checkpoint.parent.glob("trial-*.pt"):
         if not old.name.startswith(f"{checkpoint.name}-"):
             old.unlink()
@@ -26,4 +30,7 @@ def train_trial(
         for each in logs:
             each(row, step)
 
-    train_once(header, splits, arguments, seed, log=log, checkpoint=checkpoint, progress=progress)
+    state = train_once(
+        header, splits, arguments, seed, log=log, checkpoint=checkpoint, progress=progress
+    ).state
+    return state.curve[state.best]
