@@ -33,7 +33,7 @@ from pipeline.data.batches import Split
 from pipeline.models import build
 from pipeline.schema import Field, Schema
 from pipeline.train.device import reproducible
-from pipeline.train.loop import fit
+from pipeline.train.loop import LogFn, fit
 from pipeline.train.predict import predict
 from pipeline.tune import search
 
@@ -146,12 +146,17 @@ def trained(log: Log, config: Config, options: tuple[dict[str, Any], dict[str, A
 
 def tuned(log: Log, config: Config, trials: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Search so many trials; return the options of the best."""
+
+    def objective(_: int, point: search.Point, report: LogFn) -> float:
+        _, state = trained(log, config, config.at(point), log=report)
+        return float(state.curve[state.best][f"valid_{config.tune.metric}"])
+
     with tempfile.TemporaryDirectory() as folder:
         found, _ = search.search(
             "rare-clicks",
             config.space,
             config.starts,
-            lambda _, point, report: trained(log, config, config.at(point), log=report),
+            objective,
             config.tune.model_copy(update={"trials": trials}),
             journal=Path(folder, "journal.jsonl"),
         )
