@@ -407,7 +407,15 @@ def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
     evaluate.main()
     first = contents(stage)
     reports = {name.rpartition("/")[2] for name in first if name.startswith("data/reports")}
-    pictures = {"leaderboard", "learning_curves", "roc", "calibration", "tuning_history", "importances"}
+    pictures = {
+        "leaderboard",
+        "learning_curves",
+        "roc",
+        "calibration",
+        "tuning_history",
+        "budget",
+        "importances",
+    }
     assert reports == {"leaderboard.csv", "leaderboard.md", "report.json"} | {f"{n}.png" for n in pictures}
     assert {f"data/predictions/{small.DATASET}/{model}.parquet" for model in ("lr", "fm")} < set(first)
     shutil.rmtree(stage / "data/predictions")
