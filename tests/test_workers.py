@@ -149,7 +149,7 @@ def train(out: str, processes: int, child: runs.Child = quiet, seeds: Sequence[i
             [
                 "train split streamed: 400 rows are more than rows_in_memory (150)",
                 "valid split streamed: 200 rows are more than rows_in_memory (150)",
-                f"tables of {ROWS} rows get sparse updates (lazy_rows {ROWS})",
+                f"with {ROWS} ids, tables get sparse updates (lazy_rows {ROWS})",
             ],
         ),
     ],
