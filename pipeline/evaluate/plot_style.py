@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -62,8 +63,13 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whose bytes depend on the figure alone."""
     FigureCanvasAgg(figure)
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once: a second pass would end a fraction of a pixel away
+        pixels = np.tile(figure.get_size_inches() * DOTS_PER_INCH, 2)
+        for axes in figure.axes:  # on whole pixels: the solver's last digits are not the same every time
+            axes.set_position(np.round(np.array(axes.get_position().bounds) * pixels) / pixels)
     figure.savefig(path, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    figure.set_layout_engine("none")  # laid out once: a second pass would end a fraction of a pixel away
 
 
 def titled_figure(height: float, title: str, subtitle: str, keys: Sequence[Artist] = ()) -> Figure:
