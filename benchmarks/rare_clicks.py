@@ -1,6 +1,6 @@
 """Rare clicks: does every model beat the textbook's logistic regression?
 
-    python -m benchmarks.rare_clicks [--rows 40000] [--rates .1 .01] [--models lr fm] [--logs 3] [--trials 0]
+    python -m benchmarks.rare_clicks [--rows 40000] [--rates .1 .01] [--models lr fm] [--logs 3] [--first 1]
 
 Generated logs with six fields of unequal tails (a Zipf law each), effects of values, and interactions that an
 additive model cannot see; the intercept is set for the click rate. The rows are split 72 : 8 : 20; ids that
@@ -195,11 +195,13 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--logs", type=int, default=3)
+    parser.add_argument("--first", type=int, default=1, help="seed of the first log")
     parser.add_argument("--trials", type=int, default=0)
     given = parser.parse_args()
     reproducible(1)
     for rate in given.rates:
-        logs = (generate(given.rows, rate, seed) for seed in range(1, given.logs + 1))
+        seeds = range(given.first, given.first + given.logs)
+        logs = (generate(given.rows, rate, seed) for seed in seeds)
         tables = [measure(log, given.models, given.trials) for log in logs]
         print(f"\n{given.rows:,} rows, {rate:.1%} clicks\n")
         print("| model | mean AUC | AUC | NE | prediction / rate | epochs |\n|---|---:|---|---|---|---|")
