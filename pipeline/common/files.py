@@ -1,16 +1,21 @@
-"""Atomic file writes, canonical JSON, and digests of values, files and folders."""
+"""Atomic file writes, canonical JSON, digests of values, files and folders, and folders sealed by them."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 import psutil
 
 from pipeline.common.errors import PipelineError
+
+SEAL = "SHA256SUMS"  # in every folder that a stage wrote: what `seal` writes and `check_sealed` reads
+LINKED = (".dvc/cache/files", "data/downloads")  # caches whose files may be links to those of the stages
 
 
 @contextmanager
@@ -91,6 +96,111 @@ def verify_file(path: Path, recorded: str, stage: str, *, found: str | None = No
     )
 
 
+def seal(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write the SHA-256 of every file of a folder into its `SHA256SUMS`; `sha256sum -c` reads it, too.
+
+    Its first line has the digest of the others.
+
+    Args:
+        known: digests by name, where they were computed already.
+
+    Raises:
+        PipelineError: a file's name has a line break or a backslash.
+    """
+    names = sorted(_name(path, folder) for path in folder.rglob("*") if path.is_file())
+    for name in names:
+        if not name.isprintable() or "\\" in name:
+            raise PipelineError(f"{folder}: the file {name!r} has a name that no list can hold; rename it")
+    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names if name != SEAL]
+    text = "".join(lines)
+    write_text(folder / SEAL, f"# {hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+
+
+def check_sealed(path: Path, cure: str, folder: Path | None = None) -> Path:
+    """Return `path`, a file of a sealed folder, after checking it against the seal.
+
+    Files are hashed once per process, unless they change.
+
+    Args:
+        cure: how to make the file again, as part of a message.
+        folder: that was sealed, where it is not the file's own.
+
+    Raises:
+        PipelineError: the file is missing, unreadable, not in the seal, or another one.
+    """
+    folder = folder or path.parent
+    try:
+        status = path.stat()
+        found = _sha256_once(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing; {cure}") from None
+    except OSError as error:
+        raise _unreadable(path, error, cure) from None
+    recorded = sealed_digests(folder, cure).get(_name(path, folder), "nothing")
+    if found != recorded:
+        raise PipelineError(
+            f"{path} was changed after it was written (sha256 {found[:12]}..., {SEAL} has "
+            f"{recorded[:12]}...); {_afresh(path, cure)}"
+        )
+    return path
+
+
+def check_folder(folder: Path, cure: str) -> dict[str, str]:
+    """Check every file of a sealed folder; return their SHA-256 by name.
+
+    Raises:
+        PipelineError: see `check_sealed`.
+    """
+    recorded = sealed_digests(folder, cure)
+    for name in recorded:
+        check_sealed(folder / name, cure, folder)
+    return recorded
+
+
+def sealed_digests(folder: Path, cure: str) -> dict[str, str]:
+    """Return the SHA-256 of every file of a sealed folder by its name, as `seal` recorded them.
+
+    Raises:
+        PipelineError: the seal is missing or damaged.
+    """
+    path = folder / SEAL
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise PipelineError(f"{path} is missing; {cure}") from None
+    except OSError as error:
+        raise _unreadable(path, error, cure) from None
+    first, _, rest = content.partition(b"\n")
+    if first != f"# {hashlib.sha256(rest).hexdigest()}".encode():
+        raise PipelineError(f"{path} is damaged; {_afresh(path, cure)}")
+    lines = (line.split("  ", 1) for line in rest.decode().splitlines())
+    return {name: found for found, name in lines}
+
+
+def _unreadable(path: Path, error: OSError, cure: str) -> PipelineError:
+    return PipelineError(
+        f"{path} cannot be read ({error.strerror}); make it readable, or remove it and {cure}"
+    )
+
+
+def _afresh(path: Path, cure: str) -> str:
+    """Return a cure for a damaged file: remove it and whatever is linked to it, then `cure`.
+
+    The cache of DVC and that of downloads share the bytes of linked files, and neither would notice: DVC
+    hashes a file again only if its time or size changed.
+    """
+    removed = [path]
+    root = next((folder for folder in path.absolute().parents if (folder / ".dvc").is_dir()), None)
+    if root and (path.is_symlink() or path.stat().st_nlink > 1):
+        files = (file for cache in LINKED for file in (root / cache).rglob("*") if file.is_file())
+        removed += [file for file in files if file.samefile(path)]
+    return f"remove {' and '.join(map(str, removed))}, then {cure}"
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with writing(path) as file:
@@ -121,6 +231,11 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _sha256_once(path: Path, _device: int, _inode: int, _bytes: int, _modified: int) -> str:
+    return sha256(path)
 
 
 def file_digests(folder: Path) -> dict[str, str]:
