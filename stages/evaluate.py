@@ -42,7 +42,8 @@ def main() -> None:
             model: write_predictions(path, [run for run in runs if run.model == model], holdout)
             for model, path in files.items()
         }
-        report, curves = build_report(dataset, runs, holdout, files, validations, settings.evaluate.bins)
+        kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
+        report, curves = build_report(dataset, runs, holdout, files, validations, bins, kept)
         figures = plots.draw(report, curves, runs)
         for name, figure in figures.items():
             plot_style.save(figure, new(reports / name))

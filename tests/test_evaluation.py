@@ -110,6 +110,17 @@ def test_stored_predictions_are_what_was_predicted(project: Project, evaluated: 
 # figures
 
 
+def calibrated(calibration: dict, p: np.ndarray) -> np.ndarray:
+    z, method = special.logit(p), calibration["method"]
+    if method == "temperature":
+        z = z / calibration["temperature"]
+    elif method == "platt":
+        z = calibration["slope"] * z + calibration["intercept"]
+    else:
+        assert method == "none"
+    return special.expit(z)
+
+
 def test_every_figure_can_be_recomputed_from_the_stored_predictions(
     project: Project, evaluated: tuple
 ) -> None:
@@ -130,8 +141,8 @@ def test_every_figure_can_be_recomputed_from_the_stored_predictions(
                 len(b) * abs(part.probability[b].astype(float).mean() - part.label[b].mean()) for b in bins
             ]
             loss = log_loss(y, np.clip(p, 1e-7, 1 - 1e-7))
-            temperature = next(row["temperature"] for row in result["seeds"] if row["seed"] == seed)
-            cooled = special.expit(special.logit(p) / temperature)
+            chosen = result["calibrations"][[row["seed"] for row in result["seeds"]].index(seed)]
+            cooled = calibrated(chosen, p)
             gaps_after = [
                 len(b) * abs(cooled[part.index.get_indexer(b)].mean() - part.label[b].mean()) for b in bins
             ]
@@ -145,7 +156,6 @@ def test_every_figure_can_be_recomputed_from_the_stored_predictions(
                     / sum(map(len, users)),
                     "ece": sum(gaps) / len(y),
                     "mean_prediction_ratio": p.mean() / y.mean(),
-                    "temperature": temperature,
                     "calibrated_logloss": log_loss(y, cooled),
                     "calibrated_normalised_entropy": log_loss(y, cooled) / log_loss(y, base),
                     "calibrated_ece": sum(gaps_after) / len(y),
@@ -217,15 +227,14 @@ def test_equal_scores_count_as_no_comparison() -> None:
     assert [c["p_holm"] for c in comparisons] == [1.0, 0.03, 1.0]
 
 
-def test_temperatures_and_warnings_come_from_validation_rows_alone(
+def test_calibrations_and_warnings_come_from_validation_rows_alone(
     changed: Project, evaluated: tuple, tmp_path: Path
 ) -> None:
     runs = changed.load()
     flip(changed.processed)
     after = changed.build(runs, tmp_path / "predictions")[0]
     for old, new in zip(evaluated[0]["results"], after["results"], strict=True):
-        assert [row["temperature"] for row in new["seeds"]] == [row["temperature"] for row in old["seeds"]]
-        for key in ("warning", "valid_normalised_entropy", "valid_mean_prediction_ratio"):
+        for key in ("calibrations", "warning", "valid_normalised_entropy", "valid_mean_prediction_ratio"):
             assert new[key] == old[key]
 
 

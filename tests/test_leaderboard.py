@@ -84,11 +84,19 @@ def test_models_that_cannot_be_told_from_the_champion_are_marked_and_counted() -
     assert "1 of the 2 other models (≈" in leaderboard.to_markdown(report)
 
 
-def test_probabilities_stand_raw_and_after_the_temperature() -> None:
+def test_probabilities_stand_raw_and_calibrated() -> None:
     head, first, *_ = table(board(), 2)
-    assert head == ["model", "variant", "logloss", "NE", "ECE", "temperature", "mean / rate"]
-    expected = ["0.5000 → 0.4900", "0.8000 → 0.7800", "0.0120 → 0.0100", "1.20", "1.02"]
+    assert head == ["model", "variant", "logloss", "NE", "ECE", "calibration", "mean / rate"]
+    expected = ["0.5000 → 0.4900", "0.8000 → 0.7800", "0.0120 → 0.0100", "temperature 1.20", "1.02"]
     assert first == ["deepfm", "tuned", *expected]
+
+
+def test_the_page_says_what_was_thinned_out() -> None:
+    report = board() | {"base_rate": 0.2, "negatives_kept": 0.1}
+    assert "kept 0.1 of its rows without a click" in leaderboard.to_markdown(report)
+    # 20 clicks beside 80 rows that stand for 800
+    assert f"base rate of 0.2 is {20 / 820:.4g}." in leaderboard.to_markdown(report)
+    assert "without a click" not in leaderboard.to_markdown(report | {"negatives_kept": 1.0})
 
 
 def test_probabilities_that_are_wrong_are_named_on_the_page_and_in_the_terminal() -> None:

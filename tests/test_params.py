@@ -163,6 +163,12 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
             r"data\.synthetic\.settings: unknown key 'trian'",
         ),
         ("data/synthetic/settings/train", {"lr": -1.0}, r"train\.lr: must be above 0"),
+        (
+            "data/synthetic/negatives_kept",
+            0.0,
+            r"negatives_kept: must be above 0 and at most 1 \(it is 0\.0\)",
+        ),
+        ("data/synthetic/negatives_kept", 1.1, r"data\.synthetic\.negatives_kept: must be above 0 and at"),
         ("evaluate/bin", 3, r"evaluate: unknown key 'bin'; did you mean 'bins'"),
         ("trian", {}, r"unknown key 'trian'; did you mean 'train'"),
     ],

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from annotated_types import Len
+from annotated_types import Gt, Le, Len
 from pydantic import BaseModel, Field
 
 from pipeline.common.ranges import Count, Seed, TwoOrMore
@@ -21,7 +21,10 @@ class Settings(Strict):
 class Dataset(Strict):
     """An entry of `data`: a source, the arguments of each stage, and the dataset's own settings.
 
-    All keys are required, empty or not: each is a dependency of a stage in dvc.yaml.
+    All blocks are required, empty or not: each is a dependency of a stage in dvc.yaml.
+
+    Attributes:
+        negatives_kept: the share of the rows without a click that the log kept, if it was thinned out.
     """
 
     source: str
@@ -30,6 +33,7 @@ class Dataset(Strict):
     split: Block
     encode: Block
     settings: Settings
+    negatives_kept: Annotated[float, Gt(0), Le(1)] = 1.0
 
 
 class Execution(Strict):

@@ -18,9 +18,9 @@ from pipeline.evaluate.significance import LEVEL
 Block = dict[str, Any]
 TOLD_COPIES = 0.01  # share of test rows that are copies of train rows, above which the page says so
 METRICS = {"auc": "AUC", "logloss": "logloss", "gauc": "gAUC"}  # of the first table
-PROBABILITIES = {"logloss": "logloss", "normalised_entropy": "NE", "ece": "ECE"}  # raw and at a temperature
+PROBABILITIES = {"logloss": "logloss", "normalised_entropy": "NE", "ece": "ECE"}  # raw and calibrated
 COLUMNS = (
-    *("auc", "logloss", "normalised_entropy", "gauc", "ece", "mean_prediction_ratio", "temperature"),
+    *("auc", "logloss", "normalised_entropy", "gauc", "ece", "mean_prediction_ratio"),
     *("calibrated_logloss", "calibrated_normalised_entropy", "calibrated_ece"),
 )
 CHAMPION, CLOSE = "★", "≈"
@@ -36,6 +36,7 @@ def to_csv(report: Block) -> str:
         "valid_mean_prediction_ratio",
         "warning",
     ]
+    header.append("calibration")
     header += [column for key in COLUMNS for column in (key, f"{key}_std")]
     header += ["auc_standard_error", "auc_low", "auc_high", "p", "p_holm", "relaimpr", "learned", "key"]
     text = io.StringIO()
@@ -47,6 +48,7 @@ def to_csv(report: Block) -> str:
             **result["mean"],
             **{f"{key}_std": value for key, value in (result["std"] or {}).items()},
             "champion": int(_same(result, report["champion"])),
+            "calibration": summary(result["calibrations"]),
             "seeds": len(result["seeds"]),
         }
         writer.writerow([_cell(values.get(column)) for column in header])
@@ -165,15 +167,24 @@ def significance(report: Block) -> str:
 
 
 def calibration(report: Block) -> str:
-    """Explain the second table, and name the models whose probabilities are wrong."""
+    """Explain the table of probabilities, and name the models whose probabilities are wrong."""
     text = (
-        "Means over seeds, as the model predicted → after one temperature, fitted on validation rows (Guo "
-        "et al. 2017), so that models that stopped at different degrees of over-confidence can be compared. "
-        "Lower is better for logloss (nats), NE (logloss over the entropy of the base rate; a constant "
-        "reaches 1) and ECE (mean gap between predicted and observed rate). A temperature above 1 means "
-        "over-confident; it leaves every AUC as it is. *Mean / rate* is the mean prediction over the base "
-        "rate of the test rows, before the temperature."
+        "AUC above says how well a model *ranks*; this table says whether its number can be taken as a "
+        "*probability*. Means over seeds, as the model predicted → calibrated on validation rows, so that "
+        "models that stopped at different degrees of over-confidence can be compared. For each seed, "
+        "cross-validation on those rows chooses among none, one temperature (above 1: over-confident), "
+        "Platt's line (slope and shift of the logit) and isotonic regression; all keep the order of rows, "
+        "and so every AUC. Lower is better for logloss (nats), NE (logloss over the entropy of the base "
+        "rate; a constant reaches 1) and ECE (mean gap between predicted and observed rate). *Mean / rate* is the "
+        "mean prediction over the base rate of the test rows, before calibration."
     )
+    if (kept := report.get("negatives_kept", 1)) < 1:
+        rate = report["base_rate"]
+        text += (
+            f" The log kept {kept:.4g} of its rows without a click (`negatives_kept`), and all figures are "
+            "of it as it is. A model's package corrects its probabilities: where all rows are kept, the base "
+            f"rate of {rate:.4g} is {rate / (rate + (1 - rate) / kept):.4g}."
+        )
     found = _warnings(report)
     if not found:
         return text
@@ -183,6 +194,24 @@ def calibration(report: Block) -> str:
         "base rate itself; the mean prediction should be within 10 % of it, or within two standard "
         f"deviations of chance where clicks are few.\n\n{text}"
     )
+
+
+def summary(calibrations: Sequence[Block]) -> str:
+    """Name the methods of a model's seeds, with their mean figures where all have the same.
+
+    >>> summary([{"method": "platt", "slope": 0.5, "intercept": b} for b in (0.1, 0.2)])
+    'platt 0.50 +0.15'
+    >>> summary([{"method": "none"}, {"method": "isotonic"}, {"method": "none"}])
+    '2 none, 1 isotonic'
+    """
+    methods = [each["method"] for each in calibrations]
+    names = sorted(set(methods), key=lambda name: (-methods.count(name), name))
+    if len(names) > 1:
+        return ", ".join(f"{methods.count(name)} {name}" for name in names)
+    keys = {"temperature": ["temperature"], "platt": ["slope", "intercept"]}.get(names[0], [])
+    figures = [sum(each[key] for each in calibrations) / len(calibrations) for key in keys]
+    signs = ["", "+"]
+    return " ".join([names[0], *(f"{x:{sign}.2f}" for x, sign in zip(figures, signs, strict=False))])
 
 
 def _distance(report: Block) -> str:
@@ -229,9 +258,9 @@ def _probabilities_table(report: Block) -> tuple[list[str], list[list[str]]]:
     for result in _ordered(report):
         mean = result["mean"]
         pairs = [f"{mean[key]:.4f} → {mean[f'calibrated_{key}']:.4f}" for key in PROBABILITIES]
-        numbers = [f"{mean['temperature']:.2f}", f"{mean['mean_prediction_ratio']:.2f}"]
-        rows.append([result["model"], result["variant"], *pairs, *numbers])
-    return ["model", "variant", *PROBABILITIES.values(), "temperature", "mean / rate"], rows
+        ratio = f"{mean['mean_prediction_ratio']:.2f}"
+        rows.append([result["model"], result["variant"], *pairs, summary(result["calibrations"]), ratio])
+    return ["model", "variant", *PROBABILITIES.values(), "calibration", "mean / rate"], rows
 
 
 def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:

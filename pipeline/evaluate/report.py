@@ -1,7 +1,7 @@
 """From runs and stored predictions to the values of report.json.
 
 Every metric is computed from the float32 probabilities in the Parquet files, so anyone can recompute it
-exactly. Nothing is chosen on the test split: the champion, the better variant of a model and the temperatures
+exactly. Nothing is chosen on the test split: the champion, the better variant of a model and the calibrations
 are decided by validation metrics.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
-from pipeline.evaluate import budget, mechanisms
-from pipeline.evaluate.calibration import Validation, complaint, tempered
+from pipeline.evaluate import budget, calibration, mechanisms
+from pipeline.evaluate.calibration import Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.runs import Block, Run
 from pipeline.evaluate.significance import LEVEL, Estimate, clusters, compare, estimate, holm
@@ -51,6 +51,7 @@ def build_report(
     predictions: dict[str, Path],
     validations: dict[str, dict[Key, Validation]],
     bins: int,
+    negatives_kept: float = 1.0,
 ) -> tuple[Block, dict[Entry, Curves]]:
     """Compute every metric from the stored predictions.
 
@@ -58,6 +59,7 @@ def build_report(
         runs: as `load_runs` returns them.
         predictions, validations: of each model the Parquet file, and what `write_predictions` returned.
         bins: of the calibration error and its plot.
+        negatives_kept: of the dataset's entry.
 
     Returns:
         the values of report.json, and what the plots draw for each model and variant.
@@ -90,6 +92,7 @@ def build_report(
         "rows": len(holdout.label),
         "copies": holdout.copies,
         "base_rate": float(holdout.label.mean()),
+        "negatives_kept": negatives_kept,
         "splits": holdout.splits,
         "clusters": count,
         "gauc_coverage": (
@@ -138,23 +141,21 @@ def is_close(report: Block, result: Block) -> bool:
 
 
 def measure(
-    label: Array, probability: Array, group: Array | None, bins: int, temperature: float
+    label: Array, probability: Array, group: Array | None, bins: int, calibrated: Array
 ) -> dict[str, float]:
-    """Return the metrics of one prediction, `calibrated_*` at a temperature.
+    """Return the metrics of one prediction, `calibrated_*` of its calibrated probabilities (N,).
 
     A metric that is not defined is left out: `gauc` if no group has both classes.
     """
-    cooled = tempered(probability, temperature)
     values = {
         "auc": metrics.auc(label, probability),
         "logloss": metrics.logloss(label, probability),
         "normalised_entropy": metrics.normalised_entropy(label, probability),
         "ece": metrics.calibration_error(label, probability, bins),
         "mean_prediction_ratio": metrics.mean_prediction_ratio(label, probability),
-        "temperature": temperature,
-        "calibrated_logloss": metrics.logloss(label, cooled),
-        "calibrated_normalised_entropy": metrics.normalised_entropy(label, cooled),
-        "calibrated_ece": metrics.calibration_error(label, cooled, bins),
+        "calibrated_logloss": metrics.logloss(label, calibrated),
+        "calibrated_normalised_entropy": metrics.normalised_entropy(label, calibrated),
+        "calibrated_ece": metrics.calibration_error(label, calibrated, bins),
     }
     if group is not None:
         values["gauc"] = metrics.group_auc(label, probability, group)
@@ -188,14 +189,12 @@ def _result(
 ) -> Block:
     """The entry of `results`: every metric seed by seed, their mean and standard deviation."""
     keys = [(run.variant, int(result["seed"])) for result in run.seeds]
-    seeds = [
-        {
-            "seed": key[1],
-            **measure(holdout.label, scores[key], holdout.group, bins, validations[key].temperature),
-        }
-        for key in keys
-    ]
     valid = [validations[key] for key in keys]
+    seeds = []
+    for key, each in zip(keys, valid, strict=True):
+        calibrated = calibration.apply(each.calibration, calibration.logit(scores[key]))
+        figures = measure(holdout.label, scores[key], holdout.group, bins, calibrated)
+        seeds.append({"seed": key[1], **figures})
     low, high = error.interval()
     columns = {key: [row[key] for row in seeds] for key in seeds[0] if key != "seed"}
     std = {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if len(seeds) > 1 else None
@@ -210,6 +209,7 @@ def _result(
         "valid_auc": run.valid("auc"),
         "valid_logloss": run.valid("logloss"),
         "seeds": seeds,
+        "calibrations": [each.calibration for each in valid],
         "mean": {key: float(np.mean(values)) for key, values in columns.items()},
         "std": std,
         "auc_standard_error": error.error,
