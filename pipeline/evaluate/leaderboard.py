@@ -175,8 +175,8 @@ def calibration(report: Block) -> str:
         "cross-validation on those rows chooses among none, one temperature (above 1: over-confident), "
         "Platt's line (slope and shift of the logit) and isotonic regression; all keep the order of rows, "
         "and so every AUC. Lower is better for logloss (nats), NE (logloss over the entropy of the base "
-        "rate; a constant reaches 1) and ECE (mean gap between predicted and observed rate). *Mean / rate* is the "
-        "mean prediction over the base rate of the test rows, before calibration."
+        "rate; a constant reaches 1) and ECE (mean gap between predicted and observed rate). *Mean / rate* "
+        "is the mean prediction over the base rate of the test rows, before calibration."
     )
     if (kept := report.get("negatives_kept", 1)) < 1:
         rate = report["base_rate"]
