@@ -27,6 +27,7 @@ from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.evaluate.mechanisms import AUCS, FIGURES
 from pipeline.evaluate.significance import corrected_resampled_t
+from pipeline.models import build
 from pipeline.train import mechanisms, runs
 
 Block = dict[str, Any]
@@ -69,7 +70,8 @@ def measure(dataset: str, name: str, settings: Params) -> tuple[Block | None, fl
     checkpoint = header.seed_checkpoint(SEED)
     trained = runs.train_once(header, splits, arguments, SEED, checkpoint=checkpoint, progress=name)
     train, valid = splits
-    return runs.measure_mechanisms(header, arguments, trained, splits), len(valid) / len(train)
+    model = build(config.architecture, valid.schema, arguments["model"], seed=0)
+    return runs.measure_mechanisms(model, trained, splits), len(valid) / len(train)
 
 
 def spread_rows(name: str, measured: list[Block]) -> list[str]:

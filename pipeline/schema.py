@@ -23,7 +23,8 @@ EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
 class Column:
     """A field before it is encoded: a column of strings (category, bag) or of numbers (float64).
 
-    The values of a bag are one string, with `separator` between them. `role`: see `Field`.
+    The values of a bag are one string, with `separator` between them. `role`: see `Field`. `dated`: it is
+    part of the row's time, such as its hour.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Column:
     domain: Domain
     separator: str = "|"
     role: Role | None = None
+    dated: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, write_json
-from pipeline.data.storage import has_column
+from pipeline.data.storage import has_column, read_schema
 from pipeline.train.runs import RunHeader
 
 pytestmark = pytest.mark.slow
@@ -44,6 +44,7 @@ def test_a_split_by_time_and_a_model_that_reads_times_are_refused_with_the_cure(
     params.write_text(params.read_text().replace("method: time", "method: random"))
     processed = run(folder, project.DATASET, "split") / "processed/synthetic"
     assert not has_column(processed, "train", "time")
+    assert not {"hour", "weekday"} & {field.name for field in read_schema(processed).fields}
     with pytest.raises(PipelineError, match=f"my-din needs timestamps, which toy does not have: {why}"):
         RunHeader.of("train", "toy", "my-din", "din", {}, processed)
     assert RunHeader.of("train", "toy", "fm", "fm", {}, processed).dataset == "toy"
@@ -56,4 +57,10 @@ def test_who_knows_them_to_be_right_can_say_so(
     assert "imputed" not in capsys.readouterr().out
     processed = run(folder, project.DATASET, "split") / "processed/synthetic"
     assert has_column(processed, "train", "time")
+    assert {"hour", "weekday"} <= {field.name for field in read_schema(processed).fields}
     assert RunHeader.of("train", "toy", "din", "din", {}, processed).architecture == "din"
+
+
+def test_a_field_of_the_time_that_is_asked_for_is_refused_with_the_cure(tmp_path: Path, run: Run) -> None:
+    with pytest.raises(PipelineError, match=r"synthetic: preprocess.fields: of the row's time: .*`unver"):
+        copy(tmp_path, run, fields=["user", "item", "hour"])

@@ -55,7 +55,8 @@ APP = ("app_id", "app_domain", "app_category")
 DEVICE = ("device_id", "device_ip", "device_model", "device_type", "device_conn_type")
 ADVERTISEMENT = tuple(f"C{number}" for number in range(14, 22))
 COLUMNS = (
-    *(Column(name, "category", "context") for name in ("hour", "weekday", "C1", "banner_pos", *SITE, *APP)),
+    *(Column(name, "category", "context", dated=True) for name in ("hour", "weekday")),
+    *(Column(name, "category", "context") for name in ("C1", "banner_pos", *SITE, *APP)),
     *(Column(name, "category", "user") for name in DEVICE),
     *(Column(name, "category", "item") for name in ADVERTISEMENT),
 )

@@ -60,8 +60,8 @@ COLUMNS = (
     Column("video", "category", "item", role="item"),
     Column("categories", "bag", "item"),
     Column("duration", "number", "item"),
-    Column("hour", "category", "context"),
-    Column("weekday", "category", "context"),
+    Column("hour", "category", "context", dated=True),
+    Column("weekday", "category", "context", dated=True),
 )
 VIEWS = [
     "user_id", "video_id", "play_duration", "video_duration", "time", "date", "timestamp", "watch_ratio",

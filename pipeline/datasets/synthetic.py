@@ -46,8 +46,8 @@ COLUMNS = (
     Column("category", "category", "item"),
     Column("tags", "bag", "item"),
     Column("price", "number", "item"),
-    Column("hour", "category", "context"),
-    Column("weekday", "category", "context"),
+    Column("hour", "category", "context", dated=True),
+    Column("weekday", "category", "context", dated=True),
     Column("device", "category", "context"),
 )
 

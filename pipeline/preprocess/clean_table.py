@@ -64,21 +64,24 @@ def write(
         item: the field that identifies the item of a row (default: the same).
         rows: how many of the first rows to keep (default: all); the blocks after them are not read.
         max_rejected: the largest fraction of a file's records that may be corrupted.
-        unverified_times: use the column `time` of a copy whose times are not known to be the publisher's; it
-            is left out otherwise.
+        unverified_times: use the times of a copy that are not known to be the publisher's; the column `time`
+            and the fields made from it are left out otherwise.
 
     Raises:
         PipelineError: an unknown field, a user or item that is none, too many corrupted records, a row
-            without a group, or no rows.
+            without a group, no rows, or times asked for that are left out.
     """
+    doubt = "" if unverified_times else (origin or {}).get("doubtful_times")
     columns = _selected(log.columns, fields, name)
+    columns = [column for column in columns if not (doubt and column.dated)]
+    if fields and len(columns) < len(fields):
+        raise PipelineError(f"{name}: preprocess.fields: of the row's time: {doubt}")
     for role, field in zip(get_args(Role), (user, item), strict=True):
         columns = _declared(columns, role, field, name)
     rows_out = clicks = 0
     writer = None
     try:
-        left_out = ["time"] if origin and origin.get("doubtful_times") and not unverified_times else []
-        for block in _in_blocks(_kept(log, columns, rows, rejects, name, left_out)):
+        for block in _in_blocks(_kept(log, columns, rows, rejects, name, ["time"] if doubt else [])):
             if writer is None:
                 writer = pq.ParquetWriter(
                     folder / "table.parquet",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt, Le
@@ -22,6 +22,8 @@ from pipeline.train.progress import progress_bar, summary
 from pipeline.train.start import effective_batch_size, prepare, start_at_base_rate
 
 LogFn = Callable[[dict[str, float], int], None]
+# arguments of `fit` that another model, trained on the same rows before the first step, has of its own
+NO_SETTINGS = ("model", "train", "valid", "log", "checkpoint", "progress")
 
 
 def fit(
@@ -87,6 +89,7 @@ def fit(
         PipelineError: an empty train split, or a validation split without both classes.
         Diverged: the loss became infinite or NaN.
     """
+    settings = {key: value for key, value in locals().items() if key not in NO_SETTINGS}
     _check(train, valid)
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     ranks.check(size)
@@ -102,13 +105,6 @@ def fit(
         for past in state.curve:
             _report(log, past)
     else:
-        settings: dict[str, Any] = dict(  # noqa: C408
-            seed=seed, epochs=epochs, batch_size=batch_size, min_steps_per_epoch=min_steps_per_epoch, lr=lr,
-            embedding_l2=embedding_l2, linear_l2=linear_l2, network_l2=network_l2, l2_rows=l2_rows,
-            clip_norm=clip_norm, lazy_rows=lazy_rows, precision=precision, average_epochs=average_epochs,
-            evaluations_per_epoch=evaluations_per_epoch, monitor=monitor, lr_factor=lr_factor,
-            lr_patience=lr_patience, patience=patience,
-        )  # fmt: skip
         prepare(model, train, valid, fit, **settings)
         start_at_base_rate(model, train)
         torch.manual_seed(ranks.seed_of_rank(seed))
@@ -124,15 +120,14 @@ def fit(
     def evaluation() -> None:
         nonlocal best_weights
         ranks.broadcast_buffers(model)
-        with optimizer.average.applied():
-            scores = {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
-            weights = _copy(model)
         epoch, train_logloss = state.epoch + state.batch / batches, mean_loss.take()
         row = {"step": state.step, "epoch": epoch, "lr": optimizer.lr, "train_logloss": train_logloss}
-        row = _finite(ranks.from_rank_0({**row, **scores}))
-        if state.record(row, monitor):
-            best_weights = weights
-        elif state.lr_bad == lr_patience:
+        with optimizer.averaged():
+            scores = {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
+            row = _finite(ranks.from_rank_0({**row, **scores}))
+            if improved := state.record(row, monitor):
+                best_weights = _copy(model)
+        if not improved and state.lr_bad == lr_patience:
             state.lr_bad = 0
             optimizer.lr *= lr_factor
         if state.batch == batches:

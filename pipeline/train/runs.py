@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import digest, sha256, write_json, writing
@@ -287,6 +288,7 @@ def train_seeds(
     trained by several processes: it changes nothing but the time.
     """
     results, weights = [], 0
+    network = build(header.architecture, splits[1].schema, arguments["model"], seed=0)
     with resources.prefetch(header, arguments, splits, seeds) as wait:
         for seed in seeds:
             name = f"seed-{seed}"
@@ -306,18 +308,20 @@ def train_seeds(
             state, weights = trained.state, trained.weights
             ended = capped(state.curve, state.best, arguments["train"])
             result = {"seed": seed, "best": state.curve[state.best], "capped": ended, "curve": state.curve}
-            measured = measure_mechanisms(header, arguments, trained, splits)
+            measured = measure_mechanisms(network, trained, splits)
             results.append(result | ({"mechanisms": measured} if measured else {}))
             print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
-    network = build(header.architecture, splits[0].schema, arguments["model"], seed=0)
     more = {"trainings": n} if (n := getattr(network, "trainings", 1)) > 1 else {}
     return {"seeds": results, "weights": weights, **more}
 
 
-def measure_mechanisms(header: RunHeader, arguments: Block, trained: Trained, splits: Splits) -> Block | None:
-    """Return how a trained model's mechanisms do on the validation rows: see `mechanisms.measure`."""
+def measure_mechanisms(model: nn.Module, trained: Trained, splits: Splits) -> Block | None:
+    """Return how a trained model's mechanisms do on the validation rows: see `mechanisms.measure`.
+
+    Args:
+        model: of the same architecture; it gets the trained weights.
+    """
     _, valid = splits
-    model = build(header.architecture, valid.schema, arguments["model"], seed=0)
     if not mechanisms.mechanisms_of(model):
         return None
     model.load_state_dict(trained.tensors)

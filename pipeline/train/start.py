@@ -59,7 +59,7 @@ def start_at_base_rate(model: nn.Module, train: Split) -> None:
         model: on the device of the rows; its mean output is that of the first `SAMPLE_ROWS`.
         train: with both classes; otherwise nothing is changed.
     """
-    clicks = sum(float(batch.label.sum()) for batch in train.batches(2**20))
+    clicks = float(train.label.sum(dtype=torch.float64))
     if not 0 < clicks < len(train):
         return
     was_training = model.training
