@@ -26,6 +26,7 @@ LEAST = {"dense": 2**62, "lazy": 1}  # lazy_rows
 
 
 def main() -> None:
+    """Print the table."""
     parser = ArgumentParser(prog="python -m benchmarks.lazy_tables", description=__doc__)
     parser.add_argument("--datasets", nargs="+", default=["book-crossing"])
     parser.add_argument("--models", nargs="+", default=["fm", "deepfm"])
