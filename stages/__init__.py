@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError, starting
+from pipeline.common.names import check
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
@@ -22,12 +23,16 @@ _HELP = {"dataset": "an entry of `data` in params.yaml", "model": "an entry of `
 
 
 def arguments(purpose: str | None, *names: str) -> list[str]:
-    """Return the values of these options on the command line: `dataset`, `model`."""
+    """Return the values of these options on the command line: `dataset`, `model`.
+
+    Raises:
+        PipelineError: one is no name.
+    """
     parser = ArgumentParser(description=purpose)
     for name in names:
         parser.add_argument(f"--{name}", required=True, help=_HELP[name])
     values = parser.parse_args()
-    return [getattr(values, name) for name in names]
+    return [check(name, getattr(values, name)) for name in names]
 
 
 def alone() -> None:

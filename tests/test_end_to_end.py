@@ -28,10 +28,8 @@ def git(folder: Path, *words: str) -> str:
     return call(folder, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words)
 
 
-@pytest.fixture(scope="module", name="origin")
-def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project under git, with small params.yaml, run once and committed."""
-    folder = tmp_path_factory.mktemp("origin") / "project"
+def copy_of_the_project(folder: Path) -> Path:
+    """Copy what DVC needs of the project into a new repository with small params.yaml."""
     folder.mkdir()
     for name in TAKEN:
         source = project.ROOT / name
@@ -40,8 +38,14 @@ def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(source, folder / name, ignore=ignore)
         else:
             shutil.copy(source, folder / name)
-    project.make_project(folder)
-    git(folder, "init", "-q")
+    git(project.make_project(folder), "init", "-q")
+    return folder
+
+
+@pytest.fixture(scope="module", name="origin")
+def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project under git, with small params.yaml, run once and committed."""
+    folder = copy_of_the_project(tmp_path_factory.mktemp("origin") / "project")
     call(folder, "dvc", "repro")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "results")

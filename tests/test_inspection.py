@@ -712,7 +712,7 @@ def test_a_path_without_tables_is_an_error(tmp_path: Path):
         inspect(tmp_path / "nothing", "mine")
     with pytest.raises(PipelineError, match=r"contains no file that ends in \.csv"):
         inspect(tmp_path, "mine")
-    with pytest.raises(PipelineError, match="--name 'a b'"):
+    with pytest.raises(PipelineError, match="the dataset 'a.b'"):
         inspect(tmp_path, "a b")
 
 
@@ -859,7 +859,7 @@ def test_from_a_file_to_encoded_parts(
     ("words_", "message"),
     [
         (["log.csv", "--rows", "0"], "--rows 0: must be at least 1"),
-        (["log.csv", "--name", "a.b"], "--name 'a.b'"),
+        (["log.csv", "--name", "a.b"], "the dataset 'a.b'"),
         (["log.csv", "--add"], "params.yaml is missing"),
         (["nothing.csv"], "nothing.csv does not exist"),
         (["other.csv"], "the entry lacks its label"),

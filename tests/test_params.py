@@ -146,7 +146,7 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
         ("data/synthetic/split/test", 1.0, r"\.split\.test: must be above 0 and below 1 \(it is 1\.0\)"),
         ("data/synthetic/split/valid", 0.0, r"\.split\.valid: must be above 0 and below 1 \(it is 0\.0\)"),
         ("data/synthetic/split/method", "tiem", r"\.split\.method: .*'tiem'; did you mean 'time'"),
-        ("data/synthetic/split/seed", -1, r"\.split\.seed: must be at least 0 and at most 4294967295"),
+        ("data/synthetic/split/seed", -1, r"\.split\.seed: must be at least 0 and at most 2147483647"),
         ("data/book-crossing/preprocess/above", 10, r"\.preprocess\.above: must be at least 0 and at most 9"),
         ("data/book-crossing/preprocess/above", -1, r"\.preprocess\.above: must be at least 0 .*-1"),
         ("data/movielens-1m/preprocess/drop", [3, 6], r"\.preprocess\.drop\.1: must be .* at most 5 .*6"),

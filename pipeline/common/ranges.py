@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Le, Lt
 Count = Annotated[int, Ge(1)]
 CountOrZero = Annotated[int, Ge(0)]  # 0 switches it off
 TwoOrMore = Annotated[int, Ge(2)]
-Seed = Annotated[int, Ge(0), Le(2**32 - 1)]  # what numpy, torch and optuna all accept
+Seed = Annotated[int, Ge(0), Le(2**31 - 1)]  # what numpy, torch, optuna and a column of int32 all accept
 Probability = Annotated[float, Ge(0), Le(0.99)]  # of dropout: something has to be left
 Share = Annotated[float, Ge(0), Le(1)]
 Fraction = Annotated[float, Gt(0), Lt(1)]

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from pipeline.common.errors import PipelineError, is_main_process, nearest, unknown
+from pipeline.common.errors import PipelineError, error_context, is_main_process, nearest, unknown
+from pipeline.common.names import check, check_targets
 from pipeline.config import yaml_file
 from pipeline.config.settings import Config, Dataset, Execution, File, Train
 from pipeline.config.space import Block, Dimension, Tune
@@ -63,7 +64,9 @@ class Params:
             raise self._error("processes", f"must be `auto` or a positive integer (it is {self.processes!r})")
         self.data: dict[str, Dataset] = {}
         self.invalid: dict[str, PipelineError] = {}
+        self._check_names()
         self._check_lists()
+        self._check_targets()
         for name in self._file.model:
             self._model_block(name, None)
         # an error in a block that all datasets share is met at the first entry, which is one that runs
@@ -121,6 +124,12 @@ class Params:
 
     # ---- the lists of what runs ----
 
+    def _check_names(self) -> None:
+        with error_context(self._name):
+            for kind, names in (("dataset", self.datasets), ("model", [*self.models, *self.blocks])):
+                for name in names:
+                    check(kind, name)
+
     def _check_lists(self) -> None:
         for name in self.datasets:
             if name not in self._file.data:
@@ -147,10 +156,17 @@ class Params:
                 twice = next(name for name in names if names.count(name) > 1)
                 raise self._error(key, f"names {twice!r} twice")
 
+    def _check_targets(self) -> None:
+        with error_context(self._name):
+            for models in (self._file.models, self._file.variants):
+                check_targets(self.datasets, models)
+
     # ---- dataset entries ----
 
     def _add_entry(self, name: str) -> None:
         """Check an entry of `data`, and that every model can be trained and tuned on it."""
+        with error_context(f"{self._name}: data"):
+            check("dataset", name)
         place = f"data.{name}"
         entry = self._validated(Dataset, self._file.data[name], place)
         if entry.source not in DATASETS:

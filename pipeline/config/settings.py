@@ -3,11 +3,18 @@
 from typing import Annotated, Any
 
 from annotated_types import Gt, Le, Len
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from pipeline.common.ranges import Count, Seed, TwoOrMore
 from pipeline.config.space import Block, Dimension, Tune
 from pipeline.config.validation import Strict
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    """Refuse a seed that is named twice: it would count twice in means and make deviations too small."""
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("should name each seed once")
+    return seeds
 
 
 class Settings(Strict):
@@ -39,7 +46,7 @@ class Dataset(Strict):
 class Execution(Strict):
     """What a training needs besides the keyword arguments of `train.loop.fit`."""
 
-    seeds: Annotated[list[Seed], Len(1)]
+    seeds: Annotated[list[Seed], Len(1), AfterValidator(_distinct)]
     device: str = "auto"
     threads: Count
     rows_in_memory: Count

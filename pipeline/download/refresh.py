@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, sha256
+from pipeline.common.names import check
 from pipeline.config import yaml_file
 
 
@@ -24,6 +25,7 @@ def stale(root: Path = Path()) -> list[str]:
     _, values = yaml_file.read(path)
     try:
         for name in values["datasets"]:
+            check("dataset", name)
             if name not in values["data"]:
                 raise PipelineError(f"{path}: datasets: {unknown('dataset', name, values['data'])}")
         sources = {name: values["data"][name]["download"].get("path") for name in values["datasets"]}

@@ -7,8 +7,9 @@ text. Files are read block by block, in bounded memory.
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.common import names
 from pipeline.inspection import entry, report
-from pipeline.inspection.entry import add, check_free, check_name, name_of
+from pipeline.inspection.entry import add, check_free, name_of
 from pipeline.inspection.findings import find
 
 __all__ = ["Inspection", "add", "check_free", "inspect", "name_of"]
@@ -38,7 +39,7 @@ def inspect(
     Raises:
         PipelineError: there is no table, or no such column.
     """
-    check_name(name)
+    names.check("dataset", name)
     findings = find(path, rows=rows, label=label)
     complete = bool(findings.labels and findings.fields)
     return Inspection(report.write(findings), entry.write(name, findings, root), complete)

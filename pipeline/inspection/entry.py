@@ -15,6 +15,7 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import write_text
+from pipeline.common.names import LONGEST
 from pipeline.config import yaml_file
 from pipeline.datasets.tabular import MISSING, RESERVED, Settings
 from pipeline.inspection.findings import Findings
@@ -26,22 +27,12 @@ from pipeline.schema import Role
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
 
 
-def check_name(name: str) -> None:
-    """Raise if a dataset cannot have this name.
-
-    Raises:
-        PipelineError: it has other characters.
-    """
-    if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise PipelineError(f"--name {name!r}: the name of a dataset consists of letters, digits, - and _")
-
-
 def name_of(path: Path) -> str:
     """Return a name for the dataset of a file."""
     stem = path.resolve().name.lower()
     for suffix in sorted(tables.SUFFIXES, key=len, reverse=True):
         stem = stem.removesuffix(suffix)
-    return re.sub("[^a-z0-9]+", "-", stem).strip("-") or "my-clicks"
+    return re.sub("[^a-z0-9]+", "-", stem)[:LONGEST].strip("-") or "my-clicks"
 
 
 def check_free(params: Path, name: str) -> None:
