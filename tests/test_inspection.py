@@ -712,7 +712,7 @@ def test_a_path_without_tables_is_an_error(tmp_path: Path):
         inspect(tmp_path / "nothing", "mine")
     with pytest.raises(PipelineError, match=r"contains no file that ends in \.csv"):
         inspect(tmp_path, "mine")
-    with pytest.raises(PipelineError, match="the dataset 'a.b'"):
+    with pytest.raises(PipelineError, match="the dataset 'a b'"):
         inspect(tmp_path, "a b")
 
 
