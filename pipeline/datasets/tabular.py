@@ -27,7 +27,7 @@ time is malformed; infinite numbers stay. The files of a folder are read in the 
 Parquet, integers are categories by their decimals, 12.0 is `12`, and lists are bags.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -227,15 +227,8 @@ def read(
     Raises:
         PipelineError: the files do not have the columns that the keys name, or not of a usable type.
     """
-    features = _valid(dict[str, Feature], fields, "fields")
-    plan = _Plan(
-        label=_valid(Label, label, "label"),
-        fields={name: feature.named(name) for name, feature in features.items()},
-        group=group,
-        time=None if time is None else _valid(Time, time, "time"),
-        keep=tuple(dict.fromkeys(keep)),
-        missing=frozenset(missing),
-        decimal=decimal,
+    plan = plan_of(
+        label=label, fields=fields, group=group, time=time, keep=keep, missing=missing, decimal=decimal
     )
     layout = Layout(separator, encoding, quote, escape, None if names is None else tuple(names))
     layout.check()
@@ -247,6 +240,33 @@ def read(
     return ClickLog(plan.columns(opened), _rows(opened, plan, rejects))
 
 
+def plan_of(
+    *,
+    fields: dict[str, Any],
+    label: Any = None,
+    group: str | None = None,
+    time: Any = None,
+    keep: Sequence[str] = (),
+    missing: Sequence[str] = MISSING,
+    decimal: str = ".",
+) -> "Plan":
+    """Return what becomes of the columns of files, by the arguments of `read`; without a label, to score them.
+
+    Raises:
+        PipelineError: a value does not fit its key, or two keys do not fit each other.
+    """
+    features = _valid(dict[str, Feature], fields, "fields")
+    return Plan(
+        label=None if label is None else _valid(Label, label, "label"),
+        fields={name: feature.named(name) for name, feature in features.items()},
+        group=group,
+        time=None if time is None else _valid(Time, time, "time"),
+        keep=tuple(dict.fromkeys(keep)),
+        missing=frozenset(missing),
+        decimal=decimal,
+    )
+
+
 def _valid(kind: Any, value: Any, key: str) -> Any:
     """Return a value of params.yaml as an instance of its type; the config has checked it before."""
     try:
@@ -256,14 +276,14 @@ def _valid(kind: Any, value: Any, key: str) -> Any:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What becomes of the columns of the files.
+class Plan:
+    """What becomes of the columns of the files; rows to be scored have no label.
 
     Raises:
         PipelineError: two columns of the clean table with the same name, or the label among the fields.
     """
 
-    label: Label
+    label: Label | None
     fields: dict[str, Feature]
     group: str | None
     time: Time | None
@@ -286,7 +306,7 @@ class _Plan:
     @property
     def uses(self) -> list[tuple[str, str, str]]:
         """Every use of a column: the column, the key of params.yaml that names it, and what it is used as."""
-        uses = [(self.label.column, "label", "category")]
+        uses = [(self.label.column, "label", "category")] if self.label else []
         uses += [(field.source, f"fields.{name}", field.type) for name, field in self.fields.items()]
         uses += [(self.group, "group", "category")] if self.group is not None else []
         uses += [(self.time.column, "time", "timestamp")] if self.time else []
@@ -349,6 +369,8 @@ class _Plan:
                 raise PipelineError(f"preprocess.keep: the name {name!r} is taken by {made[name]}")
 
     def _check_leaks(self) -> None:
+        if self.label is None:
+            return
         clicks = self.label.column
         for name, field in self.fields.items():
             if field.source == clicks:
@@ -362,13 +384,13 @@ class _Plan:
                 raise PipelineError(f"preprocess.{key}: {clicks!r} is the label's column")
 
 
-def _rows(opened: Sequence[Table], plan: _Plan, rejects: RejectLog) -> Iterator[pa.Table]:
+def _rows(opened: Sequence[Table], plan: Plan, rejects: RejectLog) -> Iterator[pa.Table]:
     separators = {column.name: column.separator for column in plan.columns(opened)}
     wanted = {column for column, _, _ in plan.uses}
     hinted, first = False, True
     for table in opened:
         for block, lines in table.blocks(wanted, rejects, plain=plan.plain):
-            check = _Check(
+            check = Check(
                 block, lines, table.path.name, rejects, alarm=first and len(block) >= ALARM_RECORDS
             )
             rows = _clean(check, plan, separators)
@@ -379,7 +401,7 @@ def _rows(opened: Sequence[Table], plan: _Plan, rejects: RejectLog) -> Iterator[
 
 
 @dataclass
-class _Check:
+class Check:
     """A block of records, of which those that cannot be used are rejected; the first reason counts.
 
     Attributes:
@@ -416,17 +438,40 @@ class _Check:
         self.good &= ~new
 
 
-def _clean(check: _Check, plan: _Plan, separators: Mapping[str, str]) -> pa.Table:
+def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
     """Return the clean rows of a block."""
-    columns = cache(lambda name: chunk(check.table[name]))
-    texts = cache(lambda name: parse.texts(columns(name), plan.missing))
+    assert plan.label is not None
+    texts = cache(lambda name: parse.texts(chunk(check.table[name]), plan.missing))
     clicks, dropped = _label(texts(plan.label.column), plan, check)
+    made = features_of(check, plan, separators, texts)
+    made["label"] = pa.array(clicks)
+    if plan.group is not None:
+        made["group"] = parse.filled(texts(plan.group))
+    made |= times_of(check, plan)
+    made |= {name: parse.filled(texts(name)) for name in plan.kept}
+    check.rejects.drop(check.file, int((check.good & dropped).sum()))
+    return keep_rows(pa.table(made), check.lines, check.good & ~dropped)[0]
+
+
+def features_of(
+    check: Check,
+    plan: Plan,
+    separators: Mapping[str, str],
+    texts: Callable[[str], pa.DictionaryArray],
+) -> dict[str, pa.Array]:
+    """Return the fields of a block as the clean table has them; records with malformed values are rejected.
+
+    Args:
+        separators: of each bag in the clean table.
+        texts: the values of a column as texts.
+    """
     made: dict[str, pa.Array] = {}
     for name, field in plan.fields.items():
-        column = columns(field.source)
         if field.type == "category":
             made[name] = texts(field.source)
-        elif field.type == "number":
+            continue
+        column = chunk(check.table[field.source])
+        if field.type == "number":
             values, malformed = parse.numbers(column, plan.missing, plan.decimal)
             check.reject(malformed, field.source, "is not a number", remedy=_NUMBER_REMEDY)
             made[name] = pa.array(values)
@@ -435,17 +480,17 @@ def _clean(check: _Check, plan: _Plan, separators: Mapping[str, str]) -> pa.Tabl
         else:
             times = _times(column, field.source, field.format or "iso", plan, check)
             made |= {new: date_part(times, part) for new, part in field.date_parts(name).items()}
-    made["label"] = pa.array(clicks)
-    if plan.group is not None:
-        made["group"] = parse.filled(texts(plan.group))
-    if plan.time:
-        name = plan.time.column
-        made["time"] = _times(columns(name), name, plan.time_format, plan, check)
-        absent = made["time"].is_null().to_numpy(zero_copy_only=False)
-        check.reject(absent, name, "is missing, and `time` needs it")
-    made |= {name: parse.filled(texts(name)) for name in plan.kept}
-    check.rejects.drop(check.file, int((check.good & dropped).sum()))
-    return keep_rows(pa.table(made), check.lines, check.good & ~dropped)[0]
+    return made
+
+
+def times_of(check: Check, plan: Plan) -> dict[str, pa.Array]:
+    """Return the column `time` of a block, if the plan has one; records without a time are rejected."""
+    if plan.time is None:
+        return {}
+    name = plan.time.column
+    times = _times(chunk(check.table[name]), name, plan.time_format, plan, check)
+    check.reject(times.is_null().to_numpy(zero_copy_only=False), name, "is missing, and `time` needs it")
+    return {"time": times}
 
 
 def clicks_of(values: pa.DictionaryArray, label: Label, decimal: str = ".") -> tuple[Mask, Mask]:
@@ -470,9 +515,10 @@ def clicks_of(values: pa.DictionaryArray, label: Label, decimal: str = ".") -> t
     return amounts >= label.at_least, valid
 
 
-def _label(values: pa.DictionaryArray, plan: _Plan, check: _Check) -> tuple[NDArray[np.uint8], Mask]:
+def _label(values: pa.DictionaryArray, plan: Plan, check: Check) -> tuple[NDArray[np.uint8], Mask]:
     """Return the clicks, and a mask of the records that are left out on purpose; reject invalid labels."""
     rule = plan.label
+    assert rule is not None
     absent = values.is_null().to_numpy(zero_copy_only=False)
     check.reject(absent, rule.column, "is missing, and it is the label")
     dropped = _is_one_of(values, rule.drop)
@@ -515,7 +561,7 @@ def _is_one_of(values: pa.DictionaryArray, given: Sequence[Value]) -> Mask:
     return found | np.isin(parse.numbers(values)[0], amounts) if amounts else found
 
 
-def _times(column: pa.Array, name: str, time_format: str, plan: _Plan, check: _Check) -> pa.Int64Array:
+def _times(column: pa.Array, name: str, time_format: str, plan: Plan, check: Check) -> pa.Int64Array:
     times, malformed = seconds(column, time_format, plan.missing)
     check.reject(malformed, name, f"is not a time ({time_format})", remedy=_TIME_REMEDY)
     return times
