@@ -19,6 +19,7 @@ blocks; their sizes change nothing.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,7 @@ TYPES: dict[Kind, pa.DataType] = {
     "number": pa.float64(),
     "bag": pa.string(),
 }
+SMALL = 4  # a lookup of this times fewer strings than the vocabulary has goes by a dict
 ROWS_PER_CHUNK = 1 << 14  # whose ids are put together at a time, so that they fit into the cache
 
 
@@ -100,6 +102,40 @@ def apply(vocabulary: Vocabulary, table: pa.Table, *, truncated: Counter[str] | 
     return np.vstack(ids) if ids else np.empty((0, schema(vocabulary).slots), np.int32)
 
 
+class Places:
+    """The positions of strings in a vocabulary, counted from 1; 0 for a string that is not in it."""
+
+    def __init__(self, values: Sequence[str | None]) -> None:
+        self._values, self._array = values, pa.array(values, pa.string())
+
+    @cached_property
+    def _position(self) -> dict[str | None, int]:
+        return {value: place for place, value in enumerate(self._values, 1)}
+
+    def __call__(self, strings: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        if SMALL * len(strings) < len(self._values):  # Arrow would hash the whole vocabulary for each call
+            found = (self._position.get(text, 0) for text in strings.to_pylist())
+            return np.fromiter(found, np.int32, len(strings))
+        places = pc.add(pc.index_in(strings, self._array), pa.scalar(1, pa.int32()))
+        whole: NDArray[np.int32] = pc.fill_null(places, 0).to_numpy()
+        return whole
+
+
+class Index:
+    """A vocabulary, made ready to look values up.
+
+    Attributes:
+        schema: what the ids mean.
+        places: of the values of each category and bag.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.schema = schema(vocabulary)
+        self.places = {
+            entry["name"]: Places(entry["values"]) for entry in vocabulary if entry["kind"] != "number"
+        }
+
+
 class Encoder:
     """Turns the blocks of a table into ids by a vocabulary.
 
@@ -108,10 +144,12 @@ class Encoder:
 
     Args:
         blocks: the columns of the table, in the blocks that `ids` will be called with.
+        index: of the vocabulary, where many tables are encoded one after the other.
     """
 
-    def __init__(self, vocabulary: Vocabulary, blocks: Blocks) -> None:
-        self.schema = schema(vocabulary)
+    def __init__(self, vocabulary: Vocabulary, blocks: Blocks, index: "Index | None" = None) -> None:
+        index = index or Index(vocabulary)
+        self.schema = index.schema
         self._vocabulary = vocabulary
         self._rows: list[list[_IdsOfStrings]] = []
         for entry, field, first in zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True):
@@ -119,7 +157,7 @@ class Encoder:
             if entry["kind"] != "number":
                 dictionaries = [encoded(block).dictionary for block in blocks(entry["name"])]
                 make = _category_rows if entry["kind"] == "category" else _bag_rows
-                made = list(make(entry, field, first, dictionaries))
+                made = list(make(entry, index.places[entry["name"]], field, first, dictionaries))
             self._rows.append(made)
 
     def ids(self, block: int, table: pa.Table, truncated: Counter[str] | None = None) -> Iterator[Ids]:
@@ -227,21 +265,13 @@ def _bins(parts: list[NDArray[np.float64]], bins: int) -> dict[str, Any]:
     return {"edges": edges[edges > values[0]].tolist(), "values": True, "missing": missing}
 
 
-def _lookup(strings: pa.Array | pa.ChunkedArray, values: Sequence[str | None]) -> NDArray[np.int32]:
-    """Return the positions of strings in `values`, counted from 1; 0 for a string that is not in it."""
-    found = pc.index_in(strings, pa.array(values, pa.string()))
-    places: NDArray[np.int32] = pc.fill_null(pc.add(found, pa.scalar(1, pa.int32())), 0).to_numpy()
-    return places
-
-
 def _category_rows(
-    entry: Mapping[str, Any], field: Field, first: int, dictionaries: Sequence[pa.Array]
+    _entry: Mapping[str, Any], find: Places, _field: Field, first: int, dictionaries: Sequence[pa.Array]
 ) -> Iterator[_IdsOfStrings]:
-    del field
     if not dictionaries:
         return
-    missing = _lookup(pa.chunked_array([pa.nulls(1, pa.string())]), entry["values"])
-    places = _lookup(pa.chunked_array(dictionaries), entry["values"])
+    missing = find(pa.nulls(1, pa.string()))
+    places = find(pa.chunked_array(dictionaries))
     start = 0
     for dictionary in dictionaries:
         some = places[start : start + len(dictionary)]
@@ -251,12 +281,12 @@ def _category_rows(
 
 
 def _bag_rows(
-    entry: Mapping[str, Any], field: Field, first: int, dictionaries: Sequence[pa.Array]
+    entry: Mapping[str, Any], find: Places, field: Field, first: int, dictionaries: Sequence[pa.Array]
 ) -> Iterator[_IdsOfStrings]:
     bags = [_distinct(dictionary, entry["separator"]) for dictionary in dictionaries]
     if not bags:
         return
-    places = _lookup(pa.chunked_array([values for _, values in bags]), entry["values"])
+    places = find(pa.chunked_array([values for _, values in bags]))
     start = 0
     for dictionary, (row, values) in zip(dictionaries, bags, strict=True):
         code = places[start : start + len(values)].astype(np.int64)
