@@ -7,8 +7,12 @@ from argparse import ArgumentParser, Namespace
 from importlib import import_module
 from io import TextIOWrapper
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError, exit_with_message
+
+if TYPE_CHECKING:
+    from pipeline.scoring.package import Package
 
 
 def main() -> None:
@@ -22,6 +26,8 @@ def main() -> None:
         (check, "check params.yaml"),
         (compare, "compare models over several splits or datasets, from their reports"),
         (departures, "write docs/departures.md: where each model differs from its paper"),
+        (package, "write a trained model with its preprocessing into a folder"),
+        (predict, "score raw rows with a trained model"),
         (inspect, "profile a click log and write a dataset entry for params.yaml"),
     ):
         added = commands.add_parser(command.__name__, help=words, description=command.__doc__)
@@ -29,6 +35,11 @@ def main() -> None:
         if command is compare:
             added.add_argument("datasets", nargs="+", help="entries of params.yaml that were evaluated")
             added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+        if command is package:
+            _add_model(added, required=True)
+            added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
+        if command is predict:
+            _add_predict(added)
     added.add_argument("file", type=Path, help="a text or Parquet file, or a folder of them")
     added.add_argument("--name", help="of the dataset (default: from the file's name)")
     added.add_argument("--rows", type=int, help="read only the first ROWS records")
@@ -36,6 +47,32 @@ def main() -> None:
     added.add_argument("--add", action="store_true", help="append the entry to params.yaml")
     arguments = parser.parse_args()
     arguments.run(arguments)
+
+
+def _add_model(parser: ArgumentParser, *, required: bool) -> None:
+    """Add the options that name a trained model."""
+    parser.add_argument("--dataset", required=required, help="an entry of params.yaml that was evaluated")
+    parser.add_argument("--model", help="of that dataset (default: the champion of its report)")
+    parser.add_argument("--variant", choices=("default", "tuned"), help="default: tuned, or the champion's")
+
+
+def _add_predict(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "rows", help="CSV, TSV or Parquet, compressed or not, a folder of them, or - for stdin"
+    )
+    _add_model(parser, required=False)
+    parser.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote")
+    parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
+    parser.add_argument("--keep", default="", metavar="A,B", help="columns to copy beside the probabilities")
+    parser.add_argument("--separator", help="between the fields of a text (default: as in training)")
+    parser.add_argument("--names", metavar="A,B", help="of the columns of a text without a header")
+    parser.add_argument(
+        "--max-rejected",
+        type=float,
+        default=0.001,
+        metavar="SHARE",
+        help="of bad rows (default: 0.001)",
+    )
 
 
 def sync(arguments: Namespace) -> None:
@@ -111,6 +148,49 @@ def departures_table() -> str:
             cells.append(" ".join(found[1].split()).replace("|", r"\|").replace("*", r"\*"))
         lines.append(f"| [`{name}`](../pipeline/models/{name}.py) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def package(arguments: Namespace) -> None:
+    """Write a trained model with its vocabulary and all that is needed to score raw rows into a folder."""
+    _packed(arguments).write(arguments.out)
+    print(arguments.out)
+
+
+def predict(arguments: Namespace) -> None:
+    """Score raw rows block by block: the line of each row, its raw and its calibrated probability.
+
+    Malformed rows are left out, counted and listed. For a public dataset the columns are those of its clean
+    table, data/interim/<dataset>/table.parquet.
+    """
+    from pipeline.scoring import Model, load, score
+
+    if (arguments.dataset is None) == (arguments.package is None):
+        raise PipelineError("name the model by --dataset or by --package")
+    score.check_output(arguments.out)
+    model = load(arguments.package) if arguments.package else Model(_packed(arguments))
+    names = arguments.names and arguments.names.split(",")
+    layout = score.with_changes(model.reading.layout, separator=arguments.separator, names=names)
+    with score.source(arguments.rows) as rows:
+        found = score.run(
+            model,
+            rows,
+            arguments.out,
+            layout=layout,
+            keep=[name for name in arguments.keep.split(",") if name],
+            max_rejected=arguments.max_rejected,
+        )
+    print(found)
+
+
+def _packed(arguments: Namespace) -> "Package":
+    """Return the package that the options name."""
+    from pipeline.scoring import pack
+
+    model, variant = arguments.model, arguments.variant or "tuned"
+    if model is None:
+        model, best = pack.champion(arguments.root, arguments.dataset)
+        variant = arguments.variant or best
+    return pack.pack(arguments.root, arguments.dataset, model, variant)
 
 
 def inspect(arguments: Namespace) -> None:

@@ -4,6 +4,7 @@ from inspect import signature
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.common.files import write_json
 from pipeline.datasets import DATASETS
 from pipeline.download.manifest import origin, verify
 from pipeline.preprocess import clean_table
@@ -26,6 +27,7 @@ def main() -> None:
             where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
             raise PipelineError(f"{where}{error}") from None
         report = clean_table.write(folder, log, rejects, name, origin(manifest), **for_table)
+        write_json(folder / "reading.json", {"source": entry.source, **for_read})
     doubt = report["origin"]["doubtful_times"]
     if doubt and not entry.preprocess.get("unverified_times"):
         print(f"{name}: {doubt}")

@@ -17,7 +17,7 @@ from pipeline.common.files import canonical
 from pipeline.data import storage
 from pipeline.preprocess.parse import chunk
 from pipeline.schema import Column
-from pipeline.split.vocabulary import TYPES, Encoder, Vocabulary, apply, fit_vocabulary, schema
+from pipeline.split.vocabulary import TYPES, Encoder, Places, Vocabulary, apply, fit_vocabulary, schema
 
 CITY, PRICE, TAGS = (
     Column("city", "category", "user"),
@@ -419,3 +419,12 @@ def test_no_rows_have_no_ids():
     encoder = Encoder(vocabulary, blocks(rows(city=["a"]).slice(1), rows(city=["a"])))
     assert not list(encoder.ids(0, rows(city=["a"]).slice(1)))
     assert next(encoder.ids(1, rows(city=["a"])))[:, 0].tolist() == [2]
+
+
+def test_few_strings_and_many_are_looked_up_alike() -> None:
+    values = [None, *map(str, range(200)), "é", ""]
+    places, strings = Places(values), ["é", "", "nobody", None, "7"]
+    few = places.of(pa.array(strings, pa.string()))
+    many = places.of(pa.chunked_array([pa.array(strings * 100, pa.string())]))
+    assert few.tolist() == [202, 203, 0, 1, 9] == many[:5].tolist()
+    assert few.dtype == many.dtype == np.int32

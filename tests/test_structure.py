@@ -297,7 +297,7 @@ def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...
 # From the nouns that everybody uses to the view: a room imports only what stands above it.
 ROOMS = [
     *("schema", "metrics", "common", "config", "download", "preprocess", "datasets", "split", "data"),
-    *("layers", "kernels", "models", "train", "tune", "evaluate", "tracking", "inspection"),
+    *("layers", "kernels", "models", "train", "tune", "evaluate", "scoring", "tracking", "inspection"),
 ]
 # The signature is the config, so the room that checks params.yaml reads everybody's.
 READS_ALL = "pipeline.config.params"
@@ -400,6 +400,12 @@ def heavy_after(imported: list[str], path: Path) -> set[str]:
 @pytest.mark.slow
 def test_the_core_imports_no_tool() -> None:
     assert heavy_after(CORE, ROOT) == set()
+
+
+@pytest.mark.slow
+def test_scoring_needs_neither_dvc_nor_mlflow_nor_optuna() -> None:
+    code = ["pipeline.scoring", "pipeline.scoring.score", "pipeline.scoring.pack"]
+    assert heavy_after(code, ROOT) <= {"pydantic", "pyarrow"}
 
 
 @pytest.mark.slow

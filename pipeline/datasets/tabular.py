@@ -250,7 +250,7 @@ def plan_of(
     missing: Sequence[str] = MISSING,
     decimal: str = ".",
 ) -> "Plan":
-    """Return what becomes of the columns of files, by the arguments of `read`; without a label, to score them.
+    """Return what becomes of columns, by the arguments of `read`; rows to score have no label.
 
     Raises:
         PipelineError: a value does not fit its key, or two keys do not fit each other.
@@ -390,9 +390,7 @@ def _rows(opened: Sequence[Table], plan: Plan, rejects: RejectLog) -> Iterator[p
     hinted, first = False, True
     for table in opened:
         for block, lines in table.blocks(wanted, rejects, plain=plan.plain):
-            check = Check(
-                block, lines, table.path.name, rejects, alarm=first and len(block) >= ALARM_RECORDS
-            )
+            check = Check(block, lines, table.path.name, rejects, alarm=first and len(block) >= ALARM_RECORDS)
             rows = _clean(check, plan, separators)
             hinted, first = hinted or rejects.add_hint(tables.hint), False
             yield rows

@@ -116,8 +116,7 @@ def build_report(
 def champion(runs: Sequence[Run]) -> tuple[Run, int]:
     """Return the run with the best validation AUC (mean over seeds) and its best seed on validation."""
     run = min(runs, key=lambda run: run.rank)
-    best = min(run.seeds, key=lambda r: (-r["best"]["valid_auc"], r["best"]["valid_logloss"], r["seed"]))
-    return run, int(best["seed"])
+    return run, int(run.best_seed["seed"])
 
 
 def correct(comparisons: list[Block]) -> None:

@@ -42,6 +42,14 @@ class Run:
         return sorted(self.info["seeds"], key=lambda result: result["seed"])
 
     @property
+    def best_seed(self) -> Block:
+        """The training with the best validation AUC, then logloss, then seed."""
+        return min(
+            self.seeds,
+            key=lambda r: (-r["best"]["valid_auc"], r["best"]["valid_logloss"], r["seed"]),
+        )
+
+    @property
     def rank(self) -> tuple[float, float, str, str]:
         """Sort key, best first: validation AUC, then logloss, then name."""
         return -self.valid("auc"), self.valid("logloss"), self.model, self.variant
@@ -60,7 +68,14 @@ class Run:
         return self.folder / f"seed-{seed}.safetensors"
 
 
-def load_runs(folder: Path, dataset: str, models: Sequence[str], processed: Path) -> list[Run]:
+def load_runs(
+    folder: Path,
+    dataset: str,
+    models: Sequence[str],
+    processed: Path,
+    *,
+    variants: Sequence[str] = tuple(STAGES),
+) -> list[Run]:
     """Read the default and the tuned run of every model, in the order of `models`.
 
     Args:
@@ -73,7 +88,7 @@ def load_runs(folder: Path, dataset: str, models: Sequence[str], processed: Path
     current = folder_digest(processed)
     runs = []
     for model in models:
-        for variant in STAGES:
+        for variant in variants:
             path = folder / dataset / model / variant
             remedy = f"run `dvc repro {dvc_target(dataset, model, variant)}`"
             if not (path / "run.json").exists():

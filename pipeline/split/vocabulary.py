@@ -112,7 +112,8 @@ class Places:
     def _position(self) -> dict[str | None, int]:
         return {value: place for place, value in enumerate(self._values, 1)}
 
-    def __call__(self, strings: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+    def of(self, strings: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
+        """Return the position of each string."""
         if SMALL * len(strings) < len(self._values):  # Arrow would hash the whole vocabulary for each call
             found = (self._position.get(text, 0) for text in strings.to_pylist())
             return np.fromiter(found, np.int32, len(strings))
@@ -270,8 +271,8 @@ def _category_rows(
 ) -> Iterator[_IdsOfStrings]:
     if not dictionaries:
         return
-    missing = find(pa.nulls(1, pa.string()))
-    places = find(pa.chunked_array(dictionaries))
+    missing = find.of(pa.nulls(1, pa.string()))
+    places = find.of(pa.chunked_array(dictionaries))
     start = 0
     for dictionary in dictionaries:
         some = places[start : start + len(dictionary)]
@@ -286,7 +287,7 @@ def _bag_rows(
     bags = [_distinct(dictionary, entry["separator"]) for dictionary in dictionaries]
     if not bags:
         return
-    places = find(pa.chunked_array([values for _, values in bags]))
+    places = find.of(pa.chunked_array([values for _, values in bags]))
     start = 0
     for dictionary, (row, values) in zip(dictionaries, bags, strict=True):
         code = places[start : start + len(values)].astype(np.int64)

@@ -1,0 +1,99 @@
+"""A model that scores raw rows in memory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from pipeline.common.errors import PipelineError
+from pipeline.data.batches import Batch
+from pipeline.evaluate import calibration
+from pipeline.preprocess.parse import chunk
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.scoring.package import Package
+from pipeline.scoring.reading import ROWS, Reading, to_table
+from pipeline.split.vocabulary import Encoder, Ids, Index
+from pipeline.train.predict import is_timed, logits
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS_PER_THREAD = 2048  # at a time, so that a layer's output stays in a core's cache; as `train.predict`
+RAW, CALIBRATED = "raw_probability", "probability"
+Scores = dict[str, NDArray[np.float32]]  # CALIBRATED and RAW (n,)
+
+
+class Model:
+    """A trained model with its preprocessing.
+
+    Attributes:
+        package: what it was made of.
+        reading: how it reads raw columns; `reading.uses` names them.
+    """
+
+    def __init__(self, package: Package) -> None:
+        self.package, self.network = package, package.network()
+        self.timed = is_timed(self.network)
+        self.reading = Reading(package.reading, package.vocabulary, timed=self.timed)
+        if self.timed and self.reading.plan.time is None:
+            raise PipelineError(
+                f"{package.architecture} needs times, and its package names no column of them"
+            )
+        self._index = Index(package.vocabulary)
+
+    @property
+    def columns(self) -> list[str]:
+        """The raw columns that a row needs."""
+        return list(self.reading.uses)
+
+    def predict(self, frame: Any, *, optional: bool = False) -> "pd.DataFrame":
+        """Return `probability`, which is calibrated, and `raw_probability` of each row, float32.
+
+        Args:
+            frame: a DataFrame, an Arrow table, or a mapping of names to lists; further columns do not matter.
+            optional: a column that is not there has missing values, and is no error.
+
+        Raises:
+            PipelineError: a column is not there or of another type, or a value is malformed: it names both.
+        """
+        import pandas as pd
+
+        table = to_table(frame, self.columns, optional=optional)
+        self.reading.check(dict(zip(table.column_names, table.schema.types, strict=True)), "the rows")
+        rejects = RejectLog()
+        rejects.count(ROWS, len(table))
+        clean, good = self.reading.clean(table, np.arange(1, len(table) + 1), ROWS, rejects)
+        if not good.all():
+            raise PipelineError(
+                f"{(~good).sum()} of {len(good)} rows cannot be scored: " + "; ".join(rejects.first)
+            )
+        return pd.DataFrame(self.score(clean, self.encode(clean)), index=getattr(frame, "index", None))
+
+    def encode(self, clean: pa.Table) -> Ids:
+        """Return the ids (n, S) of clean rows."""
+        encoder = Encoder(self.package.vocabulary, lambda name: [chunk(clean[name])], self._index)
+        parts = list(encoder.ids(0, clean))
+        return np.concatenate(parts) if parts else np.empty((0, encoder.schema.slots), np.int32)
+
+    @torch.inference_mode()
+    def score(self, clean: pa.Table, ids: Ids) -> Scores:
+        """Return the probabilities of clean rows, whose ids are given."""
+        time = torch.tensor(clean["time"].to_numpy()) if self.timed else None
+        rows = Batch(torch.from_numpy(ids), torch.zeros(len(ids)), time)
+        size = ROWS_PER_THREAD * torch.get_num_threads()
+        batches = (rows.rows(slice(start, start + size)) for start in range(0, len(ids), size))
+        found = torch.cat([torch.empty(0), *(logits(self.network, batch).float() for batch in batches)])
+        calibrated = calibration.apply(self.package.calibration, found.numpy())
+        return {CALIBRATED: calibrated.astype(np.float32), RAW: found.sigmoid().numpy()}
+
+
+def load(folder: str | Path) -> Model:
+    """Return the model of a package.
+
+    Raises:
+        PipelineError: the folder is no package, or a file of it was changed.
+    """
+    return Model(Package.read(Path(folder)))

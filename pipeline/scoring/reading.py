@@ -1,0 +1,132 @@
+"""How raw columns become the fields of a model, as `preprocess` reads those of training."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipeline.common.errors import PipelineError, unknown
+from pipeline.datasets import tabular
+from pipeline.preprocess import parse
+from pipeline.preprocess.parse import chunk
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.tables import Layout
+from pipeline.preprocess.text import Lines
+from pipeline.split.vocabulary import Vocabulary
+
+Settings = dict[str, Any]
+OF_FILES = ("separator", "encoding", "quote", "escape", "names")  # arguments of `tabular.read`: `Layout`
+OF_VALUES = ("fields", "time", "missing", "decimal")  # ... and `tabular.plan_of`
+ROWS = "row"  # what stands for the file in messages about rows in memory
+
+
+def of_clean_table(vocabulary: Vocabulary) -> Settings:
+    """Return how the clean table of a dataset is read: as a log of one's own with its fields."""
+    fields = {
+        entry["name"]: {
+            "domain": entry["domain"],
+            "type": entry["kind"],
+            **({"separator": entry["separator"]} if entry["kind"] == "bag" else {}),
+        }
+        for entry in vocabulary
+    }
+    return {"fields": fields, "missing": [""], "time": {"column": "time", "format": "seconds"}}
+
+
+class Reading:
+    """Reads rows without a label.
+
+    Args:
+        settings: those of the arguments of `tabular.read` that are named in `OF_FILES` and `OF_VALUES`.
+        vocabulary: of the model.
+        timed: whether the model needs times.
+
+    Attributes:
+        layout: how text files are written.
+        uses: raw column -> what each use of it reads it as.
+    """
+
+    def __init__(self, settings: Settings, vocabulary: Vocabulary, *, timed: bool) -> None:
+        values = {key: settings[key] for key in OF_VALUES if key in settings}
+        if not timed:
+            values.pop("time", None)
+        self.plan = tabular.plan_of(**values)
+        names = settings.get("names")
+        self.layout = Layout(**{key: settings[key] for key in OF_FILES[:-1] if key in settings}, names=names)
+        self._separators = {
+            entry["name"]: entry["separator"] for entry in vocabulary if entry["kind"] == "bag"
+        }
+        self._fields = [entry["name"] for entry in vocabulary]
+        self.uses: dict[str, list[str]] = {}
+        for column, _, use in self.plan.uses:
+            self.uses.setdefault(column, []).append(use)
+
+    @cached_property
+    def plain(self) -> set[str]:
+        """The columns that are read as numbers and times alone."""
+        return self.plan.plain
+
+    def check(self, types: Mapping[str, pa.DataType], where: str) -> None:
+        """Raise if a column is not there, or has a type that cannot be read as it was in training.
+
+        Raises:
+            PipelineError: it names the column.
+        """
+        for column, uses in self.uses.items():
+            if column not in types:
+                raise PipelineError(f"{where}: {unknown('column', column, types)}")
+            for use in uses:
+                if not parse.usable(types[column], use):
+                    raise PipelineError(
+                        f"{where}: the column {column!r} holds {types[column]}, which is no {use}"
+                    )
+
+    def clean(
+        self, table: pa.Table, lines: Lines, file: str, rejects: RejectLog
+    ) -> tuple[pa.Table, NDArray[np.bool_]]:
+        """Return the fields of all rows (and `time`), and which of the rows (n,) are not rejected."""
+        check = tabular.Check(table, lines, file, rejects, alarm=False)
+        texts = {name: partial(parse.texts, chunk(table[name]), self.plan.missing) for name in self.uses}
+        made = tabular.features_of(check, self.plan, self._separators, lambda name: texts[name]())
+        return pa.table(
+            {name: made[name] for name in self._fields} | tabular.times_of(check, self.plan)
+        ), check.good
+
+
+def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> pa.Table:
+    """Return columns of rows in memory.
+
+    Args:
+        frame: a DataFrame, an Arrow table, or a mapping of names to lists.
+        optional: a column that is not there has missing values, and is no error.
+
+    Raises:
+        PipelineError: a column is not there or twice, or its values are of several types.
+    """
+    given = frame.column_names if isinstance(frame, pa.Table) else frame
+    names = {str(name).strip(): name for name in given}
+    size = len(next(iter(frame.values()), ())) if isinstance(frame, Mapping) else len(frame)
+    made = {}
+    for column in columns:
+        if column in names:
+            made[column] = _array(frame[names[column]], column)
+        elif optional:
+            made[column] = pa.nulls(size)
+        else:
+            raise PipelineError(f"the rows have no column {column!r}: {unknown('column', column, names)}")
+    return pa.table(made)
+
+
+def _array(values: Any, column: str) -> pa.Array:
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return chunk(values)
+    if getattr(values, "ndim", 1) != 1:
+        raise PipelineError(f"the rows have several columns {column!r}")
+    try:
+        return chunk(pa.array(values, from_pandas=True))
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise PipelineError(f"column {column!r}: its values are not of one type ({reason})") from None

@@ -1,0 +1,215 @@
+"""Files of raw rows -> probabilities, block by block; nothing is held but one block."""
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import replacing
+from pipeline.preprocess import tables
+from pipeline.preprocess.parse import chunk
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.tables import Layout
+from pipeline.scoring.model import Model
+from pipeline.split.vocabulary import Ids
+
+FILE, ROW = "file", "row"  # columns that say where a row stands
+OUTPUTS = (*tables.PARQUET_SUFFIXES, ".csv")
+
+
+@dataclass
+class Seen:
+    """Per field: in how many rows it had a value that training did not see, and in how many none."""
+
+    rows: int = 0
+    unseen: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
+
+    def add(self, model: Model, clean: pa.Table, ids: Ids) -> None:
+        """Count clean rows, whose ids are given."""
+        schema, slot = model.package.schema, 0
+        self.rows += len(ids)
+        for entry, part, first in zip(model.package.vocabulary, schema.fields, schema.offsets, strict=True):
+            own = ids[:, slot : slot + part.slots]
+            slot += part.slots
+            new = int((own == first).any(1).sum())
+            if entry["kind"] == "bag":
+                absent, known = int((own == 0).all(1).sum()), True
+            elif entry["kind"] == "number":
+                absent, known = int(pc.sum(pc.is_nan(clean[part.name])).as_py() or 0), bool(entry["missing"])
+            else:
+                absent, known = clean[part.name].null_count, None in entry["values"]
+            self.missing[part.name] += absent
+            self.unseen[part.name] += new - (0 if known else absent)  # a missing value may be unseen itself
+
+    def lines(self) -> list[str]:
+        """Return a table in text: a line for each field."""
+        width = max(map(len, self.missing), default=0)
+        head = f"{'field':{width}}  {'unseen':>16}  {'missing':>16}"
+        both = {
+            name: f"{self._share(self.unseen[name])}  {self._share(self.missing[name])}"
+            for name in self.missing
+        }
+        return [head, *(f"{name:{width}}  {shares}" for name, shares in both.items())]
+
+    def _share(self, count: int) -> str:
+        return f"{count:>9,} {100 * count / max(self.rows, 1):5.1f}%"
+
+
+def open_rows(model: Model, path: Path, layout: Layout, keep: Sequence[str] = ()) -> list[tables.Table]:
+    """Open a file, or those of a folder, and check their columns.
+
+    Args:
+        layout: how text files are written, such as `model.reading.layout`.
+        keep: further columns that must be there.
+
+    Raises:
+        PipelineError: there is no such file, or it lacks a column, or has one of another type.
+    """
+    layout.check()
+    if not path.exists():
+        raise PipelineError(f"{path} does not exist")
+    files = [path]
+    if path.is_dir():
+        files = sorted(each for each in path.iterdir() if each.name.endswith(tables.SUFFIXES))
+    if not files:
+        raise PipelineError(
+            f"{path} holds no file whose name ends like that of a table (.csv, .parquet, ...)"
+        )
+    opened = tables.open_folder(files, layout)
+    for table in opened:
+        model.reading.check(table.types, str(table.path))
+        for name in keep:
+            tables.check_column(table.path, "--keep", name, table.types)
+    return opened
+
+
+def scored(
+    model: Model, opened: Sequence[tables.Table], rejects: RejectLog, seen: Seen, keep: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """Yield the scores of files, a table per block: where a row stands, the columns to keep, probabilities.
+
+    Args:
+        rejects, seen: are filled on the way.
+        keep: columns that are copied as they are in the files.
+    """
+    wanted = {*model.columns, *keep}
+    for table in opened:
+        for block, lines in table.blocks(wanted, rejects, plain=model.reading.plain):
+            clean, good = model.reading.clean(block, lines, table.path.name, rejects)
+            if not good.all():
+                clean, block, lines = clean.filter(pa.array(good)), block.filter(pa.array(good)), lines[good]
+            ids = model.encode(clean)
+            seen.add(model, clean, ids)
+            made: dict[str, Any] = {FILE: pa.repeat(table.path.name, len(ids))} if len(opened) > 1 else {}
+            made[ROW] = lines.astype(np.int64)
+            made |= {name: _plain(chunk(block[name])) for name in keep}
+            yield pa.table({**made, **model.score(clean, ids)})
+
+
+def write(path: Path, parts: Iterator[pa.Table]) -> None:
+    """Write tables as one Parquet or CSV file, by its name.
+
+    Raises:
+        PipelineError: the name has another ending.
+    """
+    check_output(path)
+    with replacing(path) as temporary, ExitStack() as stack:
+        writer: Any = None
+        for part in parts:
+            if writer is None:
+                make = pa.csv.CSVWriter if path.name.endswith(".csv") else pq.ParquetWriter
+                writer = stack.enter_context(make(str(temporary), part.schema))
+                schema = part.schema
+            writer.write_table(part.cast(schema))
+
+
+def check_output(path: Path) -> None:
+    """Raise if no scores can be written into a file of this name.
+
+    Raises:
+        PipelineError: it names the endings that are known.
+    """
+    if not path.name.endswith(OUTPUTS):
+        raise PipelineError(f"{path}: scores are written as {', '.join(OUTPUTS)}")
+
+
+def run(
+    model: Model,
+    rows: Path,
+    out: Path,
+    *,
+    layout: Layout,
+    keep: Sequence[str] = (),
+    max_rejected: float = 0.001,
+) -> str:
+    """Score a file, or those of a folder, into another file; return what was found, in words.
+
+    Args:
+        layout: how text files are written.
+        keep: columns to copy.
+        max_rejected: the largest share of corrupted rows.
+
+    Raises:
+        PipelineError: more rows are corrupted, and nothing is written; and as `open_rows` and `write`.
+    """
+    rejects, seen = RejectLog(), Seen()
+
+    def parts() -> Iterator[pa.Table]:
+        yield from scored(model, open_rows(model, rows, layout, keep), rejects, seen, keep)
+        _check_rejected(rejects, max_rejected, rows)
+
+    write(out, parts())
+    counts = rejects.check(seen.rows, max_rejected=1, name=str(rows))
+    rows_in, rejected = counts["rows_in"], counts["rejected"]
+    words = f"{rows}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
+    return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {out}"])
+
+
+def _check_rejected(rejects: RejectLog, max_rejected: float, rows: Path) -> None:
+    total = sum(tally.records for tally in rejects.files.values())
+    bad = sum(tally.rejected for tally in rejects.files.values())
+    if bad > max_rejected * total:
+        rejects.add_hint(tables.hint)
+        listed = "\n  ".join(rejects.first)
+        raise PipelineError(
+            f"{rows}: {bad} of {total} rows are corrupted, more than --max-rejected {max_rejected:g}:\n"
+            f"  {listed}"
+        )
+
+
+@contextmanager
+def source(rows: str) -> Iterator[Path]:
+    """Yield the path of rows to score; `-` is what the standard input holds, kept on disk meanwhile."""
+    if rows != "-":
+        yield Path(rows)
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "stdin")
+        with open(path, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        with open(path, "rb") as file:
+            head = file.read(4)
+        packed = {b"\x1f\x8b": ".gz", b"BZ": ".bz2", b"\x28\xb5": ".zst"}
+        yield path.rename(path.with_suffix(packed.get(head[:2], "")))
+
+
+def with_changes(layout: Layout, **changes: Any) -> Layout:
+    """Return a layout with other values for what is not None."""
+    return replace(layout, **{key: value for key, value in changes.items() if value is not None})
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
