@@ -13,6 +13,7 @@ from safetensors.torch import save
 from pipeline.datasets import tabular
 from pipeline.models import build
 from pipeline.preprocess.rejects import RejectLog
+from pipeline.schema import Role
 from pipeline.scoring.package import Package
 from pipeline.split.vocabulary import apply, fit_vocabulary, schema
 
