@@ -40,6 +40,13 @@ def main() -> None:
         report = {"dataset": name, "origin": table.origin, **writer.report}
         report |= {"truncated": dict(truncated), "repeated": found}
         write_json(folder / REPORT, {**report, "files": file_digests(folder)})
+    end = "last" if entry.encode.get("slots_from") == "end" else "first"
+    for field, values in truncated.items():
+        if values:
+            print(
+                f"{name}: {field}: {values:,} values of bags are left out, since only the {end} of each row "
+                "have slots (encode: max_slots, slots_from)"
+            )
     rows = ", ".join(f"{writer.report[split]['rows']} {split} rows" for split in SPLITS)
     print(f"{name}: {encoder.schema.vocabulary_size} ids, {rows}{repeats.remark(found)}")
 

@@ -238,8 +238,8 @@ def test_a_column_is_guessed_from_its_values_and_its_name(
         (
             "part",
             lambda i, r: ["train", "train", "test"][i % 3],
-            "names of splits",
-            "# part: context  # names of splits; to split by it, see `keep`",
+            "split",
+            "split: {method: column, column: part, seed: 1024, valid: 0.1}",
         ),
         (
             "note",
@@ -697,7 +697,7 @@ def test_the_same_file_gives_the_same_text(look: Look):
         ("log.csv", b"a,a\n1,2\n", "same name: 'a' is columns 1, 2"),
         ("log.csv", b"\xff\xfea\x00", "UTF-16"),
         ("log.csv.gz", b"junk", "is it damaged?"),
-        ("log.jsonl", b'{"user": 1, "click": 0}\n', "is JSON; convert it to CSV or Parquet"),
+        ("log.jsonl", b'{"user": 1, "click": 0}\n', "JSON lines: convert it"),
         ("log.xlsx", b"PK\x03\x04 , \n , ", "an Excel file"),
         ("log.parquet", b"junk", "cannot be read as Parquet"),
     ],

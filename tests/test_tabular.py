@@ -199,7 +199,7 @@ def test_a_record_is_rejected_with_line_column_and_reason(read: Read):
         "log.csv:3: price 'x' is not a number",
         "log.csv:4: ts 'yesterday' is not a time (iso)",
         "log.csv:6: click '2' is not 0 or 1; `label` takes a rule, such as at_least",
-        "log.csv:7: click '' is missing, and it is the label",
+        "log.csv:7: click '' is missing, and it is the label; to leave such records out, say `drop: [null]` under `label`",
         "log.csv:8: 4 fields where 5 belong: 'a,1,,'",
         "log.csv:11: click '3' is not 0 or 1; `label` takes a rule, such as at_least",
     ]
@@ -231,7 +231,7 @@ def test_all_values_may_be_missing(read: Read):
 
 
 def test_long_numbers_and_leading_zeros_stay_what_they_are_as_categories(read: Read):
-    values = ["123456789012345678901234567890", "007", "1e400", "12.0", "0x1F"]
+    values = ["123456789012345678901234567890", "007", "1e400", "12.50", "0x1F"]
     rows, _ = read("user,click\n" + "".join(f"{value},1\n" for value in values))
     assert column(rows, "user") == values
 

@@ -86,6 +86,8 @@ def fields_of(text: bytes, dialect: Dialect) -> list[bytes] | None:
 def naive(content: bytes, dialect: Dialect, names: Sequence[str]) -> tuple[Rows, set[int]]:
     """The rows and the lines of the rejected records."""
     content = content.removeprefix(b"\xef\xbb\xbf")
+    if b"\n" not in content and b"\r" in content[:-1]:
+        content = content.replace(b"\r", b"\n")
     lines = (
         (content + b"\n" if content[-1:] != b"\n" else content).replace(b"\r\n", b"\n").replace(b"\r", b" ")
     )

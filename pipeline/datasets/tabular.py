@@ -23,8 +23,9 @@ Its dataset entry in params.yaml says what the columns are; `python -m pipeline 
 Columns are found by their names, in any order; those that no key names are not read. White space around
 values and names is cut off. A value that is one of `missing` is missing: a category of its own, NaN, an
 empty bag. A record is rejected, with file and line, if its label is missing or invalid or if a number or
-time is malformed; infinite numbers stay. The files of a folder are read in the order of their names. In
-Parquet, integers are categories by their decimals, 12.0 is `12`, and lists are bags.
+time is malformed; infinite numbers stay. The files of a folder are read in the order of their names. A
+category or a value of a bag that is a whole number has no decimals: 12.0 is `12`, in text as in Parquet,
+whose integers are categories by their digits and whose lists are bags.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,13 +58,13 @@ from pipeline.preprocess.parse import chunk, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout, Table
 from pipeline.preprocess.text import Lines
-from pipeline.preprocess.timestamps import DatePart, check_format, date_part, seconds
+from pipeline.preprocess.timestamps import DatePart, check_format, date_part, offset_seconds, seconds
 from pipeline.schema import Column, Domain
 
 Value = str | bool | int | float
 Mask = NDArray[np.bool_]
 MISSING = ("", "NULL", "null", "NA", "N/A", "nan", "NaN", "None", "\\N")
-YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")  # labels without a rule, in any case
+YES, NO = ("true", "yes", "t", "y"), ("false", "no", "f", "n")  # beside 1 and 0: labels without a rule
 RESERVED = ("label", "group", "time", "truth")  # columns of the clean table that are no fields
 ALARM_RECORDS = 100  # in a first block of at least this many, mostly malformed values mean a wrong setting
 
@@ -73,7 +74,13 @@ def _valid_format(time_format: str) -> str:
     return time_format
 
 
+def _valid_offset(offset: str) -> str:
+    offset_seconds(offset)
+    return offset
+
+
 TimeFormat = Annotated[str, AfterValidator(_valid_format)]
+Offset = Annotated[str, AfterValidator(_valid_offset)]
 
 
 class Settings(BaseModel):
@@ -99,6 +106,8 @@ class Feature(Settings):
         separator: between the values of a bag (default: `|`); not for lists of Parquet.
         format: of a timestamp: iso, seconds, milliseconds or a pattern like %d.%m.%Y %H:%M.
         parts: of a timestamp, each a category (default: hour and weekday).
+        utc_offset: of a timestamp, the clock that its parts are of, such as +08:00 (default: UTC, whatever
+            offset a time is written with).
     """
 
     word: ClassVar[str] = "domain"
@@ -108,6 +117,7 @@ class Feature(Settings):
     separator: str | None = Field(default=None, min_length=1)
     format: TimeFormat | None = None
     parts: list[DatePart] | None = Field(default=None, min_length=1)
+    utc_offset: Offset | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -118,7 +128,8 @@ class Feature(Settings):
 
     @model_validator(mode="after")
     def _matches(self) -> "Feature":
-        for key, type_ in (("separator", "bag"), ("format", "timestamp"), ("parts", "timestamp")):
+        keys = {"separator": "bag", **dict.fromkeys(("format", "parts", "utc_offset"), "timestamp")}
+        for key, type_ in keys.items():
             if getattr(self, key) is not None and self.type != type_:
                 raise ValueError(f"{key} belongs to type {type_}, and this is a {self.type}")
         if self.parts and len(set(self.parts)) < len(self.parts):
@@ -152,14 +163,14 @@ class Label(Settings):
         above: numbers larger than this are clicks.
         at_least: numbers as large as this or larger are clicks.
         equals: this value is a click, or each of these.
-        drop: records with these values are left out.
+        drop: records with these values are left out; null stands for a missing label.
     """
 
     column: str
     above: int | float | None = None
     at_least: int | float | None = None
     equals: Value | list[Value] | None = None
-    drop: list[Value] = Field(default_factory=list)
+    drop: list[Value | None] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _one_rule(self) -> "Label":
@@ -177,7 +188,9 @@ class Time(Settings):
     format: TimeFormat | None = None
 
 
-def download(folder: Path, cache: Path, *, path: str, mirror: str | None = None) -> None:
+def download(
+    folder: Path, cache: Path, *, path: str, files: Sequence[str] | None = None, mirror: str | None = None
+) -> None:
     """Copy a file, or the files of a folder that look like tables.
 
     DVC does not see when the original changes: `dvc repro -f download@my-clicks` copies it again. `cache`
@@ -185,9 +198,10 @@ def download(folder: Path, cache: Path, *, path: str, mirror: str | None = None)
 
     Args:
         path: of the file or folder; relative paths start at the project's folder.
+        files: names of those of the folder, such as `[u1.base, u1.test]` (default: all that end like tables).
     """
     del cache, mirror
-    copy_own(path, folder, source="tabular", suffixes=tables.SUFFIXES)
+    copy_own(path, folder, source="tabular", suffixes=tables.SUFFIXES, names=files)
 
 
 def read(
@@ -199,6 +213,7 @@ def read(
     group: str | None = None,
     time: Time | None = None,
     keep: Sequence[str] = (),
+    file: str | None = None,
     separator: str | None = None,
     encoding: str = "utf-8",
     quote: str | None = '"',
@@ -216,6 +231,7 @@ def read(
             by user; those without a value form one group (default: the field that `user` names).
         time: a column, for a split by time; records without a time are rejected then.
         keep: further columns, for a split by one of them.
+        file: the name of a further column: the name of the file that a record is from, for a split by it.
         separator: between the fields of a text file (default: a tab in .tsv files, else a comma).
         encoding: of text, as Python calls it.
         quote: around a field that contains separators or line ends; null for none.
@@ -228,7 +244,14 @@ def read(
         PipelineError: the files do not have the columns that the keys name, or not of a usable type.
     """
     plan = plan_of(
-        label=label, fields=fields, group=group, time=time, keep=keep, missing=missing, decimal=decimal
+        label=label,
+        fields=fields,
+        group=group,
+        time=time,
+        keep=keep,
+        file=file,
+        missing=missing,
+        decimal=decimal,
     )
     layout = Layout(separator, encoding, quote, escape, None if names is None else tuple(names))
     layout.check()
@@ -247,6 +270,7 @@ def plan_of(
     group: str | None = None,
     time: Any = None,
     keep: Sequence[str] = (),
+    file: str | None = None,
     missing: Sequence[str] = MISSING,
     decimal: str = ".",
 ) -> "Plan":
@@ -262,6 +286,7 @@ def plan_of(
         group=group,
         time=None if time is None else _valid(Time, time, "time"),
         keep=tuple(dict.fromkeys(keep)),
+        file=file,
         missing=frozenset(missing),
         decimal=decimal,
     )
@@ -288,6 +313,7 @@ class Plan:
     group: str | None
     time: Time | None
     keep: tuple[str, ...]
+    file: str | None
     missing: frozenset[str]
     decimal: str
 
@@ -367,6 +393,9 @@ class Plan:
         for name in self.kept:
             if name in made:
                 raise PipelineError(f"preprocess.keep: the name {name!r} is taken by {made[name]}")
+            made[name] = "a column of `keep`"
+        if self.file in made:
+            raise PipelineError(f"preprocess.file: the name {self.file!r} is taken by {made[self.file]}")
 
     def _check_leaks(self) -> None:
         if self.label is None:
@@ -439,7 +468,7 @@ class Check:
 def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
     """Return the clean rows of a block."""
     assert plan.label is not None
-    texts = cache(lambda name: parse.texts(chunk(check.table[name]), plan.missing))
+    texts = cache(lambda name: parse.texts(chunk(check.table[name]), plan.missing, plan.decimal))
     clicks, dropped = _label(texts(plan.label.column), plan, check)
     made = features_of(check, plan, separators, texts)
     made["label"] = pa.array(clicks)
@@ -447,6 +476,8 @@ def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
         made["group"] = parse.filled(texts(plan.group))
     made |= times_of(check, plan)
     made |= {name: parse.filled(texts(name)) for name in plan.kept}
+    if plan.file is not None:
+        made[plan.file] = parse.texts(pa.repeat(check.file, len(check.table)))
     check.rejects.drop(check.file, int((check.good & dropped).sum()))
     return keep_rows(pa.table(made), check.lines, check.good & ~dropped)[0]
 
@@ -477,7 +508,8 @@ def features_of(
             made[name] = _bag(column, field, separators[name], plan.missing)
         else:
             times = _times(column, field.source, field.format or "iso", plan, check)
-            made |= {new: date_part(times, part) for new, part in field.date_parts(name).items()}
+            clock = field.utc_offset or "+00:00"
+            made |= {new: date_part(times, part, clock) for new, part in field.date_parts(name).items()}
     return made
 
 
@@ -502,9 +534,9 @@ def clicks_of(values: pa.DictionaryArray, label: Label, decimal: str = ".") -> t
         given = label.equals if isinstance(label.equals, list) else [label.equals]
         return _is_one_of(values, given), present
     if label.above is None and label.at_least is None:
-        lower = recode(values, pc.utf8_lower)
-        clicks = equals(lower, *YES)
-        return clicks, clicks | equals(lower, *NO)
+        lower, (amounts, _) = recode(values, pc.utf8_lower), parse.numbers(values, (), decimal)
+        clicks = equals(lower, *YES) | (amounts == 1)
+        return clicks, clicks | equals(lower, *NO) | (amounts == 0)
     amounts, _ = parse.numbers(values, (), decimal)
     valid = present & ~np.isnan(amounts)
     if label.above is not None:
@@ -518,22 +550,37 @@ def _label(values: pa.DictionaryArray, plan: Plan, check: Check) -> tuple[NDArra
     rule = plan.label
     assert rule is not None
     absent = values.is_null().to_numpy(zero_copy_only=False)
-    check.reject(absent, rule.column, "is missing, and it is the label")
-    dropped = _is_one_of(values, rule.drop)
+    dropped = _is_one_of(values, [value for value in rule.drop if value is not None])
+    if None in rule.drop:
+        dropped |= absent
+    else:
+        tip = "; to leave such records out, say `drop: [null]` under `label`"
+        check.reject(absent, rule.column, "is missing, and it is the label", tip=tip)
     clicks, valid = clicks_of(values, rule, plan.decimal)
     invalid = ~absent & ~valid & ~dropped
     if rule.above is not None or rule.at_least is not None:
         check.reject(invalid, rule.column, "is not a number", remedy=_AMOUNT_REMEDY)
     else:
         tip = "; `label` takes a rule, such as at_least"
-        check.reject(invalid, rule.column, "is not 0 or 1", remedy=_LABEL_REMEDY, tip=tip)
+        check.reject(invalid, rule.column, "is not 0 or 1", remedy=_label_remedy(values), tip=tip)
     return clicks.astype(np.uint8), dropped
 
 
-_LABEL_REMEDY = (
-    "Say which values are clicks, such as `label: {{column: {column}, at_least: 4}}`, "
-    "`{{column: {column}, above: 3}}` or `{{column: {column}, equals: {value}}}`"
-)
+def _label_remedy(values: pa.DictionaryArray) -> str:
+    """Say how a label of these values is written; which of them are clicks, only the user knows."""
+    amounts, malformed = parse.numbers(values.dictionary)
+    finite = amounts[np.isfinite(amounts)]
+    if len(finite) and not malformed.any():
+        low, high = f"{finite.min():.10g}", f"{finite.max():.10g}"
+        return (
+            f"They go from {low} to {high}: say from where on they are clicks, such as "
+            f"`label: {{{{column: {{column}}, at_least: {high}}}}}`"
+        )
+    some = ", ".join(repr(text[:40]) for text in values.dictionary[:6].to_pylist())
+    some = some.replace("{", "{{").replace("}", "}}") + (", ..." if len(values.dictionary) > 6 else "")
+    return f"Say which of its values ({some}) are clicks: `label: {{{{column: {{column}}, equals: [...]}}}}`"
+
+
 _AMOUNT_REMEDY = (
     'Its rule needs numbers: use `{{column: {column}, equals: {value}}}`, or set `decimal: ","` for decimal '
     "commas"
@@ -552,7 +599,8 @@ def _is_one_of(values: pa.DictionaryArray, given: Sequence[Value]) -> Mask:
     """Whether a value is one of those in params.yaml; numbers are compared as numbers."""
     flags = [str(value).lower() for value in given if isinstance(value, bool)]
     found = equals(recode(values, pc.utf8_lower), *flags) if flags else np.zeros(len(values), bool)
-    found |= equals(values, *(value.strip() for value in given if isinstance(value, str)))
+    texts = pa.array([value.strip() for value in given if isinstance(value, str)], pa.string())
+    found |= equals(values, *parse.whole(texts).to_pylist())
     amounts = [
         float(value) for value in given if isinstance(value, int | float) and not isinstance(value, bool)
     ]

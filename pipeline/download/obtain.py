@@ -8,7 +8,7 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,6 +61,7 @@ def copy_own(
     *,
     source: str,
     suffixes: tuple[str, ...] = ("",),
+    names: Sequence[str] | None = None,
     licence: str = "the user's own data",
 ) -> None:
     """Copy the user's own file, or the files of a folder, into the raw folder and write `manifest.json`.
@@ -72,18 +73,27 @@ def copy_own(
         source: name for the manifest.
         suffixes: endings of the wanted files of a folder, such as `.csv` (default: all). Subfolders and
             names that begin with a dot or an underscore are left out.
+        names: of the wanted files of a folder, whatever they end in (default: all with these endings).
         licence: what its publisher allows, in a sentence.
 
     Raises:
         PipelineError: the path does not exist, or the folder contains no such file.
     """
     own = Path(path).expanduser()
-    found = own_files(own, suffixes, named_by=" (download.path of this dataset in params.yaml)")
+    named_by = " (download.path of this dataset in params.yaml)"
+    if names is None or not own.is_dir():
+        found = own_files(own, suffixes, named_by=named_by)
+    else:
+        found = [file for name in sorted(set(names)) for file in own_files(own / name, named_by=named_by)]
     for file in found:
         with open(file, "rb") as opened, open(folder / file.name, "wb") as target:
             copy(opened, target, file.stat().st_size, file.name)
     described = Source(source, url="", licence=licence, files=tuple(File(file.name) for file in found))
-    content = {**manifest(described, folder), "publisher": None, "whole_folder": own.is_dir()}
+    content = {
+        **manifest(described, folder),
+        "publisher": None,
+        "whole_folder": own.is_dir() and names is None,
+    }
     write_json(folder / "manifest.json", content)
 
 
@@ -101,13 +111,28 @@ def own_files(path: Path, suffixes: tuple[str, ...] = ("",), *, named_by: str = 
     if not path.exists():
         raise PipelineError(f"{path} does not exist{named_by}")
     if not path.is_dir():
-        return [path]
+        return [_named(path)]
     files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] not in "._"]
     found = [file for file in files if file.name.endswith(suffixes)]
     if not found:
-        wanted = ", ".join(filter(None, suffixes)) or "anything"
-        raise PipelineError(f"{path} contains no file that ends in {wanted}{named_by}")
-    return found
+        wanted, others = ", ".join(filter(None, suffixes)) or "anything", [file.name for file in files[:4]]
+        cure = f"; name its files under `download`: `files: {others}`" if others and suffixes != ("",) else ""
+        raise PipelineError(f"{path} contains no file that ends in {wanted}{named_by}{cure}")
+    return [_named(file) for file in found]
+
+
+def _named(path: Path) -> Path:
+    """Return the path; raise if the file's name cannot be written into a manifest or to a terminal."""
+    try:
+        printable = path.name.encode().decode().isprintable()
+    except UnicodeEncodeError:
+        printable = False
+    if not printable:
+        raise PipelineError(
+            f"the file {os.fsencode(path)!r} has bytes in its name that are no text in UTF-8, or control "
+            "characters: rename it"
+        )
+    return path
 
 
 def _from_publisher(source: Source, wanted: list[File], cache: Path, auth: Auth | None) -> None:

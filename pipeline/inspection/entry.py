@@ -19,10 +19,10 @@ from pipeline.common.names import LONGEST
 from pipeline.config import yaml_file
 from pipeline.datasets.tabular import MISSING, RESERVED, Settings
 from pipeline.inspection.findings import Findings
-from pipeline.inspection.guessing import is_id_of, is_past
+from pipeline.inspection.guessing import is_id_of, is_past, is_plain_id
 from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
-from pipeline.schema import Role
+from pipeline.schema import SPLITS, Role
 
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
 
@@ -86,7 +86,7 @@ def write(name: str, findings: Findings, root: Path) -> str:
         "    fields:",
         *(f"      {line}" for line in _fields(findings)),
         *(f"    {key}: {one_line(value)}" for key, value in _further_keys(findings).items()),
-        "  split: {method: random, seed: 1024, test: 0.2, valid: 0.1}",
+        f"  split: {one_line(_split(findings))}",
         f"  encode: {one_line(_encode(findings))}",
         "  settings: {}",
     ]
@@ -123,7 +123,7 @@ def _fields(findings: Findings) -> list[str]:
     """Return a line per column but the label."""
     lines, taken = [], set(RESERVED)
     for column, guess in findings.guesses.items():
-        if column == findings.label:
+        if column in (findings.label, findings.split):
             continue
         if guess.feature is None:
             lines.append(f"# {one_line(column)}: {guess.kind}")
@@ -148,9 +148,11 @@ def _further_keys(findings: Findings) -> dict[str, Any]:
     for role in get_args(Role):
         found = [column for column in categories if is_id_of(role, column)]
         if found:
-            keys[role] = found[0]
+            keys[role] = max(found, key=is_plain_id)  # the first of those
     if time := _time(findings):
         keys["time"] = time
+    if findings.split is not None:
+        keys["keep"] = [findings.split]
     if findings.is_text:
         layout, path = findings.layout, findings.path.expanduser()
         if path.is_file() and layout.separator == Layout().dialect(path.name).delimiter:
@@ -170,6 +172,17 @@ def _encode(findings: Findings) -> dict[str, Any]:
     numbers = any(field.type == "number" for field in findings.fields.values())
     small = numbers and findings.survey.rows < FEW_ROWS
     return {"min_count": 2, **({"numbers": "steps"} if small else {})}
+
+
+def _split(findings: Findings) -> dict[str, Any]:
+    """Return the block `split`: by the first column that names the splits, else at random."""
+    if (column := findings.split) is None:
+        return {"method": "random", "seed": 1024, "test": 0.2, "valid": 0.1}
+    parts = findings.guesses[column].parts or {}
+    block: dict[str, Any] = {"method": "column", "column": column}
+    if any(text not in (part, str(SPLITS.index(part))) for text, part in parts.items()):
+        block["values"] = dict(parts)
+    return block if "valid" in parts.values() else {**block, "seed": 1024, "valid": 0.1}
 
 
 def _time(findings: Findings) -> str | None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.datasets.tabular import MISSING, Feature
+from pipeline.datasets.tabular import MISSING, RESERVED, Feature
 from pipeline.download.obtain import own_files
 from pipeline.inspection.guessing import Guess, guess
 from pipeline.inspection.labels import Candidate, candidates
@@ -33,12 +34,18 @@ class Findings:
     labels: list[Candidate]  # the likeliest first
     copied_rows: int  # of the first rows, those that are copies of an earlier one
 
-    @property
+    @cached_property
     def label(self) -> str | None:
         """The column of the label."""
         return self.labels[0].label.column if self.labels else None
 
-    @property
+    @cached_property
+    def split(self) -> str | None:
+        """The column that says to which split a row belongs."""
+        found = (column for column, guess in self.guesses.items() if guess.parts and column not in RESERVED)
+        return next((column for column in found if column != self.label), None)
+
+    @cached_property
     def fields(self) -> dict[str, Feature]:
         """The columns that are proposed as fields."""
         return {

@@ -1,6 +1,7 @@
 """What a column seems to be: a guess from its name and its values."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,15 @@ import pyarrow.compute as pc
 from pipeline.datasets.tabular import Feature
 from pipeline.inspection.profiling import DIGIT_TIMES, Profile
 from pipeline.preprocess import parse
-from pipeline.preprocess.timestamps import DatePart
+from pipeline.preprocess.tables import LIST_SEPARATOR
+from pipeline.preprocess.timestamps import OFFSET, DatePart, offset_seconds
 from pipeline.schema import Domain, Role
+from pipeline.split.assign import Part
 
 MIN_ROWS = 50  # below, values that never repeat or always agree mean nothing
+FRACTION = r"^[\s\[]*[+-]?([0-9]*\.[0-9]+([eE][+-]?[0-9]+)?|[0-9]+[eE]-[0-9]+)[\s\]]*$"
 TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
+MIN_COUNTS = 20  # distinct integers, below which it does not matter whether they count something
 UNIQUE = "unique in every row"
 BAG_SEPARATORS = ("|", ";", "^")  # commas and spaces also occur in ordinary text
 
@@ -52,10 +57,17 @@ _AMOUNTS = _words(  # in the name of a column whose integers count something
     "age price cost amount count counts cnt num number total sum avg mean duration length size score rate "
     "ratio rating income salary ms distance seconds minutes hours days views impressions weight height width"
 )
-SPLITS = _words("train training valid validation val test dev eval holdout")
+SPLITS: dict[str, Part] = {  # words of a column that says to which split a row belongs
+    **dict.fromkeys(_words("train training"), "train"),
+    **dict.fromkeys(_words("valid validation val dev"), "valid"),
+    **dict.fromkeys(_words("test testing eval holdout"), "test"),
+}
+_WRITTEN_OFFSET = r":[0-9]{2}(?:[.,][0-9]+)? ?(?P<offset>[+-][0-9]{2}:?[0-9]{2})(?: [0-9]{4})?$"
 _TIMES = _words("time timestamp ts date day hour datetime dt at when created")
 _PAST = _words("birth born birthday birthdate release released registered signup joined")
-_LISTS = _words("tags genres categories keywords interests topics list items ids labels")
+_LISTS = _words(
+    "hist history seq sequence tags genres categories keywords interests topics list items ids labels"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class Guess:
     left_out: str = ""  # why it is not proposed as a field, though it could be one
     warning: str = ""  # what will happen to some of its records
     marks: tuple[str, ...] = ()  # texts that stand for a missing number
+    parts: Mapping[str, Part] | None = None  # of a column of splits: what its values stand for
 
 
 def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -> Guess:
@@ -83,13 +96,13 @@ def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -
         return Guess("empty")
     domain = domain_of(profile.name)
     if kind == "list":
-        return Guess("bag, a list", Feature(domain=domain, type="bag"))
+        return _list("bag, a list", Feature(domain=domain, type="bag"), sample, LIST_SEPARATOR)
     category = Feature(domain=domain)
     if profile.values is not None and profile.distinct == 1 and not profile.missing:
         return Guess("constant", category, left_out="constant")
-    if profile.values is not None and SPLITS.issuperset(pc.utf8_lower(profile.values[:9]).to_pylist()):
-        return Guess("names of splits", category, left_out="names of splits; to split by it, see `keep`")
-    if found := _time(profile, domain) or _bag(profile, sample, domain):
+    if (parts := _parts(profile)) is not None:
+        return Guess("names of splits", category, left_out="names of splits", parts=parts)
+    if found := _time(profile, sample, domain) or _bag(profile, sample, domain):
         return found
     if _is_amount(profile, named):
         return _number(profile, domain)
@@ -98,6 +111,18 @@ def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -
     if profile.mean_length > TEXT_LENGTH:
         return Guess("free text", category, left_out="free text")
     return Guess("category", category)
+
+
+def _parts(profile: Profile) -> dict[str, Part] | None:
+    """Return what the values stand for if they name splits, at least train and test, and no row has none."""
+    if profile.values is None or profile.missing or len(profile.values) > len(SPLITS):
+        return None
+    texts = profile.values.to_pylist()
+    known = SPLITS
+    if "split" in words(profile.name) and set(texts) <= {"0", "1", "2"}:
+        known = {"0": "train", "1": "valid", "2": "test"}
+    parts = {text: known[text.lower()] for text in texts if text.lower() in known}
+    return parts if len(parts) == len(texts) and {"train", "test"} <= set(parts.values()) else None
 
 
 def domain_of(name: str) -> Domain:
@@ -110,6 +135,11 @@ def is_id_of(role: Role, name: str) -> bool:
     """Whether a column of this name seems to contain the ids of users, or of items."""
     found, known = words(name), USERS if role == "user" else _ITEMS - _SEVERAL_ITEMS
     return not known.isdisjoint(found) and (len(found) == 1 or "id" in found)
+
+
+def is_plain_id(name: str) -> bool:
+    """Whether a name says that it is an id: `userid` rather than `customer`."""
+    return words(name)[-1].endswith("id")
 
 
 def is_past(name: str) -> bool:
@@ -126,7 +156,7 @@ def words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+", name)]
 
 
-def _time(profile: Profile, domain: Domain) -> Guess | None:
+def _time(profile: Profile, sample: pa.DictionaryArray, domain: Domain) -> Guess | None:
     fitting = {
         time_format: times
         for time_format, times in (profile.times or {}).items()
@@ -140,9 +170,11 @@ def _time(profile: Profile, domain: Domain) -> Guess | None:
         return None
     time_format, times = next(iter(fitting.items()))
     parts: list[DatePart] = ["hour"] if times.last - times.first < 86400 else ["hour", "weekday"]
+    offset, clock = _offset(profile, sample)
     feature = Feature(
         domain=domain,
         type="timestamp",
+        utc_offset=offset,
         format=None if time_format == "iso" else time_format,
         parts=["weekday"] if times.midnight else parts,
     )
@@ -151,7 +183,22 @@ def _time(profile: Profile, domain: Domain) -> Guess | None:
     for other, its in fitting.items():
         if not warning and (its.first, its.last) != (times.first, times.last):
             warning = f"its times could be {other} as well as {time_format}: check the format"
+    warning = "; ".join(filter(None, (warning, clock)))
     return Guess(f"time, {first} to {last}", feature, warning=warning)
+
+
+def _offset(profile: Profile, sample: pa.DictionaryArray) -> tuple[str | None, str]:
+    """Return the offset from UTC that all times are written with, and what becomes of it, in words."""
+    zone = getattr(profile.type, "tz", None)
+    found = pc.struct_field(pc.extract_regex(sample.dictionary[:1000], _WRITTEN_OFFSET), "offset")
+    offsets = pc.unique(found.drop_null()).to_pylist() if zone is None else [zone]
+    if len(offsets) == 1 and re.fullmatch(OFFSET, offsets[0]) and offset_seconds(offsets[0]):
+        return offsets[0], f"its hours and weekdays are those of its own clock, {offsets[0]} (utc_offset)"
+    away = [offset for offset in offsets if not re.fullmatch("[+-]00:?00|UTC|GMT|Etc/UTC", offset)]
+    if not away:
+        return None, ""
+    some = f"{', '.join(away[:3])}{', ...' if len(away) > 3 else ''}"
+    return None, f"its times are written at {some}; its hours and weekdays are those of UTC (see utc_offset)"
 
 
 def _bag(profile: Profile, sample: pa.DictionaryArray, domain: Domain) -> Guess | None:
@@ -161,16 +208,29 @@ def _bag(profile: Profile, sample: pa.DictionaryArray, domain: Domain) -> Guess 
         return None
     named_list = not _LISTS.isdisjoint(words(profile.name))
     if pc.mean(pc.match_substring_regex(texts, r"^\[(?s:.*)\]$")).as_py() > 0.99:
-        return Guess("bag, a list in brackets", Feature(domain=domain, type="bag", separator=","))
-    ids = pc.mean(pc.match_substring_regex(texts, "^[0-9]+( [0-9]+)*$")).as_py() > 0.99
-    for separator in (*BAG_SEPARATORS, *[","] * named_list, *[" "] * ids):
+        feature = Feature(domain=domain, type="bag", separator=",")
+        return _list("bag, a list in brackets", feature, sample, ",")
+    digits = r"[0-9]+(\.[0-9]+)?"
+    ids = pc.mean(pc.match_substring_regex(texts, f"^{digits}( {digits})*$")).as_py() > 0.99
+    for separator in (*BAG_SEPARATORS, *[","] * named_list, *[" "] * (named_list or ids)):
         split = pc.split_pattern(texts, separator)
         several = pc.mean(pc.greater(pc.list_value_length(split), 1)).as_py()
         single = pc.count_distinct(pc.utf8_trim_whitespace(pc.list_flatten(split))).as_py()
-        if several >= 0.2 and (named_list or single < len(texts)):
+        if several >= 0.2 and ((named_list and separator != " ") or single < len(texts)):
             feature = Feature(domain=domain, type="bag", separator=separator)
-            return Guess(f"bag, separator {'space' if separator == ' ' else separator}", feature)
+            shown = "space" if separator == " " else separator
+            return _list(f"bag, separator {shown}", feature, sample, separator)
     return None
+
+
+def _list(kind: str, feature: Feature, sample: pa.DictionaryArray, separator: str) -> Guess:
+    """Return a bag; one of fractions, such as an embedding, is not proposed: each would be a category."""
+    values = pc.list_flatten(pc.split_pattern(sample.dictionary[:1000], separator))
+    if (pc.mean(pc.match_substring_regex(values, FRACTION)).as_py() or 0) > 0.5:
+        return Guess(
+            "list of numbers", feature, left_out="a list of numbers, each of which would be a category"
+        )
+    return Guess(kind, feature)
 
 
 def _is_amount(profile: Profile, named: bool) -> bool:
@@ -184,8 +244,22 @@ def _is_amount(profile: Profile, named: bool) -> bool:
         return False
     if found & _AMOUNTS:
         return profile.distinct > 2
-    repeats = profile.values is not None and profile.distinct * 5 <= profile.filled
-    return named and not repeats and not profile.unique
+    if profile.values is None:
+        return named and not profile.unique
+    repeats = profile.distinct * 5 <= profile.filled
+    return named and not profile.unique and (not repeats or _is_skewed(profile))
+
+
+def _is_skewed(profile: Profile) -> bool:
+    """Whether integers look counted: small ones are frequent, and they become rare the larger they are."""
+    if profile.distinct < MIN_COUNTS or profile.low < 0:
+        return False
+    assert profile.values is not None
+    values = parse.numbers(profile.values)[0]
+    order = np.argsort(values)
+    values, rows = values[order], profile.counts[order]
+    smaller, larger = np.array_split(rows, 2)
+    return bool(4 * np.median(values) < values[-1] and smaller.sum() > 4 * larger.sum())
 
 
 def _number(profile: Profile, domain: Domain) -> Guess:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.datasets.tabular import NO, YES, Label, Mask
+from pipeline.datasets.tabular import Label, Mask, clicks_of
 from pipeline.inspection.guessing import words
 from pipeline.inspection.profiling import Profile
 from pipeline.preprocess import parse
@@ -54,8 +54,8 @@ def _candidate(profile: Profile, named: bool, chosen: bool) -> Candidate | None:
     found = set(words(profile.name))
     hint = 0 if profile.name.lower().replace("_", "") in _LABELS else 1 if found & _LABELS else None
     lower = pc.utf8_lower(profile.values)
-    yes, no = equals(lower, *YES), equals(lower, *NO)
-    others = int(profile.counts[~(yes | no)].sum())
+    yes, valid = clicks_of(profile.values.dictionary_encode(), Label(column=profile.name))
+    no, others = valid & ~yes, int(profile.counts[~valid].sum())
     # a few malformed values, whose records will be rejected, do not rule a column out
     if others <= profile.tolerated:
         return _checked(profile, yes, 3 if hint is None else hint)

@@ -44,7 +44,7 @@ def _headline(findings: Findings) -> str:
 def _table(findings: Findings) -> Iterator[str]:
     rows = [("column", "looks like", "distinct", "missing", "examples")]
     for name, profile in findings.survey.profiles.items():
-        kind = "label" if name == findings.label else findings.guesses[name].kind
+        kind = {findings.label: "label", findings.split: "split"}.get(name, findings.guesses[name].kind)
         distinct = f"{profile.distinct:,}" if profile.filled else ""
         if profile.values is None:
             distinct = f">= {min(profile.distinct, profiling.MAX_DISTINCT):,}"
@@ -66,7 +66,9 @@ def _label(findings: Findings) -> Iterator[str]:
     yield from (f"     or: {other}" for other in others)
     profile = findings.survey.profiles[findings.labels[0].label.column]
     if profile.missing:
-        yield f"  ! {counted(profile.missing, 'record')} without a label will be rejected"
+        yield f"  ! {counted(profile.missing, 'record')} without a label will be rejected; to leave them out:"
+        drop = findings.labels[0].label.model_copy(update={"drop": [None]})
+        yield f"      `label: {one_line(short(drop))}`"
     yield from _invalid_labels(findings)
 
 
@@ -108,11 +110,19 @@ def _warnings(findings: Findings) -> Iterator[str]:
         yield f"  ! {copies:,} of {of}{sampled:,} records are copies of an earlier one: a leak"
         yield "      from train into test; set `split: {repeated: drop}`, or `keep` if they are right"
     for column, guess in findings.guesses.items():
-        if column not in fields and guess.feature and guess.left_out not in ("", guess.kind):
+        mine = column == findings.split
+        if column not in fields and guess.feature and not mine and guess.left_out not in ("", guess.kind):
             yield f"  ! {shown(column)}: {guess.left_out}; left out of the fields"
     for column, guess in findings.guesses.items():
         if guess.warning:
             yield f"  ! {shown(column)}: {guess.warning}"
+    if findings.is_text and findings.layout.encoding != "utf-8":
+        yield f"  ! its text is not UTF-8 and was read as {findings.layout.encoding}, a guess: look at the"
+        yield "      examples, and set `encoding` (cp1252, gbk, big5, shift_jis, ...) if they look wrong"
+    bags = [column for column, field in fields.items() if field.type == "bag"]
+    if bags:
+        yield f"  bags keep their first 8 values ({', '.join(map(shown, bags[:5]))}); of a history say"
+        yield "      `encode: {slots_from: end}` for its newest ones, and `max_slots` for how many"
     if findings.layout.names is not None:
         yield "  ! no header: set the columns' `names`, and the domain (user, item, context) of each field"
     if found.rejected:

@@ -1,6 +1,7 @@
 """How a text file is written, guessed from its first lines: encoding, separator, quotes, header."""
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from pipeline.common.errors import PipelineError
 from pipeline.datasets.tabular import MISSING
 from pipeline.inspection.profiling import MARKS
+from pipeline.preprocess.kinds import check_text
 from pipeline.preprocess.parse import numbers
 from pipeline.preprocess.tables import Layout
+from pipeline.preprocess.text import head
 from pipeline.preprocess.timestamps import seconds
 
 HEAD_BYTES = 1 << 20  # that are looked at
@@ -36,9 +39,9 @@ def sniff(path: Path) -> Layout:
     Raises:
         PipelineError: it is empty, unreadable, JSON or UTF-16, or no line contains a separator.
     """
-    head = _head(path)
-    encoding = encoding_of(head)
-    lines = head.decode(encoding, "replace").replace("\r\n", "\n").split("\n")
+    first = _head(path)
+    encoding = encoding_of(first)
+    lines = first.decode(encoding, "replace").split("\n")
     fitting = []
     for separator in SEPARATORS:
         quote, escape, rows = _best_style(lines, separator)
@@ -57,9 +60,10 @@ def sniff(path: Path) -> Layout:
 
 
 def encoding_of(head: bytes) -> str:
-    """Return utf-8 unless most lines with other bytes than ASCII break it; then cp1252 or else latin-1.
+    """Return utf-8 unless most lines with other bytes than ASCII break it; then gbk, cp1252 or else latin-1.
 
-    Statistical detectors need more text than a log has (charset-normalizer takes `Köln` in latin-1 for Big5),
+    GBK is text whose bytes beyond ASCII come in pairs, nearly all of them Chinese characters. Statistical
+    detectors need more text than a log has (charset-normalizer takes `Köln` in latin-1 for Big5),
     and one damaged line would change the encoding of all others.
     """
     lines = [line for line in head.removeprefix(UTF8_MARK).split(b"\n") if not line.isascii()]
@@ -67,6 +71,16 @@ def encoding_of(head: bytes) -> str:
     if len(broken) * 2 <= len(lines):
         return "utf-8"
     text = b"\n".join(broken)
+    if _decodes(text, "gbk"):
+        beyond = [character for character in text.decode("gbk") if not character.isascii()]
+        runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", text)]
+        chinese = sum("\u4e00" <= character <= "\u9fff" for character in beyond)
+        if (
+            len(beyond) >= 8
+            and chinese > 0.8 * len(beyond)
+            and sum(run > 1 for run in runs) > 0.8 * len(runs)
+        ):
+            return "gbk"
     windows = any(0x80 <= byte <= 0x9F for byte in text)  # control characters in latin-1
     return "cp1252" if windows and _decodes(text, "cp1252") else "latin-1"
 
@@ -81,20 +95,11 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 def _head(path: Path) -> bytes:
     """Return the first lines of a file."""
-    try:
-        with pa.input_stream(str(path), compression="detect") as handle:
-            head = bytes(handle.read(HEAD_BYTES))
-    except OSError as error:
-        raise PipelineError(f"{path} cannot be read ({error}); is it damaged?") from None
-    if not head:
-        raise PipelineError(f"{path} is empty")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise PipelineError(f"{path}: its text is UTF-16; convert it to UTF-8 first")
-    if head.removeprefix(UTF8_MARK).lstrip().startswith((b'{"', b'[{"')):
-        raise PipelineError(f"{path} is JSON; convert it to CSV or Parquet first")
-    if len(head) == HEAD_BYTES:
-        head = head.rpartition(b"\n")[0] or head
-    return head.removeprefix(UTF8_MARK)
+    check_text(path)
+    first = head(path, HEAD_BYTES)
+    if len(first) == HEAD_BYTES:
+        first = first.rpartition(b"\n")[0] or first
+    return first
 
 
 def _best_style(lines: Sequence[str], separator: str) -> tuple[str | None, str | None, Rows]:

@@ -44,18 +44,23 @@ def usable(type_: pa.DataType, use: str) -> bool:
     return kind(type_) in kinds[use]
 
 
-def texts(column: pa.Array, missing: Collection[str] = ()) -> pa.DictionaryArray:
-    """Return the values as trimmed texts, dictionary-encoded.
+def texts(column: pa.Array, missing: Collection[str] = (), decimal: str = ".") -> pa.DictionaryArray:
+    """Return the values as trimmed texts, dictionary-encoded; a whole number without its zero decimals.
+
+    `12.0` is `12` in a text as in a column of floats, since it is chance which of them a file has: one
+    missing value turns a whole column of integers into floats.
 
     Args:
         missing: texts that stand for a missing value.
+        decimal: the character before the decimals of a number in a text.
     """
     if is_.is_dictionary(column.type) and len(column.dictionary) > len(column):
         column = column.dictionary_decode()  # the dictionary is that of a whole file
     coded = encoded(pc.cast(column, pa.float32()) if is_.is_float16(column.type) else column)
-    if is_.is_string(coded.type.value_type) and _is_clean(coded.dictionary, missing):
+    if is_.is_string(coded.type.value_type) and _is_clean(coded.dictionary, missing, decimal):
         return pa.DictionaryArray.from_arrays(pc.cast(coded.indices, pa.int32()), coded.dictionary)
-    return recode(coded, lambda values: trimmed(as_text(values), missing))
+    gone = {*missing, *whole(pa.array(sorted(missing), pa.string()), decimal).to_pylist()}
+    return recode(coded, lambda values: trimmed(whole(trimmed(as_text(values), ()), decimal), gone))
 
 
 def numbers(
@@ -93,7 +98,7 @@ def bags(column: pa.Array, separator: str, missing: Collection[str] = ()) -> pa.
         missing: texts that stand for a missing value, alone or in a list.
     """
     if not _is_list(column.type):
-        return recode(texts(column, missing), _unbracketed)
+        return recode(texts(column, missing), lambda values: _whole_parts(_unbracketed(values), separator))
     column = pc.cast(column, pa.list_(column.type.value_type))
     values = recode(texts(column.values, missing), lambda v: pc.replace_substring(v, separator, " "))
     lists = pa.ListArray.from_arrays(column.offsets, pc.fill_null(values.dictionary_decode(), ""))
@@ -125,6 +130,13 @@ def trimmed(values: pa.StringArray, missing: Collection[str]) -> pa.StringArray:
     text = pc.utf8_trim_whitespace(values)
     absent = pc.is_in(text, pa.array(sorted(missing), pa.string()))
     return pc.if_else(absent, pa.scalar(None, pa.string()), text)
+
+
+def whole(values: pa.StringArray, decimal: str = ".") -> pa.StringArray:
+    """Return trimmed texts, whole numbers among them without zero decimals: `12.0` as `12`."""
+    if not pc.any(pc.match_substring(values, f"{decimal}0")).as_py():
+        return values
+    return pc.replace_substring_regex(values, rf"^([+-]?[0-9]+)\{decimal}0+$", r"\1")
 
 
 def recode(column: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.DictionaryArray:
@@ -165,12 +177,12 @@ def _is_list(type_: pa.DataType) -> bool:
     return any(test(type_) for test in tests)
 
 
-def _is_clean(values: pa.Array, missing: Collection[str]) -> bool:
-    """Whether `trimmed` would change nothing."""
+def _is_clean(values: pa.Array, missing: Collection[str], decimal: str) -> bool:
+    """Whether `trimmed` and `whole` would change nothing."""
     absent = pc.is_in(values, pa.array(sorted(missing), pa.string()))
     if values.null_count or pc.any(absent).as_py():
         return False
-    return bool(values.equals(pc.utf8_trim_whitespace(values)))
+    return bool(values.equals(pc.utf8_trim_whitespace(values)) and values.equals(whole(values, decimal)))
 
 
 def _parsed(text: pa.StringArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -205,3 +217,13 @@ def _unbracketed(values: pa.Array) -> pa.Array:
     inner = pc.utf8_slice_codeunits(values, 1, -1)
     inner = pc.replace_substring_regex(inner, r"""^\s*["']|["']\s*$|(["'])?(\s*,\s*)(["'])?""", r"\2")
     return pc.if_else(listed, inner, values)
+
+
+def _whole_parts(values: pa.Array, separator: str) -> pa.Array:
+    """Return texts of values between separators, each as `whole` writes it."""
+    if not pc.any(pc.match_substring(values, ".0")).as_py():
+        return values
+    bags = pc.split_pattern(values, separator)
+    parts = pc.utf8_trim_whitespace(bags.values)
+    made = pc.binary_join(pa.ListArray.from_arrays(bags.offsets, whole(parts)), separator)
+    return pc.if_else(values.is_valid(), made, values)

@@ -4,6 +4,8 @@ The names of columns lose the white space around them. What the values mean is t
 """
 
 import codecs
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,15 +17,17 @@ import pyarrow.parquet as pq
 import pyarrow.types as is_
 
 from pipeline.common.errors import PipelineError, unknown
+from pipeline.preprocess.kinds import PACKED, check_text
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, Lines, first_line, records
 
-COMPRESSED = ("", ".gz", ".bz2", ".zst")
+COMPRESSED = ("", *PACKED)
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".log")
 PARQUET_SUFFIXES = (".parquet", ".pq", ".parq")
 SUFFIXES = (*(text + packed for text in TEXT_SUFFIXES for packed in COMPRESSED), *PARQUET_SUFFIXES)
 LIST_SEPARATOR = "\x1f"  # between the values of a Parquet list that has become one text
 VALUES_PER_BLOCK = 1 << 22  # of a Parquet file
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 ROWS_PER_BLOCK = (1 << 14, 1 << 18)  # at least and at most
 
 
@@ -192,26 +196,11 @@ def open_table(path: Path, layout: Layout) -> Table:
     Raises:
         PipelineError: the file is empty, unreadable, or of another kind.
     """
-    not_text = {
-        b"PK\x03\x04": "a zip archive or an Excel file: unpack it, or save the sheet as CSV",
-        b"\xd0\xcf\x11\xe0": "an old Excel file: save the sheet as CSV",
-        b"ARROW1": "an Arrow file: save it as Parquet",
-        b"ORC": "an ORC file: save it as Parquet",
-        b"Obj\x01": "an Avro file: save it as Parquet",
-        b"SQLite format 3": "a database: save the table as CSV",
-        b"\x1f\x8b": "compressed by gzip: its name must end in .gz",
-        b"BZh": "compressed by bzip2: its name must end in .bz2",
-        b"\x28\xb5\x2f\xfd": "compressed by zstandard: its name must end in .zst",
-    }
-    with open(path, "rb") as file:
-        head = file.read(16)
-    if not head:
+    if not path.stat().st_size:
         raise PipelineError(f"{path} is empty")
     if is_parquet(path):
         return ParquetTable(path)
-    for magic, what in not_text.items():
-        if head.startswith(magic) and not path.name.endswith(COMPRESSED[1:]):
-            raise PipelineError(f"{path} is not a text file but {what}")
+    check_text(path)
     return TextTable(path, layout)
 
 
@@ -272,7 +261,11 @@ def _check_separator(path: Path, first: Sequence[str], delimiter: str) -> None:
 def _named(path: Path, raw: Sequence[str], types: dict[str, pa.DataType]) -> dict[str, pa.DataType]:
     """Return the types by the trimmed names; raise if two columns have the same one."""
     names = [name.strip() for name in raw]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    for place, name in enumerate(names):
+        if CONTROL.search(name):  # to a terminal, or as a line of params.yaml, they would be commands
+            what = f"the name of column {place + 1} has a control character, {name[:80]!r}"
+            raise PipelineError(f"{path.name}: {what}: rename it in the file")
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         places = {name: [i + 1 for i, other in enumerate(names) if other == name] for name in twice}
         listed = "; ".join(f"{name!r} is columns {', '.join(map(str, at))}" for name, at in places.items())

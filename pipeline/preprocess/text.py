@@ -26,6 +26,7 @@ BLOCK_BYTES = 16 << 20  # held at a time
 MAX_LINE_BYTES = 256 << 20  # a file with longer lines is no text
 _SUBSTITUTE = b"\x1f"  # for a delimiter of several characters, which Arrow does not know
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JUDGED_BYTES = 1 << 16  # by which the line ends of a file are judged
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ def records(
 
     Yields at least one table, each of one chunk, and the number of the line (from 1) on which each row
     begins. The columns are strings, dictionary-encoded (`CODED`) or plain; an empty field is an empty
-    string. A line ends with LF or CR LF; a CR elsewhere, and a line end inside quotes or after an escape,
-    becomes a space. Blank lines are no records, and a byte order mark is skipped.
+    string. A line ends with LF or CR LF, or with CR in a file that has no LF in its first 64 KiB; a CR
+    elsewhere, and a line end inside quotes or after an escape, becomes a space. Blank lines are no records,
+    and a byte order mark is skipped.
 
     Rejected are a record with another number of fields, one with bytes that are not in the encoding, and a
     line with a quote or an escape that the next `MAX_LINE_ENDS` lines do not complete to a record; on the
@@ -131,6 +133,20 @@ def first_line(path: Path, dialect: Dialect) -> list[str]:
     """
     data, _ = next(_blocks(path, 1 << 16))
     return _fields(path, data.partition(b"\n")[0], dialect)
+
+
+def head(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file, unpacked, without a byte order mark; a line ends with LF.
+
+    Raises:
+        PipelineError: as `records`.
+    """
+    data = b""
+    for piece in _pieces(path, size):
+        data += piece
+        if len(data) >= size:
+            break
+    return _plain(data[:size])
 
 
 @dataclass
@@ -310,19 +326,22 @@ def _blocks(path: Path, size: int) -> Iterator[tuple[bytes, bool]]:
 
 
 def _pieces(path: Path, size: int) -> Iterator[bytes]:
-    """Yield the bytes of a file, without a byte order mark."""
+    """Yield the bytes of a file, without a byte order mark; line ends of CR alone become LF."""
     with _opened(path) as handle:
-        head = b""
-        while len(head) < len(_BYTE_ORDER_MARK) and (data := _read(handle, size, path)):
-            head += data
-        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        first = b""
+        while len(first) < _JUDGED_BYTES and (data := _read(handle, _JUDGED_BYTES - len(first), path)):
+            first += data
+        if first.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise PipelineError(f"{path}: its text is UTF-16; convert it to UTF-8 first")
-        data = head.removeprefix(_BYTE_ORDER_MARK) or _read(handle, size, path)
-        if not data:
+        first = first.removeprefix(_BYTE_ORDER_MARK)
+        if not first:
             raise PipelineError(f"{path} is empty; delete it and run the download stage again")
-        while data:
-            yield data
-            data = _read(handle, size, path)
+        old_mac = b"\n" not in first and b"\r" in first[:-1]  # the last one may belong to a CR LF
+        for start in range(0, len(first), size):
+            data = first[start : start + size]
+            yield data.replace(b"\r", b"\n") if old_mac else data
+        while data := _read(handle, size, path):
+            yield data.replace(b"\r", b"\n") if old_mac else data
 
 
 def _opened(path: Path) -> pa.NativeFile:

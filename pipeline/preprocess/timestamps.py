@@ -6,7 +6,8 @@ A time format is one of
 - `seconds` or `milliseconds` since 1970;
 - a pattern of the directives in `_DIRECTIVES`, such as `%d.%m.%Y %H:%M`.
 
-A time without an offset is in UTC. Fractions of a second are cut off.
+A time without an offset is in UTC. Fractions of a second are cut off. Parts are those of the clock in UTC, or
+at another offset (`+08:00`) if one is given.
 
 The patterns are matched here rather than by a library, since those accept what is malformed: Arrow's
 `strptime` reads 31 April as 1 May and has no fractions, that of pandas reads second 61 and leading blanks
@@ -31,6 +32,7 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 UNITS_PER_SECOND = {"seconds": 1, "milliseconds": 1000}  # the formats that count since 1970
 FIRST_SECOND, LAST_SECOND = -62135596800, 253402300799  # of the years 1 to 9999; others are malformed
+OFFSET = "([+-])([01][0-9]|2[0-3]):?([0-5][0-9])"
 _OFFSET = r"(?:Z|UTC|GMT|(?P<sign>[+-])(?P<zh>[0-9]{2})(?::?(?P<zm>[0-9]{2}))?)"
 _DIRECTIVES = {
     "Y": "(?P<Y>[0-9]{4})",
@@ -90,13 +92,31 @@ def seconds(
     return times, pc.and_(present, times.is_null()).to_numpy(zero_copy_only=False)
 
 
-def date_part(times: pa.Int64Array, name: DatePart) -> pa.DictionaryArray:
+def offset_seconds(offset: str) -> int:
+    """Return the seconds that a clock is ahead of UTC.
+
+    Raises:
+        ValueError: it is not written like +08:00.
+
+    >>> offset_seconds("+08:00"), offset_seconds("-0330")
+    (28800, -12600)
+    """
+    found = re.fullmatch(OFFSET, offset)
+    if found is None:
+        raise ValueError(f"the offset {offset!r} is not written like +08:00")
+    return (-60 if found[1] == "-" else 60) * (60 * int(found[2]) + int(found[3]))
+
+
+def date_part(times: pa.Int64Array, name: DatePart, offset: str = "+00:00") -> pa.DictionaryArray:
     """Return one part of times in seconds as a category; that of a missing time is missing.
 
     hour `0` to `23`, weekday `mon` to `sun`, day of the month `1` to `31`, month `jan` to `dec`,
     weekend `yes` or `no`.
+
+    Args:
+        offset: from UTC, of the clock and the calendar whose parts these are.
     """
-    moments = pc.cast(times, pa.timestamp("s"))
+    moments = pc.cast(pc.add(times, offset_seconds(offset)), pa.timestamp("s"))
     names: tuple[str, ...]
     match name:
         case "hour":

@@ -4,7 +4,7 @@ The assignment depends on the order of the rows, the seed and integer arithmetic
 on every machine and with every version of every library.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,7 @@ from pipeline.common.ranges import Fraction, Seed
 from pipeline.schema import SPLITS
 from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
 
+Part = Literal["train", "valid", "test"]
 Assignment = NDArray[np.uint8]  # of each row, its place in SPLITS
 TRAIN, VALID, TEST = range(3)
 
@@ -32,6 +33,7 @@ def assign(
     test: Fraction = 0.2,
     valid: Fraction = 0.1,
     column: str | None = None,
+    values: dict[str | int, Part | None] | None = None,
     repeated: Policy = "check",
 ) -> Assignment:
     """Return the split of every row (N,): 0 train, 1 valid, 2 test, 3 none of them.
@@ -44,9 +46,12 @@ def assign(
         method: `random`: a seeded permutation; `time`: the oldest rows train, the newest test, ties
             in row order; `user`: all rows of a group go to one split, so the fractions are met only
             nearly; `column`: as that column specifies, with train, valid, test or 0, 1, 2.
-        test: fraction of all rows.
-        valid: fraction of the rows that are not test.
+        test: fraction of all rows; not of the method `column`.
+        valid: fraction of the rows that are not test; of the method `column` it is drawn from the train rows
+            where the column names no valid ones.
         column: of the method `column`.
+        values: what the values of the column stand for, where these are others: train, valid, test, or null
+            for rows to leave out.
         repeated: what becomes of copies, rows that are equal in all fields, label, group and time. `check`:
             they are rows like others, but refused if more than 20 % of the test rows have a copy in train and
             rows alike agree in their labels as copies do (see `Repeats.agreement`); `keep`: never refused;
@@ -62,19 +67,26 @@ def assign(
         distinct[repeats.extra] = False
         assignment = np.full(len(table), DROPPED, np.uint8)
         assignment[distinct] = _assigned(
-            table.filter(pa.array(distinct)), name, method, seed, test, valid, column
+            table.filter(pa.array(distinct)), name, method, seed, test, valid, column, values
         )
         if repeated == "together":
             assignment[repeats.rows] = assignment[repeats.first]
         return assignment
-    assignment = _assigned(table, name, method, seed, test, valid, column)
+    assignment = _assigned(table, name, method, seed, test, valid, column, values)
     if repeats is not None and repeated == "check":
         _check_copies(assignment, repeats, name)
     return assignment
 
 
 def _assigned(
-    table: pa.Table, name: str, method: str, seed: int, test: float, valid: float, column: str | None
+    table: pa.Table,
+    name: str,
+    method: str,
+    seed: int,
+    test: float,
+    valid: float,
+    column: str | None,
+    values: Mapping[str | int, Part | None] | None,
 ) -> Assignment:
     rows = len(table)
     tests = int(rows * test + 0.5)
@@ -87,7 +99,10 @@ def _assigned(
     elif method == "user":
         assignment = _by_group(_required(table, "group", name, "user"), seed, tests, valids)
     else:
-        assignment = _by_column(_required(table, column, name, "column"), str(column), name)
+        assignment = _by_column(_required(table, column, name, "column"), str(column), name, values)
+        train = np.flatnonzero(assignment == TRAIN)
+        if not (assignment == VALID).any():
+            assignment[train[permutation(len(train), seed)[: int(len(train) * valid + 0.5)]]] = VALID
     check_classes(assignment, table["label"].to_numpy(), name)
     return assignment
 
@@ -162,15 +177,22 @@ def _groups_for(reached: NDArray[np.int64], target: int) -> int:
     return int(np.abs(reached - target).argmin()) + 1 if len(reached) else 0
 
 
-def _by_column(values: pa.ChunkedArray, column: str, name: str) -> Assignment:
+def _by_column(
+    values: pa.ChunkedArray, column: str, name: str, means: Mapping[str | int, Part | None] | None
+) -> Assignment:
     known = {text: number for number, split in enumerate(SPLITS) for text in (split, str(number))}
+    words = "expected train, valid, test or 0, 1, 2"
+    if means is not None:
+        known = {str(key): DROPPED if part is None else SPLITS.index(part) for key, part in means.items()}
+        words = f"`values` has {', '.join(known) or 'nothing'}"
     text = pc.cast(values, pa.string())
-    found = pc.index_in(text, pa.array(list(known)))
+    found = pc.index_in(text, pa.array(list(known), pa.string()))
     if found.null_count:
         row = int(pc.index(pc.is_null(found), True).as_py())
         raise PipelineError(
-            f"{name}: the split column {column!r} contains {text[row].as_py()!r} in row {row}; "
-            "expected train, valid, test or 0, 1, 2"
+            f"{name}: the split column {column!r} contains {text[row].as_py()!r} in row {row}; {words}. Say "
+            f"under data.{name}.split what its values stand for, such as `values: {{training: train, held: "
+            "test}` (null leaves rows out)"
         )
     assignment: Assignment = np.array(list(known.values()), np.uint8)[found.to_numpy()]
     return assignment

@@ -7,7 +7,7 @@ A vocabulary is plain JSON and is all that is needed to encode new rows. Per fie
               `values`: whether some has one; `steps`: whether a value has the ids of all bins up to its own,
               in as many `slots`, so that neighbouring bins share what is learnt
     bag       a multi-valued field: `values` as above, the `separator` between them in a row, and the
-              number of `slots`
+              number of `slots`; `slots_from: end` if longer bags keep their last values
 
 The first id of a field is its unseen id, for values that fewer than `min_count` train rows have.
 An infinite number falls into the outermost bin; NaN counts as missing.
@@ -51,6 +51,7 @@ def fit_vocabulary(
     bins: Count = 20,
     numbers: Literal["bins", "steps"] = "bins",
     max_slots: Count = 8,
+    slots_from: Literal["start", "end"] = "start",
 ) -> Vocabulary:
     """Fit the vocabularies on the train rows, column by column.
 
@@ -62,6 +63,8 @@ def fit_vocabulary(
             (thermometer coding), whose weights add up to a function that rises and falls by learnt steps.
             That is better where bins have few rows, and takes `bins` slots.
         max_slots: values of a bag that are kept; further ones are truncated.
+        slots_from: where a longer bag keeps them: `start`, the first ones; `end`, the last ones, in their
+            order: of a history that grows at its end the newest.
     """
     vocabulary: Vocabulary = []
     for column in columns:
@@ -77,6 +80,8 @@ def fit_vocabulary(
             entry |= _ranked(((values, counts) for values, counts, _ in bags), min_count)
             entry["separator"] = column.separator
             entry["slots"] = max(1, min(max_slots, max((most for _, _, most in bags), default=0)))
+            if slots_from == "end":
+                entry["slots_from"] = slots_from
         vocabulary.append(entry)
     return vocabulary
 
@@ -284,7 +289,8 @@ def _category_rows(
 def _bag_rows(
     entry: Mapping[str, Any], find: Places, field: Field, first: int, dictionaries: Sequence[pa.Array]
 ) -> Iterator[_IdsOfStrings]:
-    bags = [_distinct(dictionary, entry["separator"]) for dictionary in dictionaries]
+    last = entry.get("slots_from") == "end"
+    bags = [_distinct(dictionary, entry["separator"], last=last) for dictionary in dictionaries]
     if not bags:
         return
     places = find.of(pa.chunked_array([values for _, values in bags]))
@@ -294,11 +300,14 @@ def _bag_rows(
         start += len(values)
         ids = np.full((len(dictionary) + 1, field.slots), EMPTY, np.int32)
         # all unseen values have one id, which a bag contains once
-        keep = _first_of_each(row, code)
+        keep = _one_of_each(row, code, last=last)
         row, code = row[keep], code[keep]
         starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.empty(0, np.int64)
-        place = np.arange(len(row)) - np.repeat(starts, np.diff(np.r_[starts, len(row)]))
-        fits = place < field.slots
+        sizes = np.diff(np.r_[starts, len(row)])
+        place = np.arange(len(row)) - np.repeat(starts, sizes)
+        if last:
+            place -= np.repeat(np.maximum(sizes - field.slots, 0), sizes)
+        fits = (place >= 0) & (place < field.slots)
         ids[row[fits], place[fits]] = first + code[fits]
         yield _IdsOfStrings(ids, np.bincount(row[~fits], minlength=len(ids)))
 
@@ -329,18 +338,24 @@ def _steps(ids: Ids, end: int, slots: int) -> Ids:
     return steps
 
 
-def _distinct(texts: pa.Array, separator: str) -> tuple[NDArray[np.int64], pa.Array]:
-    """Return (row, value) of the bags' values in order, each value once a row, empty ones left out."""
+def _distinct(texts: pa.Array, separator: str, *, last: bool = False) -> tuple[NDArray[np.int64], pa.Array]:
+    """Return (row, value) of the bags' values in order, each value once a row, empty ones left out.
+
+    Args:
+        last: a repeated value stands where it is last.
+    """
     bags = pc.split_pattern(texts, separator)
     row, values = pc.list_parent_indices(bags), pc.utf8_trim_whitespace(pc.list_flatten(bags))
     full = pc.not_equal(values, "")
     rows, values = row.filter(full).to_numpy().astype(np.int64), values.filter(full)
     codes = values.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    keep = _first_of_each(rows, codes)
+    keep = _one_of_each(rows, codes, last=last)
     return rows[keep], values.take(pa.array(keep))
 
 
-def _first_of_each(row: NDArray[np.int64], code: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the positions of the first occurrence of each pair (row, code), ascending."""
+def _one_of_each(row: NDArray[np.int64], code: NDArray[np.int64], *, last: bool) -> NDArray[np.int64]:
+    """Return the positions of the first or last occurrence of each pair (row, code), ascending."""
     pairs = row * (code.max(initial=0) + 1) + code
+    if last:
+        return np.sort(len(pairs) - 1 - np.unique(pairs[::-1], return_index=True)[1])
     return np.sort(np.unique(pairs, return_index=True)[1])
