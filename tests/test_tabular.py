@@ -199,7 +199,7 @@ def test_a_record_is_rejected_with_line_column_and_reason(read: Read):
         "log.csv:3: price 'x' is not a number",
         "log.csv:4: ts 'yesterday' is not a time (iso)",
         "log.csv:6: click '2' is not 0 or 1; `label` takes a rule, such as at_least",
-        "log.csv:7: click '' is missing, and it is the label; to leave such records out, say `drop: [null]` under `label`",
+        "log.csv:7: click '' is missing, and it is the label; `drop: [null]` under `label` leaves it out",
         "log.csv:8: 4 fields where 5 belong: 'a,1,,'",
         "log.csv:11: click '3' is not 0 or 1; `label` takes a rule, such as at_least",
     ]

@@ -554,7 +554,7 @@ def _label(values: pa.DictionaryArray, plan: Plan, check: Check) -> tuple[NDArra
     if None in rule.drop:
         dropped |= absent
     else:
-        tip = "; to leave such records out, say `drop: [null]` under `label`"
+        tip = "; `drop: [null]` under `label` leaves it out"
         check.reject(absent, rule.column, "is missing, and it is the label", tip=tip)
     clicks, valid = clicks_of(values, rule, plan.decimal)
     invalid = ~absent & ~valid & ~dropped

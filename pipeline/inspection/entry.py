@@ -24,6 +24,7 @@ from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
 from pipeline.schema import SPLITS, Role
 
+_WRITTEN: dict[str, str] = {}
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
 
 
@@ -101,6 +102,15 @@ def short(settings: Settings) -> Any:
 
 def one_line(value: Any) -> str:
     """Return a value as YAML on one line."""
+    if isinstance(value, str) and re.fullmatch("[a-zA-Z]+_[a-zA-Z0-9_]+|user|item|context", value):
+        return value  # as most names of columns; a table may have thousands, and a dump takes a millisecond
+    key = repr(value)  # of few different fields
+    if key not in _WRITTEN:
+        _WRITTEN[key] = _dumped(value)
+    return _WRITTEN[key]
+
+
+def _dumped(value: Any) -> str:
     yaml, stream = YAML(typ="safe", pure=True), StringIO()
     yaml.Representer, yaml.default_flow_style, yaml.width = _Representer, True, sys.maxsize
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]

@@ -1,5 +1,6 @@
 """What an inspection finds out about a click log; the report and the dataset entry are written from it."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,10 +14,10 @@ from pipeline.download.obtain import own_files
 from pipeline.inspection.guessing import Guess, guess
 from pipeline.inspection.labels import Candidate, candidates
 from pipeline.inspection.leaks import copied_rows, redundant
-from pipeline.inspection.profiling import Profile, Survey, survey
+from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
 from pipeline.inspection.sniffing import sniff
 from pipeline.preprocess import tables
-from pipeline.preprocess.tables import Layout
+from pipeline.preprocess.tables import WIDE, Layout
 
 MAX_BROKEN = 0.001  # fraction of lines that are not UTF-8, beyond which the file is read as latin-1
 
@@ -69,7 +70,13 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
     files = own_files(path.expanduser(), tables.SUFFIXES)
     texts = [file for file in files if not tables.is_parquet(file)]
     layout = sniff(texts[0]) if texts else Layout()
-    found = survey(tables.open_folder(files, layout), MISSING, rows)
+    opened = tables.open_folder(files, layout)
+    columns = len(opened[0].types)
+    if columns > WIDE:
+        rows = rows or SAMPLE_VALUES // columns
+        words = f"{columns:,} columns: the first {rows:,} records are read (more by --rows), for some"
+        print(f"{path}: {words} {columns // 300} seconds", file=sys.stderr, flush=True)
+    found = survey(opened, MISSING, rows)
     not_utf8 = any("is not utf-8" in line for line in found.rejects.first)
     if not_utf8 and layout.encoding == "utf-8" and found.rejected > MAX_BROKEN * max(found.rows, 1):
         layout = replace(layout, encoding="latin-1")

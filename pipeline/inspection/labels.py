@@ -16,6 +16,7 @@ from pipeline.preprocess import parse
 from pipeline.preprocess.cleaning import equals
 
 MAX_VALUES = 50  # distinct values of a label
+MAX_SPELLINGS = 12  # of yes and no, a few malformed values among them
 MAX_VALUES_CHOSEN = 1000  # of one that the user names
 CLICKS = ("click", "clicked", "clk", "purchase", "purchased", "buy", "bought", "order", "conversion", "like")
 _LABELS = {
@@ -53,6 +54,9 @@ def _candidate(profile: Profile, named: bool, chosen: bool) -> Candidate | None:
         return None
     found = set(words(profile.name))
     hint = 0 if profile.name.lower().replace("_", "") in _LABELS else 1 if found & _LABELS else None
+    told = hint is not None or chosen or not named or found & (_RATINGS | _EVENTS)
+    if not told and len(profile.values) > MAX_SPELLINGS:
+        return None  # its values alone would have to say it, and they are not yes and no
     lower = pc.utf8_lower(profile.values)
     yes, valid = clicks_of(profile.values.dictionary_encode(), Label(column=profile.name))
     no, others = valid & ~yes, int(profile.counts[~valid].sum())

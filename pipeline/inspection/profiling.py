@@ -14,7 +14,7 @@ from pipeline.preprocess.cleaning import equals
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Table
-from pipeline.preprocess.timestamps import seconds
+from pipeline.preprocess.timestamps import may_be, seconds
 
 Counts = NDArray[np.int64]
 
@@ -258,7 +258,10 @@ def _time_formats(texts: pa.Array) -> list[str]:
     if not digits and _matches(texts, "[0-9][-/., ]+[A-Za-z0-9]+[-/., ]+[0-9]").mean() < 0.5:
         return []
     found = []
+    first = texts[:20].drop_null().to_pylist()  # a format that fits none is not that of 95 % of all
     for time_format in ("seconds", "milliseconds", *DIGIT_TIMES) if digits else TEXT_TIMES:
+        if not may_be(first, time_format):
+            continue
         times, malformed = seconds(texts, time_format)
         if malformed.mean() <= 0.05 and _plausible(times.drop_null().to_numpy(), time_format):
             found.append(time_format)

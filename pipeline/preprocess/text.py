@@ -337,6 +337,8 @@ def _pieces(path: Path, size: int) -> Iterator[bytes]:
         if not first:
             raise PipelineError(f"{path} is empty; delete it and run the download stage again")
         old_mac = b"\n" not in first and b"\r" in first[:-1]  # the last one may belong to a CR LF
+        if len(first) < size:
+            first += _read(handle, size - len(first), path)
         for start in range(0, len(first), size):
             data = first[start : start + size]
             yield data.replace(b"\r", b"\n") if old_mac else data

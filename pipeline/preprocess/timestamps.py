@@ -15,7 +15,8 @@ The patterns are matched here rather than by a library, since those accept what 
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
@@ -107,6 +108,14 @@ def offset_seconds(offset: str) -> int:
     return (-60 if found[1] == "-" else 60) * (60 * int(found[2]) + int(found[3]))
 
 
+def may_be(texts: Sequence[str], time_format: str) -> bool:
+    """Whether one of a few texts is written in a format, whether or not it is on the calendar; cheap."""
+    if time_format in UNITS_PER_SECOND:
+        return True
+    regex = _compiled(time_format)
+    return any(regex.fullmatch(text.strip()) for text in texts)
+
+
 def date_part(times: pa.Int64Array, name: DatePart, offset: str = "+00:00") -> pa.DictionaryArray:
     """Return one part of times in seconds as a category; that of a missing time is missing.
 
@@ -130,6 +139,11 @@ def date_part(times: pa.Int64Array, name: DatePart, offset: str = "+00:00") -> p
         case "month":
             codes, names = pc.subtract(pc.month(moments), 1), MONTHS
     return pa.DictionaryArray.from_arrays(pc.cast(codes, pa.int32()), pa.array(names))
+
+
+@cache
+def _compiled(time_format: str) -> re.Pattern[str]:
+    return re.compile(_ISO if time_format == "iso" else _regex(time_format))
 
 
 def _regex(time_format: str) -> str:

@@ -89,7 +89,10 @@ class Reading:
     ) -> tuple[pa.Table, NDArray[np.bool_]]:
         """Return the fields of all rows (and `time`), and which of the rows (n,) are not rejected."""
         check = tabular.Check(table, lines, file, rejects, alarm=False)
-        texts = {name: partial(parse.texts, chunk(table[name]), self.plan.missing) for name in self.uses}
+        texts = {
+            name: partial(parse.texts, chunk(table[name]), self.plan.missing, self.plan.decimal)
+            for name in self.uses
+        }
         made = tabular.features_of(check, self.plan, self._separators, lambda name: texts[name]())
         return pa.table(
             {name: made[name] for name in self._fields} | tabular.times_of(check, self.plan)

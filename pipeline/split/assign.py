@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import permutation
-from pipeline.common.ranges import Fraction, Seed
+from pipeline.common.ranges import CountOrZero, Fraction, Seed
 from pipeline.schema import SPLITS
 from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
 
@@ -33,7 +33,7 @@ def assign(
     test: Fraction = 0.2,
     valid: Fraction = 0.1,
     column: str | None = None,
-    values: dict[str | int, Part | None] | None = None,
+    values: dict[str | CountOrZero, Part | None] | None = None,
     repeated: Policy = "check",
 ) -> Assignment:
     """Return the split of every row (N,): 0 train, 1 valid, 2 test, 3 none of them.
