@@ -17,7 +17,8 @@ from pipeline.inspection.leaks import copied_rows, redundant
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
 from pipeline.inspection.sniffing import sniff
 from pipeline.preprocess import tables
-from pipeline.preprocess.tables import WIDE, Layout
+from pipeline.preprocess.tables import Layout
+from pipeline.preprocess.text import WIDE
 
 MAX_BROKEN = 0.001  # fraction of lines that are not UTF-8, beyond which the file is read as latin-1
 

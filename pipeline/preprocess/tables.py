@@ -19,7 +19,7 @@ import pyarrow.types as is_
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.preprocess.kinds import PACKED, check_text
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.text import BLOCK_BYTES, Dialect, Lines, first_line, records
+from pipeline.preprocess.text import Dialect, Lines, first_line, records
 
 COMPRESSED = ("", *PACKED)
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".log")
@@ -28,7 +28,6 @@ SUFFIXES = (*(text + packed for text in TEXT_SUFFIXES for packed in COMPRESSED),
 LIST_SEPARATOR = "\x1f"  # between the values of a Parquet list that has become one text
 VALUES_PER_BLOCK = 1 << 22  # of a Parquet file
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-WIDE = 1000  # columns, from which on blocks of a text file are larger: each costs a time per column
 ROWS_PER_BLOCK = (1 << 14, 1 << 18)  # at least and at most
 
 
@@ -130,16 +129,8 @@ class TextTable:
         names = {raw: raw.strip() for raw in self._raw}
         only = [raw for raw, name in names.items() if name in wanted]
         text = [raw for raw in only if names[raw] in plain]
-        size = BLOCK_BYTES * max(1, len(self._raw) // WIDE)
         for table, lines in records(
-            self.path,
-            self._raw,
-            rejects,
-            self._dialect,
-            header=self._header,
-            text=text,
-            only=only,
-            block_bytes=size,
+            self.path, self._raw, rejects, self._dialect, header=self._header, text=text, only=only
         ):
             yield table.rename_columns([names[raw] for raw in table.column_names]), lines
 

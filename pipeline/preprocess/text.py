@@ -23,6 +23,7 @@ from pipeline.preprocess.text_multiline import LineScanner, State, join_records
 Lines = NDArray[np.int64]
 CODED = pa.dictionary(pa.int32(), pa.string())
 BLOCK_BYTES = 16 << 20  # held at a time
+WIDE = 1000  # columns, from which on blocks are larger: each costs some time per column
 MAX_LINE_BYTES = 256 << 20  # a file with longer lines is no text
 _SUBSTITUTE = b"\x1f"  # for a delimiter of several characters, which Arrow does not know
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -97,7 +98,7 @@ def records(
         only: the columns to return (default: all).
         side_table: its records do not become rows.
         file: its name in the reject log (default: its file name).
-        block_bytes: held at a time; does not change the rows.
+        block_bytes: held at a time, more in tables of thousands of columns; does not change the rows.
 
     Raises:
         PipelineError: the file is missing, empty, damaged, no text, or has another header.
@@ -108,7 +109,7 @@ def records(
     assert wanted, (names, only)
     types = {name: pa.string() if name in text else CODED for name in wanted}
     line, rest = 1, b""
-    for data, last in _blocks(path, block_bytes):
+    for data, last in _blocks(path, block_bytes * max(1, len(names) // WIDE)):
         if header and line == 1:
             head, _, data = data.partition(b"\n")
             _check_header(path, head, names, dialect)
