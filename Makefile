@@ -15,32 +15,28 @@ help: ## list the verbs
 
 setup: $(VENV)/.complete ## create .venv with the exact versions of requirements.lock
 
-$(VENV)/.complete: requirements.lock
+$(VENV)/.complete: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"error: Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; name another one: make setup PYTHON=python3.12")'
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
-	  uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock; \
+	  uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock && \
+	  { test -L $(VENV) || uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .; }; \
 	else \
-	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock; \
+	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock && \
+	  { test -L $(VENV) || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; }; \
 	fi
 	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # every stage is a process: it should not compile again
 	@test -d .git || $(VENV)/bin/dvc config --local core.no_scm true
 	@touch $@
 
-repro: setup ## the whole pipeline: data, training, tuning, evaluation, MLflow
-	@python -m pipeline check
-	@python -m pipeline refresh
-	@dvc repro
-	@python -m pipeline sync
+repro: setup ## what has changed of the whole pipeline: data, training, tuning, evaluation, MLflow
+	@python -m pipeline run
 
 sync: setup ## bring MLflow up to what the files say
 	@python -m pipeline sync
 
 ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui PORT=5001)
-	@python -m pipeline sync
-	@echo "runs:        http://127.0.0.1:$(PORT)/#/experiments"
-	@echo "leaderboard: http://127.0.0.1:$(PORT)/#/experiments/<number>/runs?viewStateShareKey=leaderboard"
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1
+	@exec python -m pipeline ui --port $(PORT)
 
 quick: setup ## unit tests only, within a minute
 	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)"

@@ -1,14 +1,19 @@
-"""Commands beside the stages: `python -m pipeline <command>`."""
+"""Train, tune and compare click-through-rate models: `ctr <command>`, or `python -m pipeline <command>`.
 
-import re
+One definition of the command line for both. What is slow to import is imported by the command that needs it,
+so that help and typing errors are answered at once.
+"""
+
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
-from importlib import import_module
+from collections.abc import Callable
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.commands import __version__
+from pipeline.common.command_line import Parser
 from pipeline.common.errors import PipelineError, exit_with_message
 
 if TYPE_CHECKING:
@@ -17,36 +22,109 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the command line and run one command."""
-    parser = ArgumentParser(prog="python -m pipeline", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="the project's folder (default: this one)")
-    commands = parser.add_subparsers(required=True, metavar="command")
-    for command, words in (
-        (sync, "rebuild the MLflow view from the files in data/"),
-        (refresh, "copy your own files again if they have changed"),
-        (check, "check params.yaml"),
-        (compare, "compare models over several splits or datasets, from their reports"),
-        (departures, "write docs/departures.md: where each model differs from its paper"),
-        (package, "write a trained model with its preprocessing into a folder"),
-        (predict, "score raw rows with a trained model"),
-        (inspect, "profile a click log and write a dataset entry for params.yaml"),
-    ):
-        added = commands.add_parser(command.__name__, help=words, description=command.__doc__)
-        added.set_defaults(run=command)
-        if command is compare:
-            added.add_argument("datasets", nargs="+", help="entries of params.yaml that were evaluated")
-            added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
-        if command is package:
-            _add_model(added, required=True)
-            added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
-        if command is predict:
-            _add_predict(added)
+    arguments = parser().parse_args()
+    arguments.run(arguments)
+
+
+def console() -> None:
+    """Start the console script `ctr`."""
+    exit_with_message(main)
+
+
+def parser(name: str | None = None) -> ArgumentParser:
+    """Return the command line's definition, under a name or that by which it was called."""
+    name = name or ("ctr" if Path(sys.argv[0]).name == "ctr" else "python -m pipeline")
+    top = Parser(prog=name, description=(__doc__ or "").splitlines()[0])
+    top.add_argument(
+        "--root", type=Path, default=Path(), metavar="FOLDER", help="the project (default: this folder)"
+    )
+    top.add_argument("--version", action="version", version=f"ctr-pipeline {__version__}")
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def command(act: Callable[[Namespace], None], words: str) -> ArgumentParser:
+        added = commands.add_parser(act.__name__, help=words, description=act.__doc__)
+        added.set_defaults(run=act)
+        return added
+
+    added = command(run, "run the whole pipeline, or what has changed in it")
+    added.add_argument(
+        "targets", nargs="*", metavar="target", help="of DVC, such as tune@synthetic-fm (default: all)"
+    )
+    added = command(report, "say which model won and where its report is")
+    added.add_argument(
+        "datasets", nargs="*", metavar="dataset", help="with a report (default: those that run)"
+    )
+    added = command(ui, "browse the runs in MLflow")
+    added.add_argument(
+        "--host", default="127.0.0.1", help="to listen on (default: 127.0.0.1, this machine alone)"
+    )
+    added.add_argument("--port", type=int, default=5000, help="of this machine (default: 5000)")
+    command(models, "list the models and variants of params.yaml")
+    command(datasets, "list the datasets of params.yaml and what is there of each")
+    added = command(inspect, "profile a click log and write a dataset entry for params.yaml")
     added.add_argument("file", type=Path, help="a text or Parquet file, or a folder of them")
     added.add_argument("--name", help="of the dataset (default: from the file's name)")
     added.add_argument("--rows", type=int, help="read only the first ROWS records")
     added.add_argument("--label", metavar="COLUMN", help="the column that says what was clicked")
     added.add_argument("--add", action="store_true", help="append the entry to params.yaml")
-    arguments = parser.parse_args()
-    arguments.run(arguments)
+    added = command(package, "write a trained model with its preprocessing into a folder")
+    _add_model(added, required=True)
+    added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
+    _add_predict(command(predict, "score raw rows with a trained model"))
+    command(check, "check params.yaml")
+    command(refresh, "copy your own files again if they have changed")
+    command(sync, "rebuild the MLflow view from the files in data/")
+    added = command(compare, "compare models over several splits or datasets, from their reports")
+    added.add_argument(
+        "datasets", nargs="+", metavar="dataset", help="an entry of params.yaml that was evaluated"
+    )
+    added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    command(departures, "write docs/departures.md: where each model differs from its paper")
+    added = command(completion, "print what a shell needs to complete these commands")
+    added.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which one")
+    return top
+
+
+def run(arguments: Namespace) -> None:
+    """Do what has changed since the last run, from the data to the report, and say which model won."""
+    from pipeline.commands import project
+
+    project.run(arguments.root, arguments.targets)
+
+
+def report(arguments: Namespace) -> None:
+    """Say which model won, by how much, and where its report is."""
+    from pipeline.commands import outcome, project
+
+    print(outcome.outcome(arguments.root, arguments.datasets or project.datasets(arguments.root)))
+
+
+def ui(arguments: Namespace) -> None:
+    """Bring MLflow up to date, print the addresses of its pages and serve them until Ctrl-C."""
+    from pipeline.commands import project
+
+    project.ui(arguments.root, arguments.host, arguments.port)
+
+
+def models(arguments: Namespace) -> None:
+    """List the models and variants of params.yaml."""
+    from pipeline.commands import listing
+
+    print(listing.models(arguments.root))
+
+
+def datasets(arguments: Namespace) -> None:
+    """List the datasets of params.yaml and what is there of each."""
+    from pipeline.commands import listing
+
+    print(listing.datasets(arguments.root))
+
+
+def completion(arguments: Namespace) -> None:
+    """Print a script for a shell: `eval "$(ctr completion bash)"`."""
+    import shtab
+
+    print(shtab.complete(parser("ctr"), arguments.shell))
 
 
 def _add_model(parser: ArgumentParser, *, required: bool) -> None:
@@ -122,32 +200,12 @@ def refresh(arguments: Namespace) -> None:
 
 def departures(arguments: Namespace) -> None:
     """Write docs/departures.md from the docstrings of the models."""
+    from pipeline.commands.departures import table
     from pipeline.common import files
 
     path = arguments.root / "docs/departures.md"
-    files.write_text(path, departures_table())
+    files.write_text(path, table())
     print(path)
-
-
-def departures_table() -> str:
-    """Return a Markdown table of all models, their papers and what differs from them, by their docstrings."""
-    from pipeline.models import CLASSES
-
-    lines = [
-        "# Where the models differ from their papers\n",
-        "Written by `python -m pipeline departures` from the docstrings of the models; change them there.\n",
-        "| model | paper | differs from it |",
-        "|---|---|---|",
-    ]
-    for name in CLASSES:
-        text = import_module(f"pipeline.models.{name}").__doc__ or ""
-        cells = []
-        for head in ("Paper", "Differs from the paper"):
-            found = re.search(rf"^{head}: (.*?)(?=\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
-            assert found, f"pipeline/models/{name}.py: its docstring lacks `{head}:`"
-            cells.append(" ".join(found[1].split()).replace("|", r"\|").replace("*", r"\*"))
-        lines.append(f"| [`{name}`](../pipeline/models/{name}.py) | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
 
 
 def package(arguments: Namespace) -> None:
@@ -220,4 +278,4 @@ def inspect(arguments: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    exit_with_message(main)
+    console()

@@ -1,25 +1,31 @@
 """One script per stage: read its params, call the library, write its outputs."""
 
+import ast
 import os
 import shutil
 import sys
-from argparse import ArgumentParser
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.common.errors import PipelineError, starting
+from pipeline.common.command_line import Parser
+from pipeline.common.errors import PipelineError, exit_with_message, is_main_process, starting, unknown
 from pipeline.common.names import check
 
 if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.config.settings import Dataset
 
-if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is about to import the script
-    starting()
-
 _HELP = {"dataset": "an entry of `data` in params.yaml", "model": "an entry of `model` there"}
+
+
+def _parsed(stage: str, purpose: str | None, names: tuple[str, ...]) -> Namespace:
+    parser = Parser(prog=f"python -m stages.{stage}", description=purpose)
+    for name in names:
+        parser.add_argument(f"--{name}", required=True, metavar="NAME", help=_HELP[name])
+    return parser.parse_args()
 
 
 def arguments(purpose: str | None, *names: str) -> list[str]:
@@ -28,11 +34,36 @@ def arguments(purpose: str | None, *names: str) -> list[str]:
     Raises:
         PipelineError: one is no name.
     """
-    parser = ArgumentParser(description=purpose)
-    for name in names:
-        parser.add_argument(f"--{name}", required=True, help=_HELP[name])
-    values = parser.parse_args()
+    values = _parsed(Path(sys.argv[0]).stem, purpose, names)
     return [check(name, getattr(values, name)) for name in names]
+
+
+def begin(stage: str) -> None:
+    """Check the command line of a stage and say which one it is, before its imports, which take seconds.
+
+    Raises:
+        PipelineError: there is no such stage, or params.yaml has no dataset or model of that name.
+    """
+    from pipeline.config import plan, yaml_file
+
+    scripts = {path.stem: path for path in Path(__file__).parent.glob("[!_]*.py")}
+    if stage not in scripts:
+        raise PipelineError(f"{unknown('stage', stage, scripts)}; the command is `python -m stages.<stage>`")
+    purpose = ast.get_docstring(ast.parse(scripts[stage].read_text(encoding="utf-8")))
+    options = {"names": (), "train": ("dataset", "model"), "tune": ("dataset", "model")}
+    names: tuple[str, ...] = options.get(stage, ("dataset",))
+    item = vars(_parsed(stage, purpose, names))
+    _, values = yaml_file.read(Path("params.yaml"))
+    plan.check_names(values, item)
+    if is_main_process():
+        place = plan.place(stage, item, values)
+        which = f"stage {place[0]} of {place[1]}: " if place else ""
+        print(f"{which}{stage} {' on '.join(reversed(item.values()))}".rstrip(), flush=True)
+
+
+if sys.argv[:1] == ["-m"]:  # `python -m stages.<stage>` is about to import the script
+    exit_with_message(lambda: begin(sys.orig_argv[sys.orig_argv.index("-m") + 1].removeprefix("stages.")))
+    starting()
 
 
 def alone() -> None:

@@ -46,7 +46,8 @@ def copy_of_the_project(folder: Path) -> Path:
 def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project under git, with small params.yaml, run once and committed."""
     folder = copy_of_the_project(tmp_path_factory.mktemp("origin") / "project")
-    call(folder, "dvc", "repro")
+    (folder / "words").write_text(call(folder, "python", "-m", "pipeline", "run"))
+    (folder / ".git/info/exclude").write_text("/words\n")
     git(folder, "add", "-A")
     git(folder, "commit", "-q", "-m", "results")
     return folder
@@ -58,6 +59,19 @@ def test_the_reports_and_the_lock_are_in_git_and_the_data_is_not(origin: Path) -
     assert f"data/reports/{project.DATASET}/leaderboard.md" in files
     assert not [name for name in files if name.startswith("data/") and "reports" not in name]
     assert not [name for name in files if "mlflow.db" in name or name.startswith(("mlruns", "studies"))]
+
+
+def test_the_first_and_the_last_words_of_a_run(origin: Path) -> None:
+    """Which stage of how many, and then the same end as that of a second run and of `report`."""
+    first, second = (origin / "words").read_text(), call(origin, "python", "-m", "pipeline", "run")
+    assert [line for line in first.splitlines() if line.startswith("stage ")][::8] == [
+        "stage 1 of 9: names",
+        "stage 9 of 9: evaluate synthetic",
+    ]
+    last = call(origin, "python", "-m", "pipeline", "report")
+    assert last.startswith("synthetic: 2 models on 800 test rows\nchampion: ")
+    assert first.endswith(f"\n\n{last}")
+    assert second.endswith(f"\n\n{last}")
 
 
 def test_a_second_run_does_nothing(origin: Path) -> None:

@@ -3,6 +3,7 @@
 from copy import deepcopy
 from math import inf, nan
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -516,8 +517,18 @@ def test_make_repro_checks_the_file_before_dvc_reads_it(
     (tmp_path / "params.yaml").write_text(text.replace("models: [lr,", "models: [DeepFM, lr,"))
     with pytest.raises(PipelineError, match="unknown model 'DeepFM'; did you mean 'deepfm'"):
         command.main()
-    rules = (ROOT / "Makefile").read_text()
-    assert rules.index("pipeline check") < rules.index("dvc repro")
+    started: list[str] = []
+
+    def start(words: list[str], **_: object) -> CompletedProcess[str]:
+        started.append(" ".join(words[1:]))
+        return CompletedProcess(words, 1 if "repro" in words else 0)
+
+    monkeypatch.setattr("subprocess.run", start)
+    monkeypatch.setattr("sys.argv", ["pipeline", "--root", str(tmp_path), "run"])
+    with pytest.raises(SystemExit, match="1"):
+        command.main()
+    assert [line.split()[-1] for line in started] == ["check", "refresh", "repro"]
+    assert "python -m pipeline run" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.slow

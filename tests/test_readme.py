@@ -12,6 +12,7 @@ import torch
 from rows import SCHEMAS, random_ids
 from torch import nn
 
+from pipeline.commands.outcome import outcome
 from pipeline.layers.options import Embed, arguments
 
 ROOT = Path(__file__).parents[1]
@@ -66,6 +67,10 @@ def test_the_example_model_is_its_equation(model: type[nn.Module]) -> None:
         assert logit == pytest.approx(first + sum(products), abs=1e-6)
     network(ids).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
+def test_the_last_words_of_a_run_are_those_of_the_report_in_git() -> None:
+    assert f"```\n{outcome(ROOT, ['synthetic'])}\n```" in README
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -298,6 +298,7 @@ def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...
 ROOMS = [
     *("schema", "metrics", "common", "config", "download", "preprocess", "datasets", "split", "data"),
     *("layers", "kernels", "models", "train", "tune", "evaluate", "scoring", "tracking", "inspection"),
+    "commands",
 ]
 # The signature is the config, so the room that checks params.yaml reads everybody's.
 READS_ALL = "pipeline.config.params"

@@ -1,0 +1,50 @@
+"""The order in which DVC runs the stages, read before anything slow is imported."""
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.errors import PipelineError, unknown
+from pipeline.config import yaml_file
+
+Item = dict[str, str]  # the values of a stage's matrix: dataset, model
+
+
+def check_names(values: Any, item: Item, file: str = "params.yaml") -> None:
+    """Check that params.yaml has a dataset entry and a block of these names; all else is left to `Params`.
+
+    Raises:
+        PipelineError: it has none.
+    """
+    for kind, block in (("dataset", "data"), ("model", "model")):
+        known = values.get(block) if isinstance(values, dict) else None
+        if kind in item and isinstance(known, dict) and item[kind] not in known:
+            raise PipelineError(f"{file}: {block}: {unknown(kind, item[kind], known)}")
+
+
+def place(script: str, item: Item, values: Any, root: Path = Path()) -> tuple[int, int] | None:
+    """Return the number of a stage in the order of dvc.yaml, from 1, and how many there are.
+
+    Args:
+        script: the stage's script: `tune` of both tune and tune-variant.
+        item: what it runs on.
+        values: of params.yaml.
+
+    Returns:
+        None if it is not among those that `dvc repro` runs.
+
+    Raises:
+        PipelineError: dvc.yaml is no valid YAML.
+    """
+    if not ((root / "dvc.yaml").exists() and isinstance(values, dict)):
+        return None
+    stages: list[tuple[str, Item]] = []
+    for block in yaml_file.read(root / "dvc.yaml")[1]["stages"].values():
+        matrix = block.get("matrix", {})
+        command = re.search(r"stages\.(\w+)", block["cmd"])
+        lists = [values.get(source[2:-1]) for source in matrix.values()]
+        lists = [names if isinstance(names, list) else [] for names in lists]
+        name = command[1] if command else ""
+        stages += [(name, dict(zip(matrix, each, strict=True))) for each in product(*lists)]
+    return (stages.index((script, item)) + 1, len(stages)) if (script, item) in stages else None
