@@ -70,7 +70,7 @@ RATINGS = r""""User-ID";"ISBN";"Book-Rating"
 FIRST = {
     "user": "1", "age": None, "city": "springfield", "region": "oregon", "country": "usa",
     "book": "000000000X", "author": "ann o'hara", "year": "1999", "publisher": "smith & sons",
-    "label": 0, "group": "1",
+    "label": 0, "grade": 0, "group": "1",
 }  # fmt: skip
 Rows = list[dict[str, Any]]
 
@@ -170,6 +170,9 @@ def test_ratings_of_zero_are_negatives_or_left_out(raw: Callable[..., Path]):
     rows, rejects = read(folder, implicit="drop")
     assert [row["user"] for row in rows] == ["2", "2", "3", "4", "5", "6", "7", "9", "10"]
     assert rejects.check(len(rows), max_rejected=1, name="b")["dropped"] == 2
+    assert [row["grade"] for row in rows] == [6, 6, 5, 9, 0, 7, 8, 4, 7]  # the rating, counted from 1
+    rows, _ = read(folder)  # a book without a rating is neither above nor below one rated 1 to 6
+    assert [row["grade"] for row in rows] == [0, 1, 1, 0, 4, 0, 2, 3, 0, 0, 2]
     rows, _ = read(folder, implicit="drop", above=7)
     assert [row["label"] for row in rows] == [0, 0, 0, 1, 0, 1, 1, 0, 1]
     rows, _ = read(folder, above=0)

@@ -24,12 +24,14 @@ NUMBERED = Schema((Field("row", 10_000),))
 
 def numbered(n: int) -> Split:
     row = torch.arange(n)
-    return Split(NUMBERED, row[:, None].int(), (row % 2).float(), row * 3)
+    return Split(NUMBERED, row[:, None].int(), (row % 2).float(), row * 3, (row % 5).to(torch.uint8))
 
 
 def rows_of(batches: list[Batch]) -> list[int]:
-    for batch in batches:  # label and time stay with their row
+    for batch in batches:  # label, time and grade stay with their row
         assert batch.time is not None
+        assert batch.grade is not None
+        assert torch.equal(batch.grade, batch.ids[:, 0] % 5)
         assert torch.equal(batch.label, (batch.ids[:, 0] % 2).float())
         assert torch.equal(batch.time, batch.ids[:, 0].long() * 3)
     return [row for batch in batches for row in batch.ids[:, 0].tolist()]
@@ -150,6 +152,7 @@ def write(folder: Path, ids: np.ndarray, label: np.ndarray, schema: Schema = NUM
     np.save(folder / "train.ids.npy", ids.astype(np.int32))
     np.save(folder / "train.label.npy", label.astype(np.uint8))
     np.save(folder / "train.time.npy", ids[:, 0].astype(np.int64) * 3)
+    np.save(folder / "train.grade.npy", (ids[:, 0] % 5).astype(np.uint8))
     write_json(folder / "schema.json", schema.to_json())
     return folder
 

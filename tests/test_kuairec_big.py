@@ -79,7 +79,9 @@ def test_views_are_joined_with_users_and_videos(folder: Callable[..., Path]):
 
 
 def test_the_threshold_is_the_label_rule(folder: Callable[..., Path]):
-    assert [row["label"] for row in read(folder(), above=1.0)[0]] == [1, 1, 1, 1]
+    rows, _ = read(folder(), above=1.0)
+    assert [row["label"] for row in rows] == [1, 1, 1, 1]
+    assert all(row["grade"] >= 4 for row in rows)  # the cuts up to 1.0 are four
 
 
 def test_the_columns_of_the_label_are_not_fields():

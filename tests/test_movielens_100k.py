@@ -47,10 +47,11 @@ def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RejectLog]
 def test_movielens_rows_are_joined_and_awkward_values_kept(movielens: Callable[..., Path]):
     rows, rejects = read(movielens())
     assert [row["label"] for row in rows] == [1, 0, 1, 0]
+    assert [row["grade"] for row in rows] == [4, 2, 3, 0]  # the rating, counted from 0
     assert rows[0] == {
         "user": "1", "gender": "M", "age": "24", "occupation": "technician", "zip3": "857",
         "movie": "1", "year": "1995", "genres": "Action|Children's",
-        "label": 1, "group": "1", "time": 881250949,
+        "label": 1, "grade": 4, "group": "1", "time": 881250949,
     }  # fmt: skip
     # movie 267 has neither date nor year; zip codes may hold letters and dashes
     assert (rows[1]["year"], rows[1]["genres"], rows[1]["zip3"]) == (None, "unknown", "T8H")

@@ -52,7 +52,7 @@ def test_rows_are_joined_and_awkward_values_kept(raw: Callable[..., Path]):
     assert rows[0] == {
         "user": "1", "gender": "F", "age": "1", "occupation": "10", "zip3": "480",
         "movie": "1", "year": "1995", "genres": "Animation|Children's|Comedy",
-        "label": 1, "group": "1", "time": 978300001,
+        "label": 1, "grade": 4, "group": "1", "time": 978300001,
     }  # fmt: skip
     assert [row["label"] for row in rows] == [1, 0, 1, 0, 0]
     assert [row["zip3"] for row in rows] == ["480", "T8H", "981", None, "480"]

@@ -242,6 +242,9 @@ def test_decimal_commas(read: Read):
     label = {"column": "rating", "above": 3.5}
     rows, _ = read(text, separator=";", decimal=",", fields=fields, label=label)
     assert [(row["price"], row["label"]) for row in rows] == [(1.5, 0), (-2.0, 1)]
+    label |= {"grades": [1.5, 3, 3.75]}
+    rows, _ = read(text, separator=";", decimal=",", fields=fields, label=label)
+    assert [row["grade"] for row in rows] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -690,6 +693,11 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
             "label: give one of above, at_least and equals",
         ),
         ("label", {"column": "a", "equals": []}, "label: equals is empty"),
+        (
+            "label",
+            {"column": "a", "at_least": 4, "grades": [1]},
+            "label: grades are thresholds beside `above`",
+        ),
         ("label", {"at_least": 4}, "label.column: is missing; give it a value"),
         ("time", {"column": "ts", "format": "x"}, "time.format: the format 'x'"),
         ("keep", "part", "keep: "),

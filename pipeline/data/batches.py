@@ -1,7 +1,7 @@
 """Encoded rows on their way to the model: memory map -> device -> batches."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -18,11 +18,17 @@ ROWS_IN_MEMORY = 50_000_000
 
 
 class Batch(NamedTuple):
-    """B rows: ids into the embedding table, labels 0.0 or 1.0, and seconds where the log has times."""
+    """B rows: ids into the embedding table, labels 0.0 or 1.0, seconds and grades where the log has them."""
 
     ids: Int[Tensor, "B S"]
     label: Float[Tensor, " B"]
     time: Int[Tensor, " B"] | None = None
+    grade: UInt8[Tensor, " B"] | None = None
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the rows with every column changed."""
+        time, grade = (None if column is None else change(column) for column in (self.time, self.grade))
+        return Batch(change(self.ids), change(self.label), time, grade)
 
     def rows(self, index: slice | Tensor) -> "Batch":
         """Return some of the rows."""
@@ -30,7 +36,7 @@ class Batch(NamedTuple):
         def pick(column: Tensor) -> Tensor:  # three times as fast as column[index]
             return column.index_select(0, index) if isinstance(index, Tensor) else column[index]
 
-        return Batch(pick(self.ids), pick(self.label), None if self.time is None else pick(self.time))
+        return self.each(pick)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Split:
     Attributes:
         streamed: whether the rows stay on disk; see `StreamedSplit`.
         schema: what the columns of ids mean.
-        ids, label, time: the N rows.
+        ids, label, time, grade: the N rows; only train rows have grades.
     """
 
     streamed: ClassVar[bool] = False
@@ -49,6 +55,7 @@ class Split:
     ids: Int[Tensor, "N S"]
     label: Float[Tensor, " N"] | UInt8[Tensor, " N"]
     time: Int[Tensor, " N"] | None = None
+    grade: UInt8[Tensor, " N"] | None = None
 
     @classmethod
     def load(
@@ -67,16 +74,13 @@ class Split:
         schema = storage.read_schema(folder)
         ids, label = _open(folder, name, "ids"), _open(folder, name, "label")
         time = _open(folder, name, "time") if storage.has_column(folder, name, "time") else None
+        grade = _open(folder, name, "grade") if storage.has_column(folder, name, "grade") else None
         if len(label) > rows_in_memory:
             from pipeline.data.streaming import StreamedSplit
 
-            return StreamedSplit(schema, ids, label, time, target=torch.device(device))
-        return cls(
-            schema=schema,
-            ids=ids.to(device, copy=True),
-            label=label.to(device, torch.float32),
-            time=None if time is None else time.to(device, copy=True),
-        )
+            return StreamedSplit(schema, ids, label, time, grade, target=torch.device(device))
+        rows = Batch(ids, label, time, grade).each(lambda column: column.to(device, copy=True))
+        return cls(schema, rows.ids, rows.label.float(), rows.time, rows.grade)
 
     def __len__(self) -> int:
         return len(self.label)
@@ -88,7 +92,7 @@ class Split:
 
     def whole(self) -> Batch:
         """Return all rows."""
-        return Batch(self.ids, self.label, self.time)
+        return Batch(self.ids, self.label, self.time, self.grade)
 
     def count(self, size: int) -> int:
         """Return the number of batches of `size` rows."""

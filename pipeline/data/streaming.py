@@ -15,7 +15,7 @@ ROWS_PER_WINDOW = 2**20  # rows that are in memory at a time, and permuted among
 
 @dataclass(frozen=True)
 class StreamedSplit(Split):
-    """A split whose `ids`, `label` and `time` are read-only views of files.
+    """A split whose `ids`, `label`, `time` and `grade` are read-only views of files.
 
     Whoever reads these reads the files in full; read it by `batches`.
 
@@ -43,7 +43,7 @@ class StreamedSplit(Split):
 
     def whole(self) -> Batch:
         """Return all rows as views of the files; only the labels are a copy."""
-        return Batch(self.ids, self.label.float(), self.time)
+        return Batch(self.ids, self.label.float(), self.time, self.grade)
 
     def batches(
         self, size: int, generator: torch.Generator | None = None, *, skip: int = 0
@@ -87,9 +87,13 @@ class StreamedSplit(Split):
         def read(rows: Tensor) -> Tensor:
             return torch.cat([rows[i : i + ROWS_PER_BLOCK] for i in blocks]).to(self.device)
 
-        return Batch(read(self.ids), read(self.label).float(), None if self.time is None else read(self.time))
+        rows = Batch(self.ids, self.label, self.time, self.grade).each(read)
+        return rows._replace(label=rows.label.float())
 
 
 def _joined(first: Batch, second: Batch) -> Batch:
-    time = None if first.time is None or second.time is None else torch.cat([first.time, second.time])
-    return Batch(torch.cat([first.ids, second.ids]), torch.cat([first.label, second.label]), time)
+    time, grade = (
+        None if a is None or b is None else torch.cat([a, b])
+        for a, b in ((first.time, second.time), (first.grade, second.grade))
+    )
+    return Batch(torch.cat([first.ids, second.ids]), torch.cat([first.label, second.label]), time, grade)

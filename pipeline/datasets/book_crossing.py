@@ -5,7 +5,9 @@ https://doi.org/10.1145/1060745.1060754; http://www2.informatik.uni-freiburg.de/
 
 Label: rating above `above`, 6 in the FiiNet paper. A rating of 0 is implicit: the member did not rate the
 book. Papers seldom say how they treat these, although they are most of the log, so `implicit` specifies it:
-as negatives they give a CTR of 28 %; without them it is 75 %, and that is another task. There are no times.
+as negatives they give a CTR of 28 %; without them it is 75 %, and that is another task. The grade behind the
+label is the rating; with implicit negatives, which are in no order with the rated ones, that of clicks alone.
+There are no times.
 
 The files are latin-1 with HTML entities, quoted, with escaped quotes. The fields:
 
@@ -39,7 +41,7 @@ from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import ID, equals, keep, screen
 from pipeline.preprocess.joins import Side, side_table
-from pipeline.preprocess.parse import chunk, recode
+from pipeline.preprocess.parse import chunk, grades, numbers, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.schema import Column
@@ -120,10 +122,12 @@ def _ratings(
         isbn = recode(chunk(table["ISBN"]), pc.utf8_trim_whitespace)
         side = {**users.join(chunk(table["User-ID"])), "book": isbn, **(books.join(isbn) if books else {})}
         clicks = map(str, range(above + 1, MAX_RATING + 1))
+        cuts = range(above if implicit == "negative" else 1, MAX_RATING)
         yield pa.table(
             {
                 **{column.name: side[column.name] for column in columns},
                 "label": equals(chunk(table["Book-Rating"]), *clicks).astype(np.uint8),
+                "grade": grades(numbers(chunk(table["Book-Rating"]))[0], above, *cuts),
                 "group": side["user"],
             }
         )

@@ -4,7 +4,8 @@ Data: Gao et al., "KuaiRec: A Fully-observed Dataset and Insights for Evaluating
 CIKM 2022, https://doi.org/10.1145/3511808.3557220; https://kuairec.com.
 
 Label: watch ratio (time played / length of the video) above `above`, as in the FiiNet paper. The time played
-is not a field, since the label is computed from it. The length is one, since it is known before the view. Of
+is not a field, since the label is computed from it. The grade behind the label is the number of `CUTS` that
+the watch ratio is above. The length is one, since it is known before the view. Of
 user attributes that come both as a count and as a range, the range is used. Hour and weekday are those of
 China, UTC+8, as in the file's column `time`. `user_active_degree` is UNKNOWN where it is missing, some
 anonymous features have missing values, and the categories of a video are a list in text: `[27, 9]`.
@@ -23,7 +24,7 @@ from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import ID, keep, missing, reject, screen
 from pipeline.preprocess.joins import Side, side_table
-from pipeline.preprocess.parse import chunk, numbers, recode
+from pipeline.preprocess.parse import chunk, grades, numbers, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.preprocess.timestamps import date_part, seconds
@@ -71,6 +72,7 @@ USERS = [
     *(name for kind in RANGES for name in (kind.removesuffix("_range"), kind)), *ONEHOT,
 ]  # fmt: skip
 DIALECT = Dialect(",", "utf-8", quote='"')
+CUTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 CHINA_OFFSET_SECONDS = 8 * 3600  # to UTC
 
 
@@ -123,6 +125,7 @@ def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]
             {
                 **{c.name: derived.get(c.name, side.get(c.name)) for c in COLUMNS},
                 "label": (ratio > above).astype(np.uint8),
+                "grade": grades(ratio, above, *CUTS),
                 "group": side["user_id"],
                 "time": times,
             }

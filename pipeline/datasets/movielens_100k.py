@@ -3,9 +3,9 @@
 Data: Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015,
 https://doi.org/10.1145/2827872; https://grouplens.org/datasets/movielens/100k/.
 
-Label: rating >= `threshold`. All files are latin-1. Movie 267 is called "unknown" and has no date, so its
-year is missing. Some zip codes contain letters (T8H1N); they are strings. The age is a category of its exact
-value.
+Label: rating >= `threshold`; the grade behind it is the rating. All files are latin-1. Movie 267 is called
+"unknown" and has no date, so its year is missing. Some zip codes contain letters (T8H1N); they are strings.
+The age is a category of its exact value.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from pipeline.download.obtain import obtain
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import FILLED, ID, Rule, equals, keep, screen
 from pipeline.preprocess.joins import Side, side_table
-from pipeline.preprocess.parse import chunk, recode
+from pipeline.preprocess.parse import chunk, grades, numbers, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.schema import Column
@@ -106,6 +106,7 @@ def ratings(
             {
                 **{column.name: side[column.name] for column in COLUMNS},
                 "label": equals(chunk(table["rating"]), *stars).astype(np.uint8),
+                "grade": grades(numbers(chunk(table["rating"]))[0], 1, 2, 3, 4),
                 "group": side["user"],
                 "time": pc.cast(table["time"], pa.int64()),
             }

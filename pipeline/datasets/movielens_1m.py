@@ -3,10 +3,10 @@
 Data: Harper and Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 2015,
 https://doi.org/10.1145/2827872; https://grouplens.org/datasets/movielens/1m/.
 
-Label: rating >= `threshold`. Dropping rating 3 makes another, easier task, for which papers report an AUC of
-0.90 and more. Fields are separated by `::`, all files are latin-1. The age is a code of its range (1, 18,
-25, ...), the zip code a string (some are `98107-2117`), and the year is part of the title. 177 of the movies
-have no rating.
+Label: rating >= `threshold`; the grade behind it is the rating. Dropping rating 3 makes another, easier task,
+for which papers report an AUC of 0.90 and more. Fields are separated by `::`, all files are latin-1. The age
+is a code of its range (1, 18, 25, ...), the zip code a string (some are `98107-2117`), and the year is part
+of the title. 177 of the movies have no rating.
 
 A reconstructed copy of ratings.dat exists whose users, movies and ratings are exact and 9,147 of whose times
 are imputed, all of ratings of 3 stars or less: a model that reads them sees the label. So the times of a copy

@@ -65,7 +65,7 @@ Value = str | bool | int | float
 Mask = NDArray[np.bool_]
 MISSING = ("", "NULL", "null", "NA", "N/A", "nan", "NaN", "None", "\\N")
 YES, NO = ("true", "yes", "t", "y"), ("false", "no", "f", "n")  # beside 1 and 0: labels without a rule
-RESERVED = ("label", "group", "time", "truth")  # columns of the clean table that are no fields
+RESERVED = ("label", "group", "time", "truth", "grade")  # columns of the clean table that are no fields
 ALARM_RECORDS = 100  # in a first block of at least this many, mostly malformed values mean a wrong setting
 
 
@@ -164,6 +164,7 @@ class Label(Settings):
         at_least: numbers as large as this or larger are clicks.
         equals: this value is a click, or each of these.
         drop: records with these values are left out; null stands for a missing label.
+        grades: further thresholds of the amount, for `train: {grades: ...}`; needs `above`.
     """
 
     column: str
@@ -171,11 +172,14 @@ class Label(Settings):
     at_least: int | float | None = None
     equals: Value | list[Value] | None = None
     drop: list[Value | None] = Field(default_factory=list)
+    grades: list[int | float] = Field(default_factory=list, max_length=250)
 
     @model_validator(mode="after")
     def _one_rule(self) -> "Label":
         if sum(rule is not None for rule in (self.above, self.at_least, self.equals)) > 1:
             raise ValueError("give one of above, at_least and equals")
+        if self.grades and self.above is None:
+            raise ValueError("grades are thresholds beside `above`: they need one")
         if self.equals == []:
             raise ValueError("equals is empty")
         return self
@@ -472,6 +476,9 @@ def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
     clicks, dropped = _label(texts(plan.label.column), plan, check)
     made = features_of(check, plan, separators, texts)
     made["label"] = pa.array(clicks)
+    if plan.label.grades and plan.label.above is not None:
+        amounts, _ = parse.numbers(texts(plan.label.column), (), plan.decimal)
+        made["grade"] = parse.grades(amounts, plan.label.above, *plan.label.grades)
     if plan.group is not None:
         made["group"] = parse.filled(texts(plan.group))
     made |= times_of(check, plan)

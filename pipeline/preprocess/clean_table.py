@@ -22,7 +22,7 @@ from pipeline.preprocess.parse import chunk, encoded, filled
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.schema import Column, Role
 
-EXTRA_COLUMNS = ("label", "group", "time", "truth")  # see ClickLog
+EXTRA_COLUMNS = ("label", "group", "time", "truth", "grade")  # see ClickLog
 ROWS_PER_BLOCK = 1 << 20  # at least; a block is a row group of Parquet and has its own dictionaries
 DICTIONARY_BYTES = 1 << 30  # above this Parquet would no longer encode a column by a dictionary
 
@@ -33,7 +33,9 @@ class ClickLog:
 
     A table has a column per field, `label` (uint8) and, where the data have them, `group` (strings, none
     missing: rows with the same one form a group of gAUC; default: the user's field), `time` (int64, seconds
-    since 1970), `truth` (float64, the true click probability) and further columns that a split may use.
+    since 1970), `truth` (float64, the true click probability), `grade` (uint8, an ordered grade behind the
+    label, which is one of its thresholds: every click has a higher one than every other row) and further
+    columns that a split may use.
     """
 
     columns: tuple[Column, ...]
@@ -79,6 +81,7 @@ def write(
     for role, field in zip(get_args(Role), (user, item), strict=True):
         columns = _declared(columns, role, field, name)
     rows_out = clicks = 0
+    highest, lowest = -1, 256  # grade of a row without a click, and of one with
     writer = None
     try:
         for block in _in_blocks(_kept(log, columns, rows, rejects, name, ["time"] if doubt else [])):
@@ -92,10 +95,19 @@ def write(
             writer.write_table(block, row_group_size=len(block))
             rows_out += len(block)
             clicks += pc.sum(block["label"]).as_py()
+            if "grade" in block.column_names and all(column.name != "grade" for column in columns):
+                click, grade = (block[name].to_numpy() for name in ("label", "grade"))
+                highest = max(highest, int(grade[click == 0].max(initial=0)))
+                lowest = min(lowest, int(grade[click == 1].min(initial=255)))
             del block  # its memory, before the next one is read
     finally:
         if writer is not None:
             writer.close()
+    if lowest <= highest:
+        raise PipelineError(
+            f"{name}: a row with a click has the grade {lowest}, one without {highest}: the label must be a "
+            "threshold of the grade, in the dataset's `read`"
+        )
     report = rejects.check(rows_out, max_rejected=max_rejected, name=name)
     write_json(folder / "columns.json", [asdict(column) for column in columns])
     report = {"dataset": name, "clicks": clicks, "origin": origin, **report}

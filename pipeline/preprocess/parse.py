@@ -160,6 +160,15 @@ def filled(values: pa.DictionaryArray) -> pa.DictionaryArray:
     return recode(pa.DictionaryArray.from_arrays(indices, dictionary), lambda texts: texts)
 
 
+def grades(values: NDArray[np.float64], *cuts: float) -> pa.UInt8Array:
+    """Return how many of the cuts each value is above: an ordered grade, 0 to the number of cuts.
+
+    Args:
+        values: the amounts that the label is a threshold of; where one is missing, the grade is 0.
+    """
+    return pa.array(np.searchsorted(sorted(set(cuts)), np.nan_to_num(values, nan=-np.inf)).astype(np.uint8))
+
+
 def codes_of(coded: pa.DictionaryArray, null: int) -> NDArray[np.int32]:
     """Return each row's index into the dictionary, `null` for a missing value."""
     indices = pc.fill_null(coded.indices, null) if coded.indices.null_count else coded.indices

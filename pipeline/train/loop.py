@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor, nn
 
 from pipeline.common.errors import Diverged, PipelineError
@@ -16,6 +16,7 @@ from pipeline.data.batches import Split
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save
+from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate
 from pipeline.train.progress import progress_bar, summary
@@ -44,6 +45,7 @@ def fit(
     lazy_rows: Count = 100_000,
     precision: Literal["float32", "bfloat16"] = "float32",
     average_epochs: NonNegative = 0.0,
+    grades: Annotated[float, Ge(0), Lt(1)] = 0.0,
     evaluations_per_epoch: Count = 1,
     monitor: Literal["auc", "logloss"] = "auc",
     lr_factor: Annotated[float, Gt(0), Le(1)] = 0.1,
@@ -76,6 +78,8 @@ def fit(
             float32 in any case; bfloat16 pays on processors and GPUs that support it.
         average_epochs: time constant of the average of the weights that is evaluated and kept (0: the
             weights themselves); see `average.Average`.
+        grades: share in the loss of the thresholds of the grade behind the label, where the log has one
+            (0: the label alone); see `grades.Thresholds`.
         evaluations_per_epoch: how often the validation split is scored.
         monitor: the validation metric that counts as improvement.
         patience: stop after this many evaluations in a row without improvement.
@@ -86,7 +90,7 @@ def fit(
         progress: label of the progress bar; None for no bar.
 
     Raises:
-        PipelineError: an empty train split, or a validation split without both classes.
+        PipelineError: an empty train split, a validation split without both classes, or `grades` without any.
         Diverged: the loss became infinite or NaN.
     """
     settings = {key: value for key, value in locals().items() if key not in NO_SETTINGS}
@@ -97,11 +101,13 @@ def fit(
     batches = train.count(size)
     scale = l2_rows / len(train) if l2_rows else 1.0
     linear = embedding_l2 if linear_l2 is None else linear_l2
-    groups = parameter_groups(model, scale * embedding_l2, scale * linear, scale * network_l2)
+    thresholds = Thresholds(train, grades) if grades else None
+    learner = model if thresholds is None else nn.ModuleList([model, thresholds])
+    groups = parameter_groups(learner, scale * embedding_l2, scale * linear, scale * network_l2)
     optimizer = Adam(groups, lr, average=average_epochs * batches)
     torch.manual_seed(seed)
     if checkpoint is not None and ranks.from_rank_0(checkpoint.exists()):
-        state, best_weights = load(checkpoint, model, optimizer)
+        state, best_weights = load(checkpoint, learner, optimizer)
         for past in state.curve:
             _report(log, past)
     else:
@@ -110,7 +116,7 @@ def fit(
         torch.manual_seed(ranks.seed_of_rank(seed))
         state, best_weights = State(), _copy(model)
 
-    order, parameters = torch.Generator(), list(model.parameters())
+    order, parameters = torch.Generator(), list(learner.parameters())
     evaluated = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
     narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     mean_loss = _MeanLoss(train.device)
@@ -133,7 +139,7 @@ def fit(
         if state.batch == batches:
             state.epoch, state.batch = state.epoch + 1, 0
         if checkpoint is not None:
-            save(checkpoint, model, optimizer, state, best_weights)
+            save(checkpoint, learner, optimizer, state, best_weights)
         bar.set_postfix_str(summary(state), refresh=False)
         _report(log, row)
 
@@ -143,9 +149,9 @@ def fit(
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(size, order, skip=state.batch):
                 share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
-                loss, logloss = training_loss(model, share, narrow)
+                loss, logloss = training_loss(model, share, narrow, thresholds)
                 optimizer.zero_grad()
-                ranks.backward(model, loss, weight)
+                ranks.backward(learner, loss, weight)
                 clip(parameters, clip_norm)
                 optimizer.step()
 
