@@ -42,7 +42,8 @@ class Field:
     Attributes:
         name: the column it came from.
         size: number of ids, the unseen one included (>= 1).
-        slots: number of columns; more than one for a multi-valued field (a bag).
+        slots: number of columns; more than one for a multi-valued field (a bag), none for a field that a model
+            derives (`layers/neighbours.py`), which no file has.
         domain: whose property it is; used by models with a part for each domain (FLSEST, section 3.1).
         role: `user` or `item` if it identifies the user or the item of a row. It is declared, by the dataset
             or its entry in params.yaml, and never taken from the domain or the order of the fields.
@@ -55,7 +56,7 @@ class Field:
     role: Role | None = None
 
     def __post_init__(self) -> None:
-        assert self.size >= 1 and self.slots >= 1, self
+        assert self.size >= 1 and self.slots >= 0, self
         assert self.domain in get_args(Domain), self
         assert self.role is None or self.slots == 1, self
 

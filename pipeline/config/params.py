@@ -23,6 +23,7 @@ from pipeline.config.space import Block, Dimension, Tune
 from pipeline.config.validation import Strict, explain, type_of
 from pipeline.data.batches import ROWS_IN_MEMORY
 from pipeline.datasets import DATASETS
+from pipeline.layers.neighbours import with_neighbours
 from pipeline.layers.options import arguments
 from pipeline.models import MODELS
 from pipeline.preprocess import clean_table
@@ -357,7 +358,7 @@ def load(path: Path = Path("params.yaml")) -> Params:
 def of_model(architecture: str) -> type[Strict]:
     """Return the options of a model as a type."""
     constructor: Callable[..., Any] = MODELS[architecture]
-    return keywords(constructor)
+    return keywords(constructor, with_neighbours)
 
 
 @cache

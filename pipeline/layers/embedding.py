@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.layers.excitation import SENET, SEST
 from pipeline.layers.lookup import lookup
 from pipeline.layers.mlp import Dropout
+from pipeline.layers.neighbours import NeighbourSchema
 from pipeline.schema import EMPTY, Schema
 
 Transform = Literal["none", "senet", "sest", "senet-bare", "sest-bare"]
@@ -23,6 +24,16 @@ def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
     table = torch.randn(schema.vocabulary_size, dim) * std
     table[[EMPTY, *schema.offsets]] = 0.0
     return nn.Parameter(table)
+
+
+def _with_neighbours(
+    schema: Schema, ids: Int[Tensor, "B S"], table: Float[Tensor, "V D"], *, lazy: bool
+) -> Float[Tensor, "B N D"]:
+    """Return the row of every id and behind them, where the schema has them, the two neighbour fields."""
+    rows = lookup(table, ids, sparse=lazy)
+    if not isinstance(schema, NeighbourSchema):
+        return rows
+    return torch.cat([rows, schema.neighbours.pool(schema, ids, table, sparse=lazy)], 1)
 
 
 class FieldEmbedding(nn.Module):
@@ -58,13 +69,15 @@ class FieldEmbedding(nn.Module):
         super().__init__()
         self.table = _table(schema, dim, std)
         self.dropout = Dropout(dropout)
-        self.fields = len(schema.fields)
-        self.bags = schema.slots > self.fields
+        self.schema, self.fields = schema, len(schema.fields)
+        derived = [i for i, field in enumerate(schema.fields) if not field.slots]
+        field_of_slot = [*schema.field_of_slot, *derived]
+        self.bags = len(field_of_slot) > self.fields
         self.transform: nn.Module | None = None
         if transform != "none":
             kind = SENET if transform.startswith("senet") else SEST
             self.transform = kind(self.fields, residual=not transform.endswith("-bare"))
-        self.register_buffer("slot_field", torch.tensor(schema.field_of_slot), persistent=False)
+        self.register_buffer("slot_field", torch.tensor(field_of_slot), persistent=False)
 
     @property
     def width(self) -> int:
@@ -72,14 +85,15 @@ class FieldEmbedding(nn.Module):
         return self.fields * self.table.shape[1]
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Embed every slot separately, with dropout in training."""
-        return self.dropout(self._rows(ids))
+        """Embed ids of any columns separately, with dropout in training; no neighbour fields."""
+        return self.dropout(lookup(self.table, ids, sparse=self.lazy))
 
-    def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        return lookup(self.table, ids, sparse=self.lazy)
+    def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
+        """Embed every slot, and the neighbour fields."""
+        return _with_neighbours(self.schema, ids, self.table, lazy=self.lazy)
 
-    def pool(self, vectors: Float[Tensor, "B S D"]) -> Float[Tensor, "B F D"]:
-        """Sum the slots of each field."""
+    def pool(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B F D"]:
+        """Sum the slots of each field; a neighbour field is pooled already."""
         if not self.bags:
             return vectors
         fields = vectors.new_zeros(vectors.shape[0], self.fields, vectors.shape[2])
@@ -96,7 +110,7 @@ class FieldEmbedding(nn.Module):
         if self.transform is not None:
             fields = self(ids)
             return fields, fields
-        slots = self.slots(ids)
+        slots = self.dropout(self._rows(ids))
         return slots, self.pool(slots)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
@@ -114,9 +128,9 @@ class FieldLinear(nn.Module):
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
-        self.table = _table(schema, 1, 0.0)
+        self.schema, self.table = schema, _table(schema, 1, 0.0)
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        weights = lookup(self.table, ids, sparse=self.lazy)
+        weights = _with_neighbours(self.schema, ids, self.table, lazy=self.lazy)
         return self.bias + weights.sum((1, 2))

@@ -41,7 +41,7 @@ class ClickRates(Prepared):
 
     def __init__(self, schema: Schema, smoothing: float) -> None:
         super().__init__()
-        self.smoothing, self.fields = smoothing, len(schema.fields)
+        self.smoothing, self.fields = smoothing, len({*schema.field_of_slot})
         self.register_buffer("salt", torch.randint(2**62, ()) * 2 + 1)
         self.register_buffer("prior", torch.zeros((), dtype=torch.float64))
         # rows and clicks of each id, and of each (id, fold) pair that occurs, sorted

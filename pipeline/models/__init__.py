@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.layers.options import grouped
+from pipeline.layers.neighbours import MEMORY, NeighbourSchema, with_neighbours
+from pipeline.layers.options import arguments, grouped
 from pipeline.schema import Schema
 
 BASE_LOGIT = "base_logit"  # the buffer of a model that is added to its output: see `train.start`
@@ -81,7 +82,8 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
     """Construct a model on the CPU; `seed` alone decides its initial weights.
 
     Args:
-        options: as in params.yaml, with the flat keys of `Embed` and `Net`.
+        options: as in params.yaml: the model's own, with the flat keys of `Embed` and `Net`, and those that
+            every model has, the arguments of `with_neighbours`.
 
     Raises:
         PipelineError: no model has that name, or its options do not fit each other or the schema. The
@@ -92,8 +94,13 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model = MODELS[name](schema, **grouped(MODELS[name], options))
+            shared = {key: value for key, value in options.items() if key in arguments(with_neighbours)}
+            own = {key: value for key, value in options.items() if key not in shared}
+            schema = with_neighbours(schema, **shared)
+            model = MODELS[name](schema, **grouped(MODELS[name], own))
         except ValueError as error:
             raise PipelineError(str(error)) from None
+    if isinstance(schema, NeighbourSchema):
+        setattr(model, MEMORY, schema.neighbours)
     model.register_buffer(BASE_LOGIT, torch.zeros(()))
     return model

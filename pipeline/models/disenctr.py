@@ -36,6 +36,7 @@ from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import dense
+from pipeline.layers.neighbours import refuse_neighbours
 from pipeline.layers.options import Count, NonNegative
 from pipeline.schema import EMPTY, Schema
 
@@ -56,6 +57,7 @@ class DisenCTR(nn.Module):
         neighbours: Count = 10,
         second_neighbours: Count = 5,
     ) -> None:
+        refuse_neighbours(schema, "the model has no field vectors, and its graph has these pairs already")
         super().__init__()
         self.schema, self.intents, self.history = schema, intents, history
         self.neighbours, self.second_neighbours = neighbours, second_neighbours

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from pipeline.data.batches import Batch
 from pipeline.layers.embedding import FieldLinear
 from pipeline.layers.forest import Forest, boost
+from pipeline.layers.neighbours import refuse_neighbours
 from pipeline.layers.options import Count, Positive, TwoOrMore
 from pipeline.layers.rates import ClickRates
 from pipeline.schema import Schema
@@ -46,6 +47,8 @@ class GBDTLR(nn.Module):
         held_out: Literal["trees", "both"] = "trees",
         ids: bool = True,
     ) -> None:
+        if not ids:
+            refuse_neighbours(schema, "without `ids` the model has no weights for them")
         super().__init__()
         self.rates = ClickRates(schema, smoothing)
         self.forest = Forest(trees, leaves)

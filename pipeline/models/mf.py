@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.layers.columns import column_of
 from pipeline.layers.embedding import FieldLinear
+from pipeline.layers.neighbours import narrowed
 from pipeline.layers.options import Embed
 from pipeline.schema import EMPTY, Schema
 
@@ -31,8 +32,9 @@ class MF(nn.Module):
         fields = [schema.field_of_slot[column] for column in columns]
         super().__init__()
         # the tables contain these two fields only, so an id skips the rows of the fields before it
-        both = Schema(tuple(schema.fields[i] for i in fields))
-        skipped = [schema.offsets[i] - row for i, row in zip(fields, both.offsets, strict=True)]
+        both = narrowed(schema, fields)
+        skipped = [schema.offsets[i] - row for i, row in zip(fields, both.offsets[:2], strict=True)]
+        self.item_first = schema.fields[fields[0]].role == "item"
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("skipped", torch.tensor(skipped), persistent=False)
         self.linear = FieldLinear(both)
@@ -44,5 +46,9 @@ class MF(nn.Module):
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
         rows = self.rows(ids)
-        p, q = self.embedding(rows).unbind(1)
+        e = self.embedding(rows)
+        e, x = e[:, :2], e[:, 2:]
+        if x.shape[1]:  # the neighbour fields, those of the user first
+            e = e + (x.flip(1) if self.item_first else x)
+        p, q = e.unbind(1)
         return self.linear(rows) + (p * q).sum(1)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.data.batches import Batch, Split
+from pipeline.layers.neighbours import MEMORY, Neighbours
 from pipeline.models import BASE_LOGIT
 from pipeline.train.checkpoint import State
 from pipeline.train.predict import is_timed, logits, require_times
@@ -26,7 +27,7 @@ def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -
 def prepare(model: nn.Module, train: Split, valid: Split, fit: Callable[..., State], **settings: Any) -> None:
     """Call the model's `prepare`, if it has one, with all train rows before the first gradient step.
 
-    It also gets a function that trains another model on these rows (FNN's factorization machine). What it
+    Before it, a model with neighbour fields records who met what. `prepare` also gets a function that trains another model on these rows (FNN's factorization machine). What it
     learns is part of the model's state, saved and loaded like any weight. The rows of a streamed split
     are in host memory, so the model learns from them there.
 
@@ -39,6 +40,10 @@ def prepare(model: nn.Module, train: Split, valid: Split, fit: Callable[..., Sta
     """
     if is_timed(model):
         require_times(model, train.time)
+    memory: Neighbours | None = getattr(model, MEMORY, None)
+    if memory is not None:
+        memory.to(train.ids.device).remember(train.whole(), train.schema)
+        model.to(train.device)
     learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
     if learn is not None:
         model.to(train.ids.device)
