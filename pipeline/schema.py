@@ -42,8 +42,8 @@ class Field:
     Attributes:
         name: the column it came from.
         size: number of ids, the unseen one included (>= 1).
-        slots: number of columns; more than one for a multi-valued field (a bag), none for a field that a model
-            derives (`layers/neighbours.py`), which no file has.
+        slots: number of columns; more than one for a multi-valued field (a bag), none for a field that a
+            model derives (`layers/neighbours.py`), which no file has.
         domain: whose property it is; used by models with a part for each domain (FLSEST, section 3.1).
         role: `user` or `item` if it identifies the user or the item of a row. It is declared, by the dataset
             or its entry in params.yaml, and never taken from the domain or the order of the fields.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from pipeline.layers.neighbours import with_neighbours
 from pipeline.layers.options import arguments
 from pipeline.models import MODELS
 
@@ -210,7 +211,7 @@ OTHER: dict[str, Any] = {
 
 def options(name: str, **more: Any) -> dict[str, Any]:
     """SMALL and `more`, as far as the model takes them."""
-    known = arguments(MODELS[name])
+    known = arguments(MODELS[name]) | arguments(with_neighbours)
     return {key: value for key, value in {**SMALL, **more}.items() if key in known}
 
 

@@ -38,6 +38,8 @@ DROPOUTS = (
     "dicefactor",
 )
 TRANSFORMS = [{"embedding_transform": "senet"}, {"embedding_transform": "sest"}]
+NEIGHBOURS = {"neighbour_limit": 2}  # an option of every model but these, which refuse it
+WITHOUT_NEIGHBOURS = ("disenctr",)
 
 
 def cases(*, readings: bool = True, schemas: tuple[str, ...] = ()) -> list[Any]:
@@ -53,8 +55,10 @@ def cases(*, readings: bool = True, schemas: tuple[str, ...] = ()) -> list[Any]:
             for reading in ({"batch_norm": True}, *TRANSFORMS)
             if reading.keys() <= arguments(model).keys()
         ]
+        general += [NEIGHBOURS] if schemas and name not in WITHOUT_NEIGHBOURS else []
         for reading in ({}, *READINGS.get(name, []), *general):
-            assert reading.keys() <= arguments(model).keys(), f"{name} has no such option: {reading}"
+            known = arguments(model).keys() | NEIGHBOURS
+            assert reading.keys() <= known, f"{name} has no such option: {reading}"
             label = ",".join(f"{key}={value}" for key, value in reading.items())
             for schema in schemas or (BAGS,):
                 landing = not reading or (readings and reading not in TRANSFORMS and schema == BAGS)

@@ -128,7 +128,7 @@ def sizes(schema: Schema) -> tuple[int, int]:
     return users, items
 
 
-def _limited(pairs: Int[Tensor, " C"], size: int, limit: int) -> Int[Tensor, " C"]:
+def _limited(pairs: Int[Tensor, " P"], size: int, limit: int) -> Int[Tensor, " C"]:
     """Return at most `limit` pairs of each key, drawn by a hash of the pair; ascending."""
     keys, count = (pairs // size).unique_consecutive(return_counts=True)
     if not len(keys) or int(count.max()) <= limit:

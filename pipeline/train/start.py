@@ -27,9 +27,10 @@ def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -
 def prepare(model: nn.Module, train: Split, valid: Split, fit: Callable[..., State], **settings: Any) -> None:
     """Call the model's `prepare`, if it has one, with all train rows before the first gradient step.
 
-    Before it, a model with neighbour fields records who met what. `prepare` also gets a function that trains another model on these rows (FNN's factorization machine). What it
-    learns is part of the model's state, saved and loaded like any weight. The rows of a streamed split
-    are in host memory, so the model learns from them there.
+    A model with neighbour fields first records who met what. `prepare` also gets a function that trains
+    another model on these rows (FNN's factorization machine). What is learnt is part of the model's state,
+    saved and loaded like any weight. The rows of a streamed split are in host memory, so the model learns
+    from them there.
 
     Args:
         fit: the training loop.
