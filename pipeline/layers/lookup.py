@@ -19,3 +19,17 @@ def lookup(
             cost does not depend on V.
     """
     return F.embedding(ids, table, padding_idx=EMPTY, sparse=sparse)
+
+
+@accelerated("lookup")
+def sum_bags(
+    table: Float[Tensor, "V D"], rows: Int[Tensor, " C"], first: Int[Tensor, " K"], *, sparse: bool = False
+) -> Float[Tensor, "K D"]:
+    """Return the sum of the table's rows in each bag.
+
+    Args:
+        rows: of all bags, one bag after the other.
+        first: where each bag begins.
+        sparse: as for `lookup`.
+    """
+    return F.embedding_bag(rows, table, first, mode="sum", sparse=sparse)

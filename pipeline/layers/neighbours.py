@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.common.ranges import CountOrZero
 from pipeline.data.batches import Batch
 from pipeline.layers.columns import column_of
-from pipeline.layers.lookup import lookup
+from pipeline.layers.lookup import lookup, sum_bags
 from pipeline.layers.prepared import Prepared
 from pipeline.schema import EMPTY, Field, Schema
 
@@ -164,7 +163,7 @@ def _pooled(
     bag = count.cumsum(0) - count
     index = torch.arange(int(count.sum()), device=key.device) + (start - bag).repeat_interleave(count)
     rows = pairs[index] % size + first
-    total = F.embedding_bag(rows, table, bag, mode="sum", sparse=sparse).index_select(0, place)
+    total = sum_bags(table, rows, bag, sparse=sparse).index_select(0, place)
     own = key * size + value
     at = torch.searchsorted(pairs, own).clamp(max=len(pairs) - 1)
     is_own = pairs[at] == own

@@ -41,6 +41,11 @@ def lookups() -> Iterator[Arguments]:
         yield random(30, dim), torch.randint(30, (7, 3), dtype=kind)
 
 
+def bags() -> Iterator[Arguments]:
+    for dim, first in combinations_of((1, 5), ([0], [0, 4, 4, 9], [0, 0, 20, 20])):
+        yield random(30, dim), torch.randint(30, (20,)), torch.tensor(first)
+
+
 def linears() -> Iterator[Arguments]:
     for shape, outputs, bias in combinations_of(((3, 5), (2, 4, 5)), (1, 4), (False, True)):
         yield Linear(5, outputs, bias=bias), random(*shape)
@@ -101,6 +106,7 @@ CASES: dict[str, Callable[[], Iterator[Arguments]]] = {
     ),
     "fiinet.fiinet_deep": fiinets,
     "lookup.lookup": lookups,
+    "lookup.sum_bags": bags,
     "mlp.mlp": mlps,
     "pairs.bi_interaction": lambda: ((random(rows, n, 3),) for rows in (1, 7) for n in (1, 2, 5)),
     "product.linear": linears,
