@@ -140,6 +140,7 @@ def _add_predict(parser: ArgumentParser) -> None:
     )
     _add_model(parser, required=False)
     parser.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote")
+    parser.add_argument("--registered", metavar="NAME@ALIAS", help="a model in MLflow's registry")
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
     parser.add_argument("--keep", default="", metavar="A,B", help="columns to copy beside the probabilities")
     parser.add_argument("--separator", help="between the fields of a text (default: as in training)")
@@ -222,10 +223,17 @@ def predict(arguments: Namespace) -> None:
     """
     from pipeline.scoring import Model, load, score
 
-    if (arguments.dataset is None) == (arguments.package is None):
-        raise PipelineError("name the model by --dataset or by --package")
+    if sum(value is not None for value in (arguments.dataset, arguments.package, arguments.registered)) != 1:
+        raise PipelineError("name the model by one of --dataset, --package and --registered")
     score.check_output(arguments.out)
-    model = load(arguments.package) if arguments.package else Model(_packed(arguments))
+    if arguments.dataset is not None:
+        model = Model(_packed(arguments))
+    elif arguments.package is not None:
+        model = load(arguments.package)
+    else:
+        from pipeline.tracking.models import registered_package
+
+        model = load(registered_package(arguments.root, arguments.registered))
     names = arguments.names and arguments.names.split(",")
     layout = score.with_changes(model.reading.layout, separator=arguments.separator, names=names)
     with score.source(arguments.rows) as rows:

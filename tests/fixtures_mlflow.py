@@ -25,6 +25,17 @@ TOY = Schema(
         Field("tags", 8, slots=3),
     )
 )
+VOCABULARY = [
+    {
+        "name": field.name,
+        "kind": "bag" if field.slots > 1 else "category",
+        "domain": field.domain,
+        "role": field.role,
+        "values": [f"{field.name}-{value}" for value in range(1, field.size)],
+        **({"slots": field.slots, "separator": "|"} if field.slots > 1 else {}),
+    }
+    for field in TOY.fields
+]
 MODEL = {
     "lr": {},
     "fm": {"embedding_size": 4},
@@ -68,6 +79,8 @@ def write_data(root: Path, dataset: str) -> Path:
         np.save(folder / f"{part}.ids.npy", ids.astype(np.int32))
         np.save(folder / f"{part}.label.npy", click.astype(np.uint8))
     write_json(folder / "schema.json", TOY.to_json())
+    write_json(folder / "vocabulary.json", VOCABULARY)
+    write_json(root / "data/interim" / dataset / "reading.json", {"source": "toys"})
     origin = {"source": "toys", "matches_publisher": False, "differs": ["log.csv"], "missing": ["items.csv"]}
     write_json(folder / "report.json", {"dataset": dataset, "origin": origin})
     return folder

@@ -12,6 +12,8 @@ from typing import Any
 import fixtures_mlflow
 import mlflow
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -22,7 +24,10 @@ from pipeline import tracking
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
+from pipeline.scoring import load
+from pipeline.split import vocabulary
 from pipeline.tracking import record
+from pipeline.tracking.models import registered_package
 
 # MLflow and torch.export warn about themselves.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -350,9 +355,9 @@ def test_a_moved_checkout_keeps_its_artifacts(published: Path, tmp_path: Path) -
     assert Path(image).read_bytes() == (moved / "data/reports/toy/roc.png").read_bytes()
     (moved / "mlruns").rename(tmp_path / "elsewhere")
     with pytest.raises((OSError, MlflowException)):
-        mlflow.pytorch.load_model("models:/ctr-toy@champion")
+        mlflow.pyfunc.load_model("models:/ctr-toy@champion")
     (tmp_path / "elsewhere").rename(moved / "mlruns")
-    mlflow.pytorch.load_model("models:/ctr-toy@champion")
+    mlflow.pyfunc.load_model("models:/ctr-toy@champion")
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -363,20 +368,36 @@ def test_the_logged_model_predicts_what_ours_does(model: str, rows: int, project
     shown = named(project, f"tune-{model}")
     seed = int(shown.data.tags["pipeline.seed"])
     assert seed == max(run["seeds"], key=lambda each: each["best"]["valid_auc"])["seed"]
-    test = Split.load(project / "data/processed/toy", "test")
-    expected = fixtures_mlflow.probabilities(folder, run, seed, test)[:rows]
+    raw = pd.DataFrame(
+        {
+            "user": ["user-3", "nobody", "user-29"],
+            "item": ["item-1", None, "item-7"],
+            "tags": ["tags-1|tags-5", "", "tags-2"],
+        }
+    ).iloc[:rows]
+    ids = torch.from_numpy(vocabulary.apply(fixtures_mlflow.VOCABULARY, pa.Table.from_pandas(raw)))
+    expected = fixtures_mlflow.probabilities(
+        folder, run, seed, Split(fixtures_mlflow.TOY, ids, torch.zeros(rows))
+    )
     client(project)
-    uri = f"models:/{shown.outputs.model_outputs[0].model_id}"
-    loaded = mlflow.pytorch.load_model(uri)
-    torch.testing.assert_close(loaded(test.ids[:rows].long()), expected)
-    served = mlflow.pyfunc.load_model(uri).predict(test.ids[:rows].long().numpy())
-    np.testing.assert_allclose(served, expected.numpy(), rtol=1e-5)
+    loaded = mlflow.pyfunc.load_model(f"models:/{shown.outputs.model_outputs[0].model_id}")
+    np.testing.assert_allclose(loaded.predict(raw)["raw_probability"], expected.numpy(), rtol=1e-6)
+
+
+def test_a_registered_model_is_a_package_too(project: Path) -> None:
+    found = load(registered_package(project, "ctr-toy@champion"))
+    best = read_json(project / "data/reports/toy/report.json")["champion"]
+    assert found.package.trained_on["key"] == best["key"]
+    with pytest.raises(PipelineError, match=r"--registered ctr-toy@nobody: .*nobody"):
+        registered_package(project, "ctr-toy@nobody")
 
 
 def test_no_artifact_is_a_pickle(published: Path) -> None:
     names = {path.name for path in (published / "mlruns").rglob("*") if path.is_file()}
-    assert "model.pt2" in names
-    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".joblib"))]
+    assert "weights.safetensors" in names
+    assert not [
+        name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".joblib"))
+    ]
 
 
 def test_a_new_champion_is_a_new_version_and_the_old_one_comes_back(project: Path) -> None:

@@ -16,6 +16,7 @@ The patterns are matched here rather than by a library, since those accept what 
 
 import re
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from functools import cache
 from typing import Literal, get_args
 
@@ -91,6 +92,13 @@ def seconds(
         text = trimmed(as_text(column), {"", *missing})
         present, times = text.is_valid(), _of_text(text, time_format)
     return times, pc.and_(present, times.is_null()).to_numpy(zero_copy_only=False)
+
+
+def written(moment: datetime, time_format: str) -> str | int:
+    """Write a time in a format: the inverse of `seconds`."""
+    if time_format in UNITS_PER_SECOND:
+        return int(moment.timestamp()) * UNITS_PER_SECOND[time_format]
+    return moment.strftime("%Y-%m-%d %H:%M:%S" if time_format == "iso" else time_format)
 
 
 def offset_seconds(offset: str) -> int:

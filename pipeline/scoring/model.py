@@ -49,6 +49,25 @@ class Model:
         """The raw columns that a row needs."""
         return list(self.reading.uses)
 
+    @property
+    def optional_columns(self) -> set[str]:
+        """Those of them in which training saw rows without a value."""
+        known = {entry["name"]: _may_be_missing(entry) for entry in self.package.vocabulary}
+        return {
+            column
+            for column in self.columns
+            if all(known[name] for name in self.reading.fields_of(column))
+            and not self.reading.is_time(column)
+        }
+
+    def example(self) -> "pd.DataFrame":
+        """Return two rows of values that training saw often, in the raw columns."""
+        import pandas as pd
+
+        entries = {entry["name"]: entry for entry in self.package.vocabulary}
+        made = {column: self.reading.examples(column, entries) for column in self.columns}
+        return pd.DataFrame(made)
+
     def predict(self, frame: Any, *, optional: bool = False) -> "pd.DataFrame":
         """Return `probability`, which is calibrated, and `raw_probability` of each row, float32.
 
@@ -88,6 +107,13 @@ class Model:
         found = torch.cat([torch.empty(0), *(logits(self.network, batch).float() for batch in batches)])
         calibrated = calibration.apply(self.package.calibration, found.numpy())
         return {CALIBRATED: calibrated.astype(np.float32), RAW: found.sigmoid().numpy()}
+
+
+def _may_be_missing(entry: dict[str, Any]) -> bool:
+    """Whether a field has a place for a row without a value."""
+    if entry["kind"] == "category":
+        return None in entry["values"]
+    return entry["kind"] == "bag" or bool(entry["missing"])
 
 
 def load(folder: str | Path) -> Model:

@@ -11,6 +11,7 @@ from pipeline.scoring import reading
 from pipeline.scoring.package import Package
 from pipeline.split.vocabulary import Vocabulary
 
+IDENTITY = ("dataset", "model", "variant", "key", "input", "rows")  # of run.json
 READING = "reading.json"  # of the preprocess stage: the source, and the arguments of its `read`
 
 
@@ -59,7 +60,7 @@ def of_run(root: Path, run: Run) -> Package:
         calibration=_calibration(report, run, seed),
         weights=weights.read_bytes(),
         trained_on={
-            **{key: run.info[key] for key in ("dataset", "model", "variant", "key", "input", "rows")},
+            **{key: run.info[key] for key in IDENTITY if key in run.info},
             "seed": seed,
             "weights_sha256": sha256(weights),
             "valid": {name: best["best"][f"valid_{name}"] for name in ("auc", "logloss")},

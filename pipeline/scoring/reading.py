@@ -1,6 +1,7 @@
 """How raw columns become the fields of a model, as `preprocess` reads those of training."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -15,11 +16,13 @@ from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.text import Lines
+from pipeline.preprocess.timestamps import written
 from pipeline.split.vocabulary import Vocabulary
 
 Settings = dict[str, Any]
 OF_FILES = ("separator", "encoding", "quote", "escape", "names")  # arguments of `tabular.read`: `Layout`
 OF_VALUES = ("fields", "time", "missing", "decimal")  # ... and `tabular.plan_of`
+EXAMPLE_TIMES = (datetime(2017, 7, 14, 2, 40, tzinfo=UTC), datetime(2017, 7, 14, 20, 5, tzinfo=UTC))
 ROWS = "row"  # what stands for the file in messages about rows in memory
 
 
@@ -68,6 +71,34 @@ class Reading:
     def plain(self) -> set[str]:
         """The columns that are read as numbers and times alone."""
         return self.plan.plain
+
+    def fields_of(self, column: str) -> list[str]:
+        """Return the fields that are made of a raw column."""
+        fields = self.plan.fields.items()
+        return [made for name, field in fields if field.source == column for made in field.columns(name)]
+
+    def is_time(self, column: str) -> bool:
+        """Whether the times of the rows are in a raw column."""
+        return self.plan.time is not None and self.plan.time.column == column
+
+    def examples(self, column: str, vocabulary: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+        """Return two values of a raw column, such as training saw.
+
+        Args:
+            vocabulary: the entry of each field.
+        """
+        for name, field in self.plan.fields.items():
+            if field.source != column or field.type == "timestamp":
+                continue
+            entry = vocabulary[name]
+            if field.type == "number":
+                edges = entry["edges"] or [0.0]
+                return [edges[len(edges) // 2], edges[0]]
+            values = [value for value in entry["values"] if value is not None] or ["new"]
+            return [values[0], values[min(1, len(values) - 1)]]
+        formats = {field.source: field.format for field in self.plan.fields.values()}
+        time_format = self.plan.time_format if self.is_time(column) else formats[column] or "iso"
+        return [written(moment, time_format) for moment in EXAMPLE_TIMES]
 
     def check(self, types: Mapping[str, pa.DataType], where: str) -> None:
         """Raise if a column is not there, or has a type that cannot be read as it was in training.

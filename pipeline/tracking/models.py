@@ -1,83 +1,56 @@
-"""Export the model of a run and log it in MLflow."""
+"""Log the model of a run in MLflow: its package, as a pyfunc that takes raw rows and needs no checkout."""
 
-import copy
+import logging
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-
-import jaxtyping
-import numpy as np
-import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from typing import Any
 
 from pipeline.common.errors import PipelineError
-from pipeline.data.storage import read_schema
-from pipeline.evaluate.runs import Run, load_model
-from pipeline.schema import EMPTY, Schema
+from pipeline.evaluate.runs import Run
+from pipeline.scoring import load, pack
 from pipeline.tracking import record
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
-from pipeline.train.predict import is_timed, output
 
-EXAMPLE_TIME_SECONDS = 1_500_000_000  # a Friday in July 2017
 METADATA = ("key", "dataset", "model", "variant")  # of run.json, stored with the model
+SCRIPT = Path(__file__).with_name("served.py")
+CODE = Path(__file__).parents[1]
+LEFT_OUT = (
+    "config",
+    "inspection",
+    "tracking",
+    "tune",
+    "__main__.py",
+    "__pycache__",
+)  # rooms that scoring does without
+REQUIREMENTS = (
+    *("mlflow", "torch", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "pydantic", "annotated-types"),
+    *("jaxtyping", "psutil", "requests", "urllib3", "tqdm"),
+)
+PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
+ROWS_PER_REQUEST = 100_000
 
 
-class ClickProbability(nn.Module):
-    """A trained model for inference: ids (B, S) -> click probability (B,), on the CPU, without dropout.
+def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Block, root: Path) -> None:
+    """Log the model of the best seed on validation data.
 
-    For a `timed` model the rows have one more column (B, S + 1): the time in seconds.
+    Args:
+        folder: of the run.
+        root: the project's folder.
+
+    Raises:
+        PipelineError: it cannot be packed or saved.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = copy.deepcopy(model).cpu().requires_grad_(False)
-        self.eval()
-
-    def forward(self, rows: Int[Tensor, "B _"]) -> Float[Tensor, " B"]:
-        """Return the click probability of each row."""
-        inputs = (rows[:, :-1], rows[:, -1]) if is_timed(self.model) else (rows,)
-        return torch.sigmoid(output(self.model, *inputs))
-
-
-def example(schema: Schema, *, timed: bool = False) -> NDArray[np.int64]:
-    """Return two rows (2, S) of valid ids: all unseen, and the last of each field with bags of one value.
-
-    For a `timed` model a column of times follows.
-    """
-    unseen, last = [], []
-    seen: set[int] = set()
-    for index in schema.field_of_slot:
-        first = schema.offsets[index]
-        unseen.append(EMPTY if index in seen else first)
-        last.append(EMPTY if index in seen else first + schema.fields[index].size - 1)
-        seen.add(index)
-    if timed:
-        unseen.append(EXAMPLE_TIME_SECONDS)
-        last.append(EXAMPLE_TIME_SECONDS)
-    return np.array([unseen, last], dtype=np.int64)
-
-
-def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Block, processed: Path) -> None:
-    """Log the model of the best seed on validation data as a torch.export graph, not a pickle."""
-    import mlflow.pytorch
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import Schema as Columns
-    from mlflow.types import TensorSpec
+    from mlflow.models import Model as Description
 
-    schema = read_schema(processed)
-    best = record.best_seed(run)
-    seed = best["seed"]
-    network = ClickProbability(load_model(Run(folder, run), schema, seed))
-    examples = example(schema, timed=is_timed(network.model))
-    signature = ModelSignature(
-        # unnamed: with a name MLflow would pass the served model a dict, which it does not accept here
-        inputs=Columns([TensorSpec(np.dtype(np.int64), (-1, examples.shape[1]))]),
-        outputs=Columns([TensorSpec(np.dtype(np.float32), (-1,))]),
-    )
+    package = pack.of_run(root, Run(folder, run))
+    seed = package.trained_on["seed"]
     logged = store.client.create_logged_model(
         experiment,
         name=f"{run['model']}-{run['variant']}",
@@ -86,44 +59,103 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
         params={**record.params(run), "seed": str(seed)},
         model_type="click probability",
     )
-    model = Model(
+    description = Description(
         artifact_path=logged.artifact_location,
         run_id=parent,
         model_uuid=logged.model_id,
         model_id=logged.model_id,
     )
-    # the tests' shape checks would fix the number of rows to that of the example
-    checks = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
+    metadata = {**{name: run[name] for name in METADATA}, "seed": seed}
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            path = f"{scratch}/model"
-            mlflow.pytorch.save_model(
-                network,
-                path,
-                mlflow_model=model,
-                serialization_format="pt2",
-                input_example=examples,
-                signature=signature,
-                # listed here, since MLflow would load the model to find them
-                pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "numpy", "torch")],
-                metadata={**{name: run[name] for name in METADATA}, "seed": seed},
+            package.write(Path(scratch, "package"))
+            save(
+                Path(scratch, "package"), Path(scratch, "model"), mlflow_model=description, metadata=metadata
             )
-            store.client.log_model_artifacts(logged.model_id, path)
+            store.client.log_model_artifacts(logged.model_id, f"{scratch}/model")
     except Exception as error:
         store.client.delete_logged_model(logged.model_id)
-        raise PipelineError(f"{folder}: torch.export failed: {error}") from error
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", checks)
+        raise PipelineError(f"{folder}: its model cannot be saved: {error}") from error
     store.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     store.client.log_outputs(parent, [LoggedModelOutput(logged.model_id, step=0)])
     store.log(parent, tags={"mlflow.pipeline.logged_model": logged.model_id, "pipeline.seed": seed})
     child = store.children(experiment, parent)[f"seed-{seed}"].info.run_id
+    best = next(each for each in run["seeds"] if each["seed"] == seed)
     for name in record.summary(best["best"]):
         # the same point again, time included, so it is not duplicated; now the model's page has it too
         for point in store.client.get_metric_history(child, name):
             again = Metric(name, point.value, point.timestamp, point.step, model_id=logged.model_id)
             store.log(child, metrics=[again])
+
+
+def save(package: Path, folder: Path, **more: object) -> None:
+    """Write a package as a folder that MLflow loads, serves and builds images from, without this checkout.
+
+    Args:
+        more: arguments of `mlflow.pyfunc.save_model`.
+    """
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
+
+    model = load(package)
+    # declared by hand: what MLflow infers from an example refuses int32, or integers with a missing value
+    any_type: Any = AnyType
+    inputs: list[Any] = [
+        ColSpec(any_type(), name, required=name not in model.optional_columns) for name in model.columns
+    ]
+    outputs: list[Any] = [ColSpec("float", name) for name in ("probability", "raw_probability")]
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        code = shutil.copytree(CODE, Path(scratch, CODE.name), ignore=shutil.ignore_patterns(*LEFT_OUT))
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(SCRIPT),
+            artifacts={"package": str(package)},
+            code_paths=[str(code)],
+            signature=ModelSignature(Schema(inputs), Schema(outputs)),
+            input_example=model.example(),
+            # listed here, since MLflow would load the model to find them
+            pip_requirements=[f"{name}=={_release(name)}" for name in REQUIREMENTS],
+            model_config={"rows": ROWS_PER_REQUEST},
+            **more,
+        )
+
+
+def registered_package(root: Path, name: str) -> Path:
+    """Return the folder of a registered model's package.
+
+    Args:
+        name: and alias or version, as in `ctr-synthetic@champion` or `ctr-synthetic/1`.
+
+    Raises:
+        PipelineError: there is no such model.
+    """
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    from pipeline.tracking.store import configure
+
+    configure(root)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(f"models:/{name}"), "artifacts", "package")
+    except MlflowException as error:
+        raise PipelineError(f"--registered {name}: {error}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out a progress bar, and MLflow's remarks on type hints, which a signature makes needless."""
+    logger = logging.getLogger("mlflow")
+    level, shown = logger.level, os.environ.get(PROGRESS_BAR)
+    logger.setLevel(logging.ERROR)
+    os.environ[PROGRESS_BAR] = "false"
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        os.environ.pop(PROGRESS_BAR)
+        os.environ.update({} if shown is None else {PROGRESS_BAR: shown})
 
 
 def _release(package: str) -> str:

@@ -64,7 +64,7 @@ def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: 
         if "mlflow.pipeline.logged_model" not in shown.data.tags:
             from pipeline.tracking.models import log_model  # with torch
 
-            log_model(store, experiment, parent, folder, run, processed)
+            log_model(store, experiment, parent, folder, run, processed.parents[2])
         store.log(parent, tags={"pipeline.complete": "true"})
     return True
 
