@@ -30,12 +30,12 @@ ROLES: dict[str, Role] = {"user_id": "user", "item": "item"}
 HEADER = ["user_id", "age", "item_id", "price", "tags", "ts", "click"]
 
 
-def log(rows: int, seed: int = 1) -> list[list[str]]:
+def log(rows: int, seed: int = 1, users: int = 60) -> list[list[str]]:
     """Rows of a CSV, with missing values in all but user and time; clicks depend on user, price and tags."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(rows):
-        user, item, price = rng.integers(60), rng.integers(30), rng.gamma(2, 20)
+        user, item, price = rng.integers(users), rng.integers(30), rng.gamma(2, 20)
         tags = rng.choice(["new", "sale", "Café", "1+1"], rng.integers(0, 4), replace=False)
         score = user % 5 - 2 + (price < 30) + ("sale" in tags) + rng.normal()
         day, hour = 1 + rng.integers(28), rng.integers(24)

@@ -395,9 +395,7 @@ def test_a_registered_model_is_a_package_too(project: Path) -> None:
 def test_no_artifact_is_a_pickle(published: Path) -> None:
     names = {path.name for path in (published / "mlruns").rglob("*") if path.is_file()}
     assert "weights.safetensors" in names
-    assert not [
-        name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".joblib"))
-    ]
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pth", ".pt", ".joblib"))]
 
 
 def test_a_new_champion_is_a_new_version_and_the_old_one_comes_back(project: Path) -> None:

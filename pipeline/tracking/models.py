@@ -136,9 +136,12 @@ def registered_package(root: Path, name: str) -> Path:
 
     from pipeline.tracking.store import configure
 
-    configure(root)
+    store = configure(root)
     try:
-        return Path(mlflow.artifacts.download_artifacts(f"models:/{name}"), "artifacts", "package")
+        folder = mlflow.artifacts.download_artifacts(
+            f"models:/{name}", tracking_uri=store.client.tracking_uri
+        )
+        return Path(folder, "artifacts", "package")
     except MlflowException as error:
         raise PipelineError(f"--registered {name}: {error}") from None
 
