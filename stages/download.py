@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.common.errors import exit_with_message
-from pipeline.common.files import read_json
+from pipeline.common.files import read_json, seal
 from pipeline.datasets import DATASETS
 from pipeline.download.manifest import differences, origin
 from pipeline.download.obtain import mirror_of
@@ -20,7 +20,8 @@ def main() -> None:
             mirror=mirror_of(params.mirror),
             **entry.download,
         )
-    content = read_json(raw / "manifest.json")
+        content = read_json(folder / "manifest.json")
+        seal(folder, {name: file["sha256"] for name, file in content["files"].items()})
     size = sum(file["bytes"] for file in content["files"].values())
     amount = f"{len(content['files'])} files, {size / 1e6:,.1f} MB"
     words = {True: "as the publisher has them", False: "not as the publisher has them", None: ""}

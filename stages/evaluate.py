@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline import tracking
 from pipeline.common.errors import exit_with_message
-from pipeline.common.files import replacing, write_json
+from pipeline.common.files import replacing, seal, write_json
 from pipeline.config import params
 from pipeline.evaluate import leaderboard, plot_style, plots
 from pipeline.evaluate.predictions import Holdout, write_predictions
@@ -54,6 +54,8 @@ def main() -> None:
     for path in (*predictions.iterdir(), *reports.iterdir()):
         if path not in written:  # of a model that is no longer on the list
             path.unlink()
+    seal(predictions)
+    seal(reports)
     print(leaderboard.to_text(report))
     tracking.publish_report(reports)
 

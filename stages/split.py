@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, exit_with_message
-from pipeline.common.files import file_digests, write_json
+from pipeline.common.files import seal, write_json
 from pipeline.data.storage import REPORT, SplitWriter
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
@@ -39,7 +39,8 @@ def main() -> None:
         found = repeated.report(assignment)
         report = {"dataset": name, "origin": table.origin, **writer.report}
         report |= {"truncated": dict(truncated), "repeated": found}
-        write_json(folder / REPORT, {**report, "files": file_digests(folder)})
+        write_json(folder / REPORT, report)
+        seal(folder)
     end = "last" if entry.encode.get("slots_from") == "end" else "first"
     for field, values in truncated.items():
         if values:

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 from pipeline import metrics
-from pipeline.common.files import digest, folder_digest, write_json, write_text
+from pipeline.common.files import digest, seal, write_json, write_text
 from pipeline.data.batches import Split
+from pipeline.data.storage import digests
 from pipeline.models import build
 from pipeline.schema import SPLITS, Field, Schema
 from pipeline.train.loop import fit
@@ -83,6 +84,7 @@ def write_data(root: Path, dataset: str) -> Path:
     write_json(root / "data/interim" / dataset / "reading.json", {"source": "toys"})
     origin = {"source": "toys", "matches_publisher": False, "differs": ["log.csv"], "missing": ["items.csv"]}
     write_json(folder / "report.json", {"dataset": dataset, "origin": origin})
+    seal(folder)
     return folder
 
 
@@ -97,7 +99,7 @@ def write_run(
         "dataset": processed.name,
         "model": model,
         "architecture": model,
-        "input": folder_digest(processed),
+        "input": digest(digests(processed)),
         "params": {**params, "seeds": list(range(1, seeds + 1))},
     }
     if variant == "tuned":
@@ -118,6 +120,7 @@ def write_run(
         write_json(folder / "best.json", {"trial": 0, **params})
         write_text(folder / "trials.csv", "number,state,value\n0,COMPLETE,0.7\n")
     write_json(folder / "run.json", run)
+    seal(folder)
     return run
 
 
@@ -193,6 +196,7 @@ def write_report(root: Path, dataset: str) -> dict[str, Any]:
     axes.plot([0, 1], [0, 1])
     axes.set_title("ROC")
     figure.savefig(folder / "roc.png", metadata={"Software": None})
+    seal(folder)
     return report
 
 

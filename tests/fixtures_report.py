@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from pipeline.common.files import digest, folder_digest, write_json
+from pipeline.common.files import digest, seal, write_json
 from pipeline.data.batches import Split
+from pipeline.data.storage import digests
 from pipeline.evaluate import budget, predictions, report
 from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.report import GRID, Curves, Entry
@@ -77,7 +78,7 @@ def make_project(
                 "dataset": dataset,
                 "model": model,
                 "architecture": model,
-                "input": folder_digest(project.processed),
+                "input": digest(digests(project.processed)),
                 "params": params,
             }
             folder = project.runs / dataset / model / variant
@@ -93,6 +94,7 @@ def make_project(
             if variant == "tuned":
                 run["search"] = search(0.7, 0.72)
             write_json(folder / "run.json", run)
+            seal(folder)
     return project
 
 
@@ -117,6 +119,8 @@ def write_data(folder: Path, *, extras: bool = True) -> None:
             np.save(folder / f"{part}.truth.npy", truth)
         start += count
     write_json(folder / "schema.json", TOY.to_json())
+    write_json(folder / "report.json", {"dataset": folder.name})
+    seal(folder)
 
 
 def search(start: float, end: float, *, count: int = 8, metric: str = "auc") -> dict[str, Any]:
@@ -294,6 +298,7 @@ def flip(folder: Path) -> None:
     """Turn every test label round."""
     label = np.load(folder / "test.label.npy")
     np.save(folder / "test.label.npy", 1 - label)
+    seal(folder)
 
 
 def other_weights(path: Path) -> None:

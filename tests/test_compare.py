@@ -10,7 +10,7 @@ from scipy import stats
 
 from pipeline import __main__ as commands
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import write_json
+from pipeline.common.files import seal, write_json
 from pipeline.evaluate import compare, plots
 from pipeline.evaluate.significance import corrected_resampled_t, holm
 from tests.fixtures_report import both, made_up_report, made_up_runs
@@ -149,6 +149,7 @@ def test_the_command_writes_page_table_and_picture(
 ) -> None:
     for report in logs():
         write_json(tmp_path / "data/reports" / report["dataset"] / "report.json", report)
+        seal(tmp_path / "data/reports" / report["dataset"])
     out = tmp_path / "out"
     names = [f"log{i}" for i in range(4)]
     monkeypatch.setattr(
@@ -178,6 +179,7 @@ def test_reports_that_are_missing_or_old_are_named_with_the_cure(tmp_path: Path)
     with pytest.raises(PipelineError, match=r"dvc repro evaluate@ml"):
         compare.read_reports(tmp_path, ["ml"])
     write_json(tmp_path / "ml/report.json", {**entry("ml"), "splits": None})
+    seal(tmp_path / "ml")
     with pytest.raises(PipelineError, match=r"lacks the rows of each split; run `dvc repro evaluate@ml`"):
         compare.read_reports(tmp_path, ["ml"])
     with pytest.raises(PipelineError, match="given twice: ml"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rows import SCHEMAS, random_ids
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import write_json
+from pipeline.common.files import seal, write_json
 from pipeline.data import streaming
 from pipeline.data.batches import Batch, Split
 from pipeline.data.streaming import StreamedSplit
@@ -108,6 +108,7 @@ def test_load_reads_a_processed_folder(part: str, tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.label.npy", np.arange(20, dtype=np.uint8) % 2)
     np.save(tmp_path / "train.time.npy", np.arange(20))
     write_json(tmp_path / "schema.json", schema.to_json())
+    seal(tmp_path)
     split = Split.load(tmp_path, part)
     assert split.schema == schema
     assert len(split) == 20
@@ -129,9 +130,10 @@ def test_a_file_that_was_cut_off_is_told(rows_in_memory: int, left: int, tmp_pat
     np.save(tmp_path / "valid.ids.npy", random_ids(schema, 50).numpy())
     np.save(tmp_path / "valid.label.npy", np.zeros(50, dtype=np.uint8))
     write_json(tmp_path / "schema.json", schema.to_json())
+    seal(tmp_path)
     path = tmp_path / "valid.ids.npy"
     path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(PipelineError, match=r"valid\.ids\.npy is damaged .*run the split stage again"):
+    with pytest.raises(PipelineError, match=r"valid\.ids\.npy was changed .*run the split stage again"):
         Split.load(tmp_path, "valid", rows_in_memory=rows_in_memory)
 
 
@@ -140,6 +142,7 @@ def test_loaded_rows_are_a_copy_of_the_file(tmp_path: Path) -> None:
     np.save(tmp_path / "train.ids.npy", random_ids(schema, 5).numpy())
     np.save(tmp_path / "train.label.npy", np.zeros(5, dtype=np.uint8))
     write_json(tmp_path / "schema.json", schema.to_json())
+    seal(tmp_path)
     Split.load(tmp_path, "train").ids.zero_()
     assert np.load(tmp_path / "train.ids.npy").any()
 
@@ -154,6 +157,7 @@ def write(folder: Path, ids: np.ndarray, label: np.ndarray, schema: Schema = NUM
     np.save(folder / "train.time.npy", ids[:, 0].astype(np.int64) * 3)
     np.save(folder / "train.grade.npy", (ids[:, 0] % 5).astype(np.uint8))
     write_json(folder / "schema.json", schema.to_json())
+    seal(folder)
     return folder
 
 
@@ -287,6 +291,7 @@ def test_memory_is_bounded_by_the_window(tmp_path: Path) -> None:
     np.lib.format.open_memmap(tmp_path / "train.ids.npy", "w+", "<i4", shape)
     np.lib.format.open_memmap(tmp_path / "train.label.npy", "w+", "|u1", shape[:1])
     write_json(tmp_path / "schema.json", schema.to_json())
+    seal(tmp_path)
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", MEMORY, tmp_path], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

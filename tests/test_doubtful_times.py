@@ -8,7 +8,7 @@ import project
 import pytest
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, write_json
+from pipeline.common.files import read_json, seal, write_json
 from pipeline.data.storage import has_column, read_schema
 from pipeline.train.runs import RunHeader
 
@@ -26,6 +26,7 @@ def copy(folder: Path, run: Run, **preprocess: Any) -> Path:
     project.make_project(folder, data=values["data"])
     path = run(folder, project.DATASET, "download") / f"raw/{project.DATASET}/manifest.json"
     write_json(path, {**read_json(path), "doubtful_times": ["clicks.csv"]})
+    seal(path.parent)
     run(folder, project.DATASET, "preprocess")
     return folder
 

@@ -10,7 +10,7 @@ from scipy import special
 from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, write_json
+from pipeline.common.files import read_json, seal, write_json
 from pipeline.data.batches import Split
 from pipeline.evaluate import plot_style, predictions, report
 from pipeline.evaluate.predictions import Holdout
@@ -262,6 +262,7 @@ def test_the_champion_is_chosen_on_validation_whatever_the_test_metrics(
     for seed, auc in zip(run["seeds"], (0.98, 0.99), strict=True):
         seed["best"]["valid_auc"] = auc
     write_json(path, run)
+    seal(path.parent)
     again, _ = changed.report(tmp_path / "predictions")
     chosen = {"model": worst["model"], "variant": worst["variant"], "seed": 2, "key": worst["key"]}
     assert again["champion"] == chosen
@@ -339,12 +340,21 @@ def test_a_run_on_other_data_is_named(changed: Project) -> None:
 def test_weights_that_do_not_fit_are_named(changed: Project) -> None:
     path = changed.runs / "toy/fm/tuned/seed-1.safetensors"
     holdout, runs = Holdout.load(changed.processed), changed.load("fm")
+    whole = path.read_bytes()
     other_weights(path)
+    with pytest.raises(
+        PipelineError, match=r"seed-1.safetensors was changed .*remove .*dvc repro tune@toy-fm"
+    ):
+        predictions.probabilities(runs[1], 1, holdout.split)
+    seal(path.parent)
     with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm.*--force tune@toy-fm"):
         predictions.probabilities(runs[1], 1, holdout.split)
     path.write_bytes(b"torn")
+    seal(path.parent)
     with pytest.raises(PipelineError, match=r"seed-1.safetensors does not fit fm"):
         predictions.probabilities(runs[1], 1, holdout.split)
+    path.write_bytes(whole)
+    seal(path.parent)
     runs[1].info.update(architecture="fiinet", params={"model": {"orders": [99]}})
     with pytest.raises(PipelineError, match=r"does not fit fm as it is now \(orders \[99\].*--force tune"):
         predictions.probabilities(runs[1], 1, holdout.split)
@@ -374,6 +384,7 @@ def test_predictions_that_are_not_finite_are_refused(
 def test_a_test_split_that_is_missing_or_has_one_class_is_refused(changed: Project) -> None:
     path = changed.processed / "test.label.npy"
     np.save(path, np.zeros(300, np.uint8))
+    seal(path.parent)
     with pytest.raises(PipelineError, match=r"0 positive rows of 300.*data\.toy\.split"):
         Holdout.load(changed.processed)
     path.unlink()
@@ -425,7 +436,9 @@ def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
         "budget",
         "importances",
     }
-    assert reports == {"leaderboard.csv", "leaderboard.md", "report.json"} | {f"{n}.png" for n in pictures}
+    assert reports == {"SHA256SUMS", "leaderboard.csv", "leaderboard.md", "report.json"} | {
+        f"{n}.png" for n in pictures
+    }
     assert {f"data/predictions/{small.DATASET}/{model}.parquet" for model in ("lr", "fm")} < set(first)
     shutil.rmtree(stage / "data/predictions")
     shutil.rmtree(stage / "data/reports")

@@ -16,7 +16,6 @@ from model_options import options
 from rows import SCHEMAS, random_split
 from torch import nn
 
-from pipeline.common.files import file_digests, write_json
 from pipeline.evaluate import leaderboard
 from pipeline.evaluate import mechanisms as board
 from pipeline.layers import accelerated
@@ -244,7 +243,6 @@ def test_a_run_tells_its_mechanisms(
     monkeypatch.chdir(tmp_path)
     processed = Path("processed")
     write_data(processed)
-    write_json(processed / "report.json", {"files": file_digests(processed)})
     # this gate starts at one, and hardly moves at this rate
     params = {
         "model": options(name, gate1=["user"], gate2=["item"]),

@@ -185,7 +185,7 @@ def test_report_reaches_runs_experiment_and_registry(published: Path) -> None:
     assert version.tags["seed"] == str(best["seed"])
     assert "| deepfm | tuned |" in store.get_experiment_by_name("toy").tags["mlflow.note.content"]
     files = [file.path for file in store.list_artifacts(named(published, "evaluate").info.run_id)]
-    assert sorted(files) == ["leaderboard.md", "report.json", "roc.png"]
+    assert sorted(files) == ["SHA256SUMS", "leaderboard.md", "report.json", "roc.png"]
 
 
 def test_publishing_twice_is_publishing_once(project: Path) -> None:

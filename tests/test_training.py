@@ -20,7 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pipeline import metrics
 from pipeline.common.errors import Diverged, PipelineError
-from pipeline.common.files import write_json
+from pipeline.common.files import seal, write_json
 from pipeline.data import streaming
 from pipeline.data.batches import Split
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
@@ -497,6 +497,7 @@ def on_disk(folder: Path, **parts: Split) -> Path:
         np.save(folder / f"{name}.label.npy", split.label.numpy().astype(np.uint8))
         np.save(folder / f"{name}.time.npy", split.time.numpy())
     write_json(folder / "schema.json", SCHEMA.to_json())
+    seal(folder)
     return folder
 
 
@@ -814,6 +815,23 @@ def test_a_checkpoint_holds_plain_tensors_and_numbers(tmp_path: Path) -> None:
     saved = torch.load(checkpoint, weights_only=True)
     assert State(**saved["state"]) == state
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.pt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", [0, 20, 1000, None], ids=["empty", "short", "cut", "one bit"])
+def test_a_damaged_checkpoint_is_named_and_the_training_starts_anew(
+    left: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    with pytest.raises(Stop):
+        fit(deepfm(), TRAIN, VALID, **CHOSEN, checkpoint=checkpoint, log=stop_at(3))
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content if left is None else content[:left])
+    model = deepfm()
+    state = fit(model, TRAIN, VALID, **CHOSEN, checkpoint=checkpoint)
+    assert (bits(model), state) == whole("cpu")
+    assert f"{checkpoint} was damaged" in capsys.readouterr().err
 
 
 @pytest.mark.kill

@@ -276,6 +276,24 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     assert journal.read_bytes().endswith(b"}\n")
 
 
+def test_a_changed_value_never_counts(tmp_path: Path) -> None:
+    """One digit of a line: it is named, or it is one that decides nothing."""
+    journal, four = tmp_path / "j.jsonl", SETTINGS.model_copy(update={"trials": 4})
+    expected = run(journal, settings=four)
+    whole = journal.read_bytes()
+    digits = [at for at, byte in enumerate(whole) if 0x30 <= byte <= 0x39]
+    named = 0
+    for at in digits[:: len(digits) // 60]:
+        journal.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            assert run(journal, settings=four) == expected
+        except PipelineError as error:
+            named += "is damaged" in str(error)
+    assert named > 10
+    journal.rename(tmp_path / "away")  # as the message says
+    assert run(journal, settings=four) == expected
+
+
 def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     journal = tmp_path / "j.jsonl"
     journal.write_bytes(b"not json\nnot json\n")

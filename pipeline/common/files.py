@@ -49,51 +49,24 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def require_file(path: Path, stage: str) -> Path:
-    """Return `path`, a file that a stage wrote into a dataset's folder.
+    """Return `path`, a file that a stage wrote into a dataset's folder, if it is as the stage left it.
+
+    Args:
+        stage: its name, or a whole DVC target where the folder's name is not the dataset's.
 
     Raises:
-        PipelineError: the file does not exist; the message says how to recreate it.
+        PipelineError: the file is missing, unreadable or another one than the folder's seal says; the
+            message says how to recreate it.
     """
-    if not path.exists():
-        raise PipelineError(f"{path} is missing; {how_to_recreate(path, stage)}")
-    return path
+    return check_sealed(path, how_to_recreate(path, stage))
 
 
 def how_to_recreate(path: Path, stage: str) -> str:
     """Return how to recreate a file that a stage wrote into a dataset's folder, as part of a message."""
-    return (
-        f"run the {stage} stage again, or `dvc repro {stage}@{path.parent.name}`, which takes it from DVC's "
-        "cache if that has it"
-    )
-
-
-def verify_file(path: Path, recorded: str, stage: str, *, found: str | None = None) -> None:
-    """Check that a file of a dataset's folder has the checksum that its stage recorded.
-
-    DVC links such files to its cache. Writing into a linked file also changes the cached copy, which DVC
-    then takes for the right one; so the message asks to remove both. A file that is not linked was
-    replaced, and the cached copy is intact.
-
-    Args:
-        recorded: the SHA-256 when the stage wrote it.
-        found: the SHA-256 now, if it is known already.
-
-    Raises:
-        PipelineError: the checksums differ.
-    """
-    found = sha256(path) if found is None else found
-    if found == recorded:
-        return
-    remedy = how_to_recreate(path, stage)
-    if path.is_symlink() or path.stat().st_nlink > 1:
-        remedy = (
-            f"remove {path.parent} and .dvc/cache, which may be linked to it (`make clean` removes these and "
-            "more), and run again"
-        )
-    raise PipelineError(
-        f"{path} was changed after its {stage} "
-        f"(sha256 {found[:12]}..., recorded {recorded[:12]}...): {remedy}"
-    )
+    again = f"run `dvc repro {stage}`"
+    if "@" not in stage:
+        again = f"run the {stage} stage again, or `dvc repro {stage}@{path.parent.name}`"
+    return f"{again}, which takes it from DVC's cache if that has it"
 
 
 def seal(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -223,8 +196,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        PipelineError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise PipelineError(f"{path} is damaged ({error}): remove it and make it again") from None
 
 
 def sha256(path: Path) -> str:

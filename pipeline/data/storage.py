@@ -5,7 +5,8 @@
     report.json         name and origin of the dataset; rows, clicks and unseen ids of each split; values of
                         bags that were truncated; of `repeated` rows: the `copies` of earlier ones, how many
                         were `dropped`, how many rows of valid and test have one `in_train`, and the
-                        `agreement` of rows alike (split/repeats.py); the SHA-256 of every other file
+                        `agreement` of rows alike (split/repeats.py)
+    SHA256SUMS          the SHA-256 of every other file
     <split>.ids.npy     (N, S) int32
     <split>.label.npy   (N,) uint8
     <split>.row.npy     (N,) int64, the number of the row in the clean table
@@ -28,8 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.common.errors import PipelineError
-from pipeline.common.files import file_digests, how_to_recreate, read_json, require_file, verify_file
+from pipeline.common.files import check_folder, how_to_recreate, read_json, require_file, sealed_digests
 from pipeline.schema import SPLITS, Schema, SplitName
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def column_file(folder: Path, split: SplitName, column: Column) -> Path:
 
 def has_column(folder: Path, split: SplitName, column: Column) -> bool:
     """Whether a split has a column."""
-    return column_file(folder, split, column).exists()
+    path = column_file(folder, split, column)
+    return path.name in sealed_digests(folder, how_to_recreate(path, "split"))
 
 
 def open_column(folder: Path, split: SplitName, column: Column) -> NDArray[Any]:
@@ -62,13 +63,9 @@ def open_column(folder: Path, split: SplitName, column: Column) -> NDArray[Any]:
     the memory.
 
     Raises:
-        PipelineError: the file is missing or damaged.
+        PipelineError: the file is missing, or another one than the split stage wrote.
     """
-    path = require_file(column_file(folder, split, column), "split")
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise PipelineError(f"{path} is damaged ({error}); {how_to_recreate(path, 'split')}") from None
+    array: NDArray[Any] = np.load(require_file(column_file(folder, split, column), "split"), mmap_mode="r")
     return array
 
 
@@ -83,8 +80,7 @@ def read_schema(folder: Path) -> Schema:
 
 def read_report(folder: Path) -> dict[str, Any]:
     """Return what the split stage recorded: the origin of the raw files, rows and clicks of each split."""
-    path = folder / REPORT
-    report: dict[str, Any] = read_json(path) if path.exists() else {}
+    report: dict[str, Any] = read_json(require_file(folder / REPORT, "split"))
     return report
 
 
@@ -95,26 +91,17 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
 
 def read_copies(folder: Path, split: SplitName) -> int:
     """Return how many rows of valid or test are copies of train rows, as far as it is known."""
-    path = folder / REPORT
-    repeated = read_json(path).get("repeated") if path.exists() else None
+    repeated = read_report(folder).get("repeated")
     return int(repeated["in_train"][split]) if repeated else 0
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file by its name, without the report's: it describes the rows.
+    """Return the SHA-256 of every file by its name, after checking each.
 
     Raises:
         PipelineError: a file is missing, or was changed after the split stage wrote it.
     """
-    path = require_file(folder / REPORT, "split")
-    recorded: dict[str, str] | None = read_json(path).get("files")
-    if recorded is None:
-        raise PipelineError(f"{path} has no digests of the rows; {how_to_recreate(path, 'split')}")
-    found = {name: content for name, content in file_digests(folder).items() if name != REPORT}
-    for name, content in recorded.items():
-        path = require_file(folder / name, "split")
-        verify_file(path, content, "split", found=found[name])
-    return found
+    return check_folder(folder, how_to_recreate(folder / REPORT, "split"))
 
 
 # ---- writing ----

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import folder_digest, read_json
+from pipeline.common.files import digest, read_json, require_file
+from pipeline.data.storage import digests
 from pipeline.models import MODELS, build
 from pipeline.schema import Schema
 
@@ -85,7 +86,7 @@ def load_runs(
     Raises:
         PipelineError: a run is missing or incomplete, or was trained on other data.
     """
-    current = folder_digest(processed)
+    current = digest(digests(processed))
     runs = []
     for model in models:
         for variant in variants:
@@ -93,15 +94,15 @@ def load_runs(
             remedy = f"run `dvc repro {dvc_target(dataset, model, variant)}`"
             if not (path / "run.json").exists():
                 raise PipelineError(f"{path} holds no finished run; {remedy}")
-            run = Run(path, read_json(path / "run.json"))
+            target = dvc_target(dataset, model, variant)
+            run = Run(path, read_json(require_file(path / "run.json", target)))
             if run.info["input"] != current:
                 raise PipelineError(
                     f"{path} was trained on other data (digest {run.info['input']}) than {processed} holds "
                     f"now ({current}); {remedy}"
                 )
             for result in run.seeds:
-                if not run.weights(result["seed"]).exists():
-                    raise PipelineError(f"{run.weights(result['seed'])} is missing; {remedy}")
+                require_file(run.weights(result["seed"]), target)
             runs.append(run)
     return runs
 
@@ -115,12 +116,10 @@ def load_model(run: Run, schema: Schema, seed: int) -> nn.Module:
     Raises:
         PipelineError: the weights are missing or damaged, or do not fit the model or the schema.
     """
-    path = run.weights(seed)
+    path = require_file(run.weights(seed), run.target)
     try:
         model = build(run.info["architecture"], schema, run.info["params"]["model"], seed=seed)
         model.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise PipelineError(f"{path} is missing; run `dvc repro {run.target}`") from None
     except (PipelineError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise PipelineError(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.common.files import read_json, require_file, write_json
+from pipeline.common.files import read_json, require_file, seal, write_json
 from pipeline.common.ranges import Count, Share
 from pipeline.preprocess.parse import chunk, encoded, filled
 from pipeline.preprocess.rejects import RejectLog
@@ -112,6 +112,7 @@ def write(
     write_json(folder / "columns.json", [asdict(column) for column in columns])
     report = {"dataset": name, "clicks": clicks, "origin": origin, **report}
     write_json(folder / "report.json", report)
+    seal(folder)
     return report
 
 
@@ -125,7 +126,7 @@ class CleanTable:
         origin: where the raw files come from.
 
     Raises:
-        PipelineError: a file is missing.
+        PipelineError: a file is missing or not as preprocess left it.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,5 +1,8 @@
 """The state of a training, and the file from which a killed training resumes."""
 
+import hashlib
+import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -7,9 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.common.files import writing
+from pipeline.common.files import sha256, writing
 from pipeline.train import ranks
 from pipeline.train.adam import Adam
+
+DIGEST_BYTES = 32  # at the end of a checkpoint
 
 
 @dataclass
@@ -64,6 +69,33 @@ def save(
             },
             file,
         )
+        file.flush()
+        file.write(bytes.fromhex(sha256(Path(file.name))))
+
+
+def usable(path: Path) -> bool:
+    """Whether a training can resume from a checkpoint; a damaged one is removed, with a warning.
+
+    It ends with the SHA-256 of the rest: a flipped bit would load, as a weight like any other.
+    """
+    if not path.exists():
+        return False
+    try:
+        with open(path, "rb") as file:
+            left = file.seek(-DIGEST_BYTES, os.SEEK_END)
+            recorded, found = file.read(), hashlib.sha256()
+            file.seek(0)
+            while left:
+                data = file.read(min(left, 1 << 20))
+                left -= len(data)
+                found.update(data)
+        whole = found.digest() == recorded
+    except OSError:  # it is shorter than a digest, or cannot be read
+        whole = False
+    if not whole:
+        print(f"warning: the checkpoint {path} was damaged; this training starts anew", file=sys.stderr)
+        path.unlink()
+    return whole
 
 
 def load(path: Path, model: nn.Module, optimizer: Adam) -> tuple[State, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Se
 from pipeline.data.batches import Split
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
-from pipeline.train.checkpoint import State, load, save
+from pipeline.train.checkpoint import State, load, save, usable
 from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate
@@ -106,7 +106,7 @@ def fit(
     groups = parameter_groups(learner, scale * embedding_l2, scale * linear, scale * network_l2)
     optimizer = Adam(groups, lr, average=average_epochs * batches)
     torch.manual_seed(seed)
-    if checkpoint is not None and ranks.from_rank_0(checkpoint.exists()):
+    if checkpoint is not None and ranks.on_rank_0(lambda: usable(checkpoint)):
         state, best_weights = load(checkpoint, learner, optimizer)
         for past in state.curve:
             _report(log, past)

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import digest, sha256, write_json, writing
+from pipeline.common.files import digest, seal, write_json, writing
 from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests, has_column, read_origin
 from pipeline.models import MODELS, build
@@ -78,9 +78,9 @@ class RunHeader:
                 those of this copy of the data were left out.
         """
         _check_times(dataset, model, architecture, processed)
-        rows = digests(processed)
-        content = digest({**rows, REPORT: sha256(processed / REPORT)})
-        return cls(stage, dataset, model, architecture, params, content, digest(rows), extra)
+        files = digests(processed)
+        rows = {name: content for name, content in files.items() if name != REPORT}
+        return cls(stage, dataset, model, architecture, params, digest(files), digest(rows), extra)
 
     @property
     def variant(self) -> str:
@@ -340,8 +340,9 @@ def capped(curve: Sequence[dict[str, float]], best: int, settings: Block) -> boo
 
 
 def finish(out: Path, run: Block) -> None:
-    """Write run.json, which marks the folder as complete, and remove the checkpoints."""
+    """Write run.json, seal the folder, which marks it as complete, and remove the checkpoints."""
     write_json(out / "run.json", run)
+    seal(out)
     shutil.rmtree(CHECKPOINTS / run["key"], ignore_errors=True)
 
 

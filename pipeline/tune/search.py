@@ -18,6 +18,7 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    distribution_to_json,
 )
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.storages import JournalStorage
@@ -135,6 +136,7 @@ def search(
         ) from None
     with lock:
         study = _open(name, settings, journal)
+        _check_trials(study, settings, journal)
         for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(stale.number, state=TrialState.FAIL)
         while len(_finished(study)) < settings.trials:
@@ -188,7 +190,9 @@ def _run(
     trial.set_user_attr("curve", curve)
     if value is None:
         value = better((row[key] for row in curve), default=None)
-    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    told = value if state == TrialState.COMPLETE else None
+    trial.set_user_attr("seal", _seal(number, state, told, trial.params, trial.distributions, curve))
+    study.tell(trial, told, state=state)
     print(
         f"{study.study_name} trial {number + 1} of {settings.trials}: "
         f"{'diverged' if value is None else f'valid {settings.metric} {value:.4f}'}"
@@ -213,7 +217,8 @@ def _propose(
             start = starts[len(finished)]
             study.enqueue_trial({axis: _encode(value) for axis, value in start.items()})
         trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
-        if canonical(trial.params) not in seen:
+        wanted = starts[len(finished)] if len(finished) < len(starts) else _decode(space, trial.params)
+        if canonical(trial.params) not in seen and _decode(space, trial.params) == wanted:
             return trial
         study.tell(trial, state=TrialState.FAIL)
     return None
@@ -233,10 +238,41 @@ def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
             pruner=pruner,
             load_if_exists=True,
         )
-    except (ValueError, KeyError) as error:
-        raise PipelineError(
-            f"{journal} is damaged ({error}): move it away; searches that are done keep their results"
-        ) from None
+    except Exception as error:  # noqa: BLE001  Optuna replays what the lines say, and they may say anything
+        raise _damaged(journal, repr(error)) from None
+
+
+def _damaged(journal: Path, reason: str) -> PipelineError:
+    return PipelineError(
+        f"{journal} is damaged ({reason}): move it away and run again; searches that are done keep their "
+        "results, and trainings that are done are taken from the cache"
+    )
+
+
+def _check_trials(study: optuna.Study, settings: Tune, journal: Path) -> None:
+    """Raise unless every finished trial is as it was when it ended."""
+    if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != (settings.metric == "auc"):
+        raise _damaged(journal, f"{study.study_name} has another direction")
+    for number, trial in enumerate(_finished(study)):
+        curve = trial.user_attrs.get("curve", [])
+        told = trial.value if trial.state == TrialState.COMPLETE else None
+        seal = _seal(number, trial.state, told, trial.params, trial.distributions, curve)
+        reported = [row.get(f"valid_{settings.metric}") for row in curve]
+        steps = trial.intermediate_values
+        if trial.user_attrs.get("seal") != seal or [steps[at] for at in sorted(steps)] != reported:
+            raise _damaged(journal, f"trial {trial.number} of {study.study_name} was changed after its end")
+
+
+def _seal(
+    number: int,
+    state: TrialState,
+    value: float | None,
+    params: Point,
+    distributions: dict[str, BaseDistribution],
+    curve: list[dict[str, float]],
+) -> str:
+    axes = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
+    return digest([number, state.name, value, params, axes, curve])
 
 
 def _drop_torn_line(journal: Path, lock: _JournalLock) -> None:
