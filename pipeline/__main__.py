@@ -71,7 +71,7 @@ def parser(name: str | None = None) -> ArgumentParser:
     _add_model(added, required=True)
     added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
     _add_predict(command(predict, "score raw rows with a trained model"))
-    command(check, "check params.yaml")
+    command(check, "check params.yaml, and mend what a kill left of DVC's own files")
     command(refresh, "copy your own files again if they have changed")
     command(sync, "rebuild the MLflow view from the files in data/")
     added = command(compare, "compare models over several splits or datasets, from their reports")
@@ -162,8 +162,12 @@ def sync(arguments: Namespace) -> None:
 
 
 def check(arguments: Namespace) -> None:
-    """Check params.yaml, before DVC reads it: DVC's own messages about its values name no cure."""
+    """Check params.yaml before DVC reads it, whose messages name no cure; mend DVC's files after a kill."""
+    from pipeline.common import leftovers
     from pipeline.config import params
+
+    for line in leftovers.heal(arguments.root):
+        print(line)
 
     params.load(arguments.root / "params.yaml")
 

@@ -87,8 +87,35 @@ def dataset_entry(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
 
 
 @contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold a stage's output against other processes; a killed one lets go.
+
+    Raises:
+        PipelineError: another one holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_name(f".{path.name}.lock"), timeout=0):
+            yield
+    except Timeout:
+        raise PipelineError(f"another process is writing {path}: wait for it, or stop it first") from None
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it replaces `path` when the block succeeds."""
+    """Yield an empty folder beside `path`; it replaces `path` when the block succeeds.
+
+    Raises:
+        PipelineError: another process is writing it.
+    """
+    with only_writer(path), _replacing(path) as folder:
+        yield folder
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

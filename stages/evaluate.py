@@ -12,7 +12,7 @@ from pipeline.evaluate.predictions import Holdout, write_predictions
 from pipeline.evaluate.report import build_report
 from pipeline.evaluate.runs import load_runs
 from pipeline.train.device import pick_device, reproducible
-from stages import alone, arguments
+from stages import alone, arguments, only_writer
 
 
 def main() -> None:
@@ -29,33 +29,34 @@ def main() -> None:
     runs = load_runs(Path("data/runs"), dataset, settings.models, processed)
 
     written = set()
-    with ExitStack() as outputs:
+    with only_writer(predictions):
+        with ExitStack() as outputs:
 
-        def new(path: Path) -> Path:
-            """Return where to write an output; all of them are replaced at the end, the first one last."""
-            written.add(path)
-            return outputs.enter_context(replacing(path))
+            def new(path: Path) -> Path:
+                """Return where to write an output; all are replaced at the end, the first one last."""
+                written.add(path)
+                return outputs.enter_context(replacing(path))
 
-        report_file = new(reports / "report.json")
-        files = {model: new(predictions / f"{model}.parquet") for model in settings.models}
-        validations = {
-            model: write_predictions(path, [run for run in runs if run.model == model], holdout)
-            for model, path in files.items()
-        }
-        kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
-        report, curves = build_report(dataset, runs, holdout, files, validations, bins, kept)
-        figures = plots.draw(report, curves, runs)
-        for name, figure in figures.items():
-            plot_style.save(figure, new(reports / name))
-        new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
-        page = leaderboard.to_markdown(report, list(figures))
-        new(reports / "leaderboard.md").write_text(page, encoding="utf-8")
-        write_json(report_file, report)
-    for path in (*predictions.iterdir(), *reports.iterdir()):
-        if path not in written:  # of a model that is no longer on the list
-            path.unlink()
-    seal(predictions)
-    seal(reports)
+            report_file = new(reports / "report.json")
+            files = {model: new(predictions / f"{model}.parquet") for model in settings.models}
+            validations = {
+                model: write_predictions(path, [run for run in runs if run.model == model], holdout)
+                for model, path in files.items()
+            }
+            kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
+            report, curves = build_report(dataset, runs, holdout, files, validations, bins, kept)
+            figures = plots.draw(report, curves, runs)
+            for name, figure in figures.items():
+                plot_style.save(figure, new(reports / name))
+            new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
+            page = leaderboard.to_markdown(report, list(figures))
+            new(reports / "leaderboard.md").write_text(page, encoding="utf-8")
+            write_json(report_file, report)
+        for path in (*predictions.iterdir(), *reports.iterdir()):
+            if path not in written:  # of a model that is no longer on the list
+                path.unlink()
+        seal(predictions)
+        seal(reports)
     print(leaderboard.to_text(report))
     tracking.publish_report(reports)
 

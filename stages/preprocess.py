@@ -26,8 +26,8 @@ def main() -> None:
         except PipelineError as error:
             where = f"params.yaml: data.{name}." if str(error).startswith("preprocess.") else ""
             raise PipelineError(f"{where}{error}") from None
-        report = clean_table.write(folder, log, rejects, name, origin(manifest), **for_table)
         write_json(folder / "reading.json", {"source": entry.source, **for_read})
+        report = clean_table.write(folder, log, rejects, name, origin(manifest), **for_table)
     doubt = report["origin"]["doubtful_times"]
     if doubt and not entry.preprocess.get("unverified_times"):
         print(f"{name}: {doubt}")

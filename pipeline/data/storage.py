@@ -53,7 +53,7 @@ def column_file(folder: Path, split: SplitName, column: Column) -> Path:
 def has_column(folder: Path, split: SplitName, column: Column) -> bool:
     """Whether a split has a column."""
     path = column_file(folder, split, column)
-    return path.name in sealed_digests(folder, how_to_recreate(path, "split"))
+    return folder.exists() and path.name in sealed_digests(folder, how_to_recreate(path, "split"))
 
 
 def open_column(folder: Path, split: SplitName, column: Column) -> NDArray[Any]:
@@ -79,7 +79,12 @@ def read_schema(folder: Path) -> Schema:
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """Return what the split stage recorded: the origin of the raw files, rows and clicks of each split."""
+    """Return what the split stage recorded: the origin of the raw files, rows and clicks of each split.
+
+    It is empty where the folder is not there, as in a clone that only looks at results.
+    """
+    if not folder.exists():
+        return {}
     report: dict[str, Any] = read_json(require_file(folder / REPORT, "split"))
     return report
 

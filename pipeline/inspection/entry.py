@@ -1,8 +1,11 @@
 """The dataset entry for params.yaml: written as YAML, and put into the file."""
 
+import fcntl
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -55,6 +58,22 @@ def add(params: Path, name: str, entry: str) -> None:
     Raises:
         PipelineError: the name is taken, or the block is missing or not in a form that can be appended to.
     """
+    with _alone(params.parent):
+        _add(params, name, entry)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for other processes that add an entry: two at once would read the same file, and one be lost."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _add(params: Path, name: str, entry: str) -> None:
     check_free(params, name)
     text, values = yaml_file.read(params)
     expected = {**values, "data": {**(values.get("data") or {}), **yaml_file.parsed(entry)}}

@@ -56,7 +56,7 @@ def write(
     max_rejected: Share = 0.001,
     unverified_times: bool = False,
 ) -> dict[str, Any]:
-    """Write `table.parquet`, `columns.json` and `report.json`; return the report.
+    """Write `table.parquet`, `columns.json` and `report.json`, seal the folder; return the report.
 
     Args:
         origin: where the raw files come from (`download.manifest.origin`), copied into the report.
