@@ -208,6 +208,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the number of the first file")
     arguments = parser.parse_args()
     for what, count in ((read, arguments.reads), (look, arguments.inspections)):
+        if not count:
+            continue
         start = time.perf_counter()
         found = run(what, range(arguments.first, arguments.first + count))
         slowest = ", ".join(

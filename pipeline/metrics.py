@@ -51,8 +51,8 @@ def normalised_entropy(label: Array, probability: Array) -> float:
 def group_auc(label: Array, score: Array, group: Array) -> float:
     """AUC within each group (user), averaged with the group's rows as weights.
 
-    Groups with one class are left out; NaN if no group has both, or a score is NaN. Source: Zhou et al., "Deep
-    Interest Network", KDD 2018, eq. 6 (GAUC).
+    Groups with one class are left out; NaN if no group has both, or a score is NaN. Source: Zhou et al.,
+    "Deep Interest Network", KDD 2018, eq. 6 (GAUC).
     """
     score, group = np.asarray(score), np.asarray(group)
     order = np.lexsort((score, group))

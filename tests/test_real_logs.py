@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks import damaged_logs
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params
 from pipeline.datasets import tabular
@@ -448,3 +449,30 @@ def test_few_time_formats_are_tried_in_full(monkeypatch: pytest.MonkeyPatch):
     profile.add(pa.array([f"{i % 28 + 1:02}.01.2020 10:00" for i in range(200)]).dictionary_encode(), 10**9)
     assert list(profile.times or {}) == ["%d.%m.%Y %H:%M"]
     assert set(tried) == {"%d.%m.%Y %H:%M"}
+
+
+# ---- the campaign of benchmarks/damaged_logs.py, its quick part ----
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("what", "files"), [(damaged_logs.read, 250), (damaged_logs.look, 25)])
+def test_no_damage_crashes_or_loses_a_record(what: Callable[[Path, dict[str, Any]], int], files: int):
+    found = damaged_logs.run(what, range(10**6, 10**6 + files))
+    assert found.faults == []
+    assert found.became["read"] > files / 3
+    assert found.became["refused in a message"] > files / 5
+
+
+def test_the_campaign_notices_a_lost_record_and_a_crash(monkeypatch: pytest.MonkeyPatch):
+    def lossy(_: Path, rejects: RejectLog, **__: Any) -> Any:
+        rejects.count("log.csv", 3)
+        return type("Log", (), {"tables": iter([pa.table({"a": [1, 2]})])})
+
+    monkeypatch.setattr(tabular, "read", lossy)
+    assert "1 of 3 records vanished" in damaged_logs.run(damaged_logs.read, range(1)).faults[0]
+
+    def crashing(*_: Any, **__: Any) -> Any:
+        raise ValueError("boom")
+
+    monkeypatch.setattr(tabular, "read", crashing)
+    assert "boom" in damaged_logs.run(damaged_logs.read, range(1)).faults[0]
