@@ -1,12 +1,14 @@
 """Train one model with its default configuration, on every seed; under torchrun in several processes."""
 
+import sys
 from pathlib import Path
 
 from pipeline import tracking
-from pipeline.common.errors import error_context, exit_with_message
+from pipeline.common.errors import error_context, exit_with_message, is_main_process
 from pipeline.config import params
 from pipeline.train import ranks, runs, workers
 from pipeline.train.device import pick_device
+from pipeline.train.feasibility import obstacles
 from stages import arguments
 
 
@@ -21,6 +23,11 @@ def main() -> None:
     options = {"model": config.model, "train": config.train.fit}
     with ranks.group(pick_device(config.train.device)) as device:
         splits = resources.load(device)
+        if is_main_process() and not any(out.parents[1].glob("*/*/run.json")):  # the dataset's first training
+            others = {name: file.config(dataset, name) for name in file.models}
+            models = {name: (each.architecture, each.model) for name, each in others.items()}
+            for words in obstacles(splits[0].schema, models, config.train.fit["batch_size"]):
+                print(f"warning: {dataset}: {words}", file=sys.stderr)
         extra = runs.execution_settings(splits, limit)
         header = ranks.on_rank_0(
             lambda: runs.RunHeader.of(
