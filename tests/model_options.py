@@ -12,6 +12,7 @@ SMALL = {
     "embedding_size": 4,
     "attention_size": 12,
     "hidden": [8, 6],
+    "hidden_size": 6,
     "dropout": 0.0,
     "history": 3,
     "neighbours": 2,
@@ -181,6 +182,7 @@ READINGS: dict[str, list[dict[str, Any]]] = {
         {"layers": 1},
         {"hidden": [], "fm_hidden": []},
     ],
+    "autorec": [{"input_dropout": 0.5}, {"dropout": 0.5}],
     "gbdt_lr": [{"leaves": 2, "trees": 30}],
 }
 

@@ -68,7 +68,8 @@ def random_split(schema: Schema, n: int, seed: int = 0, noise: float = 1.0) -> S
     generator = torch.Generator().manual_seed(seed + 1)
     a, b = ids[:, 0] % 2 * 2 - 1, ids[:, -1] % 2 * 2 - 1
     score = a + a * b + noise * torch.randn(n, generator=generator)
-    return Split(schema, ids, (score > 0).float(), times(ids))
+    grade = (score > 0).to(torch.uint8) + (score > 1).to(torch.uint8)
+    return Split(schema, ids, (score > 0).float(), times(ids), grade)
 
 
 def wake(model: torch.nn.Module, seed: int = 0) -> None:

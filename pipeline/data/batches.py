@@ -100,22 +100,42 @@ class Split:
         return whole + (rest > (1 if whole else 0))
 
     def batches(
-        self, size: int, generator: torch.Generator | None = None, *, skip: int = 0
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        skip: int = 0,
+        grouped: int | None = None,
     ) -> Iterator[Batch]:
         """Yield batches of `size` rows, without the first `skip` ones.
 
         The last batch may be smaller; a single row left over joins the batch before it, since batch norm
         cannot train on one row. With a CPU `generator` the rows come in a random order that depends on
         the generator alone and not on the device. The permuted copy is made once, so a batch is a slice.
+
+        Args:
+            grouped: a column of ids; rows with the same one come together, the ids in a random order.
         """
         first = skip * size
         order: slice | Tensor = slice(first, None)
         if generator is not None:
-            order = torch.randperm(len(self), generator=generator)[first:].to(self.device)
+            order = permuted(self.ids, generator, grouped)[first:].to(self.device)
         rows, last = self.whole().rows(order), self.count(size) - 1
         for number in range(skip, last + 1):
             start = number * size - first
             yield rows.rows(slice(start, None if number == last else start + size))
+
+
+def permuted(
+    ids: Int[Tensor, "N S"], generator: torch.Generator, grouped: int | None = None
+) -> Int[Tensor, " N"]:
+    """Return a random order of rows; with a column, in which rows of one id of it come together."""
+    order = torch.randperm(len(ids), generator=generator)
+    if grouped is None:
+        return order
+    column = ids[:, grouped].cpu()[order].long()
+    rank = torch.randperm(int(column.max()) + 1, generator=generator)
+    return order[rank[column].argsort(stable=True)]
 
 
 def _open(folder: Path, name: SplitName, column: storage.Column) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pipeline.data.batches import Batch, Split
+from pipeline.data.batches import Batch, Split, permuted
 
 ROWS_PER_BLOCK = 2**10  # consecutive rows that stay together when the file is shuffled
 ROWS_PER_WINDOW = 2**20  # rows that are in memory at a time, and permuted among each other
@@ -46,12 +46,17 @@ class StreamedSplit(Split):
         return Batch(self.ids, self.label.float(), self.time, self.grade)
 
     def batches(
-        self, size: int, generator: torch.Generator | None = None, *, skip: int = 0
+        self,
+        size: int,
+        generator: torch.Generator | None = None,
+        *,
+        skip: int = 0,
+        grouped: int | None = None,
     ) -> Iterator[Batch]:
         """Yield batches as `Split.batches` does; a window whose rows are all skipped is not read."""
         left = len(self) - skip * size
         rest: Batch | None = None
-        for window in self._windows(generator, skip * size):
+        for window in self._windows(generator, skip * size, grouped):
             start = 0
             while left > 0:
                 take = left if left <= size + (size > 1) else size
@@ -64,7 +69,7 @@ class StreamedSplit(Split):
                 yield batch
                 rest, start, left = None, end, left - take
 
-    def _windows(self, generator: torch.Generator | None, start: int) -> Iterator[Batch]:
+    def _windows(self, generator: torch.Generator | None, start: int, grouped: int | None) -> Iterator[Batch]:
         """Yield the rows of an epoch from number `start` on, window by window."""
         blocks = torch.arange(0, len(self), ROWS_PER_BLOCK)
         if generator is not None:
@@ -75,10 +80,10 @@ class StreamedSplit(Split):
         for window, seed in zip(windows, seeds.tolist(), strict=True):
             size = int(((window + ROWS_PER_BLOCK).clamp(max=len(self)) - window).sum())
             if start < size:
-                order = torch.arange(size)
+                rows, order = self._read(window.tolist()), torch.arange(size)
                 if generator is not None:
-                    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-                yield self._read(window.tolist()).rows(order[start:].to(self.device))
+                    order = permuted(rows.ids, torch.Generator().manual_seed(seed), grouped)
+                yield rows.rows(order[start:].to(self.device))
             start = max(start - size, 0)
 
     def _read(self, blocks: list[int]) -> Batch:

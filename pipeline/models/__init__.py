@@ -49,6 +49,7 @@ CLASSES = {
     "afn": "AFN",
     "wukong": "Wukong",
     "gbdt_lr": "GBDTLR",
+    "autorec": "AutoRec",
 }
 
 

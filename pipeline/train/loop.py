@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
 from pipeline.data.batches import Split
+from pipeline.layers.columns import column_of
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save, usable
@@ -120,6 +121,8 @@ def fit(
     evaluated = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
     narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     mean_loss = _MeanLoss(train.device)
+    role = getattr(model, "grouped", None)
+    grouped = None if role is None else column_of(train.schema, role)
     done = state.epoch * len(train) + state.batch * size
     bar = progress_bar(progress, epochs * len(train), done)
 
@@ -147,7 +150,7 @@ def fit(
     with bar:
         while state.epoch < epochs and state.bad < patience:
             order.manual_seed(seed * 1_000_003 + state.epoch)
-            for batch in train.batches(size, order, skip=state.batch):
+            for batch in train.batches(size, order, skip=state.batch, grouped=grouped):
                 share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
                 loss, logloss = training_loss(model, share, narrow, thresholds)
                 optimizer.zero_grad()

@@ -99,7 +99,7 @@ def score(model: nn.Module, ids: Tensor) -> Tensor:
     return logits(model, Batch(ids, torch.zeros(len(ids)), times(ids)))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "disenctr"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("disenctr", "autorec")])
 def test_every_model_reads_them_and_saves_what_they_know(name: str) -> None:
     rows, ids = random_split(SCHEMA, 200), random_ids(SCHEMA, 9, seed=5)
     model = ready(name, SCHEMA, rows)
@@ -119,7 +119,7 @@ def test_every_model_reads_them_and_saves_what_they_know(name: str) -> None:
 
 
 def test_models_without_a_place_for_them_and_logs_without_roles_refuse_them() -> None:
-    for name, options in (("disenctr", {}), ("gbdt_lr", {"ids": False})):
+    for name, options in (("disenctr", {}), ("autorec", {}), ("gbdt_lr", {"ids": False})):
         with pytest.raises(PipelineError, match="neighbour_limit must be 0 here"):
             build(name, SCHEMA, {"neighbour_limit": 2, **options}, seed=1)
     nobody = Schema((Field("ad", 5), Field("site", 4)))
