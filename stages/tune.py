@@ -64,12 +64,18 @@ def main() -> None:
                 view.log({f"search_best_{metric}": best}, trials[-1].number)
 
         trials, importances = search.search(
-            f"{study}-{fingerprint}", config.space, config.starts, objective, config.tune, after_trial=show
+            f"{dataset}-{model}-{digest([study, fingerprint])[:8]}",
+            config.space,
+            config.starts,
+            objective,
+            config.tune,
+            after_trial=show,
         )
         best = search.finalists(trials, metric, config.tune.finalists)
         with error_context(config.where()):
             finalists = finals.play(best, metric, at, header, splits, seeds, resources)
         winner = finals.winner(finalists, metric)
+        print(finals.verdict(winner, finalists, metric), flush=True)
         tuned = at(trials[winner.trial].point)
         with error_context(config.where(trials[winner.trial].point)):
             result = runs.train_seeds(header, tuned, splits, seeds, view.child, out, resources)

@@ -17,7 +17,8 @@ from filelock import FileLock
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
-from pipeline.tune import search
+from pipeline.tune import finals, search
+from pipeline.tune.finals import Finalist
 
 pytestmark = pytest.mark.slow
 
@@ -340,3 +341,42 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path: Path) -> None:
     resumed = json.loads(done.stdout.splitlines()[-1])
     whole = [json.loads(json.dumps(vars(trial))) for trial in run(tmp_path / "whole.jsonl")]
     assert resumed == whole
+
+
+def test_the_lines_of_a_search_are_read_by_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No digest; what differs from the default, the best so far, and what was done before."""
+    space = {
+        "model.dropout": Dimension(low=0.0, high=0.5, step=0.1),
+        "train.lr": Dimension(choices=[0.1, 0.2]),
+    }
+    starts = [{"model.dropout": 0.1, "train.lr": 0.1}, {"model.dropout": 0.3, "train.lr": 0.1}]
+    points = []
+
+    def objective(number: int, point: search.Point, log: Any) -> float:
+        points.append(point)
+        log({"valid_auc": 0.7 + number / 100}, 1)
+        return 0.7 + number / 100
+
+    for trials in (1, 2):
+        settings = SETTINGS.model_copy(update={"trials": trials})
+        search.search("log-fm-0123abcd", space, starts, objective, settings, journal=tmp_path / "j.jsonl")
+    assert capsys.readouterr().out.splitlines() == [
+        "log-fm trial-000 (1 of 1): valid AUC 0.7000, best 0.7000 by trial-000; the default",
+        "log-fm: 1 of 2 trials were done before",
+        "log-fm trial-001 (2 of 2): valid AUC 0.7100, best 0.7100 by trial-001; dropout 0.3",
+    ]
+    assert [point["model.dropout"] for point in points] == [0.1, 0.3]
+
+
+def test_a_stepped_axis_has_round_values() -> None:
+    space = {"dropout": Dimension(low=0.0, high=0.5, step=0.1)}
+    assert search._decode(space, {"dropout": 3 * 0.1}) == {"dropout": 0.3}
+    assert 3 * 0.1 != 0.3
+
+
+def test_the_verdict_names_the_winner_and_its_gain() -> None:
+    default, other = Finalist(0, [1, 2], [0.7, 0.72], [1, 1]), Finalist(6, [1, 2], [0.73, 0.73], [1, 1])
+    text = "winner: trial-006, mean valid AUC 0.7300 over 2 seeds, +0.0200 over the default"
+    assert finals.verdict(other, [default, other], "auc") == text
+    text = "winner: the default (trial-000), mean valid AUC 0.7100 over 2 seeds"
+    assert finals.verdict(default, [default, other], "auc") == text

@@ -43,8 +43,8 @@ def place(script: str, item: Item, values: Any, root: Path = Path()) -> tuple[in
     for block in yaml_file.read(root / "dvc.yaml")[1]["stages"].values():
         matrix = block.get("matrix", {})
         command = re.search(r"stages\.(\w+)", block["cmd"])
-        lists = [values.get(source[2:-1]) for source in matrix.values()]
-        lists = [names if isinstance(names, list) else [] for names in lists]
+        found = [values.get(source[2:-1]) for source in matrix.values()]
+        lists = [names if isinstance(names, list) else [] for names in found]
         name = command[1] if command else ""
         stages += [(name, dict(zip(matrix, each, strict=True))) for each in product(*lists)]
     return (stages.index((script, item)) + 1, len(stages)) if (script, item) in stages else None

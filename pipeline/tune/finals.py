@@ -76,6 +76,15 @@ def winner(finalists: Sequence[Finalist], metric: str) -> Finalist:
     return next(finalist for finalist in finalists if finalist.trial == best)
 
 
+def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: str) -> str:
+    """Say which trial won the finals, and what it gains over the default."""
+    default = next((one.mean for one in finalists if one.trial == 0), None)
+    name, mean = "AUC" if metric == "auc" else metric, winner.mean or 0.0
+    gain = f", {mean - default:+.4f} over the default" if default is not None and winner.trial else ""
+    who = f"trial-{winner.trial:03d}" if winner.trial else "the default (trial-000)"
+    return f"winner: {who}, mean valid {name} {mean:.4f} over {len(winner.seeds)} seeds{gain}"
+
+
 def _train(
     trial: Finished,
     key: str,

@@ -5,6 +5,7 @@ before it. So a search that is killed anywhere and started again ends like one t
 interrupted trial runs again, from its last checkpoint.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,12 +138,14 @@ def search(
     with lock:
         study = _open(name, settings, journal)
         _check_trials(study, settings, journal)
+        if before := len(_finished(study)):
+            print(f"{_label(study)}: {before} of {settings.trials} trials were done before", flush=True)
         for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(stale.number, state=TrialState.FAIL)
         while len(_finished(study)) < settings.trials:
             trial = _propose(study, space, starts, settings)
             if trial is None:
-                print(f"{name}: the search space is exhausted after {len(_finished(study))} trials")
+                print(f"{_label(study)}: the search space is exhausted after {len(_finished(study))} trials")
                 break
             _run(study, trial, space, objective, settings)
             if after_trial is not None:
@@ -185,7 +188,7 @@ def _run(
         state = TrialState.PRUNED
     except Diverged as error:
         # pruned, so it counts as one of the worst; a failed trial would be proposed again and again
-        print(f"{study.study_name} trial {number}: {error}")
+        print(f"{_label(study)} trial-{number:03d}: {error}")
         state = TrialState.PRUNED
     trial.set_user_attr("curve", curve)
     if value is None:
@@ -193,12 +196,36 @@ def _run(
     told = value if state == TrialState.COMPLETE else None
     trial.set_user_attr("seal", _seal(number, state, told, trial.params, trial.distributions, curve))
     study.tell(trial, told, state=state)
-    print(
-        f"{study.study_name} trial {number + 1} of {settings.trials}: "
-        f"{'diverged' if value is None else f'valid {settings.metric} {value:.4f}'}"
-        f"{' (pruned)' if state == TrialState.PRUNED else ''}",
-        flush=True,
+    print(_line(study, space, settings, number, value), flush=True)
+
+
+def _line(
+    study: optuna.Study, space: dict[str, Dimension], settings: Tune, number: int, value: float | None
+) -> str:
+    """Say how a trial went, what differs from the first one, and which is the best so far."""
+    trials, sign = _finished(study), 1 if settings.metric == "auc" else -1
+    metric = "AUC" if settings.metric == "auc" else settings.metric
+    first, point = (_decode(space, trials[i].params) for i in (0, number))
+    changed = [f"{axis.split('.')[-1]} {_short(point[axis])}" for axis in point if point[axis] != first[axis]]
+    complete = [(sign * trial.value, -i) for i, trial in enumerate(trials) if trial.value is not None]
+    words = [
+        "diverged" if value is None else f"valid {metric} {value:.4f}",
+        *(["pruned"] if trials[number].state == TrialState.PRUNED else []),
+        *([f"best {sign * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
+    ]
+    what = ", ".join(changed) if number else "the default"
+    return (
+        f"{_label(study)} trial-{number:03d} ({number + 1} of {settings.trials}): {', '.join(words)}; {what}"
     )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _label(study: optuna.Study) -> str:
+    """Return a study's name without its digest."""
+    return study.study_name.rpartition("-")[0] or study.study_name
 
 
 def _propose(
@@ -231,13 +258,18 @@ def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
         settings.pruner_quantile, settings.pruner_startup_trials, settings.pruner_warmup_evaluations
     )
     try:
-        return optuna.create_study(
+        study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal), lock)),
             study_name=name,
             direction="maximize" if settings.metric == "auc" else "minimize",
             pruner=pruner,
             load_if_exists=True,
         )
+        name_of = {"auc": "validation AUC", "logloss": "validation logloss"}
+        if study.metric_names is None:  # what optuna-dashboard writes at its axes
+            with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+                study.set_metric_names([name_of[settings.metric]])
+        return study
     except Exception as error:  # noqa: BLE001  Optuna replays what the lines say, and they may say anything
         raise _damaged(journal, repr(error)) from None
 
@@ -348,8 +380,10 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(space: dict[str, Dimension], point: Point) -> Point:
-    decoded = {}
+    decoded = dict[str, Any]()
     for axis, value in sorted(point.items()):
         texts = {_encode(c): c for c in space[axis].choices or () if isinstance(c, list)}
+        if isinstance(value, float) and space[axis].step is not None:
+            value = round(value, 12)  # 0.1 + 2 * 0.1 is 0.30000000000000004
         decoded[axis] = texts.get(value, value)
     return decoded
