@@ -7,7 +7,7 @@ from pipeline import tracking
 from pipeline.common.errors import exit_with_message
 from pipeline.common.files import replacing, seal, write_json
 from pipeline.config import params
-from pipeline.evaluate import leaderboard, plot_style, plots
+from pipeline.evaluate import dvc_views, leaderboard, page, plot_style, plots
 from pipeline.evaluate.predictions import Holdout, write_predictions
 from pipeline.evaluate.report import build_report
 from pipeline.evaluate.runs import load_runs
@@ -45,13 +45,16 @@ def main() -> None:
             }
             kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
             report, curves = build_report(dataset, runs, holdout, files, validations, bins, kept)
-            figures = plots.draw(report, curves, runs)
+            figures, pictures = plots.draw(report, curves, runs), {}
             for name, figure in figures.items():
-                plot_style.save(figure, new(reports / name))
+                plot_style.save(figure, path := new(reports / name))
+                pictures[name] = path.read_bytes()
             new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
-            page = leaderboard.to_markdown(report, list(figures))
-            new(reports / "leaderboard.md").write_text(page, encoding="utf-8")
+            text = leaderboard.to_markdown(report, list(figures))
+            new(reports / "leaderboard.md").write_text(text, encoding="utf-8")
+            new(reports / "report.html").write_text(page.to_html(text, pictures), encoding="utf-8")
             write_json(report_file, report)
+        dvc_views.write(Path("data"), report, runs)
         for path in (*predictions.iterdir(), *reports.iterdir()):
             if path not in written:  # of a model that is no longer on the list
                 path.unlink()

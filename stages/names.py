@@ -1,6 +1,8 @@
 """Check the names in params.yaml, which become folders and words of commands, before any other stage runs."""
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 from pipeline.common.errors import error_context, exit_with_message
 from pipeline.common.files import write_text
@@ -16,7 +18,21 @@ def main() -> None:
     with error_context(str(path)):
         for models in ("models", "variants"):
             check_targets(values.get("datasets") or [], values.get(models) or [])
+    remove_leftovers(Path("data/runs"), values)
     write_text(Path("data/names.txt"), f"{RULE}\n")
+
+
+def remove_leftovers(runs: Path, values: dict[str, Any]) -> None:
+    """Remove the runs of models that left the lists: dvc.lock would depend on what happens to lie there.
+
+    DVC's cache keeps them: on the list again, they come back without training.
+    """
+    listed = {*(values.get("models") or []), *(values.get("variants") or [])}
+    for dataset in values.get("datasets") or []:
+        for folder in sorted((runs / dataset).glob("*")):
+            if folder.name not in listed:
+                print(f"{folder} is removed: {folder.name} is on no list (DVC's cache keeps it)")
+                shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

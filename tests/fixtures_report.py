@@ -168,6 +168,7 @@ def made_up_runs(
                     "epoch": i,
                     "valid_auc": best - 0.1 / i,
                     "valid_logloss": 1.3 - best + 0.1 / i,
+                    "train_logloss": 1.29 - best + 0.1 / i,
                 }
                 for i in range(1, 6 + seed)
             ]
@@ -267,7 +268,7 @@ def made_up_report(
         "results": results,
         "comparisons": comparisons,
         "budget": budget.summarise(runs),
-        "champion": {**best, "seed": seed, "key": leader.info["key"]},
+        "champion": {**best, "seed": seed, "key": leader.info["key"], "metric": leader.metric},
     }
 
 

@@ -1,5 +1,6 @@
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ from pipeline.common.files import read_json, seal, write_json
 from pipeline.data.batches import Split
 from pipeline.evaluate import plot_style, predictions, report
 from pipeline.evaluate.predictions import Holdout
-from pipeline.evaluate.runs import dvc_target, load_model
+from pipeline.evaluate.runs import better, dvc_target, load_model
 from pipeline.evaluate.significance import holm
 from stages import evaluate
 from tests import project as small
 from tests.fixtures_report import (
     MODELS,
     Project,
+    both,
     flip,
     made_up_runs,
     make_project,
@@ -264,8 +266,28 @@ def test_the_champion_is_chosen_on_validation_whatever_the_test_metrics(
     write_json(path, run)
     seal(path.parent)
     again, _ = changed.report(tmp_path / "predictions")
-    chosen = {"model": worst["model"], "variant": worst["variant"], "seed": 2, "key": worst["key"]}
+    chosen = {
+        "model": worst["model"],
+        "variant": worst["variant"],
+        "seed": 2,
+        "key": worst["key"],
+        "metric": "auc",
+    }
     assert again["champion"] == chosen
+
+
+def test_a_search_by_logloss_makes_the_champion_by_logloss() -> None:
+    """And the seed, and the better variant of each model, with the metric in the report."""
+    runs = [replace(run, metric="logloss") for run in made_up_runs(both(lr=0.75, fm=0.8), seeds=2)]
+    for run in runs:
+        for seed in run.seeds:  # the worst by AUC is the best by logloss
+            seed["best"]["valid_logloss"] = 0.4 + seed["best"]["valid_auc"]
+    by_loss, seed = report.champion(runs)
+    assert (by_loss.model, by_loss.variant) == ("lr", "default")
+    assert seed == min(by_loss.seeds, key=lambda one: one["best"]["valid_auc"])["seed"]
+    by_auc, _ = report.champion([replace(run, metric="auc") for run in runs])
+    assert (by_auc.model, by_auc.variant) == ("fm", "tuned")
+    assert [run.variant for run in better(runs)] == ["default", "default"]
 
 
 def test_ties_for_champion_are_broken_by_logloss_then_name() -> None:

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 from matplotlib import rc_context
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from pipeline.evaluate import plot_style, plots
 from pipeline.evaluate.runs import Run
@@ -13,7 +15,7 @@ from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_
 pytestmark = pytest.mark.slow
 
 ALWAYS = ["leaderboard", "learning_curves", "roc", "calibration", "tuning_history", "budget"]
-MANY = {f"model{i}": 0.75 + 0.001 * i for i in range(23)} | {"lr": 0.7}
+MANY = {f"flsest-fwbi-sest-{i}": 0.75 + 0.001 * i for i in range(23)} | {"lr": 0.7}
 
 
 def drawn(runs: list[Run], **more: Any) -> dict[str, Figure]:
@@ -93,7 +95,7 @@ def test_a_search_by_logloss_is_drawn_with_lower_as_better() -> None:
     figure = plots.tuning_history(made_up_runs(both(lr=0.7, fm=0.78), metric="logloss"))
     assert figure.texts[0].get_text().endswith("most: -0.0200 validation logloss over its default")
     low, high = figure.axes[0].get_ylim()
-    assert low < 0.518 < high
+    assert low < -0.02 < 0 < high  # less is better
 
 
 def test_a_search_without_a_gain_says_so() -> None:
@@ -111,7 +113,54 @@ def test_colours_are_distinct_and_the_rest_is_light() -> None:
     assert few["lr"] == plot_style.SLATE
     many = plot_style.colours_of(made_up_runs(both(**MANY)))
     strong = {model for model, colour in many.items() if colour != plot_style.OTHER}
-    assert strong == {"lr", *(f"model{i}" for i in range(17, 23))}
+    assert strong == {"lr", *(f"flsest-fwbi-sest-{i}" for i in range(17, 23))}
+
+
+def test_a_model_has_the_same_colour_whoever_else_is_drawn() -> None:
+    for others in ({"lr": 0.7, "fm": 0.78}, {"fm": 0.6, "fiinet": 0.79}, {"deepfm": 0.9}):
+        assert plot_style.colours_of(made_up_runs(both(flsest=0.75, **others)))["flsest"] == "#CC79A7"
+
+
+def test_all_figures_have_one_order_that_of_the_leaderboard() -> None:
+    """By test AUC, whatever the validation data and params.yaml say."""
+    runs = made_up_runs(both(lr=0.8, fm=0.7, deepfm=0.75))
+    report = made_up_report(runs, both(lr=0.7, fm=0.78, deepfm=0.77))
+    figures = plots.draw(report, made_up_curves(runs), runs)
+    for name in ("calibration.png", "tuning_history.png"):
+        titles = [ax.get_title(loc="left").strip() for ax in figures[name].axes]
+        assert [title for title in titles if title] == ["fm", "deepfm", "lr"], name
+
+
+def test_a_model_far_behind_does_not_flatten_the_others(tmp_path: Path) -> None:
+    """Its figure is in the column of figures, as it is."""
+    runs = made_up_runs(both(lr=0.70, fm=0.75, deepfm=0.775, fiinet=0.777, flsest=0.776))
+    figure = plots.draw(made_up_report(runs), made_up_curves(runs), runs)["leaderboard.png"]
+    low, high = figure.axes[0].get_xlim()
+    assert 0.70 < low < 0.775
+    assert high > 0.779
+    assert "0.7000 ± 0.0010" in texts(figure)
+    assert "further to the left: 2 models" in figure.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize(
+    "name", ["calibration.png", "tuning_history.png", "importances.png", "leaderboard.png"]
+)
+def test_many_models_fit_on_a_screen(name: str) -> None:
+    figure = drawn(made_up_runs(both(**{f"model{i}": 0.7 + i / 1000 for i in range(42)})))[name]
+    assert figure.get_figheight() * 100 < 1300  # as wide as 900 pixels
+
+
+def test_words_have_the_contrast_that_makes_them_readable() -> None:
+    """At least 4.5 to 1 on white (WCAG 2.2), in every figure."""
+    for name, figure in drawn(made_up_runs(both(**MANY)), bayes=True).items():
+        for text in figure.findobj(Text):
+            if text.get_text().strip(" ●") and name != "importances.png":  # those stand on their cells
+                assert contrast(to_rgb(text.get_color())) >= 4.5, (name, text.get_text(), text.get_color())
+
+
+def contrast(rgb: tuple[float, ...]) -> float:
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 1.05 / (sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05)
 
 
 @pytest.mark.parametrize("auc", [{"lr": 0.7, "fm": 0.78, "deepfm": 0.77}, MANY], ids=["few", "many"])
@@ -120,11 +169,11 @@ def test_curves_are_named_in_their_colours_from_top_to_bottom(auc: dict[str, flo
     figure, colours = plots.learning_curves(runs), plot_style.colours_of(runs)
     for ax, metric in zip(figure.axes, ("auc", "auc", "logloss", "logloss"), strict=True):
         named = [run for run in runs if run.variant == ax.get_title() or not ax.get_title()]
-        entries = ax.get_legend().get_texts()
+        entries, lines = ax.get_legend().get_texts(), ax.get_legend().get_lines()
         values = [float(entry.get_text().split()[-1]) for entry in entries]
         assert values == sorted(values, reverse=True)
         assert len(entries) == sum(colour != plot_style.OTHER for colour in colours.values())
-        for entry in entries:
+        for entry, line in zip(entries, lines, strict=True):
             model = entry.get_text().split()[0]
-            assert entry.get_color() == colours[model]
+            assert line.get_color() == colours[model]
             assert any(run.model == model and f"{run.valid(metric):.4f}" in entry.get_text() for run in named)

@@ -24,20 +24,21 @@ def outcome(root: Path, datasets: list[str]) -> str:
         if not path.exists():
             made = [each.parent.name for each in (root / REPORTS).glob("*/report.json")]
             raise PipelineError(f"{unknown('report', name, made)}; `make repro` writes those of `datasets`")
-        lines += [*_lines(name, read_json(path), path.parent.relative_to(root)), ""]
+        page = next((page for page in PAGES if (path.parent / page).exists()), PAGES[-1])
+        lines += [*_lines(name, read_json(path)), f"report:   {REPORTS / name / page}", ""]
     return "\n".join([*lines, BROWSE])
 
 
-def _lines(name: str, report: Block, folder: Path, root: Path = Path()) -> list[str]:
+def _lines(name: str, report: Block) -> list[str]:
     by_key = {(r["model"], r["variant"]): r for r in report["results"]}
     winner = by_key[report["champion"]["model"], report["champion"]["variant"]]
+    metric = report["champion"].get("metric", "auc")
+    value = f"{'AUC' if metric == 'auc' else metric} {winner[f'valid_{metric}']:.4f}"
     best = max(report["results"], key=lambda r: (r["mean"]["auc"], r is winner))
-    page = next((page for page in PAGES if (root / folder / page).exists()), PAGES[-1])
     return [
         f"{name}: {len({model for model, _ in by_key})} models on {report['rows']:,} test rows",
-        f"champion: {_row(winner)}, valid AUC {winner['valid_auc']:.4f}, by which it was chosen",
+        f"champion: {_row(winner)}, valid {value}, by which it was chosen",
         "best row: " + ("the champion" if best is winner else _row(best) + _distance(best, winner)),
-        f"report:   {folder / page}",
     ]
 
 

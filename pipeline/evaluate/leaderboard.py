@@ -97,7 +97,8 @@ def to_text(report: Block) -> str:
         lines.append("  ".join(cells).rstrip())
     lines += [""] + [f"warning: {name}: {text}" for name, text in _warnings(report)]
     best = report["champion"]
-    lines.append(f"champion by validation AUC: {best['model']} ({best['variant']}), seed {best['seed']}")
+    by = METRICS[best["metric"]]
+    lines.append(f"champion by validation {by}: {best['model']} ({best['variant']}), seed {best['seed']}")
     return "\n".join(lines)
 
 
@@ -116,7 +117,8 @@ def explanation(report: Block) -> str:
         f"{tried} trials on validation data, the default configuration being the first trial: the best mean "
         "over these seeds among the best trials and the default. "
         f"**The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
-        f"by its mean AUC on validation data, {chosen['valid_auc']:.4f}; test metrics played no role in "
+        f"by its mean {METRICS[best['metric']]} on validation data, "
+        f"{chosen['valid_' + best['metric']]:.4f}; test metrics played no role in "
         f"that.{_distance(report)}"
     )
     reading = "Higher is better for AUC (0.5 is random)"
@@ -280,7 +282,10 @@ def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
     align = ["---" if name in ("model", "variant", "mechanism") else "---:" for name in header]
-    return [f"| {' | '.join(cells)} |" for cells in (header, align, *rows)]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, align, *rows)]
+    for sign in "±→":  # a narrow page shall not break a cell there
+        lines = [line.replace(f" {sign} ", f"\u00a0{sign}\u00a0") for line in lines]
+    return lines
 
 
 def _interval(comparison: Block) -> str:

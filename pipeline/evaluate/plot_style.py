@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from matplotlib import style
@@ -20,6 +21,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.evaluate.report import BASELINE
 from pipeline.evaluate.runs import Run
+from pipeline.models import MODELS
 
 # Okabe and Ito's colours, which can be told apart with colour blindness. Slate is the baseline's; where
 # there are more models than colours, the weaker ones are light and have no label.
@@ -136,26 +138,22 @@ def grid_shape(count: int) -> tuple[int, int]:
 
 def name_panel(ax: Axes, name: str, text: str, colour: str) -> None:
     """Write a model's name above its panel, and a line below the name."""
-    ax.set_title(name, color=colour, pad=15)
+    ax.set_title(f"   {name}", pad=15)  # names are dark, to be read; the colour is a dot before them
+    ax.annotate("●", (0, 1), (0, 15), "axes fraction", textcoords="offset points", color=colour, size=9)
     ax.annotate(
         text, (0, 1), (0, 4), xycoords="axes fraction", textcoords="offset points", size=8, color=SLATE
     )
 
 
 def coloured_legend(ax: Axes, ordered: Sequence[Artist], **options: Any) -> None:
-    """Name artists in their own colours, without a sample of the line."""
-    legend = ax.legend(
-        handles=list(ordered), handlelength=0, handletextpad=0, labelcolor="linecolor", borderpad=0, **options
-    )
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_visible(False)
+    """Name artists in dark letters behind a piece of their lines: most colours are too light to be read."""
+    ax.legend(handles=list(ordered), handlelength=0.9, handletextpad=0.5, borderpad=0, **options)
 
 
 def epoch_axis(ax: Axes, longest: float) -> None:
     """Plain round numbers; a logarithmic axis with 1, 2, 5, 10 ... where trainings are long."""
     ax.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    if longest > 5:
+    if longest > 12:
         ax.set_xscale("log")
         low, high = ax.get_xlim()
         ticks = [m * 10**e for e in range(-2, 4) for m in (1, 2, 5)]
@@ -171,8 +169,16 @@ def round_ticks(top: float) -> list[float]:
 
 
 def colours_of(runs: Sequence[Run], other: str = OTHER) -> dict[str, str]:
-    """Return a colour per model, in the order of the runs; `other` where there are not enough colours."""
+    """Return a colour per model; `other` where there are not enough colours.
+
+    The strongest models have colours, each its own one in every report unless a stronger one has taken it.
+    """
     ranked = list(dict.fromkeys(run.model for run in sorted(runs, key=lambda run: run.rank)))
-    strongest = [model for model in ranked if model != BASELINE][: len(COLOURS)]
-    shown = [model for model in dict.fromkeys(run.model for run in runs) if model in strongest]
-    return dict.fromkeys(ranked, other) | {BASELINE: SLATE} | dict(zip(shown, COLOURS, strict=False))
+    free, names = list(COLOURS), list(MODELS)
+    found = dict.fromkeys(ranked, other) | {BASELINE: SLATE}
+    for model in [model for model in ranked if model != BASELINE][: len(COLOURS)]:
+        place = names.index(model) if model in names else crc32(model.encode())
+        own = COLOURS[(place - 1) % len(COLOURS)]
+        found[model] = own if own in free else free[0]
+        free.remove(found[model])
+    return found

@@ -6,7 +6,6 @@ the same bytes. Only this file and its style import matplotlib.
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.common.text import counted
 from pipeline.evaluate.compare import cliques
+from pipeline.evaluate.dvc_views import mean_curve
 from pipeline.evaluate.plot_style import (
     COLOURS,
     DASHED,
@@ -38,10 +38,11 @@ from pipeline.evaluate.plot_style import (
     titled_figure,
 )
 from pipeline.evaluate.report import BASELINE, GRID, Curves, Entry, champion, is_close
-from pipeline.evaluate.runs import STAGES, Block, Run
+from pipeline.evaluate.runs import STAGES, Block, Run, better
 from pipeline.metrics import Array
 
 METRICS = {"auc": "AUC", "logloss": "logloss"}
+PANELS = 12  # of models in a figure with a panel for each: more do not fit on a screen
 METHODS = {
     "ped_anova": "PED-ANOVA: the best trials",
     "fanova": "f-ANOVA: all trials",
@@ -49,7 +50,14 @@ METHODS = {
 
 
 def draw(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run]) -> dict[str, Figure]:
-    """Return every figure of a report by file name; `importances.png` only if a search has some."""
+    """Return every figure of a report by file name, models in the order of the leaderboard.
+
+    `importances.png` only if a search has some.
+    """
+    auc = dict.fromkeys((run.model for run in runs), 0.0)
+    for result in report["results"]:
+        auc[result["model"]] = max(auc[result["model"]], result["mean"]["auc"])
+    runs = sorted(runs, key=lambda run: (-auc[run.model], run.model, run.variant))
     figures = {
         "leaderboard.png": leaderboard(report),
         "learning_curves.png": learning_curves(runs),
@@ -78,10 +86,10 @@ def leaderboard(report: Block) -> Figure:
     if report["bayes"]:
         title += f", {100 * best['learned']:.0f} % of what can be learned"
     figure = titled_figure(
-        1.0 + 0.42 * len(models),
+        1.0 + (0.42 if len(models) <= 15 else 0.24) * len(models),
         title,
         f"{report['dataset']}: AUC on {report['rows']:,} test rows, mean and standard deviation over "
-        f"{counted(len(best['seeds']), 'seed')}\n★ champion, chosen on validation data   "
+        f"{counted(len(best['seeds']), 'seed')}\n★ champion, by validation {_chosen(report, best)}   "
         f"≈ not distinguishable from it (5 % by {_covered(report)}, corrected for all comparisons)",
     )
     ax = figure.add_subplot()
@@ -104,6 +112,7 @@ def leaderboard(report: Block) -> Figure:
             **look,
         )
 
+    low, high = _near_the_best(report)
     for y, model in enumerate(models):
         pair = [found[model, variant]["mean"]["auc"] for variant in STAGES]
         ax.plot(pair, [y, y], color=LIGHT, linewidth=3, zorder=1)
@@ -112,23 +121,29 @@ def leaderboard(report: Block) -> Figure:
             mean, std = result["mean"]["auc"], (result["std"] or {"auc": 0.0})["auc"]
             colour, fill = (COLOURS[0], COLOURS[0]) if variant == "tuned" else (GREY, "white")
             ax.plot([mean - std, mean + std], [y + shift] * 2, color=colour, linewidth=1.4, zorder=2)
-            ax.plot(mean, y + shift, "o", color=colour, mfc=fill, markersize=6.5, markeredgewidth=1.5)
+            marker, size = ("*", 12.0) if result is best else ("o", 6.5)
+            shown = mean
+            if mean < low:  # far behind: only where to look for it
+                marker, shown = "<", low + 0.012 * (high - low)
+            ax.plot(shown, y + shift, marker, color=colour, mfc=fill, markersize=size, markeredgewidth=1.5)
             spread = f" ± {std:.4f}" if result["std"] else ""
             star = " ★" if result is best else " ≈" if is_close(report, result) else ""
             weight = "bold" if result is best else "normal"
             column(variant, y, f"{mean:.4f}{spread}{star}", weight=weight)
-    column("default", len(models) - 0.2, "○ default", color=GREY)
+    column("default", len(models) - 0.2, "○ default", color=SLATE)
     column("tuned", len(models) - 0.2, "● tuned", color=COLOURS[0])
-    if report["bayes"]:
+    if report["bayes"] and report["bayes"]["auc"] <= high:
         bayes = report["bayes"]["auc"]
         ax.axvline(bayes, color=TEXT, linewidth=1, linestyle=DASHED)
         ax.text(
             bayes, len(models) - 0.2, f"true probabilities {bayes:.4f} ", ha="right", va="center", size=8.5
         )
-    ax.set_yticks(range(len(models)), models, size=9.5)
+    ax.set_xlim(low, high)
+    ax.set_yticks(range(len(models)), models, size=9.5 if len(models) <= 15 else 8.5)
     ax.set_ylim(-0.6, len(models) - 0.4)
     ax.xaxis.set_major_locator(MaxNLocator(6))
-    ax.set_xlabel("test AUC")
+    behind = sum(all(found[model, v]["mean"]["auc"] < low for v in STAGES) for model in models)
+    ax.set_xlabel("test AUC" + (f" (◂ further to the left: {counted(behind, 'model')})" if behind else ""))
     return figure
 
 
@@ -140,7 +155,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
         5.5,
         f"{best.model} ({best.variant}) reaches the best validation AUC, {best.valid('auc'):.4f}",
         "Validation split, mean and standard deviation over seeds; the dot is the mean of each seed's best "
-        "evaluation, whose weights are kept",
+        "evaluation,\nwhose weights are kept. Dashed: logloss on train rows",
     )
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     colours = colours_of(runs)
@@ -150,13 +165,16 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
             ax: Axes = axes[row, column]
             ends = []
             for run in (run for run in runs if run.variant == variant):
-                epochs, mean, std = _mean_curve(run, f"valid_{metric}")
+                epochs, mean, std = mean_curve(run, f"valid_{metric}")
                 colour, valid = colours[run.model], run.valid(metric)
                 if colour == OTHER:
                     ax.plot(epochs, mean, color=OTHER, linewidth=1, zorder=1)
                     continue
                 (line,) = ax.plot(epochs, mean, color=colour, linewidth=1.6, label=f"{run.model} {valid:.4f}")
                 ax.fill_between(epochs, mean - std, mean + std, color=colour, alpha=0.15, linewidth=0)
+                if metric == "logloss":
+                    train = mean_curve(run, "train_logloss")[1]
+                    ax.plot(epochs, train, color=colour, linewidth=0.9, linestyle=DASHED, alpha=0.8)
                 epoch = np.median([seed["best"]["epoch"] for seed in run.seeds])
                 ax.plot(epoch, valid, "o", color=colour, markersize=5.5, markeredgecolor="white")
                 ends.append((valid, line))
@@ -177,7 +195,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
 def roc(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run]) -> Figure:
     """ROC of each model's better variant, and its gain over the baseline."""
     auc = {(r["model"], r["variant"]): r["mean"]["auc"] for r in report["results"]}
-    shown = sorted(_better(runs), key=lambda run: -auc[run.model, run.variant])
+    shown = sorted(better(runs), key=lambda run: -auc[run.model, run.variant])
     base = next((run for run in shown if run.model == BASELINE), shown[-1])
     colours = colours_of(runs)
     at = int(np.searchsorted(GRID, 0.2))
@@ -192,7 +210,7 @@ def roc(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run]) -> Figu
     )
     left, right = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color=GREY, linewidth=0.9, linestyle=DASHED)
-    left.text(0.62, 0.58, "random", color=GREY, size=8, rotation=38, ha="center", va="top")
+    left.text(0.62, 0.58, "random", color=SLATE, size=8, rotation=38, ha="center", va="top")
     named: list[Line2D] = []
     for run in reversed(shown):
         tpr = curves[run.model, run.variant].tpr
@@ -218,14 +236,14 @@ def calibration(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run])
     """Reliability of every model over bins of equally many rows, and the distribution of its predictions."""
     ece = {(r["model"], r["variant"]): r["mean"]["ece"] for r in report["results"]}
     best = min(ece, key=lambda entry: (ece[entry], entry))
-    models = list(dict.fromkeys(run.model for run in runs))
+    models = list(dict.fromkeys(run.model for run in runs))[:PANELS]
     bins = len(curves[best].predicted)
     figure = titled_figure(
         3.0 * grid_shape(len(models))[0],
         f"{best[0]} ({best[1]}) is calibrated best: off by {100 * ece[best]:.2g} points on average",
         f"Test split: share of positives against predicted probability in {bins} bins of equally many rows, "
-        "all seeds\ntogether. 95 % of a calibrated model's points lie in the grey band. Bars: where the "
-        "predictions lie",
+        f"all seeds\ntogether{_which(runs)}. Grey: 95 % of a calibrated model's points. "
+        "Bars: where the predictions lie",
         keys=[
             Line2D([], [], color=GREY, marker="o", mfc="white", markersize=4, label="default"),
             Line2D([], [], color=TEXT, marker="o", markersize=4, label="tuned"),
@@ -250,6 +268,7 @@ def calibration(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run])
             fill: Any = {"fill": True, "alpha": 0.45} if variant == "tuned" else {"linewidth": 0.8}
             strip.stairs(values.histogram, edges, color=look["color"], **fill)
         name_panel(ax, model, f"ECE {ece[model, 'default']:.3f} → {ece[model, 'tuned']:.3f}", colours[model])
+        strip.set_xlabel("predicted", labelpad=1)
         ax.set(xlim=(0, top), ylim=(0, top), xticks=round_ticks(top), yticks=round_ticks(top))
         ax.tick_params(labelbottom=False)
         ax.yaxis.set_major_formatter(PLAIN)
@@ -263,13 +282,12 @@ def calibration(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run])
 @styled
 def tuning_history(runs: Sequence[Run]) -> Figure:
     """Every trial of every search, with the best so far."""
-    tuned = [run for run in runs if run.variant == "tuned"]
+    every = [run for run in runs if run.variant == "tuned"]
+    tuned = every[:PANELS]
     metric = tuned[0].info["search"]["metric"]
     sign = 1 if metric == "auc" else -1
     series = {run.model: _trials(run) for run in tuned}
-    gains = {
-        model: round(sign * float(best[-1] - default), 4) for model, (_, _, best, default) in series.items()
-    }
+    gains = {run.model: round(sign * _gain(run), 4) for run in every}
     top = max(gains, key=lambda model: (gains[model], model))
     title = (
         f"The search helps {top} most: {sign * gains[top]:+.4f} validation {METRICS[metric]} over its default"
@@ -279,8 +297,8 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
     figure = titled_figure(
         2.55 * grid_shape(len(tuned))[0],
         title,
-        f"Validation {METRICS[metric]} of every trial on one seed; the first trial is the default "
-        "configuration",
+        f"Validation {METRICS[metric]} of every trial less the default's, on one seed{_which(runs)}\n"
+        "Below a name: the default's value, and what the winner gains in the finals, mean over all seeds",
         keys=[
             Line2D([], [], color=TEXT, linewidth=1.6, label="best so far"),
             Line2D([], [], color=TEXT, marker="o", linestyle="", alpha=0.6, markersize=4.5, label="finished"),
@@ -294,6 +312,7 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
     for (ax,), (model, (values, pruned, best, default)) in zip(
         panels(figure, len(tuned)), series.items(), strict=True
     ):
+        start, default = default, 0.0
         colour, number = colours[model], np.arange(len(values))
         inside = (low <= values) & (values <= high)
         ax.axhline(default, color=GREY, linewidth=0.8, linestyle=DASHED)
@@ -311,7 +330,7 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
         won = int(np.argmax(sign * np.where(pruned, -sign * np.inf, values)))
         ax.plot(won, values[won], "o", color=colour, markersize=7, markeredgecolor="white")
         ax.plot(0, default, "D", color=TEXT, mfc="white", markersize=5)
-        gain = f"{default:.4f} → {best[-1]:.4f}" if gains[model] > 0 else f"{default:.4f}, no gain"
+        gain = f"{start:.4f}, {f'{sign * gains[model]:+.4f}' if gains[model] > 0 else 'no gain'}"
         name_panel(ax, model, gain, colour)
         ax.set(xlim=(-0.8, longest - 0.2), ylim=(low, high))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -368,7 +387,7 @@ def importances(runs: Sequence[Run]) -> Figure:
     """Share of each hyperparameter in the variance of a search, by two methods."""
     found = {run.model: run.info["search"].get("importances") or {} for run in runs if run.variant == "tuned"}
     methods = [m for m in METHODS if any(m in value for value in found.values())]
-    models = [model for model, value in found.items() if value]
+    models = [model for model, value in found.items() if value][:PANELS]
     shares_of: dict[str, list[float]] = {}
     for value in found.values():
         for name, share in value.get(methods[0], {}).items():
@@ -378,8 +397,9 @@ def importances(runs: Sequence[Run]) -> Figure:
     down, across = (models, names) if tall else (names, models)
     figure = titled_figure(
         0.8 + 0.3 * len(down) + (0.04 * max(map(len, names)) if tall else 0),
-        f"{names[0]} matters most on average",
-        "Share of each hyperparameter in the variance of the validation metric over the trials, by model",
+        _most_important(names, found),
+        "Share of each hyperparameter in the variance of the validation metric over the trials, by model"
+        f"{_which(runs)}{_enough(runs)}",
     )
     axes = figure.subplots(1, len(methods), squeeze=False).ravel()
     for ax, method in zip(axes, methods, strict=True):
@@ -434,6 +454,58 @@ def critical_difference(ranks: Block) -> Figure:
     return figure
 
 
+def _most_important(names: Sequence[str], found: dict[str, Block]) -> str:
+    """Name what matters most on average, by each method if they disagree."""
+    firsts = {}
+    for method, words in METHODS.items():
+        shares = {
+            name: [value[method][name] for value in found.values() if name in value.get(method, {})]
+            for name in names
+        }
+        if any(shares.values()):
+            top = max(names, key=lambda name: float(np.mean(shares[name])) if shares[name] else -1.0)
+            firsts[words.partition(":")[0]] = top
+    if len(set(firsts.values())) == 1:
+        return f"{names[0]} matters most on average"
+    return " and ".join(f"{name} matters most by {method}" for method, name in firsts.items())
+
+
+def _enough(runs: Sequence[Run]) -> str:
+    """A warning where the shares come from few trials."""
+    counts = [
+        sum(trial["state"] == "COMPLETE" for trial in run.info["search"]["trials"])
+        for run in runs
+        if run.variant == "tuned"
+    ]
+    low, high = min(counts), max(counts)
+    count = f"{low} to {high}" if low < high else str(low)
+    return f".\n{count} complete trials each" + (": no more than an indication" if low < 20 else "")
+
+
+def _which(runs: Sequence[Run]) -> str:
+    """Say that not all models have a panel."""
+    count = len({run.model for run in runs})
+    return f"; the {PANELS} best of {count} models" if count > PANELS else ""
+
+
+def _chosen(report: Block, best: Block) -> str:
+    metric = report["champion"]["metric"]
+    return f"{METRICS[metric]} {best[f'valid_{metric}']:.5f}"
+
+
+def _near_the_best(report: Block) -> tuple[float, float]:
+    """Limits that show the better half of the models well; those far behind would flatten the rest."""
+    values = sorted(result["mean"]["auc"] for result in report["results"])
+    spread = max((r["std"] or {"auc": 0.0})["auc"] for r in report["results"])
+    best, half = values[-1], values[len(values) // 2]
+    low = max(values[0] - spread, best - max(5 * (best - half), 0.006, 4 * spread))
+    high = best + max(spread, 0.05 * (best - low))
+    if report["bayes"] and report["bayes"]["auc"] < best + 1.5 * (best - low):
+        high = max(high, report["bayes"]["auc"])
+    margin = 0.04 * (high - low)
+    return low - margin, high + margin
+
+
 def _covered(report: Block) -> str:
     """What the tests of a report cover, in a few words."""
     rows = "test rows" if report["clusters"] is None else "test users"
@@ -458,33 +530,33 @@ def _heatmap(ax: Axes, shares: Array, down: Sequence[str], across: Sequence[str]
     ax.spines[:].set_visible(False)
 
 
-def _mean_curve(run: Run, name: str) -> tuple[Array, Array, Array]:
-    """Epoch, mean and standard deviation over seeds, for as long as half of the seeds train."""
-    curves = [seed["curve"] for seed in run.seeds]
-    length = sorted(map(len, curves))[len(curves) // 2]
-    rows = [[curve[i] for curve in curves if i < len(curve)] for i in range(length)]
-    epochs = np.array([np.mean([point["epoch"] for point in row]) for row in rows])
-    mean = np.array([np.mean([point[name] for point in row]) for row in rows])
-    std = np.array([np.std([point[name] for point in row]) for row in rows])
-    return epochs, mean, std
-
-
 def _zoom(ax: Axes, runs: Sequence[Run], metric: str) -> None:
     """Show the range in which the models differ; the first steps of a training may lie outside."""
     best = np.array([run.valid(metric) for run in runs])
     span = max(float(np.ptp(best)), 0.004)
-    below, above = (1.6, 0.25) if metric == "auc" else (0.25, 1.6)
+    below, above = (0.4, 0.12) if metric == "auc" else (0.3, 0.5)
     ax.set_ylim(best.min() - below * span, best.max() + above * span)
 
 
 def _trials(run: Run) -> tuple[Array, NDArray[np.bool_], Array, float]:
-    """Values, which were pruned, the best so far, and the default's value."""
+    """Values, which were pruned, the best so far, and the default's value, which the others are less of."""
     search = run.info["search"]
     sign = 1 if search["metric"] == "auc" else -1
     pruned = np.array([trial["state"] == "PRUNED" for trial in search["trials"]])
     values = np.array([_value(trial, search["metric"]) for trial in search["trials"]])
     best = np.maximum.accumulate(np.where(pruned, -np.inf, sign * values))
-    return values, pruned, sign * best, float(values[0])
+    default = float(values[0])
+    return values - default, pruned, sign * best - default, default
+
+
+def _gain(run: Run) -> float:
+    """What the winner of a search is above the default, both as means over all seeds."""
+    finals = {one["trial"]: one["mean"] for one in run.info["search"].get("finalists", [])}
+    winner = run.info["search"]["best"]
+    if finals.get(0) is None or finals.get(winner) is None:
+        _, _, best, _ = _trials(run)
+        return float(best[-1])
+    return float(finals[winner] - finals[0])
 
 
 def _value(trial: Block, metric: str) -> float:
@@ -498,14 +570,9 @@ def _value(trial: Block, metric: str) -> float:
 
 def _history_limits(series: dict[str, tuple[Array, Any, Array, float]]) -> tuple[float, float]:
     """Limits that show every default, every winner and 70 % of the trials; the worst may lie outside."""
-    ends = [value for _, _, best, default in series.values() for value in (float(best[-1]), default)]
+    ends = [0.0, *(float(best[-1]) for _, _, best, _ in series.values())]
     values = np.concatenate([values[np.isfinite(values)] for values, *_ in series.values()])
     low, high = (float(value) for value in np.quantile(values, (0.15, 0.85)))
     low, high = min(low, *ends), max(high, *ends)
     margin = 0.12 * max(high - low, 0.002)
     return low - margin, high + margin
-
-
-def _better(runs: Sequence[Run]) -> list[Run]:
-    """The variant of each model that is better on validation data."""
-    return [min(group, key=lambda run: run.rank) for _, group in groupby(runs, key=lambda run: run.model)]

@@ -108,13 +108,14 @@ def build_report(
             "variant": leader.variant,
             "seed": seed,
             "key": leader.info["key"],
+            "metric": leader.metric,
         },
     }
     return report, curves
 
 
 def champion(runs: Sequence[Run]) -> tuple[Run, int]:
-    """Return the run with the best validation AUC (mean over seeds) and its best seed on validation."""
+    """Return the run with the best validation metric (mean over seeds) and its best seed on validation."""
     run = min(runs, key=lambda run: run.rank)
     return run, int(run.best_seed["seed"])
 

@@ -22,10 +22,16 @@ STAGES = {"default": "train", "tuned": "tune"}  # the stage that makes each vari
 
 @dataclass(frozen=True)
 class Run:
-    """One folder of data/runs; `info` is its run.json."""
+    """One folder of data/runs.
+
+    Attributes:
+        info: its run.json.
+        metric: by which the search chose, and everything after it: `auc` or `logloss` on validation rows.
+    """
 
     folder: Path
     info: Block
+    metric: str = "auc"
 
     @property
     def model(self) -> str:
@@ -44,21 +50,23 @@ class Run:
 
     @property
     def best_seed(self) -> Block:
-        """The training with the best validation AUC, then logloss, then seed."""
-        return min(
-            self.seeds,
-            key=lambda r: (-r["best"]["valid_auc"], r["best"]["valid_logloss"], r["seed"]),
-        )
+        """The training with the best validation metric, then the other one, then seed."""
+        return min(self.seeds, key=lambda r: (*self._order(r["best"]), r["seed"]))
 
     @property
     def rank(self) -> tuple[float, float, str, str]:
-        """Sort key, best first: validation AUC, then logloss, then name."""
-        return -self.valid("auc"), self.valid("logloss"), self.model, self.variant
+        """Sort key, best first: the validation metric, then the other one, then name."""
+        means = {f"valid_{metric}": self.valid(metric) for metric in ("auc", "logloss")}
+        return *self._order(means), self.model, self.variant
 
     @property
     def target(self) -> str:
         """The DVC target that makes this run."""
         return dvc_target(str(self.info["dataset"]), self.model, self.variant)
+
+    def _order(self, figures: dict[str, float]) -> tuple[float, float]:
+        auc, loss = -figures["valid_auc"], figures["valid_logloss"]
+        return (auc, loss) if self.metric == "auc" else (loss, auc)
 
     def valid(self, metric: str) -> float:
         """Mean over the seeds of `auc` or `logloss` on the validation split."""
@@ -95,7 +103,7 @@ def load_runs(
             if not (path / "run.json").exists():
                 raise PipelineError(f"{path} holds no finished run; {remedy}")
             target = dvc_target(dataset, model, variant)
-            run = Run(path, read_json(require_file(path / "run.json", target)))
+            run = Run(path, read_json(require_file(path / "run.json", target)), _metric(path.parent))
             if run.info["input"] != current:
                 raise PipelineError(
                     f"{path} was trained on other data (digest {run.info['input']}) than {processed} holds "
@@ -105,6 +113,18 @@ def load_runs(
                 require_file(run.weights(result["seed"]), target)
             runs.append(run)
     return runs
+
+
+def better(runs: Sequence[Run]) -> list[Run]:
+    """Return the variant of each model that is better on validation data, in the order of the models."""
+    models = dict.fromkeys(run.model for run in runs)
+    return [min((run for run in runs if run.model == model), key=lambda run: run.rank) for model in models]
+
+
+def _metric(folder: Path) -> str:
+    """Return what the search of a model went by; AUC if there was none."""
+    tuned = folder / "tuned/run.json"
+    return str(read_json(tuned)["search"]["metric"]) if tuned.exists() else "auc"
 
 
 def load_model(run: Run, schema: Schema, seed: int) -> nn.Module:
