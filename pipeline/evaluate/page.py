@@ -17,7 +17,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #e4e7eb; white-space: nowrap }
 th { background: #f4f6f8; position: sticky; top: 0; cursor: pointer }
 th[aria-sort=ascending]::after { content: " \\25b2" } th[aria-sort=descending]::after { content: " \\25bc" }
-tbody tr:hover { background: #f4f6f8 } p:has(img) { max-width: none } img { max-width: 100%; height: auto; margin: 1.25rem 0 }
+tbody tr:hover { background: #f4f6f8 } p:has(img) { max-width: none }
+img { max-width: 100%; height: auto; margin: 1.25rem 0 }
 """
 SORT = """
 for (const table of document.querySelectorAll('table')) table.tHead.addEventListener('click', event => {
