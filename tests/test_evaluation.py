@@ -458,7 +458,7 @@ def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
         "budget",
         "importances",
     }
-    assert reports == {"SHA256SUMS", "leaderboard.csv", "leaderboard.md", "report.json"} | {
+    assert reports == {"SHA256SUMS", "leaderboard.csv", "leaderboard.md", "report.html", "report.json"} | {
         f"{n}.png" for n in pictures
     }
     assert {f"data/predictions/{small.DATASET}/{model}.parquet" for model in ("lr", "fm")} < set(first)
