@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from pipeline.config.params import Params
     from pipeline.config.settings import Dataset
 
-_HELP = {"dataset": "an entry of `data` in params.yaml", "model": "an entry of `model` there"}
+_HELP = {
+    "dataset": "an entry of `data` in params.yaml",
+    "model": "an entry of `model` there",
+    "paper": "a table or figure, such as flsest-table-1",
+}
 
 
 def _parsed(stage: str, purpose: str | None, names: tuple[str, ...]) -> Namespace:
@@ -50,7 +54,7 @@ def begin(stage: str) -> None:
     if stage not in scripts:
         raise PipelineError(f"{unknown('stage', stage, scripts)}; the command is `python -m stages.<stage>`")
     purpose = ast.get_docstring(ast.parse(scripts[stage].read_text(encoding="utf-8")))
-    options = {"names": (), "train": ("dataset", "model"), "tune": ("dataset", "model")}
+    options = {"names": (), "train": ("dataset", "model"), "tune": ("dataset", "model"), "paper": ("paper",)}
     names: tuple[str, ...] = options.get(stage, ("dataset",))
     item = vars(_parsed(stage, purpose, names))
     _, values = yaml_file.read(Path("params.yaml"))

@@ -1,6 +1,6 @@
 """The blocks of params.yaml as types, and what is made of them for one model on one dataset."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le, Len
 from pydantic import AfterValidator, BaseModel, Field
@@ -64,6 +64,19 @@ class Evaluate(Strict):
     bins: TwoOrMore = 20
 
 
+Condition = Literal["published", "default", "tuned"]
+
+
+class Papers(Strict):
+    """How the papers' tables and figures are made again: see `pipeline/papers/`.
+
+    Attributes:
+        conditions: as the paper trained, by our defaults, by a search with the budget of `tune`.
+    """
+
+    conditions: Annotated[list[Condition], Len(1)] = ["published", "tuned"]  # noqa: RUF012  pydantic copies it
+
+
 class File(Strict):
     """The blocks of params.yaml. Those that are `Block`s are checked against signatures."""
 
@@ -77,6 +90,7 @@ class File(Strict):
     train: Block
     tune: Block
     evaluate: Evaluate = Evaluate()
+    papers: Papers = Papers()
 
 
 class Config(BaseModel):

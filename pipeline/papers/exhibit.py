@@ -1,0 +1,86 @@
+"""What a table or figure of a paper shows, and what the paper says about it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+Block = dict[str, Any]
+Kind = Literal["table", "sweep", "attention"]
+
+
+class Figures(NamedTuple):
+    """Published figures of a model on a dataset; None where the paper does not print one."""
+
+    auc: float | None = None
+    logloss: float | None = None
+    megabytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of a table.
+
+    Attributes:
+        label: what the paper calls it.
+        model: our model or variant, a block under `model:` in params.yaml.
+        published: its figures by source, such as movielens-100k.
+    """
+
+    label: str
+    model: str
+    published: Mapping[str, Figures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The paper says that one row has the higher AUC."""
+
+    better: str
+    worse: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One option through several values.
+
+    Attributes:
+        option: `model.<argument>` or `train.<argument of fit>`.
+        values: in their order; what params.yaml would say.
+        names: of the values, for the axis.
+        best: the position of the value that the paper finds best; None if it does not say.
+    """
+
+    option: str
+    values: tuple[Any, ...]
+    names: tuple[str, ...]
+    best: int | None = None
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A table or figure.
+
+    Attributes:
+        name: its target.
+        title: of its page.
+        paper: which paper, and which table or figure.
+        sources: the datasets that the paper shows, the sources of our entries.
+        rows: the models.
+        settings: what the paper trained with on a source: `settings` of a dataset entry.
+        seed: of the paper's split and training; ours are in params.yaml.
+        claims: what the paper concludes.
+        notes: what cannot be compared, and why; what we had to assume.
+        sweep: for a figure over the values of one option.
+        attention: for the figure of FiiNet's attention before and after training.
+    """
+
+    name: str
+    title: str
+    paper: str
+    sources: tuple[str, ...]
+    rows: tuple[Row, ...]
+    settings: Callable[[str], Block]
+    claims: tuple[Claim, ...] = ()
+    notes: tuple[str, ...] = ()
+    sweep: Sweep | None = None
+    attention: bool = False

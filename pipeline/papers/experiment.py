@@ -1,0 +1,238 @@
+"""What an exhibit needs, trained: each model on each dataset, as published and as ours."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from pipeline import metrics
+from pipeline.common.errors import PipelineError, error_context
+from pipeline.config.params import Params
+from pipeline.config.settings import Condition, Config
+from pipeline.evaluate.predictions import Holdout
+from pipeline.evaluate.significance import Estimate, clusters, estimate
+from pipeline.metrics import Array
+from pipeline.models import build
+from pipeline.papers.exhibit import Block, Exhibit, Row, Sweep
+from pipeline.train import mechanisms, runs
+from pipeline.train.cache import Trained
+from pipeline.train.predict import predict
+from pipeline.train.runs import Resources, RunHeader, Splits
+from pipeline.tune import study
+from pipeline.tune.study import View
+
+ATTENTION = "select.attend"  # FiiNet's mechanism begins so
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one split of one dataset in one condition.
+
+    Attributes:
+        row: of the exhibit.
+        value: position in the sweep; None without one.
+        dataset: the entry.
+        valid: mean validation AUC of the seeds.
+        auc, logloss: of each seed on the test rows.
+        estimate: of the test AUC, with its error.
+        weights: how many the model has.
+    """
+
+    row: Row
+    condition: Condition
+    value: int | None
+    dataset: str
+    valid: float
+    auc: list[float]
+    logloss: list[float]
+    estimate: Estimate
+    weights: int
+
+    @property
+    def megabytes(self) -> float:
+        """Of its float32 weights."""
+        return 4 * self.weights / MEGABYTE
+
+
+def datasets(exhibit: Exhibit, values: Block) -> dict[str, list[str]]:
+    """Return the entries among `datasets` of params.yaml that an exhibit can show, by log.
+
+    Entries of one log differ by their split alone. One whose own name says that it is another task (another
+    label rule) is another log, under its own name.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    logs: dict[str, list[str]] = {}
+    for name in values["datasets"]:
+        entry = values["data"][name]
+        if entry["source"] in exhibit.sources:
+            kind = json.dumps([entry[key] for key in ("source", "download", "preprocess", "encode")])
+            logs.setdefault(kind, []).append(name)
+    if not logs:
+        raise PipelineError(
+            f"{exhibit.name} is about {', '.join(exhibit.sources)}, and `datasets` in params.yaml names no "
+            "entry with such a source: add one, such as `datasets: [movielens-100k]`"
+        )
+    return {names[0]: names for names in logs.values()}
+
+
+def run(
+    exhibit: Exhibit, values: Block, names: Sequence[str], processes: int | None, view: View
+) -> Iterator[Cell]:
+    """Train, or take from the cache, all cells of an exhibit on some datasets; yield each when it is done.
+
+    Args:
+        values: of params.yaml.
+        names: dataset entries.
+        processes: among which the seeds are trained; None for as many as are worthwhile.
+        view: shows the trials of searches.
+    """
+    file = Params(values, every_entry=False)
+    conditions = [c for c in file.papers.conditions if not (exhibit.sweep and c == "tuned")]
+    if not conditions:
+        raise PipelineError("params.yaml: papers.conditions: a figure over the values of an option needs "
+                            "`published` or `default`")  # fmt: skip
+    for name in names:
+        for condition in conditions:
+            for row in exhibit.rows:
+                sweep = exhibit.sweep
+                for value in range(len(sweep.values)) if sweep else [None]:
+                    config = configured(exhibit, values, name, row, condition, value)
+                    yield _cell(name, row, condition, value, config, processes, view)
+
+
+def configured(
+    exhibit: Exhibit, values: Block, dataset: str, row: Row, condition: Condition, value: int | None = None
+) -> Config:
+    """Return the settings of a cell: the entry's, or in their place what the paper trained with.
+
+    Args:
+        value: position in the sweep.
+    """
+    entry = deepcopy(values["data"][dataset])
+    if condition == "published":
+        entry["settings"] = exhibit.settings(entry["source"])
+    if exhibit.sweep is not None and value is not None:
+        _set(entry["settings"], exhibit.sweep, row.model, value)
+    changed = {**values, "datasets": [dataset], "data": {**values["data"], dataset: entry}}
+    return Params(changed, every_entry=False).config(dataset, row.model)
+
+
+def _set(settings: Block, sweep: Sweep, model: str, value: int) -> None:
+    """Give an option one of its values, for one model, and take it off the search space."""
+    block, option = sweep.option.split(".")
+    target = settings.setdefault(block, {})
+    (target.setdefault(model, {}) if block == "model" else target)[option] = sweep.values[value]
+
+
+def _cell(
+    dataset: str,
+    row: Row,
+    condition: Condition,
+    value: int | None,
+    config: Config,
+    processes: int | None,
+    view: View,
+) -> Cell:
+    processed = Path("data/processed", dataset)
+    train = config.train
+    resources = Resources(processed, train.device, train.threads, train.rows_in_memory, processes)
+    splits = resources.load()
+    with error_context(config.where()):
+        if condition == "tuned":
+            found = study.run(
+                header := study.describe(dataset, row.model, config, splits, processed),
+                config, splits, resources, view,
+            )  # fmt: skip
+            options = found.options
+        else:
+            options = {"model": config.model, "train": train.fit}
+            extra = runs.execution_settings(splits, train.rows_in_memory)
+            header = RunHeader.of(
+                "train", dataset, row.model, config.architecture, {**options, "seeds": train.seeds},
+                processed, **extra,
+            )  # fmt: skip
+        trained = list(
+            _trained(header, options, splits, train.seeds, resources, f"{row.label} ({condition})")
+        )
+    holdout = Holdout.load(processed, splits[0].device, rows_in_memory=train.rows_in_memory)
+    network = build(config.architecture, splits[0].schema, options["model"], seed=0)
+    scores = [_scores(network, one, holdout) for one in trained]
+    label = holdout.label
+    group = holdout.group if clusters(label, holdout.group) is not None else None
+    curves = [one.state.curve[one.state.best] for one in trained]
+    shutil.rmtree(runs.CHECKPOINTS / header.key, ignore_errors=True)
+    return Cell(
+        row,
+        condition,
+        value,
+        dataset,
+        float(np.mean([row["valid_auc"] for row in curves])),
+        [metrics.auc(label, score) for score in scores],
+        [metrics.logloss(label, score) for score in scores],
+        estimate(label, scores, group),
+        trained[0].weights,
+    )
+
+
+def _trained(
+    header: RunHeader, options: Block, splits: Splits, seeds: Sequence[int], resources: Resources, name: str
+) -> Iterator[Trained]:
+    with resources.prefetch(header, options, splits, seeds) as wait:
+        for seed in seeds:
+            wait(seed)
+            checkpoint = header.seed_checkpoint(seed)
+            progress = f"{header.dataset} {name} seed-{seed}"
+            yield runs.train_once(header, splits, options, seed, checkpoint=checkpoint, progress=progress)
+
+
+def _scores(network: nn.Module, trained: Trained, holdout: Holdout) -> Array:
+    network.load_state_dict(trained.tensors)
+    scores: Array = predict(network.to(holdout.split.device), holdout.split).double().cpu().numpy()
+    return scores
+
+
+def attention(
+    exhibit: Exhibit, values: Block, dataset: str, condition: Condition, processes: int | None
+) -> Block:
+    """Return the mean attention over the validation rows before and after training, of the first seed.
+
+    Returns:
+        `before` and `after`: by order of the crosses (2, 3, ...), a list over the channels.
+    """
+    (row,) = exhibit.rows
+    config = configured(exhibit, values, dataset, row, condition)
+    processed, train = Path("data/processed", dataset), config.train
+    resources = Resources(processed, train.device, train.threads, train.rows_in_memory, processes)
+    splits = resources.load()
+    options, seed = {"model": config.model, "train": train.fit}, train.seeds[0]
+    header = RunHeader.of(
+        "train", dataset, row.model, config.architecture, {**options, "seeds": [seed]}, processed
+    )
+    (trained,) = _trained(header, options, splits, [seed], resources, row.label)
+    network = build(config.architecture, splits[0].schema, options["model"], seed=seed).to(splits[0].device)
+    network.eval()
+    before = _mean_attention(network, splits)
+    network.load_state_dict(trained.tensors)
+    orders = options["model"].get("orders", [2, 3])
+    shutil.rmtree(runs.CHECKPOINTS / header.key, ignore_errors=True)
+    after = _mean_attention(network, splits)
+    return {
+        when: {str(order): [float(v) for v in of] for order, of in zip(orders, found, strict=True)}
+        for when, found in (("before", before), ("after", after))
+    }
+
+
+def _mean_attention(network: nn.Module, splits: Splits) -> Array:
+    """Return the mean over the rows, (branches, channels)."""
+    found = mechanisms.observed(network, splits[1])
+    assert len(found) == 1, f"one attention, not {list(found)}"
+    mean: Array = next(iter(found.values())).mean(0)
+    return mean.reshape(len(mean), -1)

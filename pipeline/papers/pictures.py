@@ -1,0 +1,126 @@
+"""An exhibit as a picture."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, panels, styled, titled_figure
+from pipeline.papers.exhibit import Block, Exhibit
+from pipeline.papers.report import CONDITIONS
+
+MARKS: dict[str, Any] = {
+    "paper": {"marker": "D", "markerfacecolor": "white", "color": GREY},
+    "published": {"marker": "o", "color": COLOURS[1]},
+    "default": {"marker": "o", "color": COLOURS[2]},
+    "tuned": {"marker": "o", "color": COLOURS[0]},
+}
+
+
+@styled
+def table(exhibit: Exhibit, joined: Block) -> Figure:
+    """Each model's AUC as published and as found, a panel for each log, in the paper's order."""
+    logs = joined["logs"]
+    labels = [row.label for row in exhibit.rows]
+    kinds = [kind for kind in ("paper", *CONDITIONS) if _points(logs, kind)]
+    names = {"paper": "in the paper", **CONDITIONS}
+    keys = [Line2D([], [], linestyle="", label=names[kind], **MARKS[kind]) for kind in kinds]
+    where = "test rows: mean over seeds" + (
+        ", bars: 95 % interval" if any(row["low"] is not None for log in logs for row in log["rows"]) else ""
+    )
+    figure = titled_figure(0.75 + 0.3 * len(labels), exhibit.title, f"{exhibit.paper}; AUC on {where}", keys)
+    axes = panels(figure, len(logs))
+    flat = [ax for line in axes for ax in line]
+    for ax, log in zip(flat, logs, strict=False):
+        ax.set_title(log["log"])
+        ax.grid(visible=False, axis="y")
+        for place, label in enumerate(reversed(labels)):
+            ax.axhline(place, color=LIGHT, linewidth=0.7, zorder=0)
+            for shift, kind in enumerate(kinds):
+                _point(ax, log, label, kind, place + 0.16 * ((len(kinds) - 1) / 2 - shift))
+        ax.set_yticks(range(len(labels)), list(reversed(labels)))
+        ax.set_ylim(-0.6, len(labels) - 0.4)
+        ax.set_xlabel("AUC")
+    return figure
+
+
+def _points(logs: list[Block], kind: str) -> list[float]:
+    rows = [row for log in logs for row in log["rows"]]
+    if kind == "paper":
+        return [row["published"]["auc"] for row in rows if row["published"]["auc"] is not None]
+    return [row["auc"] for row in rows if row["condition"] == kind]
+
+
+def _point(ax: Axes, log: Block, label: str, kind: str, y: float) -> None:
+    for row in log["rows"]:
+        if row["model"] != label or kind not in ("paper", row["condition"]):
+            continue
+        x = row["published"]["auc"] if kind == "paper" else row["auc"]
+        if x is None:
+            return
+        if kind != "paper" and row["low"] is not None:
+            ax.plot([row["low"], row["high"]], [y, y], color=MARKS[kind]["color"], linewidth=1, alpha=0.5)
+        ax.plot([x], [y], linestyle="", markersize=5, **MARKS[kind])
+        return
+
+
+@styled
+def sweep(exhibit: Exhibit, joined: Block) -> Figure:
+    """AUC over the values of an option, a panel for each log and condition, a line for each model."""
+    assert exhibit.sweep is not None
+    key = "valid_auc" if exhibit.name == "fiinet-figure-2" else "auc"
+    shown = [
+        (log, condition)
+        for log in joined["logs"]
+        for condition in CONDITIONS
+        if any(row["condition"] == condition for row in log["rows"])
+    ]
+    names, best = exhibit.sweep.names, exhibit.sweep.best
+    split = "validation" if key == "valid_auc" else "test"
+    told = "" if best is None else f"; dashed: the best in the paper ({names[best]})"
+    figure = titled_figure(2.6, exhibit.title, f"{exhibit.paper}; AUC on {split} rows, mean over seeds{told}")
+    flat = [ax for line in panels(figure, len(shown)) for ax in line]
+    for ax, (log, condition) in zip(flat, shown, strict=False):
+        ax.set_title(f"{log['log']}, {CONDITIONS[condition]}")
+        if best is not None:
+            ax.axvline(best, color=GREY, linestyle="--", linewidth=1)
+        for number, row in enumerate(exhibit.rows):
+            found = {
+                r["value"]: r[key]
+                for r in log["rows"]
+                if r["model"] == row.label and r["condition"] == condition
+            }
+            colour = SLATE if number >= len(COLOURS) else COLOURS[number]
+            values = [found[name] for name in names]
+            ax.plot(range(len(names)), values, marker="o", markersize=4, color=colour, label=row.label)
+        ax.set_xticks(range(len(names)), names)
+        ax.set_xlabel(exhibit.sweep.option.partition(".")[2])
+        ax.set_ylabel("AUC")
+        if len(exhibit.rows) > 1:
+            ax.legend(ncols=2)
+    return figure
+
+
+@styled
+def attention(exhibit: Exhibit, found: dict[str, Block]) -> Figure:
+    """Mean attention of each order of crosses by channel, before and after training."""
+    figure = titled_figure(
+        2.6,
+        exhibit.title,
+        f"{exhibit.paper}; mean over validation rows, by channel; open: before, filled: after training",
+    )
+    flat = [ax for line in panels(figure, len(found)) for ax in line]
+    for ax, (name, weights) in zip(flat, found.items(), strict=False):
+        ax.set_title(name)
+        for number, (order, after) in enumerate(weights["after"].items()):
+            before, colour = weights["before"][order], COLOURS[number]
+            places = range(len(after))
+            ax.plot(places, before, "o", color=colour, markerfacecolor="white", markersize=4)
+            ax.plot(places, after, "o", color=colour, markersize=4, label=f"crosses of {order}")
+            for place, (old, new) in enumerate(zip(before, after, strict=True)):
+                ax.plot([place, place], [old, new], color=colour, linewidth=0.8, alpha=0.6)
+        ax.set_xlabel("channel")
+        ax.set_ylabel("attention")
+        ax.legend(ncols=2)
+    return figure

@@ -1,0 +1,266 @@
+"""An exhibit as values, as a page and as a table: what was published, what we find, which claims hold."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from pipeline.common.text import counted
+from pipeline.evaluate.significance import LEVEL, compare, corrected_resampled_t, holm
+from pipeline.papers.exhibit import Block, Claim, Exhibit, Figures
+from pipeline.papers.experiment import Cell
+
+CONDITIONS = {"published": "their settings", "default": "our defaults", "tuned": "tuned alike"}
+COLUMNS = (
+    "log", "model", "value", "condition", "splits", "seeds", "valid_auc", "auc", "low", "high", "logloss",
+    "weights", "published_auc", "published_logloss",
+)  # fmt: skip
+VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
+
+
+def join(exhibit: Exhibit, logs: dict[str, tuple[str, list[Cell]]], ratios: dict[str, float]) -> Block:
+    """Return what the page, the table and the picture show.
+
+    Args:
+        logs: by name, the source and the cells of all its splits.
+        ratios: test over train rows of each log.
+    """
+    shown = [
+        {
+            "log": name,
+            "source": source,
+            "splits": sorted({cell.dataset for cell in cells}),
+            "rows": [
+                _row(exhibit, source, list(group)) for _, group in groupby(sorted(cells, key=_key), key=_key)
+            ],
+            "claims": _claims(exhibit, source, cells, ratios[name]),
+        }
+        for name, (source, cells) in logs.items()
+    ]
+    return {"exhibit": exhibit.name, "paper": exhibit.paper, "title": exhibit.title, "logs": shown}
+
+
+def _key(cell: Cell) -> tuple[str, str, int]:
+    return cell.condition, cell.row.label, -1 if cell.value is None else cell.value
+
+
+def _row(exhibit: Exhibit, source: str, cells: Sequence[Cell]) -> Block:
+    """Return the mean of a model over the splits of a log, with its interval."""
+    first = cells[0]
+    means = [float(np.mean(cell.auc)) for cell in cells]
+    low, high = first.estimate.interval() if len(cells) == 1 else (None, None)
+    value = None if first.value is None or exhibit.sweep is None else exhibit.sweep.names[first.value]
+    return {
+        "model": first.row.label,
+        "value": value,
+        "condition": first.condition,
+        "seeds": len(first.auc),
+        "valid_auc": float(np.mean([cell.valid for cell in cells])),
+        "auc": float(np.mean(means)),
+        "of_splits": means,
+        "low": low,
+        "high": high,
+        "logloss": float(np.mean([np.mean(cell.logloss) for cell in cells])),
+        "weights": first.weights,
+        "megabytes": first.megabytes,
+        "published": first.row.published.get(source, Figures())._asdict(),
+    }
+
+
+def _claims(exhibit: Exhibit, source: str, cells: Sequence[Cell], ratio: float) -> list[Block]:
+    """Test every claim in every condition: on one split by rows and seeds, on several by the splits."""
+    found: list[Block] = []
+    published = {row.label: row.published.get(source, Figures()).auc for row in exhibit.rows}
+    for condition in CONDITIONS:
+        mine = [cell for cell in cells if cell.condition == condition]
+        for claim in exhibit.claims if mine else ():
+            test = _test(claim, mine, ratio)
+            better, worse = published[claim.better], published[claim.worse]
+            difference = None if better is None or worse is None else better - worse
+            found.append({"condition": condition, **vars(claim), "published": difference, **test})
+    for test, p in zip(found, holm([test["p"] for test in found]), strict=True):
+        sign = 1 if test["difference"] > 0 else -1
+        test |= {"p_holm": p, "verdict": sign if p < LEVEL else 0}
+    return found
+
+
+def _test(claim: Claim, cells: Sequence[Cell], ratio: float) -> Block:
+    pairs = [
+        [
+            next(c for c in cells if (c.dataset, c.row.label) == (dataset, label))
+            for label in vars(claim).values()
+        ]
+        for dataset in sorted({cell.dataset for cell in cells})
+    ]
+    if len(pairs) == 1:
+        ((better, worse),) = pairs
+        return compare(better.estimate, worse.estimate)
+    return corrected_resampled_t([float(np.mean(b.auc) - np.mean(w.auc)) for b, w in pairs], ratio)
+
+
+def to_csv(joined: Block) -> str:
+    """Return one line per log, model, value and condition."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for log in joined["logs"]:
+        for row in log["rows"]:
+            published = row["published"]
+            values = {
+                **row,
+                "log": log["log"],
+                "splits": len(log["splits"]),
+                "published_auc": published["auc"],
+                "published_logloss": published["logloss"],
+            }
+            writer.writerow([_plain(values[column]) for column in COLUMNS])
+    return text.getvalue()
+
+
+def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
+    """Return the page."""
+    lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
+    for log in joined["logs"]:
+        splits = log["splits"]
+        lines += [f"## {log['log']}", "", *_over(log), ""]
+        lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
+        if log["claims"]:
+            lines += ["Which of the paper's statements hold on these rows:", "", *_claims_table(log), ""]
+            lines += [_method(log, len(splits)), ""]
+    if exhibit.notes:
+        lines += ["## What to know", "", *(f"- {note}" for note in exhibit.notes), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _over(log: Block) -> list[str]:
+    name, rows = log["source"], log["rows"]
+    other = "" if log["log"].startswith(name) else f", which is {name}"
+    return [
+        f"Test rows of {', '.join(log['splits'])}{other}; mean over {counted(rows[0]['seeds'], 'seed')}"
+        + (f" and {counted(len(log['splits']), 'split')}." if len(log["splits"]) > 1 else ".")
+    ]
+
+
+def _conditions(log: Block) -> list[str]:
+    found = {row["condition"] for row in log["rows"]}
+    return [condition for condition in CONDITIONS if condition in found]
+
+
+def _table(exhibit: Exhibit, log: Block) -> list[str]:
+    """Return AUC and logloss, published and ours, a line for each model in the paper's order."""
+    conditions = _conditions(log)
+    found = {(row["model"], row["condition"]): row for row in log["rows"]}
+    sized = any(f.megabytes for row in exhibit.rows for f in row.published.values())
+    figures: dict[str, Callable[[Block], str]] = {
+        "AUC": lambda r: f"{r['auc']:.4f}",
+        "logloss": lambda r: f"{r['logloss']:.4f}",
+        **({"MB": lambda r: f"{r['megabytes']:.2f}"} if sized else {}),
+    }
+    head = [f"{name}, {CONDITIONS[c]}" for c in conditions for name in figures]
+    is_printed = any(row["published"]["auc"] for row in log["rows"])
+    columns = {"auc": "AUC", "logloss": "logloss", **({"megabytes": "MB"} if sized else {})}
+    published = [f"published {name}" for name in columns.values()] if is_printed else []
+    lines = [_line(["model", *published, *head]), _line(["---", *["---:"] * (len(published) + len(head))])]
+    for row in exhibit.rows:
+        ours = [show(found[row.label, c]) for c in conditions for show in figures.values()]
+        theirs = found[row.label, conditions[0]]["published"]
+        cells = ["" if theirs[key] is None else f"{theirs[key]:g}" for key in columns] if is_printed else []
+        lines.append(_line([row.label, *cells, *ours]))
+    return lines
+
+
+def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
+    """Return the AUC at each value, a line for each model and condition; the best one is bold."""
+    assert exhibit.sweep is not None
+    key = "valid_auc" if exhibit.name == "fiinet-figure-2" else "auc"
+    names = exhibit.sweep.names
+    lines = [
+        _line([exhibit.sweep.option.partition(".")[2], "settings", *names]),
+        _line(["---", "---", *["---:"] * len(names)]),
+    ]
+    found = {(row["model"], row["condition"], row["value"]): row[key] for row in log["rows"]}
+    for row in exhibit.rows:
+        for condition in _conditions(log):
+            values = [found[row.label, condition, name] for name in names]
+            cells = [f"**{v:.4f}**" if v == max(values) else f"{v:.4f}" for v in values]
+            lines.append(_line([row.label, CONDITIONS[condition], *cells]))
+    if exhibit.sweep.best is not None:
+        lines += ["", f"The paper finds {names[exhibit.sweep.best]} best. Bold: the best of ours."]
+    return lines
+
+
+def _claims_table(log: Block) -> list[str]:
+    lines = [
+        _line(["statement", "settings", "published", "ours", "95 % interval", "verdict"]),
+        _line(["---", "---", "---:", "---:", "---:", "---"]),
+    ]
+    for test in log["claims"]:
+        published = "" if test["published"] is None else f"{test['published']:+.4f}"
+        lines.append(
+            _line([
+                f"{test['better']} > {test['worse']}",
+                CONDITIONS[test["condition"]],
+                published,
+                f"{test['difference']:+.4f}",
+                f"{test['low']:+.4f} to {test['high']:+.4f}",
+                VERDICTS[test["verdict"]],
+            ])
+        )  # fmt: skip
+    return lines
+
+
+def _method(log: Block, splits: int) -> str:
+    by = (
+        "test rows, clustered by user where the log has users, and seeds"
+        if splits == 1
+        else "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
+    )
+    return (
+        f"Differences in test AUC; intervals by {by}; a verdict other than {VERDICTS[0]!r} is significant at "
+        f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}."
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _plain(value: Any) -> Any:
+    return "" if value is None else f"{value:.6f}" if isinstance(value, float) else value
+
+
+def attention_page(exhibit: Exhibit, found: dict[str, Block], picture: str) -> str:
+    """Return the page of FiiNet's attention before and after training."""
+    lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
+    for log, weights in found.items():
+        lines += [
+            f"## {log}",
+            "",
+            _line(["crosses of", "before: mean, least, most", "after: mean, least, most"]),
+        ]
+        lines.append(_line(["---", "---:", "---:"]))
+        for order, after in weights["after"].items():
+            cells = [
+                f"{np.mean(x):.3f}, {np.min(x):.3f}, {np.max(x):.3f}"
+                for x in (weights["before"][order], after)
+            ]
+            lines.append(_line([order, *cells]))
+        lines.append("")
+    lines += ["## What to know", "", *(f"- {note}" for note in exhibit.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def attention_csv(found: dict[str, Block]) -> str:
+    """Return a line for each log, order and channel."""
+    rows = [
+        f"{log},{order},{channel},{before:.6f},{after:.6f}"
+        for log, weights in found.items()
+        for order in weights["after"]
+        for channel, (before, after) in enumerate(
+            zip(weights["before"][order], weights["after"][order], strict=True)
+        )
+    ]
+    return "\n".join(["log,order,channel,before,after", *rows]) + "\n"

@@ -1,0 +1,57 @@
+"""A table or figure of a paper, made again: what is missing is trained, what is there is taken."""
+
+from pathlib import Path
+
+from pipeline.common.errors import PipelineError, exit_with_message, unknown
+from pipeline.common.files import write_json, write_text
+from pipeline.config import yaml_file
+from pipeline.config.params import Params
+from pipeline.config.settings import Condition
+from pipeline.data.storage import read_report
+from pipeline.evaluate.plot_style import save
+from pipeline.papers import experiment, pictures, report
+from pipeline.papers.exhibits import EXHIBITS
+from pipeline.tracking.live import NullRun
+from pipeline.train import workers
+from stages import alone, arguments, new_folder
+
+
+def main() -> None:
+    (name,) = arguments(__doc__, "paper")
+    alone()
+    if name not in EXHIBITS:
+        raise PipelineError(unknown("table or figure", name, EXHIBITS))
+    exhibit = EXHIBITS[name]
+    _, values = yaml_file.read(Path("params.yaml"))
+    file = Params(values, every_entry=False)
+    processes = workers.processes(file.processes)
+    logs = experiment.datasets(exhibit, values)
+    with new_folder(Path("data/papers", name)) as folder:
+        if exhibit.attention:
+            condition: Condition = next((c for c in file.papers.conditions if c != "tuned"), "published")
+            found = {
+                log: experiment.attention(exhibit, values, names[0], condition, processes)
+                for log, names in logs.items()
+            }
+            write_json(folder / "results.json", {"exhibit": name, "condition": condition, "logs": found})
+            save(pictures.attention(exhibit, found), folder / "picture.png")
+            write_text(folder / "README.md", report.attention_page(exhibit, found, "picture.png"))
+            write_text(folder / "table.csv", report.attention_csv(found))
+            return
+        cells, ratios = {}, {}
+        for log, names in logs.items():
+            made = list(experiment.run(exhibit, values, names, processes, NullRun()))
+            cells[log] = values["data"][log]["source"], made
+            rows = read_report(Path("data/processed", log))
+            ratios[log] = rows["test"]["rows"] / rows["train"]["rows"]
+        joined = report.join(exhibit, cells, ratios)
+        write_json(folder / "results.json", joined)
+        draw = pictures.sweep if exhibit.sweep else pictures.table
+        save(draw(exhibit, joined), folder / "picture.png")
+        write_text(folder / "README.md", report.to_markdown(exhibit, joined, "picture.png"))
+        write_text(folder / "table.csv", report.to_csv(joined))
+    print(f"data/papers/{name}/README.md")
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
