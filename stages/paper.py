@@ -28,7 +28,7 @@ def main() -> None:
     logs = experiment.datasets(exhibit, values)
     with new_folder(Path("data/papers", name)) as folder:
         if exhibit.attention:
-            condition: Condition = next((c for c in file.papers.conditions if c != "tuned"), "published")
+            condition: Condition = next((c for c in file.paper.conditions if c != "tuned"), "published")
             found = {
                 log: experiment.attention(exhibit, values, names[0], condition, processes)
                 for log, names in logs.items()

@@ -26,6 +26,7 @@ from pipeline.datasets import DATASETS
 from pipeline.layers.neighbours import with_neighbours
 from pipeline.layers.options import arguments
 from pipeline.models import MODELS
+from pipeline.papers.exhibits import EXHIBITS
 from pipeline.preprocess import clean_table
 from pipeline.split.assign import assign
 from pipeline.split.vocabulary import fit_vocabulary
@@ -59,7 +60,7 @@ class Params:
         self._file = self._validated(File, values, "")
         self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
         self.blocks = self._file.model.keys()
-        self.mirror, self.evaluate, self.papers = self._file.mirror, self._file.evaluate, self._file.papers
+        self.mirror, self.evaluate, self.paper = self._file.mirror, self._file.evaluate, self._file.paper
         self.processes: int | str = self._file.processes
         if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
             raise self._error("processes", f"must be `auto` or a positive integer (it is {self.processes!r})")
@@ -127,14 +128,22 @@ class Params:
 
     def _check_names(self) -> None:
         with error_context(self._name):
-            for kind, names in (("dataset", self.datasets), ("model", [*self.models, *self.blocks])):
+            for kind, names in (
+                ("dataset", self.datasets),
+                ("model", [*self.models, *self.blocks]),
+                ("paper", self._file.papers),
+            ):
                 for name in names:
                     check(kind, name)
 
     def _check_lists(self) -> None:
-        for name in self.datasets:
-            if name not in self._file.data:
-                raise self._error("datasets", unknown("dataset", name, self._file.data))
+        for key, kind, names, known in (
+            ("datasets", "dataset", self.datasets, self._file.data),
+            ("papers", "table or figure", self._file.papers, EXHIBITS),
+        ):
+            for name in names:
+                if name not in known:
+                    raise self._error(key, unknown(kind, name, known))
         variants = self.blocks - MODELS.keys()
         for name in self._file.models:
             if name in variants:
@@ -151,7 +160,7 @@ class Params:
                 )
             if name not in variants:
                 raise self._error("variants", unknown("variant", name, variants))
-        for key in ("datasets", "models", "variants"):
+        for key in ("datasets", "models", "variants", "papers"):
             names = getattr(self._file, key)
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)

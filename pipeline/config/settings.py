@@ -67,8 +67,8 @@ class Evaluate(Strict):
 Condition = Literal["published", "default", "tuned"]
 
 
-class Papers(Strict):
-    """How the papers' tables and figures are made again: see `pipeline/papers/`.
+class Paper(Strict):
+    """How tables and figures of the papers are made again: see `pipeline/papers/`.
 
     Attributes:
         conditions: as the paper trained, by our defaults, by a search with the budget of `tune`.
@@ -83,6 +83,7 @@ class File(Strict):
     datasets: Annotated[list[str], Len(1)]
     models: Annotated[list[str], Len(1)]
     variants: list[str] = Field(default_factory=list)
+    papers: list[str] = Field(default_factory=list)
     mirror: str | None = None
     processes: Any = "auto"
     data: dict[str, Any]  # each a `Dataset`; checked one by one, so that one need not stop the others
@@ -90,7 +91,7 @@ class File(Strict):
     train: Block
     tune: Block
     evaluate: Evaluate = Evaluate()
-    papers: Papers = Papers()
+    paper: Paper = Paper()
 
 
 class Config(BaseModel):

@@ -95,9 +95,9 @@ def run(
         view: shows the trials of searches.
     """
     file = Params(values, every_entry=False)
-    conditions = [c for c in file.papers.conditions if not (exhibit.sweep and c == "tuned")]
+    conditions = [c for c in file.paper.conditions if not (exhibit.sweep and c == "tuned")]
     if not conditions:
-        raise PipelineError("params.yaml: papers.conditions: a figure over the values of an option needs "
+        raise PipelineError("params.yaml: paper.conditions: a figure over the values of an option needs "
                             "`published` or `default`")  # fmt: skip
     for name in names:
         for condition in conditions:
@@ -122,6 +122,9 @@ def configured(
     if exhibit.sweep is not None and value is not None:
         _set(entry["settings"], exhibit.sweep, row.model, value)
     changed = {**values, "datasets": [dataset], "data": {**values["data"], dataset: entry}}
+    if condition != "tuned":  # nothing is searched, and these settings may lie outside the axes
+        entry["settings"].pop("tune", None)
+        changed["tune"] = {**values["tune"], "space": {}}
     return Params(changed, every_entry=False).config(dataset, row.model)
 
 

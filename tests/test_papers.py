@@ -1,0 +1,187 @@
+"""The papers' tables and figures: what they claim, what is trained for them, how it is judged and shown."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import project
+import pytest
+
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
+from pipeline.config.params import Params
+from pipeline.evaluate.significance import estimate
+from pipeline.papers import experiment, report
+from pipeline.papers.exhibit import Claim, Exhibit, Figures, Row, Sweep
+from pipeline.papers.exhibits import EXHIBITS
+from pipeline.papers.experiment import Cell
+
+VALUES = project.own_params()
+ALL = [
+    "fiinet-figure-2", "fiinet-figure-3", "fiinet-figure-4", "fiinet-table-4",
+    *(f"flsest-figure-{number}" for number in range(5, 10)), *(f"flsest-table-{n}" for n in range(1, 6)),
+]  # fmt: skip
+
+
+def test_every_table_and_figure_of_results_is_there_and_named_in_params_yaml() -> None:
+    assert sorted(EXHIBITS) == ALL
+    text = (project.ROOT / "params.yaml").read_text()
+    comment = text[: text.index("\npapers: []")].rpartition("\n\n")[2]
+    for part in ("fiinet-table-4", "fiinet-figure-2 to -4", "flsest-table-1 to -5", "flsest-figure-5 to -9"):
+        assert part in " ".join(comment.replace("#", "").split())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_settings_and_models_are_valid_on_every_dataset_of_the_paper(name: str) -> None:
+    exhibit = EXHIBITS[name]
+    labels = [row.label for row in exhibit.rows]
+    assert len(set(labels)) == len(labels)
+    assert {label for claim in exhibit.claims for label in (claim.better, claim.worse)} <= set(labels)
+    for source in exhibit.sources:
+        for row in exhibit.rows:
+            last = None if exhibit.sweep is None else len(exhibit.sweep.values) - 1
+            config = experiment.configured(exhibit, VALUES, source, row, "published", last)
+            said = exhibit.settings(source)["train"]
+            if exhibit.sweep is None or not exhibit.sweep.option.startswith("train."):
+                assert {key: config.train.fit[key] for key in said} == said
+            if exhibit.sweep is not None:
+                block, option = exhibit.sweep.option.split(".")
+                found = config.model if block == "model" else config.train.fit
+                assert found[option] == exhibit.sweep.values[-1], row.label
+
+
+def test_figures_are_those_that_were_printed() -> None:
+    """Three cells of each paper's tables, read from the papers again."""
+    found = {
+        (name, row.label, source): figures
+        for name, exhibit in EXHIBITS.items()
+        for row in exhibit.rows
+        for source, figures in row.published.items()
+    }
+    assert found["fiinet-table-4", "AutoInt", "book-crossing"] == (0.6534, 0.6804, None)
+    assert found["fiinet-table-4", "FiiNet", "kuairec-big"] == (0.7983, 0.1310, None)
+    assert found["flsest-table-1", "EDCN", "movielens-1m"] == (0.8153, 0.5151, None)
+    assert found["flsest-table-4", "FiBiSEST", "avazu-1m"] == (0.7632, 0.3776, 39.4)
+    assert found["flsest-table-5", "FwBI", "movielens-1m"] == Figures()
+
+
+def test_datasets_are_those_of_the_paper_grouped_by_log() -> None:
+    exhibit = EXHIBITS["flsest-table-1"]
+    names = ["synthetic", "movielens-100k-s1", "movielens-1m", "movielens-100k-s2", "movielens-1m-drop3"]
+    assert experiment.datasets(exhibit, {**VALUES, "datasets": names}) == {
+        "movielens-100k-s1": ["movielens-100k-s1", "movielens-100k-s2"],
+        "movielens-1m": ["movielens-1m"],
+        "movielens-1m-drop3": ["movielens-1m-drop3"],
+    }
+    with pytest.raises(PipelineError, match=r"is about movielens-100k, .*`datasets` in params.yaml names no"):
+        experiment.datasets(exhibit, VALUES)
+
+
+def cell(label: str, dataset: str, shift: float, seed: int, condition: Any = "published") -> Cell:
+    """A model whose scores are the better, the larger the shift of clicks against the others."""
+    rng = np.random.default_rng(seed)
+    label_of_row = (np.arange(2000) % 2).astype(np.uint8)
+    scores = [rng.normal(size=2000) + shift * label_of_row for _ in range(2)]
+    of = estimate(label_of_row, scores)
+    return Cell(
+        Row(label, label, {"toy": Figures(0.7, 0.5)}),
+        condition,
+        None,
+        dataset,
+        0.7,
+        [of.auc] * 2,
+        [0.5] * 2,
+        of,
+        7,
+    )
+
+
+TOY = Exhibit(
+    "toy-table-1", "Toys", "A paper, Table 1", ("toy",),
+    tuple(Row(name, name, {"toy": Figures(0.7, 0.5)}) for name in ("A", "B", "C")),
+    lambda source: {},
+    claims=(Claim("A", "B"), Claim("B", "A"), Claim("A", "C")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("splits", [["one"], ["one", "two", "three", "four"]])
+def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
+    cells = [
+        cell(label, split, shift, 10 * number + place)
+        for number, split in enumerate(splits)
+        for place, (label, shift) in enumerate({"A": 1.0, "B": 0.5, "C": 1.0}.items())
+    ]
+    joined = report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25})
+    (log,) = joined["logs"]
+    verdicts = {(c["better"], c["worse"]): c["verdict"] for c in log["claims"]}
+    assert verdicts == {("A", "B"): 1, ("B", "A"): -1, ("A", "C"): 0}
+    page = report.to_markdown(TOY, joined, "picture.png")
+    assert "| A > B | their settings | +0.0000 | +0.1" in page
+    assert "| **the reverse** |" in page
+    assert ("corrected resampled t-test" in page) == (len(splits) > 1)
+    assert report.to_csv(joined).count("\n") == 4
+
+
+@pytest.mark.slow
+def test_the_stage_trains_takes_what_is_there_and_gives_the_same_bytes_again(
+    tmp_path: Path,
+    run: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    fits: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    toys = {
+        "toy-table-1": replace(
+            TOY,
+            sources=("synthetic",),
+            rows=(Row("LR", "lr", {"synthetic": Figures(0.7, 0.5)}), Row("FM", "fm")),
+            settings=lambda source: {"train": {"epochs": 2, "batch_size": 256, "seeds": [1, 2]}},
+            claims=(Claim("FM", "LR"),),
+        ),
+        "toy-figure-1": replace(
+            TOY,
+            name="toy-figure-1",
+            sources=("synthetic",),
+            rows=(Row("FM", "fm"),),
+            settings=lambda source: {"train": {"epochs": 1, "seeds": [1]}},
+            claims=(),
+            sweep=Sweep("model.embedding_size", (2, 4), ("2", "4"), 1),
+        ),
+        "toy-figure-2": replace(
+            EXHIBITS["fiinet-figure-4"],
+            name="toy-figure-2",
+            sources=("synthetic",),
+            settings=lambda source: {"train": {"epochs": 1, "seeds": [1]}},
+        ),
+    }
+    stage = importlib.import_module("stages.paper")
+    monkeypatch.setattr(stage, "EXHIBITS", toys)
+    run(tmp_path, "synthetic")
+    contents = {}
+    for name in toys:
+        monkeypatch.setattr("sys.argv", ["paper", "--paper", name])
+        for again in (False, True):
+            fits.clear()
+            stage.main()
+            assert bool(fits) != again, "trained once, then taken from the cache"
+            folder = tmp_path / "data/papers" / name
+            files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+            assert list(files) == ["README.md", "picture.png", "results.json", "table.csv"]
+            assert contents.setdefault(name, files) == files
+    capsys.readouterr()
+    (log,) = read_json(tmp_path / "data/papers/toy-table-1/results.json")["logs"]
+    conditions = {(row["model"], row["condition"]) for row in log["rows"]}
+    assert conditions == {(model, c) for model in ("LR", "FM") for c in ("published", "tuned")}
+    weights = read_json(tmp_path / "data/papers/toy-figure-2/results.json")["logs"]["synthetic"]
+    assert np.allclose(np.sum(list(weights["after"].values()), 0), 1, atol=1e-5)
+    assert weights["before"] != weights["after"]
+
+
+def test_a_name_that_is_none_is_told_with_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["paper", "--paper", "flsest-tabel-1"])
+    with pytest.raises(PipelineError, match="flsest-table-1"):
+        importlib.import_module("stages.paper").main()
+    with pytest.raises(PipelineError, match="papers: unknown table or figure 'x'"):
+        Params({**VALUES, "papers": ["x"]}, every_entry=False)
