@@ -160,6 +160,9 @@ class Params:
                 )
             if name not in variants:
                 raise self._error("variants", unknown("variant", name, variants))
+        self._check_once()
+
+    def _check_once(self) -> None:
         for key in ("datasets", "models", "variants", "papers"):
             names = getattr(self._file, key)
             if len(set(names)) < len(names):
