@@ -23,6 +23,7 @@ from ruamel.yaml import YAML
 
 from benchmarks import damaged_logs
 from pipeline.common.errors import PipelineError
+from pipeline.common.files import seal
 from pipeline.config.params import Params
 from pipeline.datasets import tabular
 from pipeline.download import refresh
@@ -286,6 +287,7 @@ def test_a_split_by_the_files_of_a_folder(tmp_path: Path):
     with pytest.raises(PipelineError, match=r"u1\.bse does not exist"):
         tabular.download(raw, tmp_path, path=str(logs), files=["u1.bse"])
     tabular.download(raw, tmp_path, path=str(logs), files=["u1.base", "u1.test"])
+    seal(raw)  # whose file is no log
     text = {"separator": "\t", "names": ["user", "click"], "file": "part"}
     (table,) = [
         pa.concat_tables(

@@ -49,6 +49,7 @@ from pydantic import (
 )
 
 from pipeline.common.errors import PipelineError
+from pipeline.common.files import SEAL
 from pipeline.download.obtain import copy_own
 from pipeline.preprocess import parse, tables
 from pipeline.preprocess.clean_table import ClickLog
@@ -259,7 +260,7 @@ def read(
     )
     layout = Layout(separator, encoding, quote, escape, None if names is None else tuple(names))
     layout.check()
-    files = [file for file in sorted(folder.iterdir()) if file.name != "manifest.json"]
+    files = [file for file in sorted(folder.iterdir()) if file.name not in ("manifest.json", SEAL)]
     if not files:
         raise PipelineError(f"{folder} contains no file; run the download stage again")
     opened = tables.open_folder(files, layout)
