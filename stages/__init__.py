@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.command_line import Parser
-from pipeline.common.errors import PipelineError, exit_with_message, is_main_process, starting, unknown
+from pipeline.common.errors import (
+    PipelineError,
+    exit_with_message,
+    is_main_process,
+    naming,
+    starting,
+    unknown,
+)
 from pipeline.common.names import check
 
 if TYPE_CHECKING:
@@ -124,7 +131,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         if path.exists():
             shutil.rmtree(path)
         temporary.rename(path)

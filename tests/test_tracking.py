@@ -1,11 +1,17 @@
 """MLflow shows what the files contain: once, again after a loss, a kill or a move, with models that load."""
 
+import base64
+import json
 import os
 import shutil
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +32,7 @@ from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
 from pipeline.scoring import load
 from pipeline.split import vocabulary
-from pipeline.tracking import record
+from pipeline.tracking import database, guards, record
 from pipeline.tracking.models import registered_package
 
 # MLflow and torch.export warn about themselves.
@@ -125,7 +131,8 @@ def content(root: Path) -> dict[str, Any]:
             "models": len(run.outputs.model_outputs) if run.outputs else 0,
         }
     champion = store.get_model_version_by_alias("ctr-toy", "champion")
-    return {"runs": said, "champion": (champion.version, champion.tags)}
+    tags = {k: v for k, v in champion.tags.items() if k != "checkout"}
+    return {"runs": said, "champion": (champion.version, tags)}
 
 
 def python(code: str, root: Path) -> "subprocess.Popen[str]":
@@ -183,7 +190,7 @@ def test_report_reaches_runs_experiment_and_registry(published: Path) -> None:
     version = store.get_model_version_by_alias("ctr-toy", "champion")
     assert version.tags["key"] == best["key"]
     assert version.tags["seed"] == str(best["seed"])
-    assert "| deepfm | tuned |" in store.get_experiment_by_name("toy").tags["mlflow.note.content"]
+    assert "| deepfm&emsp; | tuned&emsp; |" in store.get_experiment_by_name("toy").tags["mlflow.note.content"]
     files = [file.path for file in store.list_artifacts(named(published, "evaluate").info.run_id)]
     assert sorted(files) == ["SHA256SUMS", "leaderboard.md", "report.json", "roc.png"]
 
@@ -293,7 +300,9 @@ def test_a_live_run_is_completed_and_nothing_is_logged_twice(
         for number in (1, 2):  # trial 0 was finished before this process began
             trial = run["search"]["trials"][number]
             try:
-                with live.child(f"trial-{number:03d}", f"{run['key']}/x", trial["params"]) as log:
+                with live.child(
+                    f"trial-{number:03d}", f"{run['key']}/trial-{number:03d}", trial["params"]
+                ) as log:
                     for row in trial["curve"]:
                         log(row, row["step"])
                     if trial["state"] == "PRUNED":
@@ -424,6 +433,275 @@ def test_a_run_deleted_by_hand_comes_back_with_its_test_metrics(project: Path) -
     assert content(project)["runs"] == before["runs"]
 
 
+def seed_run(root: Path) -> str:
+    return children(root, named(root, "tune-lr"))["seed-1"].info.run_id
+
+
+def delete_seed(root: Path) -> None:
+    client(root).delete_run(seed_run(root))
+
+
+def rename_seed(root: Path) -> None:
+    client(root).update_run(seed_run(root), name="my favourite")
+
+
+def delete_parent(root: Path) -> None:
+    client(root).delete_run(named(root, "tune-lr").info.run_id)
+
+
+def delete_evaluation(root: Path) -> None:
+    client(root).delete_run(named(root, "evaluate").info.run_id)
+
+
+def delete_model(root: Path) -> None:
+    version = client(root).get_model_version_by_alias("ctr-toy", "champion")
+    client(root).delete_logged_model(version.source.removeprefix("models:/"))
+
+
+def delete_alias(root: Path) -> None:
+    client(root).delete_registered_model_alias("ctr-toy", "champion")
+
+
+def delete_experiment(root: Path) -> None:
+    client(root).delete_experiment(client(root).get_experiment_by_name("toy").experiment_id)
+
+
+def delete_files(root: Path) -> None:
+    shutil.rmtree(root / "mlruns")
+
+
+@pytest.mark.parametrize(
+    ("click", "twice"),
+    [
+        (delete_seed, False),
+        (rename_seed, True),
+        (delete_parent, False),
+        (delete_evaluation, False),
+        (delete_model, False),
+        (delete_alias, False),
+        (delete_experiment, False),
+        (delete_files, False),
+    ],
+)
+def test_what_was_tidied_away_on_the_page_comes_back(
+    click: Callable[[Path], None], twice: bool, project: Path
+) -> None:
+    tracking.sync(project)
+    before, report = content(project), project / "data/reports/toy/report.json"
+    click(project)
+    if twice:  # nothing is lost, so only a new report looks at the run again
+        write_json(report, {**read_json(report), "rows": 201})
+    said = tracking.sync(project)
+    assert "nothing to do" not in said
+    after = content(project)
+    assert "nothing to do" in tracking.sync(project)
+    if twice:
+        assert "/evaluate" in after["runs"] and "tune-lr/my favourite" in after["runs"]
+        return
+    for each in (before, after):
+        for run in each["runs"].values():
+            run["models"] = min(run["models"], 1)  # a deleted model stays among the outputs of its run
+        each["champion"] = each["champion"][1]
+    assert after == before
+    mlflow.pytorch.load_model("models:/ctr-toy@champion")
+
+
+def test_a_renamed_experiment_is_found_and_keeps_its_name(project: Path) -> None:
+    tracking.sync(project)
+    store = client(project)
+    store.rename_experiment(store.get_experiment_by_name("toy").experiment_id, "my toy")
+    report = project / "data/reports/toy/report.json"
+    write_json(report, {**read_json(report), "rows": 201})
+    assert "1 report published" in tracking.sync(project)
+    assert {each.name for each in store.search_experiments()} == {"Default", "my toy"}
+
+
+def test_attempts_vanish_once_one_is_complete(project: Path) -> None:
+    """As kills leave them: before the end, and between the end of a stage and the note of it in dvc.lock."""
+    tracking.sync(project)
+    before, store, run = content(project), client(project), named(project, "train-lr")
+    tags = {k: v for k, v in run.data.tags.items() if k.startswith("pipeline.") and k != "pipeline.complete"}
+    for status, state in (("FINISHED", "COMPLETE"), ("KILLED", "KILLED"), ("RUNNING", "")):
+        again = store.create_run(run.info.experiment_id, tags={**tags, "pipeline.state": state}, run_name="x")
+        own = {"mlflow.parentRunId": again.info.run_id, "pipeline.key": f"{tags['pipeline.key']}/seed-1"}
+        store.create_run(run.info.experiment_id, tags=own, run_name="seed-1")
+        for each in all_runs(project)[-2:] if status != "RUNNING" else ():
+            store.set_terminated(each.info.run_id, status)
+    assert len(all_runs(project)) == len(before["runs"]) + 6
+    assert "1 run published" in tracking.sync(project)
+    assert content(project) == before
+    assert "nothing to do" in tracking.sync(project)
+
+
+def test_a_stage_killed_at_its_very_end_shows_nothing_twice(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fresh / "data/runs/toy/lr/default"
+    assert tracking.publish(folder, model=False)  # here it was killed: DVC runs the stage again
+    monkeypatch.chdir(fresh)
+    with tracking.live(read_json(folder / "run.json"), "train-lr") as live, live.child("seed-1", "x", {}):
+        pass
+    assert not tracking.publish(folder, model=False)
+    assert sorted(run.info.run_name for run in all_runs(fresh)) == ["seed-1", "seed-2", "train-lr"]
+
+
+def test_the_durations_of_seeds_are_their_own(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fresh / "data/runs/toy/lr/default"
+    run = read_json(folder / "run.json")
+    monkeypatch.chdir(fresh)
+    header = {key: value for key, value in run.items() if key not in ("seeds", "weights")}
+    with tracking.live(header, "train-lr") as live:
+        for seed in run["seeds"]:
+            with live.child(f"seed-{seed['seed']}", f"{run['key']}/seed-{seed['seed']}", {}) as log:
+                for row in seed["curve"]:
+                    log(row, row["step"])
+    ends = {each.info.run_id: each.info.end_time for each in all_runs(fresh)}
+    assert tracking.publish(folder)
+    assert {each.info.run_id: each.info.end_time for each in all_runs(fresh)} == ends
+
+
+def test_the_view_has_the_runs_of_the_report_alone(project: Path) -> None:
+    tracking.sync(project)
+    store, report = client(project), read_json(project / "data/reports/toy/report.json")
+    left = [result for result in report["results"] if result["model"] == "lr"]
+    write_json(project / "data/reports/toy/report.json", {**report, "results": left})
+    assert "1 report published" in tracking.sync(project)
+    experiment = store.get_experiment_by_name("toy")
+    view = json.loads(experiment.tags["mlflow.sharedViewState.leaderboard"])
+    state = json.loads(zlib.decompress(base64.b64decode(view["state"].partition(";")[2])))
+    found = store.search_runs([experiment.experiment_id], state["searchFilter"])
+    assert sorted(run.data.tags["pipeline.key"] for run in found) == sorted(each["key"] for each in left)
+
+
+def test_the_tags_of_the_champion_are_its_own(project: Path) -> None:
+    report = read_json(project / "data/reports/toy/report.json")
+    version = client(project).get_model_version_by_alias("ctr-toy", "champion")
+    result = record.champion(report)
+    own = next(each for each in result["seeds"] if str(each["seed"]) == version.tags["seed"])
+    run = read_json(project / f"data/runs/toy/{version.tags['model']}/{version.tags['variant']}/run.json")
+    valid = next(each["best"]["valid_auc"] for each in run["seeds"] if each["seed"] == own["seed"])
+    figures = {
+        "valid_auc": valid,
+        "valid_auc_mean": result["valid_auc"],
+        "test_auc": own["auc"],
+        "test_auc_mean": result["mean"]["auc"],
+    }
+    assert {name: version.tags[name] for name in figures} == {k: f"{v:.6f}" for k, v in figures.items()}
+    model = client(project).get_logged_model(version.source.removeprefix("models:/"))
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [{"name": "ctr-toy", "version": 1}]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database that several checkouts share."""
+    uri = f"sqlite:///{tmp_path / 'team.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+def clone(published: Path, root: Path, *, auc: float, data: str | None = None) -> str:
+    """Write a checkout whose champion has this validation AUC; return its key."""
+    shutil.copytree(published / "data", root / "data")
+    report = read_json(root / "data/reports/toy/report.json")
+    best = report["champion"]
+    path = root / f"data/runs/toy/{best['model']}/{best['variant']}/run.json"
+    key = f"{best['key'][:-4]}{auc:.4f}"[-16:]
+    for each in (best, *(each for each in report["results"] if each["key"] == best["key"])):
+        each |= {"key": key}
+    record.champion(report)["valid_auc"] = auc
+    write_json(root / "data/reports/toy/report.json", report)
+    run = read_json(path)
+    write_json(path, {**run, "key": key, "input": data or run["input"]})
+    return key
+
+
+def test_checkouts_on_one_server_do_not_fight_over_the_champion(
+    published: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leader() -> str:
+        return str(MlflowClient(server).get_model_version_by_alias("ctr-toy", "champion").tags["key"])
+
+    better = {name: (tmp_path / name, auc) for name, auc in (("a", 0.82), ("b", 0.81), ("c", 0.83))}
+    keys = {name: clone(published, root, auc=auc) for name, (root, auc) in better.items()}
+    keys["other data"] = clone(published, tmp_path / "other data", auc=0.99, data="another")
+    for name, lead in (("a", "a"), ("b", "a"), ("c", "c"), ("a", "c"), ("other data", "c")):
+        tracking.sync(tmp_path / name)
+        assert leader() == keys[lead], name
+    assert (
+        f"`champion` stays at version 1, of {socket.gethostname()}:{tmp_path / 'a'}"
+        in capsys.readouterr().out
+    )
+    experiment = MlflowClient(server).get_experiment_by_name("toy")
+    assert "valid AUC 0.8300" in experiment.tags["mlflow.note.content"]
+    for name in keys:
+        assert "nothing to do" in tracking.sync(tmp_path / name)
+    assert leader() == keys["c"]
+    runs = MlflowClient(server).search_runs([experiment.experiment_id], "tags.`pipeline.complete` = 'true'")
+    of_all = [run.data.tags["pipeline.key"] for run in runs]
+    assert len(set(of_all)) == len(of_all) == 3 + 4 + 4  # shared runs, champions, reports
+    # the owner of the alias may move it down again
+    report = tmp_path / "c/data/reports/toy/report.json"
+    values = read_json(report)
+    record.champion(values)["valid_auc"] = 0.5
+    write_json(report, values)
+    tracking.sync(tmp_path / "c")
+    tracking.sync(tmp_path / "a")
+    assert leader() == keys["a"]
+
+
+def test_a_server_that_does_not_answer_costs_one_warning(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(guards, "_warned", set())
+    monkeypatch.chdir(fresh)
+    with tracking.live(HEADER, "train-fm") as live, live.child("seed-1", "x", {}) as log:
+        log({"valid_auc": 0.5}, 1)
+    assert not tracking.publish(fresh / "data/runs/toy/lr/default")
+    assert not tracking.publish_report(fresh / "data/reports/toy")
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: MLflow is incomplete") and warning.count("\n") == 1
+    assert "python -m pipeline sync" in warning and "params.yaml" not in warning and "secret" not in warning
+    with pytest.raises(PipelineError) as caught:
+        tracking.sync(fresh)
+    assert str(caught.value).count("\n") == 1
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_locked_database_costs_one_warning_and_a_sync(
+    when: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracking.sync(project)
+    monkeypatch.setattr(guards, "_warned", set())
+    monkeypatch.chdir(project)
+    seen = []
+    with closing(sqlite3.connect(project / "mlflow.db", isolation_level=None)) as viewer:
+        if when == "before":
+            viewer.execute("BEGIN IMMEDIATE")
+        with tracking.live(HEADER, "train-fm") as live:
+            if when == "during":
+                viewer.execute("BEGIN IMMEDIATE")
+            for seed in (1, 2):
+                with live.child(f"seed-{seed}", f"{HEADER['key']}/seed-{seed}", {}) as log:
+                    log({"valid_auc": 0.5}, 1)
+                    seen.append(seed)
+        viewer.execute("ROLLBACK")
+    assert seen == [1, 2]
+    assert capsys.readouterr().err.count("warning: MLflow is incomplete") == 1
+    tracking.sync(project)
+
+
+def test_a_sync_looks_at_the_database_a_fixed_number_of_times(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.sync(project)
+    looks, look = [], database.read_progress
+    monkeypatch.setattr(database, "read_progress", lambda *args: looks.append(args) or look(*args))
+    assert "4 runs, 1 report; nothing to do" in tracking.sync(project)
+    assert len(looks) == 1
+
+
 def test_mlflow_tracking_uri_wins(fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"sqlite:///{tmp_path / 'team.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -468,8 +746,6 @@ def test_a_damaged_database_is_named_with_the_way_out(
     if damage == "text":
         database.write_bytes(b"no database at all" * 100)
     else:
-        import sqlite3
-
         database.unlink()
         with sqlite3.connect(database) as half:
             half.execute("CREATE TABLE experiments (experiment_id INTEGER)")

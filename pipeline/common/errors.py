@@ -4,14 +4,43 @@ import difflib
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
+from typing import cast
 
-_DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+from pipeline.common.text import without_secrets
+
+_OWNER = "let the user who runs this own it, or write there (`ls -ld` shows who may)"
+_FREE = "free some space (or raise the limit) and run the same command again"
+_NEEDS = {  # what a person can do about an error of the machine
+    errno.ENOSPC: _FREE,
+    errno.EFBIG: _FREE,
+    errno.EDQUOT: _FREE,
+    errno.EACCES: _OWNER,
+    errno.EPERM: _OWNER,
+    errno.EROFS: "it lies on a disk that is mounted read-only: mount it writable, or move the project",
+    errno.EISDIR: "a folder is where a file belongs: move it away",
+    errno.ENOTDIR: "a file is where a folder belongs: move it away",
+    errno.ENAMETOOLONG: "choose a shorter name, or a folder higher up",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 4096`) and run the same command again",
+    errno.ENFILE: "the machine has too many open files: end other programs and run the same command again",
+    errno.EIO: "the disk could not read or write it: check the disk, then run the same command again",
+}
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|CUDNN_STATUS_ALLOC_FAILED|Unable to allocate", re.IGNORECASE
+)
+_SHORT = re.compile(r"\d+ requested and \d+ written")
+_LESS = (
+    "make `embedding_size`, `hidden` or `batch_size` smaller, let `rows_in_memory` stream the rows, or train "
+    "with `processes: 1`"
+)
 RANK_DELAY_SECONDS = 10  # by which one rank of torchrun may be behind the others
 _STOPPED = "stopped; run the same command again to go on from here"
 
@@ -80,29 +109,77 @@ def _stop(_signal: int, _frame: FrameType | None) -> None:
 def exit_with_message(main: Callable[[], None]) -> None:
     """Run a program's `main`; print a `PipelineError` as one message and exit with 1.
 
-    A full disk is not a fault of the program either, so it gets a message, too; every other exception is
-    a defect and keeps its traceback.
+    An error of the machine (a full disk, no permission, no memory) is not a fault of the program either, so
+    it gets a message, too; every other exception is a defect and keeps its traceback.
     """
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):  # names and signs may not be in the terminal's encoding
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except PipelineError as error:
         _report(f"error: {error}", first=not isinstance(error, LostRank))
         raise SystemExit(1) from None
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
+    except Exception as error:
+        message = explain(error)
+        if message is None:
             raise
-        where = f" while writing {error.filename}" if error.filename else ""
-        _report(
-            f"error: {os.strerror(error.errno)}{where}; nothing was left half-written. "
-            "Free some space and run the same command again."
-        )
+        _report(f"error: {message}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         if is_main_process():
             print(_STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def explain(error: BaseException) -> str | None:
+    """Return in a sentence what the machine refused, where, and what it needs; None if it refused nothing.
+
+    Libraries wrap such errors in their own, so the causes of an error are searched, too.
+
+    >>> explain(PermissionError(errno.EACCES, "denied", "data/x.npy"))
+    'data/x.npy: Permission denied; nothing was left half-written: let the user who runs this own it, ...'
+    """
+    seen = list(_causes(error))
+    for each in seen:
+        if isinstance(each, OSError) and each.errno in _NEEDS:
+            where = each.filename2 or each.filename or "a file"
+            problem = (
+                f"{os.fsdecode(where) if isinstance(where, bytes) else where}: {os.strerror(each.errno)}"
+            )
+            return f"{problem}; nothing was left half-written: {_NEEDS[each.errno]}"
+    for each in seen:
+        if isinstance(each, MemoryError) or (isinstance(each, RuntimeError) and _NO_MEMORY.search(str(each))):
+            first = next(iter(str(each).splitlines()), "")
+            return f"not enough memory ({first[:200] or 'MemoryError'}): {_LESS}"
+    return None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name what is being written in an error of the machine that names no file: a full disk, say."""
+    try:
+        yield
+    except Exception as error:
+        for each in _causes(error):
+            if isinstance(each, OSError) and each.filename is None:
+                if each.errno is None and _SHORT.search(
+                    str(each)
+                ):  # numpy, of a disk that took less than all
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+                each.filename = str(path)
+        raise
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it was raised from."""
+    seen, each = set[int](), cast("BaseException | None", error)
+    while each is not None and id(each) not in seen:
+        yield each
+        seen.add(id(each))
+        each = each.__cause__ or each.__context__
 
 
 def is_main_process() -> bool:
@@ -111,7 +188,7 @@ def is_main_process() -> bool:
 
 
 def _report(message: str, *, first: bool = True) -> None:
-    """Print an error once, even if every rank of torchrun meets it, in the last lines of the output.
+    """Print an error, without passwords, once, even if every rank of torchrun meets it, as the last lines.
 
     torchrun ends with a page of its own, whose last lines come from the error file of the process that failed
     first, by the second; when one has failed it ends the others. So the other ranks wait, one longer than the
@@ -119,6 +196,7 @@ def _report(message: str, *, first: bool = True) -> None:
     another one fails later than that. (torch's own `record` writes the file without waiting, and with a
     traceback instead of the message.)
     """
+    message = without_secrets(message)
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file is None:
         print(message, file=sys.stderr)

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import psutil
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import PipelineError, naming
 
 SEAL = "SHA256SUMS"  # in every folder that a stage wrote: what `seal` writes and `check_sealed` reads
 LINKED = (".dvc/cache/files", "data/downloads")  # caches whose files may be links to those of the stages
@@ -33,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
             leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

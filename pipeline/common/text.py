@@ -1,5 +1,7 @@
 """Words for messages."""
 
+import re
+
 
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun in the singular or plural.
@@ -8,3 +10,13 @@ def counted(number: int, noun: str) -> str:
     ('1 run', '1,200 runs')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without the passwords and keys of the addresses in it.
+
+    >>> without_secrets("cannot fetch https://me:pass@host/a.zip?token=1&part=2")
+    'cannot fetch https://***@host/a.zip?token=***&part=2'
+    """
+    text = re.sub(r"(\w://)[^\s/]*@", r"\1***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:token|key|secret|sig|signature|password)=)[^&\s]+", r"\1***", text)

@@ -8,10 +8,12 @@ columns that hold a path are ever written.
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pipeline.common.errors import PipelineError
+from pipeline.tracking.progress import REPORT, Progress, Shown
 
 PATHS = (  # every column in which MLflow stores an absolute path of artifacts
     ("experiments", "artifact_location"),
@@ -22,23 +24,8 @@ PATHS = (  # every column in which MLflow stores an absolute path of artifacts
 )
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What is published, by a database.
-
-    Attributes:
-        complete: `pipeline.key` of the complete runs.
-        reported: (`pipeline.key`, report) of the runs that have the test metrics of that report.
-        champions: registered models that have a champion.
-        running: number of runs in progress, or left open by a killed process.
-        moved: whether the paths of artifacts point to where this checkout was before.
-    """
-
-    complete: set[str] = field(default_factory=set)
-    reported: set[tuple[str, str]] = field(default_factory=set)
-    champions: set[str] = field(default_factory=set)
-    running: int = 0
-    moved: bool = False
+class Unavailable(PipelineError):
+    """MLflow's store cannot be used now: it is locked, read-only, or does not answer."""
 
 
 def check(path: Path) -> None:
@@ -75,26 +62,46 @@ def read_progress(path: Path, artifacts: Path) -> Progress:
     if not path.exists():
         return Progress()
     check(path)
-    tagged = """
-        SELECT k.value, t.value FROM runs AS r
-        JOIN tags AS k ON k.run_uuid = r.run_uuid AND k.key = 'pipeline.key'
-        JOIN tags AS t ON t.run_uuid = r.run_uuid AND t.key = ?
-        WHERE r.lifecycle_stage = 'active'
+    tags = """
+        SELECT t.run_uuid, t.key, t.value FROM tags AS t
+        JOIN tags AS k ON k.run_uuid = t.run_uuid AND k.key = 'pipeline.key'
+        WHERE t.key LIKE 'pipeline.%' OR t.key LIKE 'mlflow.pipeline.%' OR t.key = 'mlflow.parentRunId'
     """
-    running = """
-        SELECT count(*) FROM runs AS r
-        JOIN tags AS k ON k.run_uuid = r.run_uuid AND k.key = 'mlflow.pipeline.process'
-        WHERE r.status = 'RUNNING' AND r.lifecycle_stage = 'active'
+    runs = "SELECT run_uuid, status, artifact_uri FROM runs WHERE lifecycle_stage = 'active'"
+    models = "SELECT model_id, artifact_location FROM logged_models WHERE lifecycle_stage = 'active'"
+    champions = """
+        SELECT a.name, v.source FROM registered_model_aliases AS a
+        JOIN model_versions AS v ON v.name = a.name AND v.version = a.version WHERE a.alias = 'champion'
     """
-    champions = "SELECT name FROM registered_model_aliases WHERE alias = 'champion'"
+    shown = "SELECT value FROM experiment_tags WHERE key = ?"
     with _reading(path) as database:
-        return Progress(
-            complete={key for key, _ in database.execute(tagged, ["pipeline.complete"])},
-            reported=set(database.execute(tagged, ["mlflow.pipeline.report"])),
-            champions={name for (name,) in database.execute(champions)},
-            running=database.execute(running).fetchone()[0],
+        tagged = dict[str, dict[str, str]]()
+        for run, key, value in database.execute(tags):
+            tagged.setdefault(run, {})[key] = value
+        return Progress.of(
+            [
+                Shown(run, status, address, tagged[run])
+                for run, status, address in database.execute(runs)
+                if run in tagged
+            ],
+            dict(database.execute(models)),
+            dict(database.execute(champions)),
+            shown=[key for (key,) in database.execute(shown, [REPORT])],
             moved=bool(_moves(_locations(database), artifacts)),
+            is_there=_is_there,
         )
+
+
+def _is_there(address: str, file: str) -> bool:
+    """Whether a file is among the artifacts of an address; true where that is no folder of this machine."""
+    parts = urlsplit(address)
+    return parts.scheme not in ("file", "") or Path(url2pathname(parts.path), file).exists()
+
+
+def is_folder_here(address: str) -> bool:
+    """Whether the folder above an address is there; true where the address is no path of a machine."""
+    parts = urlsplit(address)
+    return parts.scheme not in ("file", "") or Path(url2pathname(parts.path)).parent.is_dir()
 
 
 def relocate(path: Path, artifacts: Path) -> bool:
@@ -108,7 +115,7 @@ def relocate(path: Path, artifacts: Path) -> bool:
         moves = _moves(_locations(database), artifacts)
     if not moves:
         return False
-    with closing(sqlite3.connect(path, timeout=60)) as database, database:
+    with _reading(path) as database, database:
         for old, new in moves:
             for table, column in PATHS:
                 database.execute(
@@ -143,6 +150,8 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         # rw: creates no file, and the last connection to close removes the log
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=60)) as database:
             yield database
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"{path}: {error}") from None
     except sqlite3.Error as error:
         raise unusable(path, error) from None
 

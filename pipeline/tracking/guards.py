@@ -1,38 +1,98 @@
-"""Errors between the files and MLflow, and what becomes of them."""
+"""Errors between the files and MLflow, and what becomes of them: the files are complete without it."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import PipelineError, explain
 from pipeline.common.files import read_json
+from pipeline.common.text import without_secrets
+from pipeline.tracking.database import Unavailable
 from pipeline.tracking.record import Block
-from pipeline.tracking.store import enabled
+
+T = TypeVar("T")
+REASON_LETTERS = 300
+_TEMPORARY = (
+    "INTERNAL_ERROR",
+    "TEMPORARILY_UNAVAILABLE",
+)  # codes of a server or database that does not answer
+_warned = set[str]()  # MLflow's failures that this process has told
 
 
-def warn_only(update: Callable[[Path], bool], folder: Path) -> bool:
-    """Update MLflow from a folder; an error is only a warning, so that the stage goes on."""
+class Guard:
+    """Shows things in MLflow as long as it answers: its first failure costs a warning and ends it."""
+
+    def __init__(self) -> None:
+        self.broken = False
+
+    def do(self, action: Callable[[], T]) -> T | None:
+        """Return what `action` returns; None if MLflow fails, or has failed before."""
+        if self.broken:
+            return None
+        try:
+            with mlflow_errors():
+                return action()
+        except (Unavailable, MlflowFailure) as error:
+            self.broken = True
+            warn(error)
+            return None
+
+
+class MlflowFailure(PipelineError):
+    """MLflow refused something."""
+
+
+def warn(error: PipelineError) -> None:
+    """Print a warning: one line, and one in a process for a store that does not answer."""
+    if isinstance(error, Unavailable):
+        if "unavailable" in _warned:
+            return
+        _warned.add("unavailable")
+    print(
+        f"warning: MLflow is incomplete: {error}; the results in data/ are not, and "
+        "`python -m pipeline sync` shows the rest later",
+        file=sys.stderr,
+    )
+
+
+def warn_only(update: Callable[[], bool]) -> bool:
+    """Update MLflow; an error is only a warning, so that the stage goes on."""
     try:
-        return enabled() and update(folder)
+        return update()
     except PipelineError as error:
-        print(
-            f"warning: MLflow is incomplete: {error}\nThe results in data/ are complete; "
-            "`python -m pipeline sync` publishes the rest.",
-            file=sys.stderr,
-        )
+        warn(error)
         return False
 
 
 @contextmanager
-def mlflow_errors(folder: Path) -> Iterator[None]:
-    """Name the folder in errors of MLflow."""
-    from mlflow.exceptions import MlflowException
+def mlflow_errors(folder: Path | None = None) -> Iterator[None]:
+    """Turn errors of MLflow, its database and its folders into ours, and name the folder that was published.
 
+    Raises:
+        Unavailable: the store does not answer, is locked, or may not be written.
+        MlflowFailure: MLflow refused something else.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    where = f"{folder}: " if folder else ""
     try:
         yield
+    except Unavailable:
+        raise
     except MlflowException as error:
-        raise PipelineError(f"{folder}: MLflow failed: {error}") from error
+        kind = Unavailable if error.error_code in _TEMPORARY else MlflowFailure
+        raise kind(f"{where}MLflow failed: {reason(error)}") from error
+    except (OSError, SQLAlchemyError) as error:
+        raise Unavailable(f"{where}MLflow failed: {explain(error) or reason(error)}") from error
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error, without secrets: MLflow's go on for pages."""
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return without_secrets(first)[:REASON_LETTERS]
 
 
 def read(path: Path, *keys: str) -> Block:

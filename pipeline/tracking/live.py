@@ -1,6 +1,5 @@
 """Show a stage in MLflow while it runs, and close runs whose process is gone."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.tracking import record
+from pipeline.tracking.guards import Guard
 from pipeline.tracking.process import is_alive
 from pipeline.tracking.record import Block, Row
 from pipeline.tracking.store import Store, configure, enabled, is_complete, points
@@ -24,8 +24,9 @@ WRITE_INTERVAL_SECONDS = 1.0
 
 @dataclass
 class LiveRun:
-    """A run in progress."""
+    """A run in progress. If MLflow fails, the stage goes on without it, and `publish` adds the rest."""
 
+    guard: Guard
     store: Store
     experiment: str
     run: str
@@ -43,10 +44,10 @@ class LiveRun:
             params: the child's own settings, nested or not.
         """
         tags = {**self.tags, "mlflow.parentRunId": self.run, "pipeline.key": key}
-        run = self.store.start(self.experiment, name, tags).info.run_id
-        curve = _Curve(self.store, run)
-        with _closing(self.store, run):
-            self.store.log(run, params=record.child_params(name, params))
+        run = self.guard.do(lambda: self.store.start(self.experiment, name, tags).info.run_id)
+        curve = _Curve(self.guard, self.store, run or "")
+        with _closing(self.guard, self.store, run or ""):
+            self.guard.do(lambda: self.store.log(run or "", params=record.child_params(name, params)))
             try:
                 yield curve.add
             finally:
@@ -54,7 +55,7 @@ class LiveRun:
 
     def log(self, metrics: Row, step: int) -> None:
         """Show values of the run itself; the page can draw them over seconds, too."""
-        curve = _Curve(self.store, self.run)
+        curve = _Curve(self.guard, self.store, self.run)
         curve.add(metrics, step)
         curve.write()
 
@@ -75,19 +76,31 @@ class NullRun:
 def live(header: Block, name: str) -> Iterator[LiveRun | NullRun]:
     """Show a stage in MLflow while it runs.
 
-    An earlier run of the same key whose process is gone is closed. If the key is complete already (a stage
-    that was forced to run again comes to the same result), nothing is shown.
+    An earlier run of the same key whose process is gone is closed. If the key has all its results already (a
+    stage that was killed at its very end, or was forced to run again, comes to the same), nothing is shown.
 
     Args:
         header: the head of run.json.
         name: of the run.
 
     Raises:
-        PipelineError: MLflow cannot be used; raised before hours of training rather than after.
+        PipelineError: the database is damaged; raised before hours of training rather than after. A store
+            that does not answer only costs a warning.
     """
-    if not enabled():
+    guard = Guard()
+    shown = guard.do(lambda: _begin(guard, header, name)) if enabled() else None
+    if shown is None:
         yield NullRun()
         return
+    with _closing(guard, shown.store, shown.run):
+        # a search ends with other values than it starts from, and MLflow's params cannot change
+        if header["stage"] == "train":
+            guard.do(lambda: shown.store.log(shown.run, params=record.params(header)))
+        yield shown
+
+
+def _begin(guard: Guard, header: Block, name: str) -> LiveRun | None:
+    """Start a run; None if its key has all its results already."""
     store = configure(Path.cwd())
     tags = record.tags(header)
     with store.writing():
@@ -95,17 +108,10 @@ def live(header: Block, name: str) -> Iterator[LiveRun | NullRun]:
         before = store.named(experiment, header["key"])
         for each in before:
             close_if_dead(store, each)
-        done = any(map(is_complete, before))
-        if not done:
-            run = store.start(experiment, name, {**tags, "pipeline.key": header["key"]}).info.run_id
-    if done:
-        yield NullRun()
-        return
-    with _closing(store, run):
-        # a search ends with other values than it starts from, and MLflow's params cannot change
-        if header["stage"] == "train":
-            store.log(run, params=record.params(header))
-        yield LiveRun(store, experiment, run, tags)
+        if any(is_complete(run) or run.data.tags.get("pipeline.state") == "COMPLETE" for run in before):
+            return None
+        run = store.start(experiment, name, {**tags, "pipeline.key": header["key"]}).info.run_id
+    return LiveRun(guard, store, experiment, run, tags)
 
 
 def close_dead_runs(store: Store) -> int:
@@ -129,7 +135,7 @@ def close_if_dead(store: Store, run: "Run") -> bool:
 
 
 @contextmanager
-def _closing(store: Store, run: str) -> Iterator[None]:
+def _closing(guard: Guard, store: Store, run: str) -> Iterator[None]:
     """Close a run as finished, pruned, failed or killed."""
     try:
         yield
@@ -137,24 +143,21 @@ def _closing(store: Store, run: str) -> Iterator[None]:
         # by name: this file does not import optuna
         pruned = type(error).__name__ == "TrialPruned"
         state = "PRUNED" if pruned else "FAILED" if isinstance(error, Exception) else "KILLED"
-        store.log(run, tags={"pipeline.state": state})
-        store.client.set_terminated(run, "FAILED" if state == "FAILED" else "KILLED")
+        guard.do(lambda: store.log(run, tags={"pipeline.state": state}))
+        guard.do(lambda: store.client.set_terminated(run, "FAILED" if state == "FAILED" else "KILLED"))
         raise
-    store.client.set_terminated(run)
+    guard.do(lambda: store.client.set_terminated(run))
 
 
 @dataclass
 class _Curve:
-    """Buffered metrics of a live run, written at most once a second.
+    """Buffered metrics of a live run, written at most once a second."""
 
-    If MLflow stops answering, training goes on without it, and `publish` adds the rest.
-    """
-
+    guard: Guard
     store: Store
     run: str
     buffer: list["Metric"] = field(default_factory=list)
     written: float = 0.0
-    broken: bool = False
 
     def add(self, metrics: Row, step: int) -> None:
         """Buffer one evaluation."""
@@ -164,13 +167,6 @@ class _Curve:
 
     def write(self) -> None:
         """Send the buffer."""
-        from mlflow.exceptions import MlflowException
-
-        if self.broken or not self.buffer:
-            return
-        try:
-            self.store.log(self.run, metrics=self.buffer)
-        except MlflowException as error:
-            self.broken = True
-            print(f"warning: MLflow failed, training goes on without it: {error}", file=sys.stderr)
+        if self.buffer:
+            self.guard.do(lambda: self.store.log(self.run, metrics=self.buffer))
         self.buffer, self.written = [], time.monotonic()

@@ -206,14 +206,31 @@ def warning_tags(result: Block) -> dict[str, str]:
     return {"pipeline.warning": result["warning"]} if result.get("warning") else {}
 
 
-def leaderboard_view() -> str:
-    """Return a saved view of MLflow's page: trained models by test AUC, with their metrics as columns.
+def note(report: Block) -> str:
+    """Return the description of an experiment: its champion, and its models by test AUC.
+
+    The page writes the cells of a table edge to edge, so each ends with a space of its own.
+    """
+    head = ("model", "variant", "test AUC", "test logloss", "valid AUC")
+    lines = [headline(report), "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for result in sorted(report["results"], key=lambda each: -each["mean"]["auc"]):
+        figures = (result["mean"]["auc"], result["mean"]["logloss"], result["valid_auc"])
+        cells = [result["model"], result["variant"], *(f"{value:.4f}" for value in figures)]
+        lines.append(f"| {' | '.join(f'{cell}&emsp;' for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def leaderboard_view(mark: str) -> str:
+    """Return a saved view of MLflow's page: the runs of a report by test AUC, with their metrics as columns.
 
     The format is the one the page itself writes when a user saves a view.
+
+    Args:
+        mark: the tag that the runs of the report have.
     """
     metrics = ("best_valid_auc", "test_auc", "test_auc_std", "test_logloss")
     state = {
-        "searchFilter": "tags.`pipeline.complete` = 'true' AND tags.`pipeline.stage` != 'evaluate'",
+        "searchFilter": f"tags.`{mark}` = 'true'",
         "orderByKey": "metrics.`test_auc`",
         "orderByAsc": False,
         "selectedColumns": [f"metrics.`{name}`" for name in metrics],

@@ -1,13 +1,26 @@
-"""MLflow's model registry: one registered model per dataset, its champion under the alias `champion`."""
+"""MLflow's model registry: one registered model per dataset, its champion under the alias `champion`.
 
+In the database of a checkout the alias follows its last report. A server is shared: there it moves to the
+champion of another checkout only if that has a higher validation AUC on the same encoded rows. The tag
+`checkout` of a version says whose it is. (AUCs on different rows cannot be compared: the alias stays until
+its own checkout moves it, or somebody takes it away on the page.)
+"""
+
+import json
+import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.tracking import record
+from pipeline.tracking.progress import MODEL
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+ALIAS = "champion"
 
 
 def registered_name(report: Block) -> str:
@@ -15,42 +28,111 @@ def registered_name(report: Block) -> str:
     return f"ctr-{report['dataset']}"
 
 
-def register(store: Store, report: Block, run: "Run") -> bool:
-    """Give a run's model the alias `champion`, registering it if necessary; return whether it changed."""
-    from mlflow.exceptions import MlflowException
+@dataclass(frozen=True)
+class Candidate:
+    """The champion of a report, as a version in the registry.
 
-    client, best, name = store.client, report["champion"], registered_name(report)
-    result, model = record.champion(report), run.data.tags["mlflow.pipeline.logged_model"]
-    try:
-        registered = client.get_registered_model(name)
-    except MlflowException:
-        registered = client.create_registered_model(
-            name,
-            description=f"Click probability on {report['dataset']}; `champion`: best on validation data.",
-        )
-    tags = {
-        "model": best["model"],
-        "variant": best["variant"],
-        "seed": run.data.tags["pipeline.seed"],
-        "key": best["key"],
-        "valid_auc": f"{result['valid_auc']:.4f}",
-        **{f"test_{figure}": f"{value:.4f}" for figure, value in result["mean"].items() if value is not None},
-    }
-    versions = client.search_model_versions(f"name = '{name}'")
-    chosen = next((each for each in versions if each.tags.get("key") == best["key"]), None)
-    if chosen is None or chosen.source != f"models:/{model}":
-        chosen = client.create_model_version(
-            name,
-            f"models:/{model}",
-            run.info.run_id,
-            tags=tags,
-            model_id=model,
-            description=f"{best['model']} ({best['variant']}), seed {tags['seed']}",
-        )
-    for tag, value in tags.items():
-        if chosen.tags.get(tag) != value:
-            client.set_model_version_tag(name, chosen.version, tag, value)
-    if str(registered.aliases.get("champion")) == str(chosen.version):
-        return False
-    client.set_registered_model_alias(name, "champion", chosen.version)
-    return True
+    Attributes:
+        run: the MLflow run that has the model.
+        tags: of the version: what it is, whose it is, the metrics of its own seed, and `_mean` of all seeds.
+    """
+
+    store: Store
+    report: Block
+    run: "Run"
+    tags: dict[str, str]
+
+    @classmethod
+    def of(cls, store: Store, experiment: str, report: Block, run: "Run") -> "Candidate":
+        """Describe the champion of a report."""
+        best, result, seed = report["champion"], record.champion(report), run.data.tags["pipeline.seed"]
+        child = store.children(experiment, run.info.run_id).get(f"seed-{seed}")
+        own = {"valid_auc": child.data.metrics.get("best_valid_auc") if child else None}
+        mean = {"valid_auc_mean": result["valid_auc"]}
+        of_seed: Block = next((each for each in result["seeds"] if str(each["seed"]) == seed), {})
+        own |= {f"test_{name}": of_seed.get(name) for name in result["mean"]}
+        mean |= {f"test_{name}_mean": value for name, value in result["mean"].items()}
+        named = {
+            "model": best["model"],
+            "variant": best["variant"],
+            "seed": seed,
+            "key": best["key"],
+            "data": next((each.dataset.digest for each in getattr(run.inputs, "dataset_inputs", [])), ""),
+            "checkout": f"{socket.gethostname()}:{store.root}",
+        }
+        figures = {name: f"{value:.6f}" for name, value in {**own, **mean}.items() if value is not None}
+        return cls(store, report, run, {**named, **figures})
+
+    @property
+    def name(self) -> str:
+        """The registered model."""
+        return registered_name(self.report)
+
+    @property
+    def model(self) -> str:
+        """The source of the version."""
+        return f"models:/{self.run.data.tags[MODEL]}"
+
+    def may_lead(self) -> bool:
+        """Whether the alias is to be on this model."""
+        now = self._leader()
+        if self.store.local or now is None or now.tags.get("checkout") == self.tags["checkout"]:
+            return True
+        if not self.store.has_model(str(now.source).removeprefix("models:/")):
+            return True
+        better = float(self.tags["valid_auc_mean"]) > float(now.tags.get("valid_auc_mean", 0))
+        return now.tags.get("data") == self.tags["data"] and better
+
+    def register(self, *, leads: bool) -> bool:
+        """Make it a version, with the alias `champion` if it leads; return whether anything changed."""
+        from mlflow.exceptions import MlflowException
+
+        client, best = self.store.client, self.report["champion"]
+        try:
+            words = f"Click probability on {self.report['dataset']}; `champion`: best on validation data."
+            client.create_registered_model(self.name, description=words)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        versions = client.search_model_versions(f"name = '{self.name}'")
+        chosen = next((each for each in versions if each.source == self.model), None)
+        new = chosen is None
+        if chosen is None:
+            chosen = client.create_model_version(
+                self.name,
+                self.model,
+                self.run.info.run_id,
+                tags=self.tags,
+                model_id=self.run.data.tags[MODEL],
+                description=f"{best['model']} ({best['variant']}), seed {self.tags['seed']}",
+            )
+        # what the page of the logged model shows as its versions
+        entry = json.dumps([{"name": self.name, "version": int(chosen.version)}])
+        client.set_logged_model_tags(self.run.data.tags[MODEL], {"mlflow.modelVersions": entry})
+        for tag, value in self.tags.items():
+            if chosen.tags.get(tag) != value and (leads or tag != "checkout"):
+                client.set_model_version_tag(self.name, chosen.version, tag, value)
+        now = self._leader()
+        if not leads:
+            if new and now is not None:
+                print(
+                    f"{self.name}: `{ALIAS}` stays at version {now.version}, of {now.tags.get('checkout')} "
+                    f"(valid AUC {now.tags.get('valid_auc_mean')}); version {chosen.version} is this "
+                    f"checkout's ({self.tags['valid_auc_mean']})"
+                )
+            return new
+        if now is not None and str(now.version) == str(chosen.version):
+            return new
+        client.set_registered_model_alias(self.name, ALIAS, chosen.version)
+        return True
+
+    def _leader(self) -> "ModelVersion | None":
+        """Return the version that has the alias now."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.store.client.get_model_version_by_alias(self.name, ALIAS)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return None

@@ -1,16 +1,19 @@
 """Publish a dataset's report in MLflow: test metrics, the leaderboard, the champion."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import folder_digest
 from pipeline.tracking import record
-from pipeline.tracking.guards import mlflow_errors, read, warn_only
+from pipeline.tracking.database import Unavailable
+from pipeline.tracking.guards import mlflow_errors, read, warn, warn_only
+from pipeline.tracking.progress import REPORT, Progress
 from pipeline.tracking.record import Block
-from pipeline.tracking.registry import register, registered_name
-from pipeline.tracking.runs import publish
-from pipeline.tracking.store import Store, configure, is_complete, points
+from pipeline.tracking.registry import Candidate, registered_name
+from pipeline.tracking.runs import update_run
+from pipeline.tracking.store import Store, configure, enabled, is_complete, points
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,13 +31,31 @@ def publish_report(folder: Path) -> bool:
     Args:
         folder: data/reports/<dataset>.
     """
-    for path in sorted(folder.resolve().parents[1].glob(f"runs/{folder.name}/*/*/run.json")):
-        publish(path.parent)
-    return warn_only(update_report, folder)
+    return enabled() and warn_only(partial(_publish_all, folder.resolve()))
 
 
-def update_report(folder: Path) -> bool:
+def _publish_all(folder: Path) -> bool:
+    """Publish a dataset's runs and its report.
+
+    Raises:
+        PipelineError: a file is missing or damaged, or MLflow fails.
+    """
+    known = Store.of(folder.parents[2]).progress()
+    for path in sorted(folder.parents[1].glob(f"runs/{folder.name}/*/*/run.json")):
+        try:
+            update_run(path.parent, known=known)
+        except Unavailable:
+            raise  # so would the others
+        except PipelineError as error:
+            warn(error)
+    return update_report(folder)
+
+
+def update_report(folder: Path, *, known: Progress | None = None) -> bool:
     """Do what `publish_report` does once the runs are there.
+
+    Args:
+        known: what a database of this checkout has, if that was looked up already.
 
     Raises:
         PipelineError: a file is missing or damaged, or MLflow fails.
@@ -42,14 +63,17 @@ def update_report(folder: Path) -> bool:
     folder = folder.resolve()
     report = read(folder / "report.json", "dataset", "results", "champion")
     root, key = folder.parents[2], folder_digest(folder)
-    progress = Store.of(root).progress()
-    keys = {result["key"] for result in report["results"]} & progress.complete
-    if (
-        key in progress.complete
-        and {(each, key) for each in keys} <= progress.reported
-        and registered_name(report) in progress.champions
-    ):
-        return False
+    store = Store.of(root)
+    if store.local:  # elsewhere other checkouts may have moved the champion since
+        known = known or store.progress()
+        keys = {result["key"] for result in report["results"]} & known.whole.keys()
+        if (
+            known.has(key)
+            and {(each, key) for each in keys} <= known.reported
+            and key in known.shown
+            and registered_name(report) in known.champions
+        ):
+            return False
     store = configure(root)
     with store.writing(), mlflow_errors(folder):
         return _publish_report(store, folder, report, key)
@@ -62,57 +86,64 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
         found = store.named(experiment, result["key"])
         if found and is_complete(found[0]):
             runs[result["key"]] = found[0]
-    best = report["champion"]
+    best, mark = report["champion"], f"{REPORT}.{key}"
     if best["key"] not in runs:
         raise PipelineError(
             f"{folder / 'report.json'}: the run of the champion {best['model']} ({best['variant']}), "
             f"{best['key']}, is not in MLflow; run `dvc repro`, then `python -m pipeline sync`"
         )
-    evaluation = next(iter(store.named(experiment, key)), None)
-    up_to_date = evaluation is not None and is_complete(evaluation)
-    if up_to_date and all(run.data.tags.get("mlflow.pipeline.report") == key for run in runs.values()):
-        return register(store, report, runs[best["key"]])
+    candidate = Candidate.of(store, experiment, report, runs[best["key"]])
+    leads = candidate.may_lead()
+    shown = store.client.get_experiment(experiment).tags.get(REPORT) == key
+    evaluation = next((each for each in store.named(experiment, key) if not store.is_written(each)), None)
+    up_to_date = (
+        evaluation is not None and is_complete(evaluation) and store.has_file(evaluation, "report.json")
+    )
+    if up_to_date and shown >= leads and all(mark in run.data.tags for run in runs.values()):
+        return candidate.register(leads=leads)
 
     for result in report["results"]:
         if run := runs.get(result["key"]):
-            _log_test(store, experiment, run, result)
+            _log_test(store, experiment, run, result, correct=leads)
             store.log(run.info.run_id, tags=record.warning_tags(result))
-    board = folder / "leaderboard.md"
-    text = board.read_text(encoding="utf-8") if board.exists() else ""
-    plain = [line for line in text.splitlines() if not line.startswith(("# ", "!["))]
-    note = "\n".join([record.headline(report), "", *plain]).strip()
+    note = record.note(report)
     if evaluation is None:
-        evaluation = store.start(
-            experiment,
-            "evaluate",
-            {
-                "pipeline.key": key,
-                "pipeline.stage": "evaluate",
-                "pipeline.dataset": report["dataset"],
-                "mlflow.source.type": "LOCAL",
-                "mlflow.source.name": "stages/evaluate.py",
-            },
-        )
+        tags = {
+            **record.tags({**best, "stage": "evaluate", "dataset": report["dataset"]}),
+            "pipeline.key": key,
+        }
+        evaluation = store.start(experiment, "evaluate", tags)
     if not up_to_date:
         _log_evaluation(store, evaluation, folder, report, note)
-    register(store, report, runs[best["key"]])
-    for tag, value in (("mlflow.note.content", note), (VIEW, record.leaderboard_view())):
-        store.client.set_experiment_tag(experiment, tag, value)
+    candidate.register(leads=leads)
     for run in runs.values():
-        store.log(run.info.run_id, tags={"mlflow.pipeline.report": key})
+        store.log(run.info.run_id, tags={mark: "true"})
+    if leads:
+        for tag, value in (
+            ("mlflow.note.content", note),
+            (VIEW, record.leaderboard_view(mark)),
+            (REPORT, key),
+        ):
+            store.client.set_experiment_tag(experiment, tag, value)
+    store.tidy(experiment, evaluation.info.run_id, key)
     return True
 
 
-def _log_test(store: Store, experiment: str, run: "Run", result: Block) -> None:
-    """Log the test metrics that a run and its children lack or have with another value."""
+def _log_test(store: Store, experiment: str, run: "Run", result: Block, *, correct: bool) -> None:
+    """Log the test metrics that a run and its children lack and, if `correct`, those with another value."""
     children = store.children(experiment, run.info.run_id)
     spread = {f"{name}_std": value for name, value in (result.get("std") or {}).items()}
     whole = {name: result.get(name) for name in record.OF_THE_WHOLE}
     figures = [(run, {**result["mean"], **spread, **whole})]
-    figures += [(children[f"seed-{seed['seed']}"], seed) for seed in result["seeds"]]
+    figures += [(child, seed) for seed in result["seeds"] if (child := children.get(f"seed-{seed['seed']}"))]
     for owner, values in figures:
         named = {record.metric(name): value for name, value in values.items() if name != "seed"}
-        new = {name: value for name, value in named.items() if owner.data.metrics.get(name) != value}
+        have = owner.data.metrics
+        new = {
+            name: value
+            for name, value in named.items()
+            if name not in have or (correct and have[name] != value)
+        }
         store.log(owner.info.run_id, metrics=points(new))
 
 
@@ -126,6 +157,6 @@ def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block
         run,
         params={"champion": f"{best['model']} ({best['variant']})", "champion.seed": str(best["seed"])},
         metrics=[] if evaluation.data.metrics else points(figures),
-        tags={"mlflow.note.content": note, "pipeline.complete": "true"},
+        tags={"mlflow.note.content": note, "pipeline.state": "COMPLETE", "pipeline.complete": "true"},
     )
-    store.client.set_terminated(run)
+    store.close(evaluation, "FINISHED")

@@ -9,8 +9,9 @@ from pipeline.data import storage
 from pipeline.schema import SPLITS
 from pipeline.tracking import record
 from pipeline.tracking.guards import mlflow_errors, read, warn_only
+from pipeline.tracking.progress import MODEL, REPORT, Progress
 from pipeline.tracking.record import Block, Row
-from pipeline.tracking.store import Store, configure, is_complete, points
+from pipeline.tracking.store import Store, configure, enabled, is_complete, points
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -26,11 +27,14 @@ def publish(folder: Path, *, model: bool = True) -> bool:
         model: log the model too. The first one in a process takes a second; without it, `publish_report` or
             `sync` completes the run.
     """
-    return warn_only(partial(update_run, model=model), folder)
+    return enabled() and warn_only(partial(update_run, folder, model=model))
 
 
-def update_run(folder: Path, *, model: bool = True) -> bool:
+def update_run(folder: Path, *, model: bool = True, known: Progress | None = None) -> bool:
     """Do what `publish` does.
+
+    Args:
+        known: what MLflow has, if that was looked up already.
 
     Raises:
         PipelineError: a file is missing or damaged, or MLflow fails.
@@ -38,7 +42,9 @@ def update_run(folder: Path, *, model: bool = True) -> bool:
     folder = folder.resolve()
     run = read(folder / "run.json", "key", "dataset", "model", "variant", "stage", "params", "input", "seeds")
     root = folder.parents[4]
-    if run["key"] in Store.of(root).progress().complete:
+    if known is None and (store := Store.of(root)).local:
+        known = store.progress()
+    if known is not None and known.has(run["key"], [part[0] for part in record.children(run)]):
         return False
     store = configure(root)
     with store.writing(), mlflow_errors(folder):
@@ -46,27 +52,36 @@ def update_run(folder: Path, *, model: bool = True) -> bool:
 
 
 def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: bool) -> bool:
-    """Complete the newest run of a key, or a new one; the tag `pipeline.complete` comes last."""
+    """Complete the newest run of a key, or a new one, or mend a complete one that has lost something.
+
+    The tag `pipeline.complete` comes last, and then what other attempts left is deleted.
+    """
     experiment = store.experiment(run["dataset"])
-    before = store.named(experiment, run["key"])
-    if before and is_complete(before[0]):
-        return False
+    before = [each for each in store.named(experiment, run["key"]) if not store.is_written(each)]
     name, tags = f"{run['stage']}-{run['model']}", {**record.tags(run), "pipeline.key": run["key"]}
     shown = before[0] if before else store.start(experiment, name, tags)
-    parent = shown.info.run_id
-    if shown.data.tags.get("pipeline.state") != "COMPLETE":
-        _publish_children(store, experiment, parent, run)
+    parent, had, changed = shown.info.run_id, shown.data.tags, False
+    children = store.children(experiment, parent)
+    lacks = [part[0] for part in record.children(run) if part[0] not in children]
+    if had.get("pipeline.state") != "COMPLETE" or lacks or not store.has_file(shown, "run.json"):
+        _publish_children(store, experiment, parent, children, run)
         _publish_parent(store, shown, folder, run)
         _log_dataset(store, shown, run, processed)
+        for tag in [tag for tag in had if lacks and tag.startswith(REPORT)]:
+            store.client.delete_tag(parent, tag)  # the new children lack its test metrics
         store.log(parent, tags={"pipeline.state": "COMPLETE"})
-        store.client.set_terminated(parent)
-    if model:
-        if "mlflow.pipeline.logged_model" not in shown.data.tags:
+        store.close(shown, "FINISHED")
+        changed = True
+    if model and not (is_complete(shown) and store.has_model(had.get(MODEL))):
+        if not store.has_model(had.get(MODEL)):
             from pipeline.tracking.models import log_model  # with torch
 
             log_model(store, experiment, parent, folder, run, processed.parents[2])
         store.log(parent, tags={"pipeline.complete": "true"})
-    return True
+        changed = True
+    if is_complete(shown) or model:
+        changed |= store.tidy(experiment, parent, run["key"]) > 0
+    return changed
 
 
 def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> None:
@@ -94,8 +109,9 @@ def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> Non
     )
 
 
-def _publish_children(store: Store, experiment: str, parent: str, run: Block) -> None:
-    children = store.children(experiment, parent)
+def _publish_children(
+    store: Store, experiment: str, parent: str, children: "dict[str, Run]", run: Block
+) -> None:
     for part in record.children(run):
         own = {**record.tags(run), "mlflow.parentRunId": parent, "pipeline.key": f"{run['key']}/{part[0]}"}
         _publish_child(store, children.get(part[0]) or store.start(experiment, part[0], own), *part)
@@ -120,7 +136,7 @@ def _publish_child(
         metrics=metrics,
         tags={"pipeline.state": state},
     )
-    store.client.set_terminated(run, "KILLED" if state == "PRUNED" else "FINISHED")
+    store.close(child, "KILLED" if state == "PRUNED" else "FINISHED")
 
 
 def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> None:

@@ -3,27 +3,33 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import PipelineError, explain
+from pipeline.common.text import without_secrets
 from pipeline.tracking import database
-from pipeline.tracking.database import Progress
-from pipeline.tracking.process import this_process
+from pipeline.tracking.database import Unavailable
+from pipeline.tracking.guards import MlflowFailure, mlflow_errors
+from pipeline.tracking.process import is_alive, this_process
+from pipeline.tracking.progress import MODEL, REPORT, Progress, Shown
 from pipeline.tracking.record import AXES, Block
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import LoggedModel, Metric, Run
+    from mlflow.store.entities import PagedList
 
 DATABASE, ARTIFACTS = "mlflow.db", "mlruns"
 LOCK_TIMEOUT_SECONDS = 300.0
+ADVISORY_LOCK = 20261128  # a number of our own among those that sessions of a PostgreSQL database can lock
 ITEMS_PER_REQUEST = 900  # MLflow takes 1000 metrics, params and tags in all
 
 
@@ -46,7 +52,7 @@ class Store:
         """Return where a project tracks; nothing is opened yet."""
         root = main_checkout(root.resolve())
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        return cls(root, uri or f"sqlite:///{root / DATABASE}", not uri)
+        return cls(root, uri or _sqlite(root / DATABASE), not uri)
 
     @property
     def database(self) -> Path:
@@ -60,27 +66,34 @@ class Store:
 
     def progress(self) -> Progress:
         """Return what is published, as far as it can be known without loading MLflow."""
-        return database.read_progress(self.database, self.artifacts) if self.local else Progress()
+        if self.local:
+            return database.read_progress(self.database, self.artifacts)
+        with mlflow_errors():
+            experiments = self.client.search_experiments(filter_string="tags.`pipeline.dataset` != ''")
+            ids = [each.experiment_id for each in experiments]
+            runs = [
+                Shown(run.info.run_id, run.info.status, run.info.artifact_uri, run.data.tags)
+                for run in self.runs(ids, "tags.`pipeline.key` != ''")
+            ]
+            models = {each.model_id: each.artifact_location for each in self.models(ids)}
+            shown = [each.tags[REPORT] for each in experiments if REPORT in each.tags]
+        return Progress.of(runs, models, {}, shown=shown)
 
     @cached_property
     def client(self) -> "MlflowClient":
         """MLflow's client, created at the first use, since that takes seconds."""
         import mlflow
-        from mlflow.exceptions import MlflowException
 
         mlflow.set_tracking_uri(self.uri)  # where the registry looks up logged models
         if self.local:
             os.environ.pop("MLFLOW_TRACKING_URI", None)  # set by the line above; to us it means another store
         try:
-            client = mlflow.MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
-            client.search_experiments(max_results=1)
-        except MlflowException as error:
-            if self.local:
-                raise database.unusable(self.database, error) from None
-            raise PipelineError(
-                f"MLflow at {self.uri} (MLFLOW_TRACKING_URI) does not answer: {error}; start it, unset the "
-                "variable, or set CTR_TRACKING=off and run `python -m pipeline sync` later"
-            ) from None
+            with mlflow_errors(), _alone(self.uri):
+                client = mlflow.MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
+                client.search_experiments(max_results=1)
+        except (Unavailable, MlflowFailure) as error:
+            place = "" if self.local else f" ({without_secrets(self.uri)}, MLFLOW_TRACKING_URI)"
+            raise Unavailable(f"{error}{place}") from error
         return client
 
     @contextmanager
@@ -88,54 +101,169 @@ class Store:
         """Lock out other processes of this checkout that create or publish.
 
         Raises:
-            PipelineError: another process does not release the lock.
+            Unavailable: another process does not release the lock, or this one may not write there.
         """
-        self.artifacts.mkdir(exist_ok=True)
-        lock = self.artifacts / ".lock"
+        lock = FileLock(self.artifacts / ".lock", timeout=LOCK_TIMEOUT_SECONDS)
         try:
-            with FileLock(lock, timeout=LOCK_TIMEOUT_SECONDS):
-                yield
+            self.artifacts.mkdir(exist_ok=True)
+            lock.acquire()
         except Timeout:
-            raise PipelineError(
+            raise Unavailable(
                 f"another process has been writing to MLflow for {LOCK_TIMEOUT_SECONDS:g} s (it holds "
-                f"{lock}); stop it, then run `python -m pipeline sync`"
+                f"{lock.lock_file}): stop it"
             ) from None
+        except OSError as error:
+            raise Unavailable(f"MLflow failed: {explain(error) or error}") from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def experiment(self, dataset: str) -> str:
-        """Return the id of a dataset's experiment, creating it if necessary."""
-        found = self.client.get_experiment_by_name(dataset)
-        if found is None:
-            on_disk = self.uri.startswith("sqlite:")  # a server decides itself where artifacts go
-            return self.client.create_experiment(
-                dataset,
-                artifact_location=(self.artifacts / dataset).as_uri() if on_disk else None,
-                tags={"pipeline.dataset": dataset, "mlflow.experimentKind": "custom_model_development"},
-            )
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return str(found.experiment_id)
+        """Return the id of a dataset's experiment, whatever it is called now, creating it if necessary.
 
-    def runs(self, experiment: str, *conditions: str) -> list["Run"]:
-        """Return an experiment's runs that meet all conditions, newest first."""
-        found, token = list["Run"](), None
-        while True:
-            page = self.client.search_runs(
-                [experiment], " AND ".join(conditions), order_by=["start_time DESC"], page_token=token
+        Raises:
+            Unavailable: its artifacts are in a folder of another machine.
+        """
+        from mlflow.entities import ViewType
+        from mlflow.exceptions import MlflowException
+
+        tagged = f"tags.`pipeline.dataset` = '{dataset}'"
+        found = self.client.search_experiments(
+            ViewType.ALL, filter_string=tagged, order_by=["experiment_id ASC"]
+        ) or [self.client.get_experiment_by_name(dataset)]
+        first = min(found, key=lambda each: each is not None and each.lifecycle_stage == "deleted")
+        if first is None:
+            tags = {"pipeline.dataset": dataset, "mlflow.experimentKind": "custom_model_development"}
+            place = None if self.uri.startswith(("http:", "https:")) else self._artifacts_of(dataset)
+            try:
+                return self.client.create_experiment(dataset, artifact_location=place, tags=tags)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                return self.experiment(dataset)  # another clone was faster
+        if first.lifecycle_stage == "deleted":
+            self.client.restore_experiment(first.experiment_id)
+        if not self.local and not database.is_folder_here(first.artifact_location):
+            raise Unavailable(
+                f"the experiment {first.name} keeps its artifacts in {first.artifact_location}, which is not "
+                "on this machine: use an MLflow server that keeps them itself (`mlflow server "
+                "--serve-artifacts`), or, before the first run, set MLFLOW_DEFAULT_ARTIFACT_ROOT to a place "
+                "that all machines reach"
             )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        return str(first.experiment_id)
+
+    def _artifacts_of(self, dataset: str) -> str:
+        """Return where a new experiment keeps its artifacts; a server decides that itself."""
+        root = None if self.local else os.environ.get("MLFLOW_DEFAULT_ARTIFACT_ROOT")
+        return f"{root.rstrip('/')}/{dataset}" if root else (self.artifacts / dataset).as_uri()
+
+    def runs(self, experiments: str | list[str], *conditions: str) -> list["Run"]:
+        """Return the runs of experiments that meet all conditions, newest first."""
+        ids = [experiments] if isinstance(experiments, str) else experiments
+        condition = " AND ".join(conditions)
+        return _pages(
+            lambda token: self.client.search_runs(
+                ids, condition, order_by=["start_time DESC"], page_token=token
+            )
+        )
+
+    def models(self, experiments: list[str], condition: str | None = None) -> list["LoggedModel"]:
+        """Return the logged models of experiments that meet a condition."""
+        if not experiments:
+            return []
+        return _pages(
+            lambda token: self.client.search_logged_models(experiments, condition, page_token=token)
+        )
 
     def named(self, experiment: str, key: str) -> list["Run"]:
-        """Return the runs with a key, children excluded: complete ones first, then the newest."""
+        """Return the runs with a key, without children: the oldest complete one first, then the newest."""
         found = self.runs(experiment, f"tags.`pipeline.key` = '{key}'")
-        return sorted(found, key=is_complete, reverse=True)
+        return sorted(
+            found,
+            key=lambda run: (
+                not is_complete(run),
+                run.info.start_time * (1 if is_complete(run) else -1),
+                run.info.run_id,
+            ),
+        )
 
     def children(self, experiment: str, parent: str) -> dict[str, "Run"]:
-        """Return a run's children by name; of two with the same name the newer."""
+        """Return a run's children by the name in their key; of two with the same the one to be kept."""
         found = self.runs(experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
-        return {str(run.info.run_name): run for run in reversed(found)}
+        return {_name(run): run for run in sorted(found, key=_precedence, reverse=True)}
+
+    def has_file(self, run: "Run", name: str) -> bool:
+        """Whether a file is among a run's artifacts."""
+        return any(file.path == name for file in self.client.list_artifacts(run.info.run_id))
+
+    def has_model(self, model: str | None) -> bool:
+        """Whether a logged model is there with its files."""
+        from mlflow.exceptions import MlflowException
+
+        if model is None:
+            return False
+        try:
+            self.client.get_logged_model(model)
+            return any(file.path == "MLmodel" for file in self.client.list_logged_model_artifacts(model))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+
+    def tidy(self, experiment: str, keep: str, key: str) -> int:
+        """Delete what other attempts at a run left beside the complete one; return how many runs that were.
+
+        A run that a living process writes is left to that process, which calls this when it publishes.
+
+        Args:
+            keep: the id of the complete run.
+            key: of the run.
+        """
+        surplus, names = [], set[str]()
+        found = self.runs(experiment, f"tags.`pipeline.key` LIKE '{key}%'")
+        for run in sorted(found, key=_precedence):
+            own = run.data.tags.get("mlflow.parentRunId", run.info.run_id) == keep
+            double = own and run.info.run_id != keep and _name(run) in names
+            if own and not double:
+                names.add(_name(run))
+            elif not self.is_written(run):
+                surplus.append(run.info.run_id)
+        for each in surplus:
+            self._discard(each)
+        model = self.client.get_run(keep).data.tags.get(MODEL)
+        for logged in self.models([experiment], f"tags.`pipeline.key` = '{key}'"):
+            if model is not None and logged.model_id != model:
+                self.client.delete_logged_model(logged.model_id)
+        return len(surplus)
+
+    def _discard(self, run: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.delete_run(run)
+        except MlflowException:
+            if self.client.get_run(run).info.lifecycle_stage != "deleted":  # else another clone was faster
+                raise
+
+    def is_written(self, run: "Run") -> bool:
+        """Whether another living process writes a run; on another host it may be."""
+        owner = run.data.tags.get("mlflow.pipeline.process")
+        return (
+            run.info.status == "RUNNING"
+            and owner is not None
+            and owner != this_process()
+            and is_alive(owner, local=self.local)
+        )
+
+    def close(self, run: "Run", status: str) -> None:
+        """End a run that does not have this status yet; one that was live ended with its last metric."""
+        if run.info.status == status:
+            return
+        end, info = run.info.end_time, run.info
+        if info.status == "RUNNING" and run.data.metrics.get("valid_auc") is not None:
+            end = max(point.timestamp for point in self.client.get_metric_history(info.run_id, "valid_auc"))
+        self.client.set_terminated(info.run_id, status, end)
 
     def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
         """Create a run that records the process that writes it."""
@@ -184,11 +312,13 @@ def configure(root: Path) -> Store:
             that started it is used instead.
 
     Raises:
-        PipelineError: the database cannot be used.
+        PipelineError: the database is damaged.
+        Unavailable: it cannot be used now.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds
     store = Store.of(root)
     if store.local:
         with store.writing():
@@ -210,6 +340,58 @@ def main_checkout(path: Path) -> Path:
         if parent.parts[-3:] == (".dvc", "tmp", "exps"):
             return parent.parents[2]
     return path
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Lock out other processes while MLflow opens a database: if it is empty, two would create its tables.
+
+    A server has its own database, and creates its tables once.
+    """
+    if uri.startswith("sqlite:///"):
+        path = Path(unquote(uri.removeprefix("sqlite:///")))
+        with nullcontext() if path.exists() else FileLock(path.with_name(f"{path.name}.lock")):
+            yield
+    elif uri.startswith("postgresql"):
+        import sqlalchemy
+
+        engine = sqlalchemy.create_engine(uri, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:  # which releases the lock when it closes
+            connection.execute(sqlalchemy.text(f"SELECT pg_advisory_lock({ADVISORY_LOCK})"))
+            yield
+        engine.dispose()
+    else:
+        yield
+
+
+def _sqlite(path: Path) -> str:
+    """Return the address of a database: a path may contain `%` and `?`.
+
+    >>> _sqlite(Path("/my%20project/mlflow.db"))
+    'sqlite:////my%2520project/mlflow.db'
+    """
+    return f"sqlite:///{quote(str(path))}"
+
+
+def _pages(page: Callable[[str | None], "PagedList[Any]"]) -> list[Any]:
+    """Return all items of a search that returns one page after the other."""
+    found, token = list[Any](), None
+    while True:
+        items = page(token)
+        found += items
+        token = items.token
+        if not token:
+            return found
+
+
+def _name(run: "Run") -> str:
+    """Return the name of a seed or a trial, also after somebody has renamed it on the page."""
+    return run.data.tags.get("pipeline.key", str(run.info.run_name)).rpartition("/")[2]
+
+
+def _precedence(run: "Run") -> tuple[bool, int, str]:
+    """Order runs that are the same seed or trial: the first one is kept."""
+    return run.data.tags.get("pipeline.state") == "KILLED", run.info.start_time, run.info.run_id
 
 
 def is_complete(run: "Run") -> bool:
@@ -237,5 +419,5 @@ def _create(store: Store) -> None:
         new = Path(scratch, "new.db")
         database.create(new)
         # MLflow's constructor is untyped
-        SqlAlchemyStore(f"sqlite:///{new}", store.artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
+        SqlAlchemyStore(_sqlite(new), store.artifacts.as_uri()).engine.dispose()  # type: ignore[no-untyped-call]
         database.install(new, store.database)

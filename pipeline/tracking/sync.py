@@ -1,10 +1,13 @@
 """Publish all files in MLflow, whatever happened before."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.text import counted
-from pipeline.tracking.guards import read
+from pipeline.common.text import counted, without_secrets
+from pipeline.tracking.database import Unavailable
+from pipeline.tracking.guards import mlflow_errors, read
 from pipeline.tracking.live import close_dead_runs
 from pipeline.tracking.report import update_report
 from pipeline.tracking.runs import update_run
@@ -27,27 +30,29 @@ def sync(root: Path) -> str:
     waiting = [folder for folder in reports if not _has_runs(folder, root)]
     reports = [folder for folder in reports if folder not in waiting]
     store = Store.of(root)
-    before = store.progress()
     done, problems = list[str](), list[str]()
-    if store.local and not store.database.exists() and runs:
-        done.append("new database")
-    if before.moved:
-        done.append("paths of the moved checkout repaired")
-    if before.moved or before.running or not store.local:
-        store = configure(root)
-        with store.writing():
-            closed = close_dead_runs(store)
-        if closed:
-            done.append(f"{counted(closed, 'interrupted run')} closed")
-    for noun, update, folders in (("run", update_run, runs), ("report", update_report, reports)):
-        published = 0
-        for folder in folders:
-            try:
-                published += update(folder)
-            except PipelineError as error:
-                problems.append(f"- {error}")
+    try:
+        known = store.progress()
+        if store.local and not store.database.exists() and runs:
+            done.append("new database")
+        if known.moved:
+            done.append("paths of the moved checkout repaired")
+        if known.moved or known.running or not store.local:
+            store = configure(root)
+            with store.writing(), mlflow_errors():
+                closed = close_dead_runs(store)
+            if closed:
+                done.append(f"{counted(closed, 'interrupted run')} closed")
+        known = store.progress() if known.moved else known
+        published = _update(partial(update_run, known=known), runs, problems)
         if published:
-            done.append(f"{counted(published, noun)} published")
+            done.append(f"{counted(published, 'run')} published")
+            known = store.progress()
+        published = _update(partial(update_report, known=known), reports, problems)
+        if published:
+            done.append(f"{counted(published, 'report')} published")
+    except Unavailable as error:  # what it refuses once, it refuses for all
+        problems.append(f"- {error}")
     if waiting:
         names = ", ".join(folder.name for folder in waiting)
         done.append(f"the report of {names} waits for its runs, which `dvc repro` makes")
@@ -56,7 +61,20 @@ def sync(root: Path) -> str:
             "\n".join([f"MLflow is incomplete ({', '.join(done) or 'nothing done'}):", *problems])
         )
     total = f"{counted(len(runs), 'run')}, {counted(len(reports), 'report')}"
-    return f"MLflow ({store.uri}): {total}; {', '.join(done) or 'nothing to do'}"
+    return f"MLflow ({without_secrets(store.uri)}): {total}; {', '.join(done) or 'nothing to do'}"
+
+
+def _update(update: Callable[[Path], bool], folders: list[Path], problems: list[str]) -> int:
+    """Update MLflow from each folder; return for how many there was anything to do."""
+    published = 0
+    for folder in folders:
+        try:
+            published += update(folder)
+        except Unavailable:
+            raise
+        except PipelineError as error:
+            problems.append(f"- {error}")
+    return published
 
 
 def _has_runs(report: Path, root: Path) -> bool:
