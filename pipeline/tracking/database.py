@@ -67,7 +67,16 @@ def read_progress(path: Path, artifacts: Path) -> Progress:
         JOIN tags AS k ON k.run_uuid = t.run_uuid AND k.key = 'pipeline.key'
         WHERE t.key LIKE 'pipeline.%' OR t.key LIKE 'mlflow.pipeline.%' OR t.key = 'mlflow.parentRunId'
     """
-    runs = "SELECT run_uuid, status, artifact_uri FROM runs WHERE lifecycle_stage = 'active'"
+    runs = """
+        SELECT r.run_uuid, r.status, r.artifact_uri FROM runs AS r
+        JOIN experiments AS e ON e.experiment_id = r.experiment_id
+        WHERE r.lifecycle_stage = 'active' AND e.lifecycle_stage = 'active'
+    """
+    hidden = """
+        SELECT t.value FROM experiments AS e
+        JOIN experiment_tags AS t ON t.experiment_id = e.experiment_id AND t.key = 'pipeline.dataset'
+        WHERE e.lifecycle_stage = 'deleted'
+    """
     models = "SELECT model_id, artifact_location FROM logged_models WHERE lifecycle_stage = 'active'"
     champions = """
         SELECT a.name, v.source FROM registered_model_aliases AS a
@@ -87,6 +96,7 @@ def read_progress(path: Path, artifacts: Path) -> Progress:
             dict(database.execute(models)),
             dict(database.execute(champions)),
             shown=[key for (key,) in database.execute(shown, [REPORT])],
+            hidden=[dataset for (dataset,) in database.execute(hidden)],
             moved=bool(_moves(_locations(database), artifacts)),
             is_there=_is_there,
         )

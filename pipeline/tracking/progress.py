@@ -32,6 +32,7 @@ class Progress:
         reported: (key of a run, key of a report) where the run has the test metrics of that report.
         shown: keys of the reports that the experiments show now.
         champions: registered models whose champion can be loaded.
+        hidden: datasets whose experiment is deleted.
         running: number of runs in progress, or left open by a killed process.
         moved: whether the paths of artifacts point to where this checkout was before.
     """
@@ -40,6 +41,7 @@ class Progress:
     reported: frozenset[tuple[str, str]] = frozenset()
     shown: frozenset[str] = frozenset()
     champions: frozenset[str] = frozenset()
+    hidden: frozenset[str] = frozenset()
     running: int = 0
     moved: bool = False
 
@@ -55,6 +57,7 @@ class Progress:
         champions: Mapping[str, str],
         *,
         shown: Iterable[str] = (),
+        hidden: Iterable[str] = (),
         moved: bool = False,
         is_there: Callable[[str, str], bool] = lambda address, file: True,  # noqa: ARG005
     ) -> "Progress":
@@ -101,6 +104,7 @@ class Progress:
             frozenset(reported),
             frozenset(shown),
             frozenset(name for name, source in champions.items() if source.removeprefix("models:/") in sound),
+            frozenset(hidden),
             sum(run.status == "RUNNING" and "mlflow.pipeline.process" in run.tags for run in runs),
             moved,
         )

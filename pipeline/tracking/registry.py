@@ -106,6 +106,7 @@ class Candidate:
                 model_id=self.run.data.tags[MODEL],
                 description=f"{best['model']} ({best['variant']}), seed {self.tags['seed']}",
             )
+            chosen = self._first_of(chosen)
         # what the page of the logged model shows as its versions
         entry = json.dumps([{"name": self.name, "version": int(chosen.version)}])
         client.set_logged_model_tags(self.run.data.tags[MODEL], {"mlflow.modelVersions": entry})
@@ -125,6 +126,16 @@ class Candidate:
             return new
         client.set_registered_model_alias(self.name, ALIAS, chosen.version)
         return True
+
+    def _first_of(self, chosen: "ModelVersion") -> "ModelVersion":
+        """Return the only version of the model; another checkout may have made one in the same moment."""
+        versions = self.store.client.search_model_versions(f"name = '{self.name}'")
+        first = min(
+            (each for each in versions if each.source == self.model), key=lambda each: int(each.version)
+        )
+        if int(first.version) < int(chosen.version):
+            self.store.client.delete_model_version(self.name, chosen.version)
+        return first
 
     def _leader(self) -> "ModelVersion | None":
         """Return the version that has the alias now."""

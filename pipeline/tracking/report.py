@@ -8,12 +8,12 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import folder_digest
 from pipeline.tracking import record
 from pipeline.tracking.database import Unavailable
-from pipeline.tracking.guards import mlflow_errors, read, warn, warn_only
+from pipeline.tracking.guards import read, warn, warn_only
 from pipeline.tracking.progress import REPORT, Progress
 from pipeline.tracking.record import Block
 from pipeline.tracking.registry import Candidate, registered_name
-from pipeline.tracking.runs import update_run
-from pipeline.tracking.store import Store, configure, enabled, is_complete, points
+from pipeline.tracking.runs import attempts, update_run
+from pipeline.tracking.store import Store, enabled, is_complete, points
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -74,9 +74,7 @@ def update_report(folder: Path, *, known: Progress | None = None) -> bool:
             and registered_name(report) in known.champions
         ):
             return False
-    store = configure(root)
-    with store.writing(), mlflow_errors(folder):
-        return _publish_report(store, folder, report, key)
+    return attempts(folder, root, lambda store: _publish_report(store, folder, report, key))
 
 
 def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool:
@@ -125,7 +123,7 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
             (REPORT, key),
         ):
             store.client.set_experiment_tag(experiment, tag, value)
-    store.tidy(experiment, evaluation.info.run_id, key)
+    store.tidy(experiment, key)
     return True
 
 
@@ -157,6 +155,7 @@ def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block
         run,
         params={"champion": f"{best['model']} ({best['variant']})", "champion.seed": str(best["seed"])},
         metrics=[] if evaluation.data.metrics else points(figures),
-        tags={"mlflow.note.content": note, "pipeline.state": "COMPLETE", "pipeline.complete": "true"},
+        tags={"mlflow.note.content": note, "pipeline.state": "COMPLETE"},
     )
     store.close(evaluation, "FINISHED")
+    store.log(run, tags={"pipeline.complete": "true"})

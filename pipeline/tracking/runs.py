@@ -1,5 +1,6 @@
 """Publish a run's folder in MLflow: the run, its seeds and trials as children, its dataset and its model."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,13 +9,15 @@ from pipeline.common.files import canonical
 from pipeline.data import storage
 from pipeline.schema import SPLITS
 from pipeline.tracking import record
-from pipeline.tracking.guards import mlflow_errors, read, warn_only
+from pipeline.tracking.guards import MlflowFailure, mlflow_errors, read, warn_only
 from pipeline.tracking.progress import MODEL, REPORT, Progress
 from pipeline.tracking.record import Block, Row
 from pipeline.tracking.store import Store, configure, enabled, is_complete, points
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+ATTEMPTS = 3
 
 
 def publish(folder: Path, *, model: bool = True) -> bool:
@@ -46,9 +49,26 @@ def update_run(folder: Path, *, model: bool = True, known: Progress | None = Non
         known = store.progress()
     if known is not None and known.has(run["key"], [part[0] for part in record.children(run)]):
         return False
+    processed = root / "data/processed" / run["dataset"]
+    return attempts(folder, root, lambda store: _publish(store, folder, run, processed, model=model))
+
+
+def attempts(folder: Path, root: Path, update: Callable[[Store], bool]) -> bool:
+    """Update a store from a folder.
+
+    On a server, another checkout may publish the same run at once and delete ours as surplus while we write
+    it; the second or third attempt finds the one that was kept.
+    """
     store = configure(root)
-    with store.writing(), mlflow_errors(folder):
-        return _publish(store, folder, run, root / "data/processed" / run["dataset"], model=model)
+    left = 1 if store.local else ATTEMPTS
+    while True:
+        try:
+            with store.writing(), mlflow_errors(folder):
+                return update(store)
+        except MlflowFailure:
+            left -= 1
+            if not left:
+                raise
 
 
 def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: bool) -> bool:
@@ -70,17 +90,17 @@ def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: 
         for tag in [tag for tag in had if lacks and tag.startswith(REPORT)]:
             store.client.delete_tag(parent, tag)  # the new children lack its test metrics
         store.log(parent, tags={"pipeline.state": "COMPLETE"})
-        store.close(shown, "FINISHED")
         changed = True
     if model and not (is_complete(shown) and store.has_model(had.get(MODEL))):
         if not store.has_model(had.get(MODEL)):
             from pipeline.tracking.models import log_model  # with torch
 
             log_model(store, experiment, parent, folder, run, processed.parents[2])
-        store.log(parent, tags={"pipeline.complete": "true"})
         changed = True
-    if is_complete(shown) or model:
-        changed |= store.tidy(experiment, parent, run["key"]) > 0
+    store.close(shown, "FINISHED")
+    if model or is_complete(shown):
+        store.log(parent, tags={"pipeline.complete": "true"})
+        changed |= store.tidy(experiment, run["key"]) > 0
     return changed
 
 

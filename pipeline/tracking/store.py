@@ -91,6 +91,11 @@ class Store:
             with mlflow_errors(), _alone(self.uri):
                 client = mlflow.MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
                 client.search_experiments(max_results=1)
+        except ImportError as error:  # SQLAlchemy loads the driver of a database at the first use
+            raise Unavailable(
+                f"MLflow's database needs the package {error.name}: install it, or name another driver in "
+                "MLFLOW_TRACKING_URI, such as postgresql+psycopg2://..."
+            ) from None
         except (Unavailable, MlflowFailure) as error:
             place = "" if self.local else f" ({without_secrets(self.uri)}, MLFLOW_TRACKING_URI)"
             raise Unavailable(f"{error}{place}") from error
@@ -177,21 +182,13 @@ class Store:
         )
 
     def named(self, experiment: str, key: str) -> list["Run"]:
-        """Return the runs with a key, without children: the oldest complete one first, then the newest."""
-        found = self.runs(experiment, f"tags.`pipeline.key` = '{key}'")
-        return sorted(
-            found,
-            key=lambda run: (
-                not is_complete(run),
-                run.info.start_time * (1 if is_complete(run) else -1),
-                run.info.run_id,
-            ),
-        )
+        """Return the runs with a key, without children: first the one completed first, then the newest."""
+        return sorted(self.runs(experiment, f"tags.`pipeline.key` = '{key}'"), key=_completed_first)
 
     def children(self, experiment: str, parent: str) -> dict[str, "Run"]:
         """Return a run's children by the name in their key; of two with the same the one to be kept."""
         found = self.runs(experiment, f"tags.`mlflow.parentRunId` = '{parent}'")
-        return {_name(run): run for run in sorted(found, key=_precedence, reverse=True)}
+        return Children({_name(run): run for run in sorted(found, key=_precedence, reverse=True)})
 
     def has_file(self, run: "Run", name: str) -> bool:
         """Whether a file is among a run's artifacts."""
@@ -211,27 +208,30 @@ class Store:
                 raise
             return False
 
-    def tidy(self, experiment: str, keep: str, key: str) -> int:
+    def tidy(self, experiment: str, key: str) -> int:
         """Delete what other attempts at a run left beside the complete one; return how many runs that were.
 
-        A run that a living process writes is left to that process, which calls this when it publishes.
-
-        Args:
-            keep: the id of the complete run.
-            key: of the run.
+        Called by each process once its own run is complete, so that of several which publish the same run at
+        once the last one sees all. A run that a living process still writes is left to that process.
         """
         surplus, names = [], set[str]()
         found = self.runs(experiment, f"tags.`pipeline.key` LIKE '{key}%'")
+        tops = sorted((run for run in found if run.data.tags["pipeline.key"] == key), key=_completed_first)
+        if not tops or not is_complete(tops[0]):
+            return 0
+        keep = tops[0].info.run_id
+        written = {run.info.run_id for run in found if self.is_written(run)}
         for run in sorted(found, key=_precedence):
-            own = run.data.tags.get("mlflow.parentRunId", run.info.run_id) == keep
+            owner = run.data.tags.get("mlflow.parentRunId", run.info.run_id)
+            own = owner == keep
             double = own and run.info.run_id != keep and _name(run) in names
             if own and not double:
                 names.add(_name(run))
-            elif not self.is_written(run):
+            elif written.isdisjoint((owner, run.info.run_id)):
                 surplus.append(run.info.run_id)
         for each in surplus:
             self._discard(each)
-        model = self.client.get_run(keep).data.tags.get(MODEL)
+        model = tops[0].data.tags.get(MODEL)
         for logged in self.models([experiment], f"tags.`pipeline.key` = '{key}'"):
             if model is not None and logged.model_id != model:
                 self.client.delete_logged_model(logged.model_id)
@@ -290,6 +290,13 @@ class Store:
             self.client.log_batch(run, metrics)
             metrics = ()
         self.client.log_batch(run, metrics, settings, named)
+
+
+class Children(dict[str, "Run"]):
+    """The seeds and trials of a run by name."""
+
+    def __missing__(self, name: str) -> "Run":
+        raise MlflowFailure(f"{name} is not in MLflow any more; `python -m pipeline sync` makes it again")
 
 
 def enabled() -> bool:
@@ -387,6 +394,13 @@ def _pages(page: Callable[[str | None], "PagedList[Any]"]) -> list[Any]:
 def _name(run: "Run") -> str:
     """Return the name of a seed or a trial, also after somebody has renamed it on the page."""
     return run.data.tags.get("pipeline.key", str(run.info.run_name)).rpartition("/")[2]
+
+
+def _completed_first(run: "Run") -> tuple[bool, int, str]:
+    """Order the runs of a key: the one to be kept, or to go on with, first."""
+    if is_complete(run):
+        return False, run.info.end_time or 0, run.info.run_id
+    return True, -run.info.start_time, run.info.run_id
 
 
 def _precedence(run: "Run") -> tuple[bool, int, str]:

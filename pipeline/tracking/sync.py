@@ -43,6 +43,8 @@ def sync(root: Path) -> str:
                 closed = close_dead_runs(store)
             if closed:
                 done.append(f"{counted(closed, 'interrupted run')} closed")
+        if hidden := known.hidden & {folder.parents[1].name for folder in runs}:
+            done.append(f"{counted(len(hidden), 'deleted experiment')} restored")
         known = store.progress() if known.moved else known
         published = _update(partial(update_run, known=known), runs, problems)
         if published:
