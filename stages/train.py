@@ -34,14 +34,15 @@ def main() -> None:
                 "train", dataset, model, config.architecture, {**options, "seeds": seeds}, processed, **extra
             )
         )
-        with error_context(config.where()):
-            if ranks.rank():  # rank 0 reports and writes
+        if ranks.rank():  # rank 0 reports and writes
+            with error_context(config.where()):
                 for seed in seeds:
                     checkpoint = header.seed_checkpoint(seed)
                     runs.train_once(header, splits, options, seed, checkpoint=checkpoint)
-                return
-            with tracking.live(header.to_json(), f"train-{model}") as view:
-                result = runs.train_seeds(header, options, splits, seeds, view.child, out, resources)
+            return
+        # an error of MLflow is no fault of params.yaml
+        with tracking.live(header.to_json(), f"train-{model}") as view, error_context(config.where()):
+            result = runs.train_seeds(header, options, splits, seeds, view.child, out, resources)
         runs.finish(out, {**header.to_json(), **result})
         tracking.publish(out, model=False)  # evaluate logs the models of a dataset together
 

@@ -526,8 +526,8 @@ def test_attempts_vanish_once_one_is_complete(project: Path) -> None:
     for status, state in (("FINISHED", "COMPLETE"), ("KILLED", "KILLED"), ("RUNNING", "")):
         again = store.create_run(run.info.experiment_id, tags={**tags, "pipeline.state": state}, run_name="x")
         own = {"mlflow.parentRunId": again.info.run_id, "pipeline.key": f"{tags['pipeline.key']}/seed-1"}
-        store.create_run(run.info.experiment_id, tags=own, run_name="seed-1")
-        for each in all_runs(project)[-2:] if status != "RUNNING" else ():
+        seed = store.create_run(run.info.experiment_id, tags=own, run_name="seed-1")
+        for each in (again, seed) if status != "RUNNING" else ():
             store.set_terminated(each.info.run_id, status)
     assert len(all_runs(project)) == len(before["runs"]) + 6
     assert "1 run published" in tracking.sync(project)

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,32 @@ def write(path: Path, artifacts: Path, *, dataset: str = "toy") -> None:
     old = artifacts.as_uri()
     columns = {
         "alembic_version": "version_num",
-        "experiments": "experiment_id, artifact_location",
+        "experiments": "experiment_id, artifact_location, lifecycle_stage",
         "experiment_tags": "experiment_id, key, value",
-        "runs": "run_uuid, artifact_uri, status, lifecycle_stage",
+        "runs": "run_uuid, artifact_uri, status, lifecycle_stage, experiment_id",
         "tags": "run_uuid, key, value",
-        "logged_models": "artifact_location",
-        "model_versions": "source, storage_location",
-        "registered_model_aliases": "name, alias",
+        "logged_models": "model_id, artifact_location, lifecycle_stage",
+        "model_versions": "name, version, source, storage_location",
+        "registered_model_aliases": "name, alias, version",
     }
     rows = [
-        ("experiments", (1, f"{old}/{dataset}")),
+        ("experiments", (1, f"{old}/{dataset}", "active")),
         ("experiment_tags", (1, "pipeline.dataset", dataset)),
-        ("runs", ("r1", f"{old}/{dataset}/r1/artifacts", "FINISHED", "active")),
-        ("runs", ("r2", f"{old}/{dataset}/r2/artifacts", "RUNNING", "active")),
-        ("runs", ("r3", f"{old}/{dataset}/r3/artifacts", "FINISHED", "deleted")),
+        ("runs", ("r1", f"{old}/{dataset}/r1/artifacts", "FINISHED", "active", 1)),
+        ("runs", ("r2", f"{old}/{dataset}/r2/artifacts", "RUNNING", "active", 1)),
+        ("runs", ("r3", f"{old}/{dataset}/r3/artifacts", "FINISHED", "deleted", 1)),
         ("tags", ("r1", "pipeline.key", "a")),
         ("tags", ("r1", "pipeline.complete", "true")),
-        ("tags", ("r1", "mlflow.pipeline.report", "b")),
+        ("tags", ("r1", "mlflow.pipeline.report.b", "true")),
+        ("tags", ("r1", "mlflow.pipeline.logged_model", "m-1")),
         ("tags", ("r2", "pipeline.key", "c")),
         ("tags", ("r2", "mlflow.pipeline.process", "host 1 2")),
         ("tags", ("r3", "pipeline.key", "d")),
         ("tags", ("r3", "pipeline.complete", "true")),
-        ("logged_models", (f"{old}/{dataset}/models/m-1/artifacts",)),
-        ("model_versions", ("models:/m-1", f"{old}/{dataset}/models/m-1/artifacts")),
-        ("registered_model_aliases", ("ctr-toy", "champion")),
+        ("logged_models", ("m-1", f"{old}/{dataset}/models/m-1/artifacts", "active")),
+        ("model_versions", ("ctr-toy", 1, "models:/m-1", f"{old}/{dataset}/models/m-1/artifacts")),
+        ("registered_model_aliases", ("ctr-toy", "champion", 1)),
+        ("experiment_tags", (1, "mlflow.pipeline.report", "b")),
     ]
     with closing(sqlite3.connect(path)) as connection, connection:
         for table, names in columns.items():
@@ -61,9 +64,14 @@ def test_progress_is_what_is_published(tmp_path: Path) -> None:
     assert database.read_progress(path, artifacts) == database.Progress()
     assert not path.exists()
     write(path, artifacts)
-    assert database.read_progress(path, artifacts) == database.Progress(
-        complete={"a"}, reported={("a", "b")}, champions={"ctr-toy"}, running=1, moved=False
-    )
+    lacking = database.Progress(reported=frozenset({("a", "b")}), shown=frozenset({"b"}), running=1)
+    assert database.read_progress(path, artifacts) == lacking  # the files of the artifacts are not there
+    for folder, name in (("r1/artifacts", "run.json"), ("models/m-1/artifacts", "MLmodel")):
+        file = artifacts / "toy" / folder / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+    whole = replace(lacking, whole={"a": frozenset()}, champions=frozenset({"ctr-toy"}))
+    assert database.read_progress(path, artifacts) == whole
 
 
 def test_all_five_columns_follow_the_checkout(tmp_path: Path) -> None:
@@ -76,6 +84,14 @@ def test_all_five_columns_follow_the_checkout(tmp_path: Path) -> None:
     assert sum(new.as_uri() in text for text in paths(path)) == 6
     assert not database.read_progress(path, new).moved
     assert not database.relocate(path, new)
+
+
+def test_a_locked_database_is_no_damaged_one(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.mkdir()  # sqlite cannot open it
+    with pytest.raises(database.Unavailable) as caught:
+        database.check(path)
+    assert "Move it away" not in str(caught.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"text, no database", b"SQLite format 3\0" + b"\xff" * 200])

@@ -113,7 +113,8 @@ def test_a_search_has_metrics_as_a_whole_and_by_trial() -> None:
 
 
 def test_the_saved_view_unpacks_as_the_page_does_it() -> None:
-    view = json.loads(record.leaderboard_view())
+    view = json.loads(record.leaderboard_view("of.this"))
     kind, packed = view["state"].split(";")
     state = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert state["searchFilter"] == "tags.`of.this` = 'true'"
     assert (view["name"], kind, state["orderByKey"]) == ("Leaderboard", "deflate", "metrics.`test_auc`")
