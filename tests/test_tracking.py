@@ -505,7 +505,7 @@ def test_what_was_tidied_away_on_the_page_comes_back(
             run["models"] = min(run["models"], 1)  # a deleted model stays among the outputs of its run
         each["champion"] = each["champion"][1]
     assert after == before
-    mlflow.pytorch.load_model("models:/ctr-toy@champion")
+    mlflow.pyfunc.load_model("models:/ctr-toy@champion")
 
 
 def test_a_renamed_experiment_is_found_and_keeps_its_name(project: Path) -> None:

@@ -88,7 +88,7 @@ def test_checkouts_publish_the_same_at_once_into_an_empty_database(uri: str, tmp
         out, _ = sync(root, uri).communicate(timeout=300)
         assert "nothing to do" in out
     mlflow.set_tracking_uri(uri)
-    mlflow.pytorch.load_model("models:/ctr-toy@champion")
+    mlflow.pyfunc.load_model("models:/ctr-toy@champion")
     for run in runs:
         if run.info.run_name == "evaluate":
             assert client.list_artifacts(run.info.run_id)
