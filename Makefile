@@ -7,6 +7,21 @@ export DO_NOT_TRACK := true
 WORKERS ?= 2
 PORT ?= 5000
 
+# for users without a name or a home, as in a container, and for shells that hide the project from Python
+export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
+export HOME ?= $(CURDIR)/.dvc/tmp
+unexport PYTHONSAFEPATH
+
+# An environment knows its folder and its Python: after a move or an upgrade it is made again.
+PLACE := cd $(VENV) && pwd -P && bin/python -c 'import sys; print(*sys.version_info[:2])'
+WAS := $(shell cat $(VENV)/.complete 2>/dev/null)
+ifneq ($(WAS),)
+ifneq ($(WAS),$(shell ($(PLACE)) 2>/dev/null))
+CLEAR := --clear
+.PHONY: $(VENV)/.complete
+endif
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup repro sync ui quick test check bench clean
 
@@ -18,16 +33,16 @@ setup: $(VENV)/.complete ## create .venv with the exact versions of requirements
 $(VENV)/.complete: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"error: Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; name another one: make setup PYTHON=python3.12")'
 	@if command -v uv >/dev/null; then \
-	  uv venv --quiet --allow-existing --python $(PYTHON) $(VENV) && \
+	  uv venv --quiet $(or $(CLEAR),--allow-existing) --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock && \
 	  { test -L $(VENV) || uv pip install --quiet --python $(VENV)/bin/python --no-deps --no-build-isolation -e .; }; \
 	else \
-	  $(PYTHON) -m venv $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock && \
+	  $(PYTHON) -m venv $(CLEAR) $(VENV) && $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock && \
 	  { test -L $(VENV) || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; }; \
 	fi
 	@$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib >/dev/null 2>&1 || true  # every stage is a process: it should not compile again
-	@test -d .git || $(VENV)/bin/dvc config --local core.no_scm true
-	@touch $@
+	@test -e .git || $(VENV)/bin/dvc config --local core.no_scm true
+	@($(PLACE)) >$@.tmp && mv $@.tmp $@
 
 repro: setup ## what has changed of the whole pipeline: data, training, tuning, evaluation, MLflow
 	@python -m pipeline run

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,6 +157,8 @@ def sync(arguments: Namespace) -> None:
     """Bring MLflow up to date with the files in data/."""
     from pipeline import tracking
 
+    if not (arguments.root / "params.yaml").exists():
+        raise PipelineError(f"{arguments.root.resolve()} is no folder of a project: it has no params.yaml")
     print(tracking.sync(arguments.root))
 
 
@@ -267,9 +268,6 @@ def inspect(arguments: Namespace) -> None:
     """Print a profile of every column of a click log, and a dataset entry for params.yaml."""
     from pipeline import inspection
 
-    for stream in (sys.stdout, sys.stderr):  # names and values may not be in the terminal's encoding
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     if arguments.rows is not None and arguments.rows < 1:
         raise PipelineError(f"--rows {arguments.rows}: must be at least 1")
     name, params = arguments.name or inspection.name_of(arguments.file), arguments.root / "params.yaml"

@@ -2,12 +2,15 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from pipeline.common import errors
@@ -79,15 +82,102 @@ def test_under_torchrun_the_first_process_reports_and_the_others_wait_for_it(
     assert capsys.readouterr().err == "error: x.csv:3: bad line\n"
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
-def test_a_full_disk_is_one_message(code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(OSError(code, "full", "data/x.npy"))
-    assert stop.value.code == 1
+@pytest.mark.parametrize(
+    ("code", "need"),
+    [
+        *((code, "free some space") for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)),
+        *((code, "own it") for code in (errno.EACCES, errno.EPERM)),
+        (errno.EROFS, "read-only"),
+        (errno.EISDIR, "move it away"),
+        (errno.ENOTDIR, "move it away"),
+        (errno.ENAMETOOLONG, "shorter name"),
+        (errno.EMFILE, "ulimit -n"),
+        (errno.EIO, "check the disk"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_message_with_the_place_and_the_need(
+    code: int, need: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapped = RuntimeError("unexpected pos 704 vs 598")  # as torch.save does
+    wrapped.__context__ = OSError(code, os.strerror(code), "data/x.npy")
+    for error in (OSError(code, os.strerror(code), "data/x.npy"), wrapped):
+        with pytest.raises(SystemExit) as stop:
+            run(error)
+        assert stop.value.code == 1
+        message = capsys.readouterr().err
+        assert message.startswith(f"error: data/x.npy: {os.strerror(code)}; nothing was left half-written: ")
+        assert need in message and message.count("\n") == 1
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from pipeline.common.errors import exit_with_message
+from pipeline.common.files import writing
+from stages import new_folder
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+def main():
+    if sys.argv[1] == "torch":
+        with writing(Path("out/x")) as file:
+            torch.save({"a": torch.zeros(10**5)}, file)
+    with new_folder(Path("out")) as folder:
+        np.save(folder / "a.npy", np.zeros(10**5))
+exit_with_message(main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writer", ["numpy", "torch"])
+def test_a_full_disk_is_named_by_what_was_being_written(writer: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, writer],
+        cwd=tmp_path,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: out") and "free some space" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [MemoryError(), lambda: torch.empty(10**17), lambda: np.empty(10**17)],
+    ids=["plain", "torch", "numpy"],
+)
+def test_too_little_memory_is_one_message(fault: object, capsys: pytest.CaptureFixture[str]) -> None:
+    def main() -> None:
+        if isinstance(fault, BaseException):
+            raise fault
+        fault()
+
+    with pytest.raises(SystemExit):
+        exit_with_message(main)
     message = capsys.readouterr().err
-    assert message.startswith("error: ")
-    assert "while writing data/x.npy; nothing was left half-written" in message
+    assert message.startswith("error: not enough memory (") and "`embedding_size`" in message
     assert message.count("\n") == 1
+
+
+def test_passwords_of_addresses_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(PipelineError("cannot fetch https://me:pa:ss@host/a.zip?X-Sig=abc&api_key=def&page=2: refused"))
+    message = capsys.readouterr().err
+    assert message == "error: cannot fetch https://***@host/a.zip?X-Sig=***&api_key=***&page=2: refused\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_is_not_utf_8_takes_every_line(encoding: str) -> None:
+    code = (
+        "from pipeline.common.errors import exit_with_message\n"
+        "exit_with_message(lambda: print('\u2605 0.79 \u00b1 0.01, k\u00e4ufe'))"
+    )
+    env = project.environment(PYTHONIOENCODING=encoding)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"\\u2605 0.79")
 
 
 def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +232,9 @@ def test_an_error_gets_its_place_and_stays_what_it_was() -> None:
         raise Diverged("no number")
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError(errno.EACCES, "denied"), OSError("no code")])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), FileNotFoundError(errno.ENOENT, "gone"), OSError("no code")]
+)
 def test_defects_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         run(error)

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from pipeline import __main__ as command
 from pipeline.common.errors import PipelineError
+from pipeline.config import yaml_file
 from pipeline.config.params import Params, load
 from pipeline.config.space import Dimension
 from pipeline.data.batches import ROWS_IN_MEMORY
@@ -556,3 +557,26 @@ def test_the_default_is_one_of_the_choices_of_its_axis(values: dict[str, Any]) -
     choices = config.space["model.embedding_size"].choices
     assert choices is not None and choices[-1] == 7 and len(choices) > 1
     assert config.start["model.embedding_size"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\nb:\n  - {c: 2020-13-45}\n", 3),
+        ("a: 1\nb: !!int twelve\n", 2),
+        (f"a: {'1' * 5000}\n", 1),
+    ],
+)
+def test_a_value_that_is_none_is_named_with_its_line(text: str, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(PipelineError) as caught:
+        yaml_file.read(path)
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+
+
+def test_yaml_that_is_too_deep_is_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("[" * 3000 + "]" * 3000)
+    with pytest.raises(PipelineError, match=r"params\.yaml"):
+        yaml_file.read(path)

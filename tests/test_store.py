@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 from rows import SCHEMAS, random_split
-from safetensors.torch import save
+from safetensors.torch import load_file, save, save_file
+from torch import nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import digest
@@ -184,3 +185,16 @@ def test_the_switch_is_on_or_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cache.enabled()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not cache.enabled()
+
+
+def test_a_table_under_two_names_and_a_view_are_kept(tmp_path: Path) -> None:
+    network = nn.Module()
+    network.item = nn.Embedding(4, 2)
+    network.user = network.item
+    network.register_buffer("first", network.item.weight.detach()[:1])
+    trained = cache.Trained.of(network, State())
+    save_file(trained.tensors, tmp_path / "weights.safetensors")
+    kept = load_file(tmp_path / "weights.safetensors")
+    assert kept.keys() == network.state_dict().keys()
+    for name, value in network.state_dict().items():
+        assert torch.equal(kept[name], value)

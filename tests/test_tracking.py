@@ -355,7 +355,7 @@ def test_an_exception_marks_the_run(
 
 
 def test_a_moved_checkout_keeps_its_artifacts(published: Path, tmp_path: Path) -> None:
-    moved = Path(shutil.copytree(published, tmp_path / "a name with spaces, ünd umlauts"))
+    moved = Path(shutil.copytree(published, tmp_path / "a name with spaces, ünd umlauts, %20 or not?"))
     assert "moved" in tracking.sync(moved)
     assert "nothing to do" in tracking.sync(moved)
     store = client(moved)

@@ -7,6 +7,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from pipeline.common.errors import PipelineError
 
@@ -35,8 +36,33 @@ def read(path: Path) -> tuple[str, Any]:
         raise PipelineError(
             f"{path} is not valid YAML in line {error.problem_mark.line + 1}: {error.problem}{inside}"
         ) from None
-    except (UnicodeDecodeError, YAMLError) as error:
+    except UnicodeDecodeError as error:
         raise PipelineError(f"{path} is not valid YAML: {error}") from None
+    except (ValueError, RecursionError) as error:  # looks like a date or a number and is none
+        raise PipelineError(f"{path}{_place(text)}: {error}; put quotes round a text") from None
+    except YAMLError as error:
+        raise PipelineError(f"{path} is not valid YAML: {error}") from None
+
+
+def _place(text: str) -> str:
+    """Return `:<line>` of the first value that cannot be made from its text, if it can be found."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        pending = [yaml.compose(text)]
+    except RecursionError:
+        return ""
+    while pending:
+        node = pending.pop()
+        if isinstance(node, MappingNode):
+            pending += [each for pair in reversed(node.value) for each in reversed(pair)]
+        elif isinstance(node, SequenceNode):
+            pending += reversed(node.value)
+        else:
+            try:
+                yaml.constructor.construct_object(node, deep=True)
+            except ValueError:
+                return f":{node.start_mark.line + 1}"
+    return ""
 
 
 def parsed(text: str) -> Any:

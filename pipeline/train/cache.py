@@ -58,7 +58,14 @@ class Trained(NamedTuple):
     @classmethod
     def of(cls, network: nn.Module, state: State) -> "Trained":
         """Collect the result of a model that was fitted."""
-        tensors = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+        tensors, seen = dict[str, Tensor](), set[int]()
+        for key, value in network.state_dict().items():
+            value = value.cpu().contiguous()
+            place = value.untyped_storage().data_ptr()
+            # a table under two names, a view of another one: safetensors writes no memory twice
+            whole = value.nbytes == value.untyped_storage().nbytes()
+            tensors[key] = value if whole and place not in seen else value.clone()
+            seen.add(place)
         return cls(state, tensors, sum(p.numel() for p in network.parameters()))
 
 
