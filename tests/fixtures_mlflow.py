@@ -82,6 +82,7 @@ def write_data(root: Path, dataset: str) -> Path:
     write_json(folder / "schema.json", TOY.to_json())
     write_json(folder / "vocabulary.json", VOCABULARY)
     write_json(root / "data/interim" / dataset / "reading.json", {"source": "toys"})
+    seal(root / "data/interim" / dataset)
     origin = {"source": "toys", "matches_publisher": False, "differs": ["log.csv"], "missing": ["items.csv"]}
     write_json(folder / "report.json", {"dataset": dataset, "origin": origin})
     seal(folder)

@@ -99,7 +99,7 @@ def test_a_file_over_the_limit_is_one_clear_message(target: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
     assert result.returncode == 1
-    assert result.stderr.startswith(f"error: {path}: File too large; nothing was left half-written")
+    assert result.stderr.startswith(f"error: {target}: File too large; nothing was left half-written")
     assert content(target) == before
     assert os.listdir(target.parent) == ([target.name] if before else [])
 
