@@ -66,15 +66,18 @@ def rows(count: int, seed: int) -> pa.Table:
     return pa.table(made)
 
 
-def prepare(folder: Path, count: int) -> None:
-    """Write the rows, and a package whose vocabulary is of other rows."""
+def write_package(folder: Path, count: int) -> None:
+    """Write a package whose vocabulary is that of so many rows."""
     train = rows(count, seed=1)
     vocabulary = fit_vocabulary(lambda name: train[name].chunks, COLUMNS, min_count=2)
     network = build("deepfm", schema(vocabulary), OPTIONS, seed=1)
     weights = save({name: value.contiguous() for name, value in network.state_dict().items()})
-    reading, calibration = {"fields": FIELDS}, {"method": "none"}
-    package = Package("deepfm", OPTIONS, vocabulary, reading, calibration, weights, {})
-    package.write(folder / "package")
+    Package("deepfm", OPTIONS, vocabulary, {"fields": FIELDS}, {"method": "none"}, weights, {}).write(folder)
+
+
+def prepare(folder: Path, count: int) -> None:
+    """Write a package and other rows."""
+    write_package(folder / "package", count)
     frame = rows(count, seed=2).to_pandas()
     frame.to_parquet(folder / "rows.parquet")
     frame.to_csv(folder / "rows.csv", index=False)
@@ -90,6 +93,7 @@ def theirs(folder: Path, file: str) -> None:
     """Score a file by pandas and scikit-learn, whole."""
     from sklearn.preprocessing import OrdinalEncoder
 
+    torch.set_num_threads(1)  # as in ours
     model = load(folder / "package")
     entries = {entry["name"]: entry for entry in model.package.vocabulary}
     path = folder / file

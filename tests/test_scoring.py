@@ -3,6 +3,7 @@
 import gzip
 import io
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 import scoring_rows as mine
 
 from pipeline.common.errors import PipelineError
+from pipeline.datasets import tabular
 from pipeline.preprocess import text
-from pipeline.scoring import Model, load, score
+from pipeline.scoring import Model, load, reading, score
 from pipeline.scoring.package import Package
 
 RAW, CALIBRATED = "raw_probability", "probability"
@@ -291,3 +293,8 @@ def test_rows_from_the_standard_input(
         found, _ = scores(model, rows, tmp_path / "scores.csv")
     assert not rows.exists()
     np.testing.assert_allclose(found[RAW], raw, rtol=1e-5)
+
+
+def test_every_argument_of_read_is_known_to_scoring_or_about_labels_and_splits() -> None:
+    arguments = set(signature(tabular.read).parameters) - {"folder", "rejects"}
+    assert arguments - {*reading.OF_FILES, *reading.OF_VALUES} == {"label", "group", "keep", "file"}

@@ -7,9 +7,12 @@ the server is a real one. README's commands under "Use the champion" are run, to
 import gzip
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +141,32 @@ def test_four_ways_give_the_same_probability(root: Path, name: str, tmp_path: Pa
         np.testing.assert_allclose(
             [row["probability"] for row in answer.json()["predictions"]], scores["probability"], atol=1e-6
         )
+
+
+def test_the_commands_of_the_readme_run(root: Path) -> None:
+    section = (
+        (project.ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Use the champion")[1]
+        .split("\n## ")[0]
+    )
+    commands, server = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    (python,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    call = {"cwd": root, "env": project.environment(), "capture_output": True, "text": True}
+    done = subprocess.run(["bash", "-e", "-c", commands], **call)
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_parquet(root / "scores.parquet")
+    assert list(scores) == ["row", "user", "item", "probability", RAW]
+    np.testing.assert_allclose(pd.read_csv(root / "scores.csv")[RAW], scores[RAW], atol=1e-6)
+
+    frame = "import pandas\nframe = pandas.read_parquet('data/interim/synthetic/table.parquet').head(3)\n"
+    done = subprocess.run([sys.executable, "-c", f"{frame}{python}print(len(scores))"], **call)
+    assert done.stdout == "3\n", done.stderr
+
+    _, serve, curl = server.split("\n", 2)
+    with serving(root, shlex.split(serve)[4]) as url:
+        done = subprocess.run(["bash", "-c", curl.replace("http://127.0.0.1:5001/invocations", url)], **call)
+    assert 0 < json.loads(done.stdout)["predictions"][0]["probability"] < 1, done.stdout
 
 
 def project_command(root: Path, *words: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -400,6 +401,15 @@ def test_a_registered_model_is_a_package_too(project: Path) -> None:
     assert found.package.trained_on["key"] == best["key"]
     with pytest.raises(PipelineError, match=r"--registered ctr-toy@nobody: .*nobody"):
         registered_package(project, "ctr-toy@nobody")
+
+
+def test_the_python_on_the_page_of_a_registered_model_runs(project: Path) -> None:
+    words = client(project).get_registered_model("ctr-toy").description
+    (code,) = re.findall(r"```python\n(.*?)```", words, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["scores"]["probability"].between(0, 1).all()
+    assert len(names["scores"]) == 2
 
 
 def test_no_artifact_is_a_pickle(published: Path) -> None:

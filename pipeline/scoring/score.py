@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+import torch
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import replacing
@@ -171,11 +172,23 @@ def run(
         yield from scored(model, open_rows(model, rows, layout, keep), rejects, seen, keep)
         _check_rejected(rejects, max_rejected, rows)
 
-    write(out, parts())
+    with _one_thread():
+        write(out, parts())
     counts = rejects.check(seen.rows, max_rejected=1, name=str(rows))
     rows_in, rejected = counts["rows_in"], counts["rejected"]
     words = f"{rows}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
     return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {out}"])
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: where others work, too, several wait for each other most of the time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _check_rejected(rejects: RejectLog, max_rejected: float, rows: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.tracking import record
+from pipeline.tracking.page import page
 from pipeline.tracking.progress import MODEL
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
@@ -89,8 +90,7 @@ class Candidate:
 
         client, best = self.store.client, self.report["champion"]
         try:
-            words = f"Click probability on {self.report['dataset']}; `champion`: best on validation data."
-            client.create_registered_model(self.name, description=words)
+            client.create_registered_model(self.name, description=page(self.name, self.report["dataset"]))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
