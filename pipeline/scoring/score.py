@@ -182,7 +182,7 @@ def run(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: where others work, too, several wait for each other most of the time."""
+    """Let torch compute in one thread: where others work, too, several mostly wait for each other."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
