@@ -51,7 +51,7 @@ def of_run(root: Path, run: Run) -> Package:
     processed, seed = root / "data/processed" / dataset, int(best["seed"])
     vocabulary = read_json(require_file(processed / "vocabulary.json", "split"))
     report = _report(root, run)
-    weights = run.weights(seed)
+    weights = require_file(run.weights(seed), run.target)
     return Package(
         architecture=run.info["architecture"],
         options=run.info["params"]["model"],
