@@ -145,6 +145,22 @@ def test_the_leaderboard_view_has_runs_in_order_with_their_metrics(page: Page, r
     assert sorted(names, key=text.index) == names
 
 
+def test_the_addresses_that_ui_prints_open_in_the_mode_for_training(page: Page, root: Path) -> None:
+    """Not in that for traces, which a new browser has; with the view, and without one that is not there."""
+    first, (board,) = tracking.start_page(page.address), tracking.leaderboards(root, page.address).values()
+    assert "viewStateShareKey=leaderboard" in board
+    for address, words in ((first, "toy"), (board, "Leaderboard")):
+        page.browser.execute_script("localStorage.clear()")
+        page.browser.get("about:blank")
+        page.browser.get(address)
+        page.shows("Model registry", words)
+    client = tracking.configure(root).client
+    empty = client.create_experiment("empty", tags={"pipeline.dataset": "empty"})
+    plain = tracking.leaderboards(root, page.address)["empty"]
+    client.delete_experiment(empty)
+    assert "viewStateShareKey" not in plain
+
+
 def test_a_run_shows_settings_figures_dataset_and_model(page: Page, root: Path) -> None:
     run = read_json(root / "data/runs/toy/fm/tuned/run.json")
     page.open(_run(root, "tune-fm"))

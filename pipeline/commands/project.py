@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.commands.outcome import outcome
+from pipeline.common.errors import PipelineError
 from pipeline.config import yaml_file
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -55,7 +56,10 @@ def ui(root: Path, host: str, port: int) -> NoReturn:
     """
     from pipeline import tracking
 
-    print(tracking.sync(root))
+    try:
+        print(tracking.sync(root))
+    except PipelineError as error:  # what is published already can be looked at all the same
+        print(f"warning: {error}", file=sys.stderr)
     base, local = tracking.page(root, port)
     for what, address in {"runs": tracking.start_page(base), **tracking.leaderboards(root, base)}.items():
         print(f"{what + ':':<24} {address}")

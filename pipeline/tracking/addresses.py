@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.tracking.report import VIEW
 from pipeline.tracking.store import Store, configure
 
 MODE = "workflowType=machine_learning"
@@ -19,10 +20,14 @@ def start_page(base: str) -> str:
 
 
 def leaderboards(root: Path, base: str) -> dict[str, str]:
-    """Return the address of each dataset's saved view `Leaderboard`, by dataset."""
+    """Return the address of each dataset's saved view `Leaderboard`, or of its runs if it has no report yet.
+
+    A view that is not there would lead to the page's other mode.
+    """
     client = configure(root.resolve()).client
     found = client.search_experiments(filter_string="tags.`pipeline.dataset` != ''", order_by=["name ASC"])
+    views = {each.name: "viewStateShareKey=leaderboard&" if VIEW in each.tags else "" for each in found}
     return {
-        each.name: f"{base}/#/experiments/{each.experiment_id}/runs?viewStateShareKey=leaderboard&{MODE}"
+        each.name: f"{base}/#/experiments/{each.experiment_id}/runs?{views[each.name]}{MODE}"
         for each in found
     }
