@@ -79,7 +79,7 @@ def test_an_experiment_changes_a_value_and_its_metrics_are_compared(origin: Path
     assert "stages.train" in out
     assert "stages.split" not in out
     diff = json.loads(call(folder, "dvc", "metrics", "diff", "--json"))
-    assert diff["diff"][CHAMPION]["champion.valid_auc"]["diff"] != 0
+    assert diff[CHAMPION]["champion.valid_auc"]["diff"] != 0
     columns = call(folder, "dvc", "exp", "show", "--only-changed", "--csv").splitlines()
     assert "champion.test_auc" in columns[0]
     assert any(line.startswith("faster,") or ",faster," in line for line in columns)

@@ -435,6 +435,25 @@ def test_a_new_champion_is_a_new_version_and_the_old_one_comes_back(project: Pat
     assert len(client(project).search_model_versions("name = 'ctr-toy'")) == 2
 
 
+def test_an_experiment_in_a_copy_does_not_move_the_champion(project: Path) -> None:
+    """`dvc exp run --temp` works in .dvc/tmp/exps; its runs are shown, its report has its own run."""
+    copy = project / ".dvc/tmp/exps/tmp123"
+    shutil.copytree(project / "data", copy / "data")
+    folder = copy / "data/reports/toy"
+    report = read_json(folder / "report.json")
+    first = report["champion"]
+    other = next(result for result in report["results"] if result["key"] != first["key"])
+    changed = {**report, "champion": {**first, **{k: other[k] for k in ("model", "variant", "key")}}}
+    write_json(folder / "report.json", changed)
+    experiment = client(project).get_experiment_by_name("toy")
+    before = len(client(project).search_runs([experiment.experiment_id]))
+    assert tracking.publish_report(folder)
+    assert len(client(project).search_runs([experiment.experiment_id])) == before + 1
+    version = client(project).get_model_version_by_alias("ctr-toy", "champion")
+    assert version.tags["key"] == first["key"]
+    assert client(project).get_experiment_by_name("toy").tags == experiment.tags
+
+
 def test_a_run_deleted_by_hand_comes_back_with_its_test_metrics(project: Path) -> None:
     before = content(project)
     run = named(project, "train-lr")

@@ -13,7 +13,7 @@ from pipeline.tracking.progress import REPORT, Progress
 from pipeline.tracking.record import Block
 from pipeline.tracking.registry import Candidate, registered_name
 from pipeline.tracking.runs import attempts, update_run
-from pipeline.tracking.store import Store, enabled, is_complete, points
+from pipeline.tracking.store import Store, enabled, is_complete, main_checkout, points
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -91,7 +91,8 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
             f"{best['key']}, is not in MLflow; run `dvc repro`, then `python -m pipeline sync`"
         )
     candidate = Candidate.of(store, experiment, report, runs[best["key"]])
-    leads = candidate.may_lead()
+    # an experiment in a copy (`dvc exp run --temp`) is shown; the champion is that of the project's report
+    leads = candidate.may_lead() and main_checkout(folder) == folder
     shown = store.client.get_experiment(experiment).tags.get(REPORT) == key
     evaluation = next((each for each in store.named(experiment, key) if not store.is_written(each)), None)
     up_to_date = (
