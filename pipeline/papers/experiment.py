@@ -208,7 +208,8 @@ def attention(
     """Return the mean attention over the validation rows before and after training, of the first seed.
 
     Returns:
-        `before` and `after`: by order of the crosses (2, 3, ...), a list over the channels.
+        `before` and `after`: by order of the crosses (2, 3, ...), a list over the channels; `channels`: the
+            field of each, None where a channel is no field.
     """
     (row,) = exhibit.rows
     config = configured(exhibit, values, dataset, row, condition)
@@ -227,7 +228,8 @@ def attention(
     orders = options["model"].get("orders", [2, 3])
     shutil.rmtree(runs.CHECKPOINTS / header.key, ignore_errors=True)
     after = _mean_attention(network, splits)
-    return {
+    fields = [field.name for field in splits[0].schema.fields]
+    return {"channels": fields if after.shape[1] == len(fields) else None} | {
         when: {str(order): [float(v) for v in of] for order, of in zip(orders, found, strict=True)}
         for when, found in (("before", before), ("after", after))
     }

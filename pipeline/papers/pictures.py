@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, panels, styled, titled_figure
+from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, styled, titled_figure
 from pipeline.papers.exhibit import Block, Exhibit
 from pipeline.papers.report import CONDITIONS
 
@@ -29,10 +29,8 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
     where = "test rows: mean over seeds" + (
         ", bars: 95 % interval" if any(row["low"] is not None for log in logs for row in log["rows"]) else ""
     )
-    figure = titled_figure(0.75 + 0.3 * len(labels), exhibit.title, f"{exhibit.paper}; AUC on {where}", keys)
-    axes = panels(figure, len(logs))
-    flat = [ax for line in axes for ax in line]
-    for ax, log in zip(flat, logs, strict=False):
+    figure = titled_figure(0.75 + 0.3 * len(labels), exhibit.title, f"{exhibit.paper}\nAUC on {where}", keys)
+    for ax, log in zip(_side_by_side(figure, len(logs)), logs, strict=True):
         ax.set_title(log["log"])
         ax.grid(visible=False, axis="y")
         for place, label in enumerate(reversed(labels)):
@@ -80,8 +78,8 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
     split = "validation" if key == "valid_auc" else "test"
     told = "" if best is None else f"; dashed: the best in the paper ({names[best]})"
     figure = titled_figure(2.6, exhibit.title, f"{exhibit.paper}; AUC on {split} rows, mean over seeds{told}")
-    flat = [ax for line in panels(figure, len(shown)) for ax in line]
-    for ax, (log, condition) in zip(flat, shown, strict=False):
+    axes = _side_by_side(figure, len(shown))
+    for ax, (log, condition) in zip(axes, shown, strict=True):
         ax.set_title(f"{log['log']}, {CONDITIONS[condition]}")
         if best is not None:
             ax.axvline(best, color=GREY, linestyle="--", linewidth=1)
@@ -97,8 +95,8 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
         ax.set_xticks(range(len(names)), names)
         ax.set_xlabel(exhibit.sweep.option.partition(".")[2])
         ax.set_ylabel("AUC")
-        if len(exhibit.rows) > 1:
-            ax.legend(ncols=2)
+    if len(exhibit.rows) > 1:
+        _legend(axes[-1])
     return figure
 
 
@@ -110,8 +108,8 @@ def attention(exhibit: Exhibit, found: dict[str, Block]) -> Figure:
         exhibit.title,
         f"{exhibit.paper}; mean over validation rows, by channel; open: before, filled: after training",
     )
-    flat = [ax for line in panels(figure, len(found)) for ax in line]
-    for ax, (name, weights) in zip(flat, found.items(), strict=False):
+    axes = _side_by_side(figure, len(found))
+    for ax, (name, weights) in zip(axes, found.items(), strict=True):
         ax.set_title(name)
         for number, (order, after) in enumerate(weights["after"].items()):
             before, colour = weights["before"][order], COLOURS[number]
@@ -120,7 +118,18 @@ def attention(exhibit: Exhibit, found: dict[str, Block]) -> Figure:
             ax.plot(places, after, "o", color=colour, markersize=4, label=f"crosses of {order}")
             for place, (old, new) in enumerate(zip(before, after, strict=True)):
                 ax.plot([place, place], [old, new], color=colour, linewidth=0.8, alpha=0.6)
-        ax.set_xlabel("channel")
+        if names := weights["channels"]:
+            ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
+        ax.set_xlabel("" if names else "channel")
         ax.set_ylabel("attention")
-        ax.legend(ncols=2)
+    _legend(axes[-1])
     return figure
+
+
+def _side_by_side(figure: Figure, count: int) -> list[Axes]:
+    return list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def _legend(ax: Axes) -> None:
+    """Name the lines beside the last panel, where none of them can be."""
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
