@@ -108,16 +108,17 @@ def fit(label: Array, logits: Array) -> Calibration:
         loss = np.empty(len(y))
         for k in range(FOLDS):
             out = fold == k
-            loss[out] = _losses(y[out], apply(method(y[~out], z[~out]), z[out]))
+            loss[out] = losses(y[out], apply(method(y[~out], z[~out]), z[out]))
         gain = least - loss if len(least) else np.zeros(1)
         if not len(least) or gain.mean() > gain.std() / np.sqrt(len(y)):
             best, least = method, loss
     return best(y, z)
 
 
-def _losses(y: Array, p: Array) -> Array:
-    p = np.clip(p, EPSILON, 1 - EPSILON)
-    result: Array = -np.log(np.where(y > 0.5, p, 1 - p))
+def losses(label: Array, probability: Array) -> Array:
+    """Return the logloss of each row (N,)."""
+    p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
+    result: Array = -np.log(np.where(np.asarray(label) > 0.5, p, 1 - p))
     return result
 
 
