@@ -436,7 +436,8 @@ def test_the_library_knows_no_stage() -> None:
 
 
 def test_every_library_that_is_imported_is_declared() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = project["dependencies"] + project["optional-dependencies"]["export"]
     names = {re.split(r"[^\w.-]", line)[0].lower() for line in declared}
     owners = packages_distributions()
     for path in sources(ROOT).values():

@@ -1,0 +1,132 @@
+"""The network of a trained model for other runtimes: ONNX, or a graph of torch.export.
+
+Ids (rows, S) int32 and, of a timed model, the time of each row in seconds (rows,) int64 -> logit (rows,).
+What makes ids of values, and a probability of the logit, lies beside it as in a package.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jaxtyping
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from pipeline.common.errors import PipelineError
+from pipeline.schema import Schema
+from pipeline.train.predict import is_timed, output
+
+FORMATS = {"onnx": "network.onnx", "torch": "network.pt2"}  # by the name of a format, that of the file
+
+
+class Logit(nn.Module):
+    """A model with the constant that is added to its output."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Int[Tensor, "B S"], time: Int[Tensor, " B"] | None = None) -> Float[Tensor, " B"]:
+        """Return the logit of each row."""
+        return output(self.model, ids) if time is None else output(self.model, ids, time)
+
+
+def graph(model: nn.Module, schema: Schema) -> ExportedProgram:
+    """Return the graph of a trained model, for any number of rows.
+
+    Args:
+        model: on the CPU, in evaluation mode.
+
+    Raises:
+        PipelineError: it has an operation that torch.export does not take.
+    """
+    ids = torch.tensor([[schema.offsets[field] for field in schema.field_of_slot]] * 2, dtype=torch.int32)
+    arguments = (ids, torch.zeros(2, dtype=torch.int64)) if is_timed(model) else (ids,)
+    rows = ({0: Dim("rows")},) * len(arguments)
+    with _unchecked_shapes():
+        try:
+            return torch.export.export(Logit(model).eval(), arguments, dynamic_shapes=rows)
+        except Exception as error:
+            raise _refused(model, "torch.export", error) from error
+
+
+def save(model: nn.Module, schema: Schema, path: Path, form: str) -> None:
+    """Write the network of a trained model in a format of `FORMATS`.
+
+    Raises:
+        PipelineError: the packages for ONNX are not installed, or the network has an operation that cannot be
+            exported.
+    """
+    found = graph(model, schema)
+    if form == "torch":
+        torch.export.save(found, path)
+        return
+    try:
+        import onnxscript  # noqa: F401 (torch.onnx needs it)
+    except ImportError:
+        raise PipelineError('ONNX needs more packages: pip install "ctr-pipeline[export]"') from None
+    names = ["ids", "time"][: 1 + is_timed(model)]
+    with _quiet():
+        try:
+            table = torch.export.default_decompositions() | {torch.ops.aten.searchsorted.Tensor: searchsorted}
+            program = torch.onnx.export(
+                found.run_decompositions(table), input_names=names, output_names=["logit"], verbose=False
+            )
+            assert program is not None
+        except Exception as error:
+            raise _refused(model, "ONNX", error) from error
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()  # the lines of code it came from
+    program.save(path)
+
+
+def searchsorted(keys: Tensor, values: Tensor, **options: Any) -> Tensor:
+    """Return how many of the sorted keys (C,) are below each value, by steps that are powers of two.
+
+    ONNX has no such operation.
+    """
+    assert not any(options.values()), options
+    count = len(keys)
+    place = torch.zeros_like(values, dtype=torch.int64)
+    step = 1 << (count.bit_length() - 1)
+    while step:
+        further = place + step
+        below = keys[(further - 1).clamp(max=count - 1)] < values
+        place = torch.where(below & (further <= count), further, place)
+        step >>= 1
+    return place
+
+
+def _refused(model: nn.Module, tool: str, error: Exception) -> PipelineError:
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return PipelineError(f"{type(model).__name__} cannot be exported by {tool}: {reason.strip()}")
+
+
+@contextmanager
+def _unchecked_shapes() -> Iterator[None]:
+    """Without the tests' checks, which would fix the number of rows to that of the example."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's words about packages that are not there, and warnings of its own making."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)

@@ -1,0 +1,87 @@
+"""Networks in other runtimes give the same probabilities."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from model_options import options
+from rows import SCHEMAS, random_split, wake
+from torch import nn
+
+from pipeline.common.errors import PipelineError
+from pipeline.data.batches import Split
+from pipeline.models import CLASSES, build
+from pipeline.scoring import export
+from pipeline.train.loop import fit
+from pipeline.train.predict import is_timed, predict
+
+SCHEMA = SCHEMAS["three-domains"]
+SIZES = (1, 2, 7, 300)
+
+
+def trained(name: str, **chosen: Any) -> nn.Module:
+    """A model after an epoch, so that it remembers its rows, starts at a rate, and has no zero weights."""
+    model = build(name, SCHEMA, options(name, **chosen), seed=1)
+    fit(model, random_split(SCHEMA, 300), random_split(SCHEMA, 60, 1), seed=1, epochs=1, batch_size=64)
+    wake(model)
+    return model.requires_grad_(False).eval()
+
+
+def inputs(model: nn.Module, rows: Split) -> list[np.ndarray]:
+    assert rows.time is not None
+    return [rows.ids.numpy(), rows.time.numpy()] if is_timed(model) else [rows.ids.numpy()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_network_predicts_the_same_in_onnx_runtime_and_from_the_graph(
+    name: str, tmp_path: Path
+) -> None:
+    model = trained(name)
+    export.save(model, SCHEMA, tmp_path / "network.onnx", "onnx")
+    export.save(model, SCHEMA, tmp_path / "network.pt2", "torch")
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    graph = torch.export.load(tmp_path / "network.pt2").module()
+    names = ["ids", "time"] if is_timed(model) else ["ids"]
+    assert [each.name for each in session.get_inputs()] == names
+    assert [each.name for each in session.get_outputs()] == ["logit"]
+    for seed, count in enumerate(SIZES):
+        rows = random_split(SCHEMA, count, seed + 5)
+        expected, given = predict(model, rows), inputs(model, rows)
+        (found,) = session.run(None, dict(zip(names, given, strict=True)))
+        assert found.shape == (count,)
+        np.testing.assert_allclose(torch.from_numpy(found).sigmoid(), expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(
+            graph(*map(torch.from_numpy, given)).sigmoid(), expected, atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.slow
+def test_the_same_network_gives_the_same_file_without_the_paths_of_this_machine(tmp_path: Path) -> None:
+    model = trained("din")
+    for name in ("a", "b"):
+        export.save(model, SCHEMA, tmp_path / name, "onnx")
+    content = (tmp_path / "a").read_bytes()
+    assert content == (tmp_path / "b").read_bytes()
+    assert str(Path(export.__file__).parents[2]).encode() not in content
+
+
+def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
+    class Chooses(nn.Module):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return ids.float().sum(1) if ids.sum() > 3 else ids[:, 0].float()
+
+    with pytest.raises(PipelineError, match=r"Chooses cannot be exported by torch\.export: .+"):
+        export.save(Chooses(), SCHEMA, tmp_path / "network.pt2", "torch")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 100])
+def test_the_search_that_onnx_lacks(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    keys = torch.randint(0, 20, (count,), generator=generator).sort().values
+    values = torch.arange(-2, 23).view(5, 5)
+    assert torch.equal(export.searchsorted(keys, values), torch.searchsorted(keys, values))
