@@ -1,8 +1,10 @@
-"""What calibration is worth on test rows, with its noise: python -m benchmarks.calibration DATASET [MODEL ...]
+"""What calibration is worth on test rows, with its noise.
 
-For every seed of every finished run below data/runs/DATASET: logloss and ECE of the test rows, raw and calibrated on
-validation rows, means over seeds. The noise of the difference in logloss is its standard error over test rows; that
-of the ECE is what right probabilities have by chance on so many rows.
+    python -m benchmarks.calibration DATASET [MODEL ...]
+
+For every seed of every finished run below data/runs/DATASET: logloss and ECE of the test rows, raw and
+calibrated on validation rows, means over seeds. The noise of the difference in logloss is its standard error
+over test rows; that of the ECE is what right probabilities have by chance on so many rows.
 """
 
 import sys
@@ -44,8 +46,8 @@ def main() -> None:
         error = gain.std() / np.sqrt(len(gain))
         raw, mended, right = np.mean(ece, axis=0)
         print(
-            f"| {run.model} ({run.variant}) | {before.mean():.4f} → {after.mean():.4f} | {gain.mean():+.4f} ± "
-            f"{error:.4f} | {raw:.4f} → {mended:.4f} | {right:.4f} | {summary(chosen)} |",
+            f"| {run.model} ({run.variant}) | {before.mean():.4f} → {after.mean():.4f} | {gain.mean():+.4f} "
+            f"± {error:.4f} | {raw:.4f} → {mended:.4f} | {right:.4f} | {summary(chosen)} |",
             flush=True,
         )
 

@@ -70,6 +70,15 @@ def parser(name: str | None = None) -> ArgumentParser:
     _add_model(added, required=True)
     added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
     _add_predict(command(predict, "score raw rows with a trained model"))
+    added = command(export, "write the network of a trained model for other runtimes")
+    _add_model(added, required=True)
+    added.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="default: onnx")
+    added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
+    added = command(watch, "compare a new log with the test rows of a dataset, and a model with its report")
+    added.add_argument("dataset", help="an entry of params.yaml that was evaluated")
+    added.add_argument("rows", type=Path, help="a file of raw rows, or a folder of them")
+    _add_choice(added)
+    added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for watch.json and watch.png")
     command(check, "check params.yaml, and mend what a kill left of DVC's own files")
     command(refresh, "copy your own files again if they have changed")
     command(sync, "rebuild the MLflow view from the files in data/")
@@ -129,6 +138,10 @@ def completion(arguments: Namespace) -> None:
 def _add_model(parser: ArgumentParser, *, required: bool) -> None:
     """Add the options that name a trained model."""
     parser.add_argument("--dataset", required=required, help="an entry of params.yaml that was evaluated")
+    _add_choice(parser)
+
+
+def _add_choice(parser: ArgumentParser) -> None:
     parser.add_argument("--model", help="of that dataset (default: the champion of its report)")
     parser.add_argument("--variant", choices=("default", "tuned"), help="default: tuned, or the champion's")
 
@@ -251,6 +264,41 @@ def predict(arguments: Namespace) -> None:
             max_rejected=arguments.max_rejected,
         )
     print(found)
+
+
+def export(arguments: Namespace) -> None:
+    """Write the network of a trained model as ONNX or a graph of torch.export, its vocabulary beside it.
+
+    It maps ids, and the times of a model that needs them, to logits; export.json says how to call it.
+    """
+    from pipeline.scoring import export as exporting
+
+    print(exporting.write(_packed(arguments), arguments.out, arguments.format))
+
+
+def watch(arguments: Namespace) -> None:
+    """Compare a new log with the test rows of a dataset, and a model with its report.
+
+    Rows that cannot be read, unseen and missing values, distribution (PSI) of each field and of predictions;
+    with labels their rate, AUC, logloss and calibration error. Ends with 1 if a figure changed beyond its
+    limit in params.yaml (`watch`), or a column is not there.
+    """
+    from pipeline.common.files import write_json
+    from pipeline.config import params
+    from pipeline.evaluate import plot_style
+    from pipeline.scoring import Model
+    from pipeline.watch import picture, report
+
+    settings = params.load(arguments.root / "params.yaml")
+    model = Model(_packed(arguments))
+    found = report.watch(arguments.root, model, arguments.rows, settings.watch, settings.evaluate.bins)
+    print(report.to_text(found))
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out / "watch.json", found)
+        plot_style.save(picture.changes(found), arguments.out / "watch.png")
+    if alarms := report.alarms(found):
+        raise PipelineError(f"{arguments.rows} is not like the test rows: " + ", ".join(alarms))
 
 
 def _packed(arguments: Namespace) -> "Package":

@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import scoring_rows as mine
 import torch
 from model_options import options
 from rows import SCHEMAS, random_split, wake
 from torch import nn
 
 from pipeline.common.errors import PipelineError
+from pipeline.common.files import check_folder, read_json
 from pipeline.data.batches import Split
+from pipeline.evaluate import calibration
 from pipeline.models import CLASSES, build
-from pipeline.scoring import export
+from pipeline.scoring import Model, export
+from pipeline.split.vocabulary import apply
 from pipeline.train.loop import fit
 from pipeline.train.predict import is_timed, predict
 
@@ -57,6 +61,29 @@ def test_every_network_predicts_the_same_in_onnx_runtime_and_from_the_graph(
         np.testing.assert_allclose(
             graph(*map(torch.from_numpy, given)).sigmoid(), expected, atol=1e-5, rtol=0
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deepfm", "din"])
+def test_a_folder_scores_raw_rows_as_the_package_does(name: str, tmp_path: Path) -> None:
+    """With what lies in it, and nothing of the pipeline's models."""
+    mine.write_csv(tmp_path / "log" / "log.csv", mine.log(200))
+    package = mine.package(tmp_path / "log", name, {"embedding_size": 4, "hidden": [8]})
+    file = export.write(package, tmp_path / "exported", "onnx")
+    check_folder(file.parent, "")
+    head, clean = read_json(file.parent / "export.json"), mine.clean(tmp_path / "log")
+    ids = apply(read_json(file.parent / "vocabulary.json"), clean)
+    given = {"ids": ids, **({"time": clean["time"].to_numpy()} if name == "din" else {})}
+    assert list(head["inputs"]) == list(given)
+    assert head["inputs"]["ids"] == ["rows", ids.shape[1]]
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logit,) = session.run([head["output"]], given)
+    found = calibration.apply(read_json(file.parent / "calibration.json"), logit)
+    expected = Model(package).score(clean, ids)["probability"]
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    assert expected.std() > 0.05
+    with pytest.raises(PipelineError, match="is there already"):
+        export.write(package, tmp_path / "exported", "onnx")
 
 
 @pytest.mark.slow

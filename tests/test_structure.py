@@ -235,8 +235,9 @@ def test_every_key_of_params_is_a_parameter_of_a_stage() -> None:
     items = {key.split("}.")[1].split(".")[0] for key in read if "}." in key}
     assert items == {key for item in PARAMS["data"].values() for key in item}
     lists = " ".join(str(STAGES[stage].get("matrix", STAGES[stage].get("foreach"))) for stage in STAGES)
-    # where the bytes come from does not change them, nor among how many processes the seeds are shared
-    changes_nothing = {"mirror", "processes"}
+    # where the bytes come from does not change them, nor among how many processes the seeds are shared;
+    # `watch` is no stage
+    changes_nothing = {"mirror", "processes", "watch"}
     assert not changes_nothing & {key.split(".")[0] for key in read}
     for key in PARAMS.keys() - {"data"} - changes_nothing:
         listed = f"${{{key}}}" in lists
@@ -297,8 +298,8 @@ def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...
 # From the nouns that everybody uses to the view: a room imports only what stands above it.
 ROOMS = [
     *("schema", "metrics", "common", "config", "download", "preprocess", "datasets", "split", "data"),
-    *("layers", "kernels", "models", "train", "tune", "evaluate", "papers", "scoring", "tracking"),
-    *("inspection", "commands"),
+    *("layers", "kernels", "models", "train", "tune", "evaluate", "papers", "scoring", "watch"),
+    *("tracking", "inspection", "commands"),
 ]
 # The signature is the config, so the room that checks params.yaml reads everybody's.
 READS_ALL = "pipeline.config.params"

@@ -61,6 +61,7 @@ class Params:
         self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
         self.blocks = self._file.model.keys()
         self.mirror, self.evaluate, self.paper = self._file.mirror, self._file.evaluate, self._file.paper
+        self.watch = self._file.watch
         self.processes: int | str = self._file.processes
         if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
             raise self._error("processes", f"must be `auto` or a positive integer (it is {self.processes!r})")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le, Len
 from pydantic import AfterValidator, BaseModel, Field
 
-from pipeline.common.ranges import Count, Seed, TwoOrMore
+from pipeline.common.ranges import Count, NonNegative, Seed, Share, TwoOrMore
 from pipeline.config.space import Block, Dimension, Tune
 from pipeline.config.validation import Strict
 
@@ -77,6 +77,28 @@ class Paper(Strict):
     conditions: Annotated[list[Condition], Len(1)] = ["published", "tuned"]  # noqa: RUF012  pydantic copies it
 
 
+class Watch(Strict):
+    """How much a new log may change before `watch` raises an alarm, beyond what chance does.
+
+    Attributes:
+        rejected: share of rows that cannot be read.
+        unseen: by how much the share of a field's values that training did not see may grow.
+        missing: by how much the share of rows without a value in a field may change.
+        psi: population stability index of a field, and of the predictions.
+        label_rate: relative change of the label rate.
+        auc, logloss, ece: by how much each may be worse than on the test rows.
+    """
+
+    rejected: Share = 0.001
+    unseen: Share = 0.05
+    missing: Share = 0.05
+    psi: NonNegative = 0.1
+    label_rate: NonNegative = 0.2
+    auc: NonNegative = 0.02
+    logloss: NonNegative = 0.03
+    ece: NonNegative = 0.02
+
+
 class File(Strict):
     """The blocks of params.yaml. Those that are `Block`s are checked against signatures."""
 
@@ -92,6 +114,7 @@ class File(Strict):
     tune: Block
     evaluate: Evaluate = Evaluate()
     paper: Paper = Paper()
+    watch: Watch = Watch()
 
 
 class Config(BaseModel):

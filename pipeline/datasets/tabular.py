@@ -474,7 +474,7 @@ def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
     """Return the clean rows of a block."""
     assert plan.label is not None
     texts = cache(lambda name: parse.texts(chunk(check.table[name]), plan.missing, plan.decimal))
-    clicks, dropped = _label(texts(plan.label.column), plan, check)
+    clicks, dropped = label_of(texts(plan.label.column), plan, check)
     made = features_of(check, plan, separators, texts)
     made["label"] = pa.array(clicks)
     if plan.label.grades and plan.label.above is not None:
@@ -553,7 +553,7 @@ def clicks_of(values: pa.DictionaryArray, label: Label, decimal: str = ".") -> t
     return amounts >= label.at_least, valid
 
 
-def _label(values: pa.DictionaryArray, plan: Plan, check: Check) -> tuple[NDArray[np.uint8], Mask]:
+def label_of(values: pa.DictionaryArray, plan: Plan, check: Check) -> tuple[NDArray[np.uint8], Mask]:
     """Return the clicks, and a mask of the records that are left out on purpose; reject invalid labels."""
     rule = plan.label
     assert rule is not None

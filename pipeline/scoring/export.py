@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.common.errors import PipelineError
+from pipeline.common.files import seal, write_json
 from pipeline.schema import Schema
+from pipeline.scoring.package import Package
 from pipeline.train.predict import is_timed, output
 
-FORMATS = {"onnx": "network.onnx", "torch": "network.pt2"}  # by the name of a format, that of the file
+NETWORK = {"onnx": "network.onnx", "torch": "network.pt2"}  # by the name of a format, that of the file
 
 
 class Logit(nn.Module):
@@ -34,6 +36,35 @@ class Logit(nn.Module):
     def forward(self, ids: Int[Tensor, "B S"], time: Int[Tensor, " B"] | None = None) -> Float[Tensor, " B"]:
         """Return the logit of each row."""
         return output(self.model, ids) if time is None else output(self.model, ids, time)
+
+
+def write(package: Package, folder: Path, form: str) -> Path:
+    """Write a folder with the network, and what makes ids of values and probabilities of logits.
+
+    Returns:
+        the network's file. `export.json` says how to call it; the other files are those of a package.
+
+    Raises:
+        PipelineError: the folder is there already; and see `save`.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise PipelineError(f"{folder} is there already; name another folder")
+    model, schema = package.network(), package.schema
+    head = {
+        "network": NETWORK[form],
+        "inputs": {"ids": ["rows", schema.slots], **({"time": ["rows"]} if is_timed(model) else {})},
+        "types": {"ids": "int32", **({"time": "int64, seconds since 1970"} if is_timed(model) else {})},
+        "output": "logit",
+        "trained_on": package.trained_on,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save(model, schema, folder / NETWORK[form], form)
+    write_json(folder / "export.json", head)
+    write_json(folder / "schema.json", schema.to_json())
+    for name in ("vocabulary", "reading", "calibration"):
+        write_json(folder / f"{name}.json", getattr(package, name))
+    seal(folder)
+    return folder / NETWORK[form]
 
 
 def graph(model: nn.Module, schema: Schema) -> ExportedProgram:
@@ -56,7 +87,7 @@ def graph(model: nn.Module, schema: Schema) -> ExportedProgram:
 
 
 def save(model: nn.Module, schema: Schema, path: Path, form: str) -> None:
-    """Write the network of a trained model in a format of `FORMATS`.
+    """Write the network of a trained model in a format of `NETWORK`.
 
     Raises:
         PipelineError: the packages for ONNX are not installed, or the network has an operation that cannot be
@@ -73,7 +104,10 @@ def save(model: nn.Module, schema: Schema, path: Path, form: str) -> None:
     names = ["ids", "time"][: 1 + is_timed(model)]
     with _quiet():
         try:
-            table = torch.export.default_decompositions() | {torch.ops.aten.searchsorted.Tensor: searchsorted}
+            table = torch.export.default_decompositions()
+            for node in found.graph.nodes:
+                if str(node.target) == "aten.searchsorted.Tensor":
+                    table[node.target] = searchsorted
             program = torch.onnx.export(
                 found.run_decompositions(table), input_names=names, output_names=["logit"], verbose=False
             )

@@ -1,0 +1,159 @@
+"""A new log beside the test rows: silent by chance, loud where something has changed."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import watch as logs
+from pipeline import __main__ as commands
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import read_json
+from pipeline.config.settings import Watch
+from pipeline.schema import EMPTY, Field
+from pipeline.watch import drift
+from pipeline.watch.drift import Noise
+
+LIMITS = Watch()
+FIRST = 10  # id of a field
+
+
+# ---- figures ----
+
+
+def test_a_row_counts_once_whatever_the_kind_of_a_field() -> None:
+    category = {"kind": "category", "values": ["a", None]}
+    ids = np.array([[10], [11], [12], [12]])
+    np.testing.assert_equal(drift.counts(category, Field("f", 3), FIRST, ids), [1, 1, 2, 0])
+    bag = {"kind": "bag", "values": ["a", "b"]}
+    ids = np.array([[11, 12], [EMPTY, EMPTY], [11, EMPTY], [10, EMPTY]])
+    np.testing.assert_equal(drift.counts(bag, Field("f", 3, 2), FIRST, ids), [1, 1.5, 0.5, 1])
+    steps = {"kind": "number", "missing": True}  # unseen, missing, two bins
+    ids = np.array([[12, EMPTY], [12, 13], [11, EMPTY]])
+    np.testing.assert_equal(drift.counts(steps, Field("f", 4, 2), FIRST, ids), [0, 1, 1, 1, 0])
+
+
+def test_the_stability_index_is_that_of_its_formula() -> None:
+    q, p = np.array([0.5, 0.3, 0.2]), np.array([0.3, 0.3, 0.4])
+    found, chance, _ = drift.stability(q * 1e6, p * 1e6, Noise(10**6, 10**6, 1))
+    assert found == pytest.approx((0.3 - 0.5) * np.log(0.3 / 0.5) + (0.4 - 0.2) * np.log(0.4 / 0.2), rel=1e-4)
+    assert chance == pytest.approx(2 * 2e-6)
+
+
+@pytest.mark.parametrize("rows", [100, 1000, 20_000])
+def test_of_two_samples_of_one_log_the_index_is_what_chance_gives(rows: int) -> None:
+    """A field of 3,000 values, few of them frequent: the mean of 200 samples, and no alarm."""
+    draw, entry = np.random.default_rng(rows), {"name": "f", "kind": "category", "values": ["v"] * 3000}
+    share = 1 / np.arange(1, 3002)
+    share[0] = 0.01  # unseen
+    share /= share.sum()
+    found, expected, alarms = [], [], 0
+    for _ in range(200):
+        old, new = (np.r_[draw.multinomial(n, share), 0.0] for n in (20_000, rows))
+        noise = Noise(rows, 20_000, 30)
+        psi, chance, _bound = drift.stability(*drift.banded(old, new, [0]), noise)
+        found.append(psi)
+        expected.append(chance)
+        alarms += any(check.alarm for check in drift.of_field(entry, old, new, 0.0, LIMITS, noise))
+    assert np.mean(found) == pytest.approx(np.mean(expected), rel=0.25)
+    assert alarms == 0
+
+
+def test_unseen_and_missing_values_are_told_apart() -> None:
+    entry = {"name": "f", "kind": "category", "values": ["a", "b"]}  # training saw no row without a value
+    old, new = np.array([10.0, 500, 490, 0]), np.array([310.0, 400, 290, 0])
+    noise = Noise(1000, 1000, 1)
+    found = {c.what: c for c in drift.of_field(entry, old, new, 0.3, LIMITS, noise)}
+    assert (found["unseen"].new, found["missing"].new) == (pytest.approx(0.01), 0.3)
+    assert not found["unseen"].alarm
+    assert found["missing"].alarm
+    found = {c.what: c for c in drift.of_field(entry, old, new, 0.0, LIMITS, noise)}
+    assert found["unseen"].alarm
+    assert not found["missing"].alarm
+
+
+def test_a_limit_is_at_least_what_chance_does() -> None:
+    """One row in ten is no share of a log yet; and fewer unseen values are no fault."""
+    few, many = Noise(10, 10_000, 30), Noise(10_000, 10_000, 30)
+    assert few.of_share(0.0, 0.1) > 0.2
+    assert many.of_share(0.0, 0.1) < LIMITS.unseen
+    check = drift.Check("unseen", "f", 0.5, 0.1, -0.4, 0.05)
+    assert not check.alarm
+
+
+def test_a_figure_that_is_not_a_number_is_an_alarm() -> None:
+    assert drift.Check("auc", None, 0.7, float("nan"), float("nan"), 0.02).alarm
+
+
+# ---- the command ----
+
+
+@pytest.fixture(scope="module", name="project")
+def _project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watched")
+    logs.make(folder, 4000, "lr")
+    return folder
+
+
+def watch(project: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    frame.to_csv(project / "new.csv", index=False)
+    words = ["pipeline", "--root", str(project), "watch", logs.DATASET, str(project / "new.csv"), *more]
+    monkeypatch.setattr("sys.argv", words)
+    commands.main()
+
+
+@pytest.mark.slow
+def test_another_sample_of_the_log_is_silent(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    watch(project, logs.log(1500, 1), monkeypatch, "--out", str(tmp_path))
+    assert "1,500 rows in, 0 rejected, labels: event" in capsys.readouterr().out
+    found = read_json(tmp_path / "watch.json")
+    result = read_json(project / "data/reports/mine/report.json")["results"][0]["seeds"][0]
+    promised = {c["what"]: c["reference"] for c in found["checks"] if c["field"] is None}
+    assert promised["auc"] == pytest.approx(result["auc"], abs=1e-6)
+    for name in ("logloss", "ece"):
+        assert promised[name] == pytest.approx(result[f"calibrated_{name}"], abs=1e-6)
+    assert (tmp_path / "watch.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("change", "own"), logs.DRIFTS.values(), ids=logs.DRIFTS)
+def test_a_drift_is_named(project: Path, change: Any, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PipelineError, match=own):
+        watch(project, change(logs.log(1500, 2), np.random.default_rng(2)), monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_log_without_labels_is_watched_for_its_fields_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    watch(project, logs.log(1500, 3).drop(columns="event"), monkeypatch, "--out", str(tmp_path))
+    whats = {check["what"] for check in read_json(tmp_path / "watch.json")["checks"]}
+    assert whats == {"rejected", "psi", "unseen", "missing"}
+
+
+@pytest.mark.slow
+def test_rows_that_cannot_be_read_are_counted_and_raise_an_alarm(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    frame = logs.log(1500, 4)
+    frame.loc[:49, "price"] = "dear"
+    with pytest.raises(PipelineError, match=r"is not like the test rows: rejected$"):
+        watch(project, frame, monkeypatch, "--out", str(tmp_path))
+    found = read_json(tmp_path / "watch.json")
+    assert (found["rows_in"], found["rejected"], found["rows"]) == (1500, 50, 1450)
+
+
+@pytest.mark.slow
+def test_without_a_report_the_stage_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(project, copy)
+    shutil.rmtree(copy / "data/predictions")
+    with pytest.raises(PipelineError, match="run `dvc repro evaluate@mine`"):
+        watch(copy, logs.log(300, 5), monkeypatch)
