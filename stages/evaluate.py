@@ -39,12 +39,16 @@ def main() -> None:
 
             report_file = new(reports / "report.json")
             files = {model: new(predictions / f"{model}.parquet") for model in settings.models}
-            validations = {
-                model: write_predictions(path, [run for run in runs if run.model == model], holdout)
-                for model, path in files.items()
-            }
+            blends = settings.evaluate.blend
+            valids = {model: new(predictions / f"{model}.valid.parquet") for model in files if blends}
+            validations = {}
+            for model, path in files.items():
+                own = [run for run in runs if run.model == model]
+                validations[model] = write_predictions(path, own, holdout, valids.get(model))
             kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
-            report, curves = build_report(dataset, runs, holdout, files, validations, bins, kept)
+            report, curves = build_report(
+                dataset, runs, holdout, files, validations, bins, kept, blends, valids
+            )
             figures, pictures = plots.draw(report, curves, runs), {}
             for name, figure in figures.items():
                 plot_style.save(figure, path := new(reports / name))

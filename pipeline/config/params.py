@@ -65,6 +65,9 @@ class Params:
         self.processes: int | str = self._file.processes
         if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
             raise self._error("processes", f"must be `auto` or a positive integer (it is {self.processes!r})")
+        for name in self.evaluate.blend:
+            if name not in self.models:
+                raise self._error("evaluate.blend", unknown("model that runs", name, self.models))
         self.data: dict[str, Dataset] = {}
         self.invalid: dict[str, PipelineError] = {}
         self._check_names()

@@ -59,9 +59,16 @@ class Train(Execution):
 
 
 class Evaluate(Strict):
-    """Settings of the test report."""
+    """Settings of the test report.
+
+    Attributes:
+        bins: of the calibration error.
+        blend: models that run, whose logits are averaged with equal weights, and with weights chosen on
+            validation rows; see `evaluate/blend.py`. None for no blends.
+    """
 
     bins: TwoOrMore = 20
+    blend: list[str] = Field(default_factory=list)
 
 
 Condition = Literal["published", "default", "tuned"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
-from pipeline.evaluate import budget, mechanisms
+from pipeline.evaluate import blend, budget, mechanisms
 from pipeline.evaluate.report import is_close, same_scores
 from pipeline.evaluate.significance import LEVEL
 
@@ -36,7 +36,7 @@ def to_csv(report: Block) -> str:
         "valid_mean_prediction_ratio",
         "warning",
     ]
-    header.append("calibration")
+    header += ["calibration", "reads"]
     header += [column for key in COLUMNS for column in (key, f"{key}_std")]
     header += ["auc_standard_error", "auc_low", "auc_high", "p", "p_holm", "relaimpr", "learned", "key"]
     text = io.StringIO()
@@ -51,6 +51,11 @@ def to_csv(report: Block) -> str:
             "calibration": summary(result["calibrations"]),
             "seeds": len(result["seeds"]),
         }
+        writer.writerow([_cell(values.get(column)) for column in header])
+    for found in report.get("blends", []):
+        seeds = max(len(part["seeds"]) for part in found["members"])
+        values = {**found, **found["against_champion"], "model": "blend", "variant": found["kind"]}
+        values |= {"seeds": seeds, "champion": 0}
         writer.writerow([_cell(values.get(column)) for column in header])
     return text.getvalue()
 
@@ -73,6 +78,8 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
         lines += [f"**{share:.1%} of the test rows equal a train row in {equal} (`split.repeated`).**", ""]
     lines += ["## Are the differences real?", ""]
     lines += [*_markdown(*_comparisons_table(report)), "", significance(report), ""]
+    if found := report.get("blends"):
+        lines += ["## Blends", "", *_markdown(*blend.table(found)), "", blend.explanation(), ""]
     lines += ["## Are the probabilities right?", ""]
     lines += [*_markdown(*_probabilities_table(report)), "", calibration(report), ""]
     if found := report.get("mechanisms"):
@@ -240,11 +247,14 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
     header = ["model", "variant", *(METRICS[key] for key in metrics), "RelaImpr", "valid AUC", "parameters"]
     if report["bayes"]:
         header.insert(-2, "learnable")
+    marked = len({result.get("reads", "ids") for result in results} | {"ids"}) > 1
+    if marked:
+        header.insert(2, "reads")
     rows = []
     for result in results:
         best = _same(result, report["champion"])
         mark = f" {CHAMPION}" if best else f" {CLOSE}" if is_close(report, result) else ""
-        row = [result["model"], result["variant"] + mark]
+        row = [result["model"], result["variant"] + mark, *([result["reads"]] if marked else [])]
         row += [_mean_std(result, key) for key in metrics]
         row.append("" if result["relaimpr"] is None else f"{result['relaimpr']:+.2%}")
         if report["bayes"]:
@@ -281,7 +291,10 @@ def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    align = ["---" if name in ("model", "variant", "mechanism") else "---:" for name in header]
+    align = [
+        "---" if name in ("model", "variant", "mechanism", "reads", "blend", "members") else "---:"
+        for name in header
+    ]
     lines = [f"| {' | '.join(cells)} |" for cells in (header, align, *rows)]
     for sign in "±→":  # a narrow page shall not break a cell there
         lines = [line.replace(f" {sign} ", f"\u00a0{sign}\u00a0") for line in lines]

@@ -1,6 +1,7 @@
 """Probabilities of the test rows by every trained model, as Parquet; those of validation rows, measured."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,36 +112,51 @@ def probabilities(run: Run, seed: int, *splits: Split) -> list[Array]:
     return results
 
 
-def write_predictions(path: Path, runs: Sequence[Run], holdout: Holdout) -> dict[Key, Validation]:
+def write_predictions(
+    path: Path, runs: Sequence[Run], holdout: Holdout, valid_path: Path | None = None
+) -> dict[Key, Validation]:
     """Predict the test split with every variant and seed of one model and store it as Parquet.
 
     A row group holds one variant and seed, so only one prediction at a time is in memory. Returns what the
-    predictions of the validation split, which are not stored, are like.
+    predictions of the validation split are like.
+
+    Args:
+        valid_path: where those of the validation split are stored, too, for blends; their `row` counts
+            within the split.
     """
     found = {}
     label = holdout.valid.label.cpu().numpy()
+    splits = [(path, holdout.row, holdout.label)]
+    if valid_path is not None:
+        splits.append((valid_path, np.arange(len(label)), label.astype(np.uint8)))
     encodings: Any = {"row": "DELTA_BINARY_PACKED", "probability": "BYTE_STREAM_SPLIT"}
-    with pq.ParquetWriter(
-        path,
-        COLUMNS,
-        compression="zstd",
-        use_dictionary=["model", "variant", "seed", "label"],
-        column_encoding=encodings,
-    ) as writer:
+    with ExitStack() as files:
+        writers = [
+            files.enter_context(
+                pq.ParquetWriter(
+                    file,
+                    COLUMNS,
+                    compression="zstd",
+                    use_dictionary=["model", "variant", "seed", "label"],
+                    column_encoding=encodings,
+                )
+            )
+            for file, _, _ in splits
+        ]
         for run in sorted(runs, key=lambda run: run.variant):
             for result in run.seeds:
-                size = len(holdout.row)
-                test, valid = probabilities(run, result["seed"], holdout.split, holdout.valid)
-                found[run.variant, int(result["seed"])] = validate(label, valid)
-                columns = {
-                    "model": pa.repeat(run.model, size),
-                    "variant": pa.repeat(run.variant, size),
-                    "seed": np.full(size, result["seed"], np.int32),
-                    "row": holdout.row,
-                    "label": holdout.label,
-                    "probability": test,
-                }
-                writer.write_table(pa.table(columns, schema=COLUMNS), row_group_size=max(size, 1))
+                both = probabilities(run, result["seed"], holdout.split, holdout.valid)
+                found[run.variant, int(result["seed"])] = validate(label, both[1])
+                for writer, (_, row, labels), probability in zip(writers, splits, both, strict=False):
+                    columns = {
+                        "model": pa.repeat(run.model, len(row)),
+                        "variant": pa.repeat(run.variant, len(row)),
+                        "seed": np.full(len(row), result["seed"], np.int32),
+                        "row": row,
+                        "label": labels,
+                        "probability": probability,
+                    }
+                    writer.write_table(pa.table(columns, schema=COLUMNS), row_group_size=max(len(row), 1))
     return found
 
 

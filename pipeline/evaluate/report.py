@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
-from pipeline.evaluate import budget, calibration, mechanisms
+from pipeline.evaluate import blend, budget, calibration, mechanisms
 from pipeline.evaluate.calibration import Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.runs import Block, Run
@@ -52,6 +52,8 @@ def build_report(
     validations: dict[str, dict[Key, Validation]],
     bins: int,
     negatives_kept: float = 1.0,
+    blends: Sequence[str] = (),
+    valids: dict[str, Path] | None = None,
 ) -> tuple[Block, dict[Entry, Curves]]:
     """Compute every metric from the stored predictions.
 
@@ -60,6 +62,8 @@ def build_report(
         predictions, validations: of each model the Parquet file, and what `write_predictions` returned.
         bins: of the calibration error and its plot.
         negatives_kept: of the dataset's entry.
+        blends: models to blend with equal weights, if any.
+        valids: of each model the Parquet file of validation rows, for blends.
 
     Returns:
         the values of report.json, and what the plots draw for each model and variant.
@@ -111,6 +115,9 @@ def build_report(
             "metric": leader.metric,
         },
     }
+    if blends:
+        candidates = blend.members(runs, predictions, valids or {})
+        report["blends"] = blend.summarise(candidates, blends, holdout, leading, group)
     return report, curves
 
 
@@ -202,6 +209,7 @@ def _result(
         "model": run.model,
         "variant": run.variant,
         "key": run.info["key"],
+        "reads": run.reads,
         "weights": run.info["weights"],
         "trainings": run.info.get("trainings", 1),
         "trials": len(run.info.get("search", {}).get("trials", [])),

@@ -68,6 +68,17 @@ class Run:
         auc, loss = -figures["valid_auc"], figures["valid_logloss"]
         return (auc, loss) if self.metric == "auc" else (loss, auc)
 
+    @property
+    def reads(self) -> str:
+        """What the trainings read besides each row's ids and label: rows that read alike can be compared."""
+        params, model = self.info["params"], MODELS.get(self.info["architecture"])
+        words = {
+            "time": getattr(model, "timed", False),
+            "neighbours": params["model"].get("neighbour_limit") or hasattr(model, "grouped"),
+            "grades": params["train"].get("grades") or params["model"].get("values") == "grade",
+        }
+        return " + ".join(["ids", *(word for word, is_read in words.items() if is_read)])
+
     def valid(self, metric: str) -> float:
         """Mean over the seeds of `auc` or `logloss` on the validation split."""
         return float(np.mean([result["best"][f"valid_{metric}"] for result in self.seeds]))
