@@ -47,7 +47,16 @@ def fresh(folder: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin/python"
     start = time.perf_counter()
-    install = [str(python), "-m", "pip", "install", "--quiet", "-r", str(folder / "model/requirements.txt")]
+    install = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-compile",
+        "-r",
+        str(folder / "model/requirements.txt"),
+    ]
     subprocess.run(install, check=True)
     print(f"installed in {time.perf_counter() - start:.0f} s")
     code = (
