@@ -1,4 +1,4 @@
-"""What README shows is true: its example model obeys the rules of every model, its files exist."""
+"""What README and docs/ show is true: its example model obeys the rules of every model, its files exist."""
 
 import ast
 import importlib.util
@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from rows import SCHEMAS, random_ids
+from ruamel.yaml import YAML
 from torch import nn
 
+from pipeline.__main__ import parser
 from pipeline.commands.outcome import outcome
 from pipeline.layers.options import Embed, arguments
 
@@ -21,8 +23,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 
 def example() -> str:
-    """The source of the model that README adds."""
-    found = re.search(r"```python\n# pipeline/models/gmf\.py\n(.*?)```", README, re.DOTALL)
+    """The source of the model that docs/models.md adds."""
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n# pipeline/models/gmf\.py\n(.*?)```", page, re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -87,3 +90,51 @@ def test_every_file_of_the_library_that_is_named_exists(page: Path) -> None:
         re.findall(r"`((?:pipeline|stages|tests)/[\w/.]+\.(?:py|yaml))`", page.read_text(encoding="utf-8"))
     )
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def commands() -> list[list[str]]:
+    """What README and docs/ tell to type, in blocks and in sentences, as words."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        lines = [
+            line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()
+        ]
+        lines += re.findall(
+            r"`((?:ctr|python -m pipeline|make|dvc) [^`\n]+)`",
+            re.sub(r"```.*?```", "", text, flags=re.DOTALL),
+        )
+        found += [re.sub(r"\s+#.*|\[, .*", "", line).split() for line in lines]
+    return [words for words in found if words]
+
+
+def test_every_command_that_is_told_exists() -> None:
+    """Of `ctr` with the options that it has, of make a rule, of DVC a stage of dvc.yaml."""
+    rules = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    stages = set(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    told, seen = commands(), set()
+    for words in told:
+        if words[:3] == ["python", "-m", "pipeline"]:
+            words = ["ctr", *words[3:]]
+        if words[0] == "ctr" and "<command>" not in words:
+            if len(words) == 2:  # in a sentence, without what it needs
+                with pytest.raises(SystemExit) as ended:
+                    parser("ctr").parse_args([words[1], "--help"])
+                assert ended.value.code == 0, words
+            else:
+                assert parser("ctr").parse_args(words[1:]), words
+        elif words[0] == "make":
+            assert words[1] in rules, words
+        elif words[:2] == ["dvc", "repro"]:
+            assert {word.partition("@")[0] for word in words[2:] if "@" in word} <= stages, words
+        else:
+            continue
+        seen.add(words[0])
+    assert seen == {"ctr", "make", "dvc"}
+
+
+def test_readme_is_short_and_leads_to_every_page() -> None:
+    assert len(README.split()) < 1300
+    assert [
+        page.name for page in PAGES if page.parent.name == "docs" and f"(docs/{page.name})" not in README
+    ] == ["index.md"]

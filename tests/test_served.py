@@ -1,7 +1,7 @@
 """Four ways to the same probability: the report's file, `predict`, MLflow in process, MLflow over HTTP.
 
 A log with bags, numbers, times, missing and unseen values goes through all stages, and so does `synthetic`;
-the server is a real one. README's commands under "Use the champion" are run, too.
+the server is a real one. The commands of docs/scoring.md are run, too.
 """
 
 import gzip
@@ -143,13 +143,8 @@ def test_four_ways_give_the_same_probability(root: Path, name: str, tmp_path: Pa
         )
 
 
-def test_the_commands_of_the_readme_run(root: Path) -> None:
-    section = (
-        (project.ROOT / "README.md")
-        .read_text(encoding="utf-8")
-        .split("## Use the champion")[1]
-        .split("\n## ")[0]
-    )
+def test_the_commands_of_the_page_on_scoring_run(root: Path) -> None:
+    section = (project.ROOT / "docs/scoring.md").read_text(encoding="utf-8")
     commands, server = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     (python,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     call = {"cwd": root, "env": project.environment(), "capture_output": True, "text": True}
