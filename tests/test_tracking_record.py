@@ -64,6 +64,14 @@ def test_children_are_seeds_and_trials_with_their_best_row() -> None:
     }
 
 
+def test_a_trial_is_shown_with_the_weights_it_kept_which_need_not_be_its_best() -> None:
+    """Logloss may decide which weights are kept, while the search compares AUC."""
+    changed = run()
+    changed["search"]["trials"][0] |= {"value": 0.5}  # its curve has 0.6, then 0.5
+    (first,) = [best for name, *_, best in record.children(changed) if name == "trial-000"]
+    assert first["valid_auc"] == 0.5
+
+
 def test_the_best_seed_is_the_first_of_equals() -> None:
     assert record.best_seed(run())["seed"] == 2
 
@@ -86,7 +94,7 @@ def test_spread_is_mean_and_sample_deviation() -> None:
 def test_the_description_lists_seeds_and_search() -> None:
     shown = run()
     text = record.description(shown)
-    assert "trial 2 of 4, of which 3 came to their end" in text
+    assert "trial-002 of 4 trials, 3 of them to their end" in text
     assert "| 2 | 2 | 0.8000 | 0.2000 |" in text
     assert "finalist" not in text
     assert "`epochs`" not in text

@@ -74,7 +74,7 @@ def children(run: Block) -> list[tuple[str, Block, str, list[Row], Row]]:
     ]
     search = run.get("search", {"trials": []})
     for trial in search["trials"]:
-        best = _best_row(trial["curve"], search["metric"])
+        best = _kept(trial, search["metric"])
         name = f"trial-{trial['number']:03d}"
         found.append((name, trial["params"], trial["state"], trial["curve"], best))
     return found
@@ -157,7 +157,9 @@ def description(run: Block) -> str:
     head = f"**{run['model']}** on {run['dataset']}, {run['variant']} configuration"
     if search := run.get("search", {}):
         ended = search_summary(search)["search_completed"]
-        head += f": trial {search['best']} of {len(search['trials'])}, of which {ended} came to their end"
+        head += (
+            f": trial-{search['best']:03d} of {len(search['trials'])} trials, {ended} of them to their end"
+        )
     lines = [head, "", "| seed | best epoch | valid AUC | valid logloss |", "|---|---|---|---|"]
     for seed in run["seeds"]:
         best = seed["best"]
@@ -239,6 +241,8 @@ def leaderboard_view(mark: str) -> str:
     return canonical({"name": "Leaderboard", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
 
-def _best_row(curve: list[Row], metric: str) -> Row:
-    key = f"valid_{metric}"
-    return (max if metric == "auc" else min)(curve, key=lambda row: row[key], default={})
+def _kept(trial: Block, metric: str) -> Row:
+    """Return the evaluation that a trial counts with, that of the weights it kept; without one, the best."""
+    key, curve = f"valid_{metric}", trial["curve"]
+    kept = next((row for row in curve if row[key] == trial["value"]), None)
+    return kept or (max if metric == "auc" else min)(curve, key=lambda row: row[key], default={})
