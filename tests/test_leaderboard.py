@@ -21,9 +21,18 @@ def rows(report: dict[str, Any]) -> list[dict[str, str]]:
 
 def table(report: dict[str, Any], which: int) -> list[list[str]]:
     """The cells of a Markdown table, head first, without the line under the head."""
-    blocks = re.findall(r"(?:^\|.*\|\n)+", leaderboard.to_markdown(report), re.MULTILINE)
+    blocks = re.findall(
+        r"(?:^\|.*\|\n)+", leaderboard.to_markdown(report).replace("\u00a0", " "), re.MULTILINE
+    )
     lines = [line.strip("|\n ").split(" | ") for line in blocks[which].splitlines()]
     return [lines[0], *lines[2:]]
+
+
+def test_a_narrow_page_breaks_no_cell_at_its_sign() -> None:
+    page = leaderboard.to_markdown(board())
+    cells = [cell for line in page.splitlines() if line.startswith("|") for cell in line.split("|")]
+    assert any("\u00a0±\u00a0" in cell for cell in cells)
+    assert not any(" ± " in cell or " → " in cell for cell in cells)
 
 
 def test_csv_has_every_figure_of_every_row_to_six_decimals() -> None:
