@@ -47,6 +47,12 @@ def read(folder: Path, **options: Any) -> tuple[list[dict[str, Any]], RejectLog]
     return pa.concat_tables(movielens_1m.read(folder, rejects, **options).tables).to_pylist(), rejects
 
 
+def test_the_decade_takes_the_place_of_the_year(raw: Callable[..., Path]):
+    movies = FILES["movies"].replace("(1962)", "(1925)").replace("(1998): A", "(2000): A")
+    rows, _ = read(raw(movies=movies), released="decade")
+    assert [row["year"] for row in rows] == ["1990", "1990", "1930", "2000", None]
+
+
 def test_rows_are_joined_and_awkward_values_kept(raw: Callable[..., Path]):
     rows, rejects = read(raw())
     assert rows[0] == {

@@ -14,6 +14,7 @@ from types import ModuleType
 from pipeline.datasets import (
     avazu,
     book_crossing,
+    criteo,
     kuairec_big,
     movielens_1m,
     movielens_100k,
@@ -28,5 +29,6 @@ DATASETS: dict[str, ModuleType] = {
     "book-crossing": book_crossing,
     "kuairec-big": kuairec_big,
     "avazu-1m": avazu,
+    "criteo": criteo,
     "tabular": tabular,
 }

@@ -13,10 +13,12 @@ are imputed, all of ratings of 3 stars or less: a model that reads them sees the
 with other bytes are left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.datasets.movielens_100k import CODE, COLUMNS, GENDER, Stars, ratings, users, year
 from pipeline.download.manifest import File, Source
@@ -52,19 +54,34 @@ def download(folder: Path, cache: Path, *, mirror: str | None = None) -> None:
     obtain(SOURCE, folder, cache=cache, mirror=mirror)
 
 
-def read(folder: Path, rejects: RejectLog, *, threshold: Stars = 4, drop: Sequence[Stars] = ()) -> ClickLog:
+def read(
+    folder: Path,
+    rejects: RejectLog,
+    *,
+    threshold: Stars = 4,
+    drop: Sequence[Stars] = (),
+    released: Literal["year", "decade"] = "year",
+) -> ClickLog:
     """Read the ratings in file order, joined with users and movies.
 
     Args:
         threshold: a rating of this many stars or more is a click.
         drop: ratings to leave out.
+        released: what the field `year` holds: the year, or the first of its decade, those before 1940 as one.
     """
-    sides = Side(users(folder / "users.dat", USERS, rejects, DIALECT)), Side(_movies(folder, rejects))
+    movies = _movies(folder, rejects, year if released == "year" else decade)
+    sides = Side(users(folder / "users.dat", USERS, rejects, DIALECT)), Side(movies)
     return ClickLog(COLUMNS, ratings(folder / "ratings.dat", DIALECT, rejects, *sides, threshold, drop))
 
 
-def _movies(folder: Path, rejects: RejectLog) -> pa.Table:
+def decade(titles: pa.Array) -> pa.Array:
+    """Return the first year of the decade of the year in the titles, 1930 for all before 1940."""
+    decades = pc.binary_join_element_wise(pc.utf8_slice_codeunits(year(titles), 0, 3), "0", "")
+    return pc.if_else(pc.less(decades, "1930"), "1930", decades)
+
+
+def _movies(folder: Path, rejects: RejectLog, released: Callable[[pa.Array], pa.Array]) -> pa.Table:
     rules = {"movie": ID, "title": FILLED, "genres": FILLED}
     table = side_table(folder / "movies.dat", ["movie", "title", "genres"], rules, rejects, DIALECT)
-    years = recode(chunk(table["title"]), year)
+    years = recode(chunk(table["title"]), released)
     return pa.table({"movie": table["movie"], "year": years, "genres": table["genres"]})
