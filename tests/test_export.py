@@ -98,10 +98,14 @@ def test_the_same_network_gives_the_same_file_without_the_paths_of_this_machine(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_network_that_cannot_be_exported_is_refused_by_name(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "chosen"), [*((name, {}) for name in REFUSED), ("fm", {"neighbour_limit": 2})]
+)
+def test_a_network_that_cannot_be_exported_is_refused_by_name(
+    name: str, chosen: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(PipelineError, match=rf"{CLASSES[name]} cannot be exported by torch\.export: .+"):
-        export.save(trained(name), SCHEMA, tmp_path / "network.onnx", "onnx")
+        export.save(trained(name, **chosen), SCHEMA, tmp_path / "network.onnx", "onnx")
 
 
 def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
