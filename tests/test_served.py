@@ -159,9 +159,11 @@ def test_the_commands_of_the_page_on_scoring_run(root: Path) -> None:
     assert done.stdout == "3\n", done.stderr
 
     _, serve, curl = server.split("\n", 2)
+    curl = curl.replace('"user":', '"time": 1497000000, "user":')  # din, the champion here, reads times
     with serving(root, shlex.split(serve)[4]) as url:
         done = subprocess.run(["bash", "-c", curl.replace("http://127.0.0.1:5001/invocations", url)], **call)
-    assert 0 < json.loads(done.stdout)["predictions"][0]["probability"] < 1, done.stdout
+    answer = json.loads(done.stdout)
+    assert 0 < answer.get("predictions", [{}])[0].get("probability", 0) < 1, answer
 
 
 def project_command(root: Path, *words: str) -> str:
