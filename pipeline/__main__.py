@@ -207,14 +207,16 @@ def compare(arguments: Namespace) -> None:
 
 
 def refresh(arguments: Namespace) -> None:
-    """Run the download stage of the datasets whose local source files changed."""
-    from pipeline.download.refresh import stale
+    """Run download of the datasets whose local source files changed, and split where a package did."""
+    from pipeline.download import refresh
+    from pipeline.split import warm
 
-    for name in stale(arguments.root):
-        print(f"{name}: its files have changed since they were copied")
-        command = ["dvc", "repro", "--force", "--single-item", f"download@{name}"]
-        if subprocess.run(command, cwd=arguments.root, check=False).returncode:
-            raise PipelineError(f"{name}: {' '.join(command)} failed")
+    for stage, what, module in (("download", "files", refresh), ("split", "packages to start from", warm)):
+        for name in module.stale(arguments.root):
+            print(f"{name}: its {what} have changed since they were copied")
+            command = ["dvc", "repro", "--force", "--single-item", f"{stage}@{name}"]
+            if subprocess.run(command, cwd=arguments.root, check=False).returncode:
+                raise PipelineError(f"{name}: {' '.join(command)} failed")
 
 
 def departures(arguments: Namespace) -> None:

@@ -3,34 +3,45 @@
 from collections import Counter
 from pathlib import Path
 
-from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.common.errors import PipelineError, error_context, exit_with_message, unknown
 from pipeline.common.files import seal, write_json
 from pipeline.data.storage import REPORT, SplitWriter
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
-from pipeline.split import repeats
+from pipeline.split import repeats, warm
 from pipeline.split.assign import assign, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from stages import dataset_entry, new_folder
 
 
 def main() -> None:
-    name, entry, _ = dataset_entry(__doc__)
+    name, entry, settings = dataset_entry(__doc__)
     table = CleanTable(Path("data/interim", name))
     column = entry.split.get("column")
     doubt = (table.origin or {}).get("doubtful_times")
-    if entry.split.get("method") == "time" and doubt and "time" not in table.names:
-        raise PipelineError(f"{name}: split method 'time': {doubt}")
+    method = entry.split.get("method")
+    if method in ("time", "days") and doubt and "time" not in table.names:
+        raise PipelineError(f"{name}: split method {method!r}: {doubt}")
     extra = table.load_extra(*([column] if column else []))
     repeated = repeats.of_log(table.field_blocks(), extra)
     assignment = assign(extra, name, repeated, **entry.split)
 
-    vocabulary = fit_vocabulary(
-        lambda field: train_rows(table.column_blocks(field), assignment), table.columns, **entry.encode
-    )
-    encoder = Encoder(vocabulary, table.column_blocks)
-    truncated: Counter[str] = Counter()
+    encode, truncated = dict(entry.encode), Counter[str]()
+    packages = encode.pop("warm_start", None)
+    for model in packages or {}:
+        if model not in settings.blocks:
+            known = unknown("model", model, settings.blocks)
+            raise PipelineError(f"data.{name}.encode.warm_start: {known}")
     with new_folder(Path("data/processed", name)) as folder:
+        earlier = warm.take(folder, name, warm_start=packages)
+        with error_context(f"data.{name}.encode"):
+            vocabulary = fit_vocabulary(
+                lambda field: train_rows(table.column_blocks(field), assignment),
+                table.columns,
+                earlier=earlier,
+                **encode,
+            )
+        encoder = Encoder(vocabulary, table.column_blocks)
         write_json(folder / "vocabulary.json", vocabulary)
         write_json(folder / "schema.json", encoder.schema.to_json())
         with SplitWriter(folder, encoder.schema, extra, assignment) as writer:

@@ -30,11 +30,16 @@ from pipeline.papers.exhibits import EXHIBITS
 from pipeline.preprocess import clean_table
 from pipeline.split.assign import assign
 from pipeline.split.vocabulary import fit_vocabulary
+from pipeline.split.warm import take
 from pipeline.train.loop import fit
 
 T = TypeVar("T", bound=BaseModel)
 # By the name of a function, the arguments that a stage supplies itself: they are no keys of the file.
-SUPPLIED = {"download": {"mirror"}, "fit": {"seed", "log", "checkpoint", "progress"}}
+SUPPLIED = {
+    "download": {"mirror"},
+    "fit": {"seed", "log", "checkpoint", "progress"},
+    "fit_vocabulary": {"earlier"},
+}
 
 
 class Params:
@@ -192,7 +197,7 @@ class Params:
         self._validated(keywords(source.download), entry.download, f"{place}.download")
         self._validated(keywords(source.read, clean_table.write), entry.preprocess, f"{place}.preprocess")
         self._validated(keywords(assign), entry.split, f"{place}.split")
-        self._validated(keywords(fit_vocabulary), entry.encode, f"{place}.encode")
+        self._validated(keywords(fit_vocabulary, take), entry.encode, f"{place}.encode")
         self._check_shared_options(entry.settings.model, f"{place}.settings.model")
         others = [self.data[other].settings for other in self.data]
         self.data[name] = entry

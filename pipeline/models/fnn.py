@@ -48,6 +48,7 @@ class FNN(nn.Module):
         self.mlp = network(1 + self.w.width + self.v.width)
         self.out = dense(self.mlp.outputs, 1)
         self.pretrain, self.trainings = pretrain, 2 if pretrain else 1
+        self.warm = not pretrain  # the FM's weights would replace an earlier package's: see train/warm.py
         self.fm_options = (schema, embedding)
 
     @torch.no_grad()

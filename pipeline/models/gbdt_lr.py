@@ -36,6 +36,8 @@ from pipeline.schema import Schema
 class GBDTLR(nn.Module):
     """One weight per leaf, one per id, and a bias."""
 
+    warm = False  # the weights belong to the leaves of one forest: see train/warm.py
+
     def __init__(
         self,
         schema: Schema,

@@ -11,7 +11,7 @@ from pipeline.scoring import reading
 from pipeline.scoring.package import Package
 from pipeline.split.vocabulary import Vocabulary
 
-IDENTITY = ("dataset", "model", "variant", "key", "input", "rows")  # of run.json
+IDENTITY = ("dataset", "model", "variant", "key", "input", "rows", "warm_start")  # of run.json
 READING = "reading.json"  # of the preprocess stage: the source, and the arguments of its `read`
 
 

@@ -16,6 +16,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import permutation
 from pipeline.common.ranges import CountOrZero, Fraction, Seed
 from pipeline.schema import SPLITS
+from pipeline.split.days import Day, by_days
 from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
 
 Part = Literal["train", "valid", "test"]
@@ -28,12 +29,15 @@ def assign(
     name: str = "dataset",
     repeats: Repeats | None = None,
     *,
-    method: Literal["random", "time", "user", "column"] = "random",
+    method: Literal["random", "time", "days", "user", "column"] = "random",
     seed: Seed = 1024,
     test: Fraction = 0.2,
     valid: Fraction = 0.1,
     column: str | None = None,
     values: dict[str | CountOrZero, Part | None] | None = None,
+    day: Day | None = None,
+    train_days: CountOrZero = 0,
+    utc_offset: str = "+00:00",
     repeated: Policy = "check",
 ) -> Assignment:
     """Return the split of every row (N,): 0 train, 1 valid, 2 test, 3 none of them.
@@ -44,14 +48,19 @@ def assign(
         name: of the dataset, for messages.
         repeats: its rows that have a row alike.
         method: `random`: a seeded permutation; `time`: the oldest rows train, the newest test, ties
-            in row order; `user`: all rows of a group go to one split, so the fractions are met only
-            nearly; `column`: as that column specifies, with train, valid, test or 0, 1, 2.
-        test: fraction of all rows; not of the method `column`.
-        valid: fraction of the rows that are not test; of the method `column` it is drawn from the train rows
-            where the column names no valid ones.
+            in row order; `days`: train to the end of `day`, valid the day after it, test the day after that,
+            whatever comes later is left out; `user`: all rows of a group go to one split, so the fractions
+            are met only nearly; `column`: as that column specifies, with train, valid, test or 0, 1, 2.
+        test: fraction of all rows; not of the methods `column` and `days`.
+        valid: fraction of the rows that are not test; not of the method `days`; of the method `column` it is
+            drawn from the train rows where the column names no valid ones.
         column: of the method `column`.
         values: what the values of the column stand for, where these are others: train, valid, test, or null
             for rows to leave out.
+        day: of the method `days`: the last day to train on, a date (2026-11-28) or the number of a day of the
+            log, the first being 1; without it the day that makes the last complete day the test day.
+        train_days: of the method `days`: how many days to train on, up to that day (0: all).
+        utc_offset: of the method `days`: the clock by which days begin, such as +08:00.
         repeated: what becomes of copies, rows that are equal in all fields, label, group and time. `check`:
             they are rows like others, but refused if more than 20 % of the test rows have a copy in train and
             rows alike agree in their labels as copies do (see `Repeats.agreement`); `keep`: never refused;
@@ -62,17 +71,16 @@ def assign(
         PipelineError: a column is missing or has invalid values, a split is empty or has one class, or copies
             in train and test.
     """
+    rule = method, seed, test, valid, column, values, (day, train_days, utc_offset)
     if repeats is not None and repeated in ("drop", "together"):
         distinct = np.ones(len(table), bool)
         distinct[repeats.extra] = False
         assignment = np.full(len(table), DROPPED, np.uint8)
-        assignment[distinct] = _assigned(
-            table.filter(pa.array(distinct)), name, method, seed, test, valid, column, values
-        )
+        assignment[distinct] = _assigned(table.filter(pa.array(distinct)), name, *rule)
         if repeated == "together":
             assignment[repeats.rows] = assignment[repeats.first]
         return assignment
-    assignment = _assigned(table, name, method, seed, test, valid, column, values)
+    assignment = _assigned(table, name, *rule)
     if repeats is not None and repeated == "check":
         _check_copies(assignment, repeats, name)
     return assignment
@@ -87,6 +95,7 @@ def _assigned(
     valid: float,
     column: str | None,
     values: Mapping[str | int, Part | None] | None,
+    days: tuple[Day | None, int, str],
 ) -> Assignment:
     rows = len(table)
     tests = int(rows * test + 0.5)
@@ -96,6 +105,8 @@ def _assigned(
     elif method == "time":
         time = _required(table, "time", name, "time").to_numpy()
         assignment = _in_order(np.argsort(time, kind="stable"), tests, valids, newest_last=True)
+    elif method == "days":
+        assignment = by_days(_required(table, "time", name, "days").to_numpy(), name, *days)
     elif method == "user":
         assignment = _by_group(_required(table, "group", name, "user"), seed, tests, valids)
     else:

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.common.errors import PipelineError
 from pipeline.common.ranges import Count
 from pipeline.preprocess.parse import chunk, codes_of, encoded
 from pipeline.schema import EMPTY, Column, Field, Kind, Schema
@@ -52,6 +53,7 @@ def fit_vocabulary(
     numbers: Literal["bins", "steps"] = "bins",
     max_slots: Count = 8,
     slots_from: Literal["start", "end"] = "start",
+    earlier: Vocabulary | None = None,
 ) -> Vocabulary:
     """Fit the vocabularies on the train rows, column by column.
 
@@ -65,9 +67,20 @@ def fit_vocabulary(
         max_slots: values of a bag that are kept; further ones are truncated.
         slots_from: where a longer bag keeps them: `start`, the first ones; `end`, the last ones, in their
             order: of a history that grows at its end the newest.
+        earlier: a vocabulary to grow: its values keep their order and their places whether they occur or not,
+            new ones of `min_count` rows follow, and numbers keep their bins and bags their slots, whatever
+            the other arguments say.
+
+    Raises:
+        PipelineError: the earlier vocabulary is not one of these columns.
     """
+    columns = list(columns)
+    before = _matched(columns, earlier) if earlier is not None else {}
     vocabulary: Vocabulary = []
     for column in columns:
+        if column.name in before and column.kind == "number":
+            vocabulary.append(before[column.name])
+            continue
         entry: dict[str, Any] = {key: getattr(column, key) for key in ("name", "kind", "domain", "role")}
         if column.kind == "number":
             entry |= _bins([np.asarray(_floats(block)) for block in blocks(column.name)], bins)
@@ -82,8 +95,38 @@ def fit_vocabulary(
             entry["slots"] = max(1, min(max_slots, max((most for _, _, most in bags), default=0)))
             if slots_from == "end":
                 entry["slots_from"] = slots_from
-        vocabulary.append(entry)
+        vocabulary.append(_grown(before[column.name], entry) if before else entry)
     return vocabulary
+
+
+IDENTITY = ("name", "kind", "domain", "role", "separator")  # what a field has in common with its earlier self
+
+
+def _matched(columns: Sequence[Column], earlier: Vocabulary) -> dict[str, dict[str, Any]]:
+    """Return the entries of an earlier vocabulary by name, which are of the same fields in the same order."""
+    names, known = [column.name for column in columns], [entry["name"] for entry in earlier]
+    if names != known:
+        raise PipelineError(
+            f"the fields are {', '.join(names)}, the earlier vocabulary has {', '.join(known)}: a vocabulary "
+            "grows by values, not by fields; train without `warm_start` once"
+        )
+    for column, entry in zip(columns, earlier, strict=True):
+        for key in IDENTITY:
+            if key in entry and getattr(column, key) != entry[key]:
+                raise PipelineError(
+                    f"the {key} of the field {column.name!r} is {getattr(column, key)!r}, the earlier "
+                    f"vocabulary has {entry[key]!r}; train without `warm_start` once"
+                )
+    return {entry["name"]: entry for entry in earlier}
+
+
+def _grown(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of a category or bag with the new one's values behind its own."""
+    known = set(old["values"])
+    return old | {
+        "values": old["values"] + [value for value in new["values"] if value not in known],
+        "rare": new["rare"],
+    }
 
 
 def schema(vocabulary: Vocabulary) -> Schema:

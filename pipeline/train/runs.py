@@ -24,8 +24,9 @@ from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests, has_column, read_origin
 from pipeline.models import MODELS, build
 from pipeline.schema import SPLITS
-from pipeline.train import cache, mechanisms, ranks, workers
+from pipeline.train import cache, mechanisms, ranks, warm, workers
 from pipeline.train.cache import Trained
+from pipeline.train.code_digest import code_digest
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import LogFn, fit
 from pipeline.train.start import effective_batch_size
@@ -48,7 +49,8 @@ class RunHeader:
         params: {"model": constructor arguments, "train": arguments of fit, "seeds": [...]}.
         input: digest of the folder of encoded rows.
         rows: digest of the rows alone, equal for two dataset entries with the same rows; not part of the key.
-        extra: further values that decide the result: `execution_settings`, the search.
+        extra: further values that decide the result: `execution_settings`, the search, a warm start.
+        start: the package that a warm start begins from.
     """
 
     stage: Literal["train", "tune"]
@@ -59,6 +61,7 @@ class RunHeader:
     input: str
     rows: str
     extra: Block = field(default_factory=dict)
+    start: Path | None = None
 
     @classmethod
     def of(
@@ -74,13 +77,18 @@ class RunHeader:
         """Describe a run on a folder of encoded rows.
 
         Raises:
-            PipelineError: a file of that folder is missing or was changed, or the model needs times, and
-                those of this copy of the data were left out.
+            PipelineError: a file of that folder is missing or was changed, the model needs times, and
+                those of this copy of the data were left out, or its warm start is of another model.
         """
         _check_times(dataset, model, architecture, processed)
         files = digests(processed)
-        rows = {name: content for name, content in files.items() if name != REPORT}
-        return cls(stage, dataset, model, architecture, params, digest(files), digest(rows), extra)
+        others = (REPORT, f"{warm.FOLDER}/")
+        rows = {name: content for name, content in files.items() if not name.startswith(others)}
+        # a search compares configurations, of which the package has one: it begins anew
+        start = warm.package_of(processed, model) if stage == "train" else None
+        if start is not None:
+            extra = {**extra, "warm_start": warm.identity(start, files, architecture, params["model"])}
+        return cls(stage, dataset, model, architecture, params, digest(files), digest(rows), extra, start)
 
     @property
     def variant(self) -> str:
@@ -112,7 +120,10 @@ class RunHeader:
         """Return what decides one training; a streamed split is read in another order."""
         limit = self.extra.get("rows_in_memory")
         rows = self.rows if limit is None else digest([self.rows, limit])
-        return cache.key(self.architecture, arguments, seed, rows, device)
+        key = cache.key(self.architecture, arguments, seed, rows, device)
+        if "warm_start" in self.extra:
+            key["warm_start"] = [self.extra["warm_start"], code_digest(Path(warm.__file__))]
+        return key
 
     def seed_checkpoint(self, seed: int) -> Path:
         """Return the start of the name of a seed's checkpoint; see `train_once`."""
@@ -226,7 +237,10 @@ def train_once(
             for row in cached.state.curve:
                 log(row, int(row["step"]))
         return cached
-    network = build(header.architecture, train.schema, arguments["model"], seed=seed).to(train.device)
+    network = build(header.architecture, train.schema, arguments["model"], seed=seed)
+    if header.start is not None:
+        warm.begin(network, header.start)
+    network.to(train.device)
     if progress is not None:
         for remark in remarks(splits, header.extra.get("rows_in_memory", 0), arguments["train"]):
             _print_once(remark)

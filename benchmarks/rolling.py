@@ -1,0 +1,181 @@
+"""Rolling days: does a warm start reach the cold training's AUC, and for how much less training?
+
+    python -m benchmarks.rolling [--model deepfm] [--days 10] [--rows 6000] [--seeds 1 2 3] [--train-days 3]
+
+A generated log: users with lasting tastes, items that appear (30 a day) and grow old, effects of categories
+that drift from day to day. Train to day d, stop by day d + 1, test on day d + 2, in four ways:
+
+    cold          all rows to day d, from nothing, with the settings that params.yaml gives to a dataset
+                  without settings of its own
+    warm          the same rows, from the day before's package, `patience: 1`; the first one is cold
+    warm, window  the last `--train-days` days alone, from the day before's package, `patience: 1`
+    cold, window  those days alone, from nothing: what the window does without the warm start
+
+Printed for each day: AUC of each way, mean over seeds, with the standard deviation of the cold ones; then
+means over days, and the rows of all passes (rows x epochs, those spent on patience included) over the cold
+training's.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+
+from benchmarks.rare_clicks import settings
+from pipeline import metrics
+from pipeline.config.settings import Config
+from pipeline.data.batches import Split
+from pipeline.models import build
+from pipeline.schema import SPLITS, Column
+from pipeline.scoring.package import Package
+from pipeline.split.assign import assign
+from pipeline.split.vocabulary import Vocabulary, apply, fit_vocabulary, schema
+from pipeline.train import warm
+from pipeline.train.cache import Trained
+from pipeline.train.device import reproducible
+from pipeline.train.loop import fit
+from pipeline.train.predict import predict
+
+START = 20_000 * 86_400  # seconds since 1970, a midnight
+USERS, CATEGORIES, RANK = 1500, 20, 4
+NEW_ITEMS, OLD_ITEMS = 30, 200
+FADING_DAYS = 6.0  # time constant of an item's popularity
+COLUMNS = (
+    Column("user", "category", "user", role="user"),
+    Column("item", "category", "item", role="item"),
+    Column("category", "category", "item"),
+    Column("hour", "category", "context"),
+)
+MIN_COUNT = 2
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a day is trained: from a package or not, on how many days (0: all), with which patience."""
+
+    warm: bool
+    train_days: int
+    patience: int | None = None
+
+
+def generate(days: int, rows: int, seed: int) -> pa.Table:
+    """Draw a log of so many days with so many rows each."""
+    rng = np.random.default_rng([seed, days, rows])
+    items = OLD_ITEMS + NEW_ITEMS * days
+    born = np.r_[-rng.exponential(FADING_DAYS, OLD_ITEMS), np.repeat(np.arange(days), NEW_ITEMS)]
+    category = rng.integers(CATEGORIES, size=items)
+    quality, bias = 0.7 * rng.standard_normal(items), 0.7 * rng.standard_normal(USERS)
+    p, q = rng.standard_normal((USERS, RANK)), rng.standard_normal((items, RANK))
+    drift = 0.6 * rng.standard_normal(CATEGORIES)
+    activity = np.arange(1, USERS + 1.0) ** -0.6
+    tables = []
+    for day in range(days):
+        drift = 0.9 * drift + 0.25 * rng.standard_normal(CATEGORIES)
+        popular = np.where(born <= day, np.exp(-(day - born) / FADING_DAYS), 0)
+        user = rng.choice(USERS, rows, p=activity / activity.sum())
+        item = rng.choice(items, rows, p=popular / popular.sum())
+        second = np.sort(rng.integers(86_400, size=rows))
+        logit = (
+            -1.2 + bias[user] + quality[item] + drift[category[item]] + (p[user] * q[item]).sum(1) / RANK**0.5
+        )
+        texts = {"user": user, "item": item, "category": category[item], "hour": second // 3600}
+        label = (rng.random(rows) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+        columns = {name: pa.array(values.astype(str)) for name, values in texts.items()}
+        tables.append(pa.table({**columns, "time": START + day * 86_400 + second, "label": label}))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def encoded(
+    table: pa.Table, day: int, train_days: int, earlier: Vocabulary | None
+) -> tuple[Vocabulary, Mapping[str, Split]]:
+    """Split for a day; return the vocabulary and the three splits."""
+    part = assign(table, "log", method="days", day=day, train_days=train_days)
+    train = table.filter(pa.array(part == 0))
+    vocabulary = fit_vocabulary(
+        lambda name: train[name].chunks, COLUMNS, min_count=MIN_COUNT, earlier=earlier
+    )
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        own = table.filter(pa.array(part == number))
+        ids, label = apply(vocabulary, own), own["label"].to_numpy().astype(np.float32)
+        splits[name] = Split(schema(vocabulary), torch.from_numpy(ids), torch.from_numpy(label))
+    return vocabulary, splits
+
+
+def train(
+    table: pa.Table, day: int, way: Way, config: Config, seed: int, package: Path
+) -> tuple[float, float]:
+    """Train for a day, replace the package by the result; return its test AUC and the rows of all passes."""
+    start = package if way.warm and package.exists() else None
+    earlier = Package.read(start).vocabulary if start else None
+    vocabulary, splits = encoded(table, day, way.train_days, earlier)
+    network = build(config.architecture, splits["train"].schema, config.model, seed=seed)
+    if start:
+        warm.begin(network, start)
+    more = {"patience": way.patience} if start and way.patience else {}
+    state = fit(network, splits["train"], splits["valid"], seed=seed, **config.train.fit | more)
+    weights = save(Trained.of(network, state).tensors)
+    Package(config.architecture, config.model, vocabulary, {}, {}, weights, {}).write(package)
+    score = predict(network, splits["test"]).double().numpy()
+    rows = state.curve[-1]["epoch"] * len(splits["train"])
+    return metrics.auc(splits["test"].label.numpy(), score), rows
+
+
+def measure(
+    table: pa.Table, days: int, ways: Mapping[str, Way], config: Config, seeds: list[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return test AUC and rows of all passes (ways, days, seeds); a first, cold day is left out of both."""
+    auc, rows = np.zeros((2, len(ways), days, len(seeds)))
+    with tempfile.TemporaryDirectory() as folder:
+        for w, (name, way) in enumerate(ways.items()):
+            for s, seed in enumerate(seeds):
+                package = Path(folder, f"{w}-{seed}")
+                if way.warm:
+                    train(table, 1, Way(warm=False, train_days=0), config, seed, package)
+                for day in range(days):
+                    auc[w, day, s], rows[w, day, s] = train(table, day + 2, way, config, seed, package)
+                print(f"# {name}, seed {seed}: {auc[w, :, s].mean():.4f}", flush=True)
+    return auc, rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--model", default="deepfm")
+    parser.add_argument("--days", type=int, default=10)
+    parser.add_argument("--rows", type=int, default=6000, help="of a day")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--train-days", type=int, default=3)
+    given = parser.parse_args()
+    reproducible(1)
+    window = given.train_days
+    ways = {
+        "cold": Way(warm=False, train_days=0),
+        "warm": Way(warm=True, train_days=0, patience=1),
+        "warm, window": Way(warm=True, train_days=window, patience=1),
+        "cold, window": Way(warm=False, train_days=window),
+    }
+    table = generate(given.days + 3, given.rows, seed=1)
+    auc, rows = measure(table, given.days, ways, settings(given.model), given.seeds)
+    print(f"\n{given.model}, {given.rows:,} rows a day, window of {window} days, seeds {given.seeds}\n")
+    print(f"| test day | {' | '.join(ways)} |\n|---|{'---:|' * len(ways)}")
+    for day in range(given.days):
+        cells = [f"{auc[0, day].mean():.4f} ± {auc[0, day].std(ddof=1):.4f}" if len(given.seeds) > 1 else ""]
+        cells += [f"{auc[w, day].mean():.4f}" for w in range(1, len(ways))]
+        print(f"| {day + 4} | {' | '.join(cells)} |")
+    print(f"| mean AUC | {' | '.join(f'{each.mean():.4f}' for each in auc)} |")
+    spread = [each.mean(0).std(ddof=1) for each in auc] if len(given.seeds) > 1 else [0.0] * len(ways)
+    print(f"| its deviation over seeds | {' | '.join(f'{each:.4f}' for each in spread)} |")
+    print(f"| rows x epochs | {' | '.join(f'{each.sum(0).mean():,.0f}' for each in rows)} |")
+    print(f"| of the cold ones | {' | '.join(f'{each.sum() / rows[0].sum():.3f}' for each in rows)} |")
+
+
+if __name__ == "__main__":
+    main()
