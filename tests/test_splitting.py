@@ -1,3 +1,5 @@
+from datetime import date
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -68,6 +70,61 @@ def test_by_user_whole_groups_go_to_one_part_and_counts_are_nearly_met():
     assert (assign(log(5000, group=group), method="user", seed=4) != parts).any()
 
 
+DAY = 86_400
+
+
+def days_of(hours: list[float], **settings: object) -> list[list[int]]:
+    """The days of the train, valid and test rows of a log with two rows at each of these hours."""
+    time = np.repeat(np.array(hours) * 3600, 2).astype(np.int64)
+    parts = assign(log(len(time), time=time), "toy", method="days", **settings)
+    return [sorted({int(each // DAY) for each in time[parts == part]}) for part in (TRAIN, VALID, TEST)]
+
+
+NOON = [24.0 * day + 12 for day in range(6)]
+
+
+def test_by_days_the_last_complete_day_is_tested_and_the_one_before_it_chooses():
+    assert days_of(NOON) == [[0, 1, 2], [3], [4]]  # day 5 goes on
+    assert days_of([*NOON, 24 * 5 + 23.5]) == [[0, 1, 2, 3], [4], [5]]  # it has rows of its last hour
+
+
+@pytest.mark.parametrize("day", [2, "1970-01-02", date(1970, 1, 2)])
+def test_a_day_is_a_number_of_the_log_or_a_date_and_later_rows_go_nowhere(day: object):
+    assert days_of(NOON, day=day) == [[0, 1], [2], [3]]
+
+
+def test_of_the_days_before_it_some_may_be_enough():
+    assert days_of(NOON, day=4, train_days=2) == [[2, 3], [4], [5]]
+
+
+def test_days_begin_by_the_clock_of_their_place():
+    late = [*NOON, 24 * 3 + 20.0]  # already the next day in Shanghai
+    time = np.repeat(np.array(late) * 3600, 2).astype(np.int64)
+    table = log(len(time), time=time)
+    utc = assign(table, method="days", day="1970-01-03")
+    there = assign(table, method="days", day="1970-01-03", utc_offset="+08:00")
+    assert utc.tolist() == [0] * 6 + [1] * 2 + [2] * 2 + [3] * 2 + [1] * 2
+    assert there.tolist() == [0] * 6 + [1] * 2 + [2] * 2 + [3] * 2 + [2] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"day": "1970-01-06"},
+            "the valid split, rows on 1970-01-07, is empty: the log has days from",
+        ),
+        ({"day": "1969-12-31"}, "the train split, rows up to 1969-12-31, is empty"),
+        ({"day": "yesterday"}, "data.toy.split.day: 'yesterday' is no day: write a date like"),
+        ({"day": "1970-02-30"}, "'1970-02-30' is no day"),
+        ({"utc_offset": "China"}, "data.toy.split.utc_offset: the offset 'China' is not written like"),
+    ],
+)
+def test_a_day_that_is_not_there_is_an_error(settings: dict[str, object], message: str):
+    with pytest.raises(PipelineError, match=message):
+        days_of(NOON, **settings)
+
+
 WORDS = ["train", "train", "valid", "valid", "test", "test"]
 
 
@@ -106,6 +163,7 @@ def test_a_given_column_with_anything_else_is_an_error_with_the_row():
     ("settings", "message"),
     [
         ({"method": "time"}, "needs the column 'time', which this dataset does not have"),
+        ({"method": "days"}, "needs the column 'time', which this dataset does not have"),
         ({"method": "user"}, "needs the column 'group'"),
         ({"method": "column"}, "needs the key `column`"),
         ({"method": "column", "column": "fold"}, "needs the column 'fold'"),
