@@ -6,6 +6,7 @@
                         bags that were truncated; of `repeated` rows: the `copies` of earlier ones, how many
                         were `dropped`, how many rows of valid and test have one `in_train`, and the
                         `agreement` of rows alike (split/repeats.py)
+    start/<model>/      files of the package that the model's training begins from, if any; see split/warm.py
     SHA256SUMS          the SHA-256 of every other file
     <split>.ids.npy     (N, S) int32
     <split>.label.npy   (N,) uint8
