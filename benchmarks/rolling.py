@@ -1,14 +1,15 @@
 """Rolling days: does a warm start reach the cold training's AUC, and for how much less training?
 
-    python -m benchmarks.rolling [--model deepfm] [--days 10] [--rows 6000] [--seeds 1 2 3] [--train-days 3]
+    python -m benchmarks.rolling [--model deepfm] [--days 10] [--rows 6000] [--history 5] [--train-days 3]
 
 A generated log: users with lasting tastes, items that appear (30 a day) and grow old, effects of categories
 that drift from day to day. Train to day d, stop by day d + 1, test on day d + 2, in four ways:
 
     cold          all rows to day d, from nothing, with the settings that params.yaml gives to a dataset
                   without settings of its own
-    warm          the same rows, from the day before's package, `patience: 1`; the first one is cold
-    warm, window  the last `--train-days` days alone, from the day before's package, `patience: 1`
+    warm          the same rows, from the day before's package, `epochs: 2`; the first one is cold
+    warm, window  the last `--train-days` days alone, from the day before's package, `epochs: 2`, a third of
+                  the rate and of `l2_rows`
     cold, window  those days alone, from nothing: what the window does without the warm start
 
 Printed for each day: AUC of each way, mean over seeds, with the standard deviation of the cold ones; then
@@ -19,8 +20,9 @@ training's.
 import argparse
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,11 +60,11 @@ MIN_COUNT = 2
 
 @dataclass(frozen=True)
 class Way:
-    """How a day is trained: from a package or not, on how many days (0: all), with which patience."""
+    """How a day is trained: from a package or not, on how many days (0: all), with what other settings."""
 
     warm: bool
     train_days: int
-    patience: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def generate(days: int, rows: int, seed: int) -> pa.Table:
@@ -119,8 +121,8 @@ def train(
     network = build(config.architecture, splits["train"].schema, config.model, seed=seed)
     if start:
         warm.begin(network, start)
-    more = {"patience": way.patience} if start and way.patience else {}
-    state = fit(network, splits["train"], splits["valid"], seed=seed, **config.train.fit | more)
+    settings = {**config.train.fit, **way.settings}
+    state = fit(network, splits["train"], splits["valid"], seed=seed, **settings)
     weights = save(Trained.of(network, state).tensors)
     Package(config.architecture, config.model, vocabulary, {}, {}, weights, {}).write(package)
     score = predict(network, splits["test"]).double().numpy()
@@ -129,7 +131,7 @@ def train(
 
 
 def measure(
-    table: pa.Table, days: int, ways: Mapping[str, Way], config: Config, seeds: list[int]
+    table: pa.Table, days: int, history: int, ways: Mapping[str, Way], config: Config, seeds: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return test AUC and rows of all passes (ways, days, seeds); a first, cold day is left out of both."""
     auc, rows = np.zeros((2, len(ways), days, len(seeds)))
@@ -138,9 +140,11 @@ def measure(
             for s, seed in enumerate(seeds):
                 package = Path(folder, f"{w}-{seed}")
                 if way.warm:
-                    train(table, 1, Way(warm=False, train_days=0), config, seed, package)
+                    train(table, history, Way(warm=False, train_days=0), config, seed, package)
                 for day in range(days):
-                    auc[w, day, s], rows[w, day, s] = train(table, day + 2, way, config, seed, package)
+                    auc[w, day, s], rows[w, day, s] = train(
+                        table, history + 1 + day, way, config, seed, package
+                    )
                 print(f"# {name}, seed {seed}: {auc[w, :, s].mean():.4f}", flush=True)
     return auc, rows
 
@@ -152,24 +156,27 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=10)
     parser.add_argument("--rows", type=int, default=6000, help="of a day")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--history", type=int, default=5, help="days that the first package is trained on")
     parser.add_argument("--train-days", type=int, default=3)
     given = parser.parse_args()
     reproducible(1)
-    window = given.train_days
+    window, config = given.train_days, settings(given.model)
+    usual = config.train.fit
+    brief = {"epochs": 2, "lr": usual["lr"] / 3, "l2_rows": usual["l2_rows"] // 3}
     ways = {
         "cold": Way(warm=False, train_days=0),
-        "warm": Way(warm=True, train_days=0, patience=1),
-        "warm, window": Way(warm=True, train_days=window, patience=1),
+        "warm": Way(warm=True, train_days=0, settings={"epochs": 2}),
+        "warm, window": Way(warm=True, train_days=window, settings=brief),
         "cold, window": Way(warm=False, train_days=window),
     }
-    table = generate(given.days + 3, given.rows, seed=1)
-    auc, rows = measure(table, given.days, ways, settings(given.model), given.seeds)
+    table = generate(given.history + given.days + 2, given.rows, seed=1)
+    auc, rows = measure(table, given.days, given.history, ways, config, given.seeds)
     print(f"\n{given.model}, {given.rows:,} rows a day, window of {window} days, seeds {given.seeds}\n")
     print(f"| test day | {' | '.join(ways)} |\n|---|{'---:|' * len(ways)}")
     for day in range(given.days):
         cells = [f"{auc[0, day].mean():.4f} ± {auc[0, day].std(ddof=1):.4f}" if len(given.seeds) > 1 else ""]
         cells += [f"{auc[w, day].mean():.4f}" for w in range(1, len(ways))]
-        print(f"| {day + 4} | {' | '.join(cells)} |")
+        print(f"| {given.history + day + 3} | {' | '.join(cells)} |")
     print(f"| mean AUC | {' | '.join(f'{each.mean():.4f}' for each in auc)} |")
     spread = [each.mean(0).std(ddof=1) for each in auc] if len(given.seeds) > 1 else [0.0] * len(ways)
     print(f"| its deviation over seeds | {' | '.join(f'{each:.4f}' for each in spread)} |")
