@@ -173,13 +173,15 @@ def main() -> None:
     auc, rows = measure(table, given.days, given.history, ways, config, given.seeds)
     print(f"\n{given.model}, {given.rows:,} rows a day, window of {window} days, seeds {given.seeds}\n")
     print(f"| test day | {' | '.join(ways)} |\n|---|{'---:|' * len(ways)}")
+    several = len(given.seeds) > 1
     for day in range(given.days):
-        cells = [f"{auc[0, day].mean():.4f} ± {auc[0, day].std(ddof=1):.4f}" if len(given.seeds) > 1 else ""]
-        cells += [f"{auc[w, day].mean():.4f}" for w in range(1, len(ways))]
+        cells = [f"{each[day].mean():.4f}" for each in auc]
+        cells[0] += f" ± {auc[0, day].std(ddof=1):.4f}" if several else ""
         print(f"| {given.history + day + 3} | {' | '.join(cells)} |")
     print(f"| mean AUC | {' | '.join(f'{each.mean():.4f}' for each in auc)} |")
-    spread = [each.mean(0).std(ddof=1) for each in auc] if len(given.seeds) > 1 else [0.0] * len(ways)
-    print(f"| its deviation over seeds | {' | '.join(f'{each:.4f}' for each in spread)} |")
+    if several:
+        spread = [each.mean(0).std(ddof=1) for each in auc]
+        print(f"| its deviation over seeds | {' | '.join(f'{each:.4f}' for each in spread)} |")
     print(f"| rows x epochs | {' | '.join(f'{each.sum(0).mean():,.0f}' for each in rows)} |")
     print(f"| of the cold ones | {' | '.join(f'{each.sum() / rows[0].sum():.3f}' for each in rows)} |")
 
