@@ -10,7 +10,7 @@ import torch
 from loops import exact
 from rows import SCHEMAS, every_schema, random_ids, random_split
 
-from pipeline.common.files import write_json
+from pipeline.common.files import seal, write_json
 from pipeline.data.batches import Split
 from pipeline.kernels import cin, fiinet, lookup
 from pipeline.layers import accelerated
@@ -124,6 +124,7 @@ def test_same_seed_same_bits_with_all_of_it_switched_on(name: str, tmp_path: Pat
     write_json(tmp_path / "schema.json", SCHEMA.to_json())
     np.save(tmp_path / "train.ids.npy", rows.ids.numpy().astype(np.int32))
     np.save(tmp_path / "train.label.npy", rows.label.numpy().astype(np.uint8))
+    seal(tmp_path)
     reproducible(2)
     try:
         runs = []
