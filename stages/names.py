@@ -4,11 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.common.errors import error_context, exit_with_message
+from pipeline.common.errors import PipelineError, error_context, exit_with_message, unknown
 from pipeline.common.files import write_text
 from pipeline.common.names import RULE, check_targets
 from pipeline.config import yaml_file
 from stages import alone
+
+LISTS = (("datasets", "dataset", "data"), ("models", "model", "model"), ("variants", "variant", "model"))
 
 
 def main() -> None:
@@ -18,6 +20,10 @@ def main() -> None:
     with error_context(str(path)):
         for models in ("models", "variants"):
             check_targets(values.get("datasets") or [], values.get(models) or [])
+        for key, kind, block in LISTS:  # before anything of a name that is off the lists is removed
+            for name in values.get(key) or []:
+                if name not in values.get(block, {}):
+                    raise PipelineError(f"{key}: {unknown(kind, name, values.get(block, {}))}")
     remove_leftovers(Path("data/runs"), values)
     write_text(Path("data/names.txt"), f"{RULE}\n")
 

@@ -249,7 +249,7 @@ def test_refused_records_above_the_limit_are_an_error(tmp_path: Path):
 
 @pytest.mark.parametrize("tables", [[], [table_of([])], [table_of([]), table_of([])]])
 def test_no_rows_are_an_error(tmp_path: Path, tables: list[pa.Table]):
-    with pytest.raises(PipelineError, match="toy: no row is left"):
+    with pytest.raises(PipelineError, match="toy holds no rows"):
         write(tmp_path, ClickLog(COLUMNS, iter(tables)), RejectLog(), "toy")
 
 

@@ -1,5 +1,6 @@
 """No name reaches a shell, another folder, DVC or MLflow unless it follows the rule."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -161,3 +162,23 @@ def test_columns_of_any_name_are_fields_and_make_no_file(tmp_path: Path, run: Ca
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".db"} == {
         "data", "log.parquet", "mlruns", "params.yaml"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["lr", "deepmf"]}, "models: unknown model 'deepmf'; did you mean 'deepfm'"),
+        ({"datasets": ["syntetic"]}, "datasets: unknown dataset 'syntetic'; did you mean 'synthetic'"),
+    ],
+)
+def test_a_name_that_is_none_is_told_before_anything_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    project.make_project(tmp_path, **changes)
+    kept = tmp_path / "data/runs/synthetic/fm"
+    kept.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PipelineError) as caught:
+        importlib.import_module("stages.names").main()
+    assert message in str(caught.value)
+    assert kept.is_dir()

@@ -110,5 +110,5 @@ def test_no_row_left_is_an_error_that_says_where_they_went():
         PipelineError, match=r"toy: no row is left of 5 \(2 corrupted, 3 left out by its rules\)"
     ):
         rejects.check(0, max_rejected=1, name="toy")
-    with pytest.raises(PipelineError, match="no row is left of 0"):
+    with pytest.raises(PipelineError, match="toy holds no rows"):
         RejectLog().check(0, max_rejected=1, name="toy")

@@ -100,7 +100,7 @@ def test_an_unseen_value_and_a_missing_one_are_scored(model: Model, frame: pd.Da
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "a column is not there": (lambda f: f.drop(columns="price"), "unknown column 'price'"),
+    "a column is not there": (lambda f: f.drop(columns="price"), "no column 'price', which the model reads"),
     "and is called otherwise": (lambda f: f.rename(columns={"price": "prices"}), "did you mean 'prices'"),
     "a column is there twice": (lambda f: pd.concat([f, f[["age"]]], axis=1), "several columns 'age'"),
     "no number": (lambda f: f.assign(price=["1", "2", "dear"]), "row:3: price 'dear' is not a number"),
@@ -266,7 +266,7 @@ def test_bad_rows_are_left_out_and_listed_and_many_are_an_error(
     [
         ("nowhere.csv", [], "does not exist"),
         ("rows.csv", ["clicks"], "--keep: unknown column 'clicks'; did you mean 'click'?"),
-        ("short.csv", [], "short.csv: unknown column 'price'"),
+        ("short.csv", [], "short.csv: no column 'price', which the model reads"),
         ("empty", [], "holds no file whose name ends like that of a table"),
     ],
 )
@@ -280,6 +280,30 @@ def test_what_cannot_be_scored_is_said(
         scores(model, tmp_path / name, tmp_path / "scores.csv", keep=keep)
     assert message in str(caught.value)
     assert not (tmp_path / "scores.csv").exists()
+
+
+def test_the_rows_and_earlier_scores_are_never_overwritten_by_nothing(
+    model: Model, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows, head, out = (tmp_path / name for name in ("rows.csv", "head.csv", "scores.csv"))
+    frame.to_csv(rows, index=False)
+    before = rows.read_bytes()
+    with pytest.raises(PipelineError, match=r"rows\.csv holds the rows: write the scores into another file"):
+        scores(model, rows, rows)
+    assert rows.read_bytes() == before
+    scores(model, rows, out)
+    before = out.read_bytes()
+    frame.head(0).to_csv(head, index=False)
+    with pytest.raises(PipelineError, match=r"head\.csv holds no rows"):
+        scores(model, head, out)
+    assert out.read_bytes() == before
+
+
+def test_rows_as_mappings_and_single_values(model: Model, frame: pd.DataFrame) -> None:
+    rows = frame.head(3).to_dict("records")
+    np.testing.assert_allclose(model.predict(rows)[RAW], model.predict(frame.head(3))[RAW], rtol=1e-6)
+    with pytest.raises(PipelineError, match=r"is one value, .*: give a list, with a value a row"):
+        model.predict(rows[0])
 
 
 @pytest.mark.parametrize("packed", [False, True])

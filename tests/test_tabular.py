@@ -958,3 +958,8 @@ def test_parquet_of_any_types_is_accounted_for_or_an_error_as_a_whole(
     whole = path.read_bytes()
     path.write_bytes(whole[: data.draw(st.integers(1, len(whole) - 1))])
     assert account(folder, write=False, fields={"x": spec}, label=label) is None
+
+
+def test_a_blank_is_missing_whatever_else_is(tmp_path: Path) -> None:
+    plan = tabular.plan_of(fields={"user": "user"}, missing=["n/a"])
+    assert plan.missing == {"", "n/a"}

@@ -242,7 +242,7 @@ def read(
         quote: around a field that contains separators or line ends; null for none.
         escape: before a character that loses its meaning.
         decimal: before the decimals of numbers in text.
-        missing: texts that stand for a missing value.
+        missing: texts that stand for a missing value, in the place of these; a blank always does.
         names: of the columns, in order, for text files without a header.
 
     Raises:
@@ -292,7 +292,7 @@ def plan_of(
         time=None if time is None else _valid(Time, time, "time"),
         keep=tuple(dict.fromkeys(keep)),
         file=file,
-        missing=frozenset(missing),
+        missing=frozenset({"", *missing}),
         decimal=decimal,
     )
 
@@ -595,7 +595,7 @@ _AMOUNT_REMEDY = (
 )
 _NUMBER_REMEDY = (
     "Make it a category (`{column}: {{domain: ..., type: category}}`), list the texts of missing values "
-    '(`missing: [...]`), or set `decimal: ","` for decimal commas'
+    '(`missing: ["n/a", ...]`), or set `decimal: ","` for decimal commas'
 )
 _TIME_REMEDY = (
     "Say how its times are written: `format:` iso, seconds, milliseconds or a pattern like "

@@ -104,6 +104,8 @@ class RejectLog:
         if not rows_out:
             raise PipelineError(
                 f"{name}: no row is left of {rows_in} ({rejected} corrupted, {dropped} left out by its rules)"
+                if rows_in
+                else f"{name} holds no rows"
             )
         return {
             "rows_in": rows_in,

@@ -89,7 +89,8 @@ class Model:
             raise PipelineError(
                 f"{(~good).sum()} of {len(good)} rows cannot be scored: " + "; ".join(rejects.first)
             )
-        return pd.DataFrame(self.score(clean, self.encode(clean)), index=getattr(frame, "index", None))
+        index = frame.index if isinstance(frame, pd.DataFrame) else None
+        return pd.DataFrame(self.score(clean, self.encode(clean)), index=index)
 
     def encode(self, clean: pa.Table) -> Ids:
         """Return the ids (n, S) of clean rows."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.common.errors import PipelineError, unknown
+from pipeline.common.errors import PipelineError, nearest
 from pipeline.datasets import tabular
 from pipeline.preprocess import parse
 from pipeline.preprocess.parse import chunk
@@ -109,7 +109,9 @@ class Reading:
         """
         for column, uses in self.uses.items():
             if column not in types:
-                raise PipelineError(f"{where}: {unknown('column', column, types)}")
+                raise PipelineError(
+                    f"{where}: no column {column!r}, which the model reads{nearest(column, types)}"
+                )
             for use in uses:
                 if not parse.usable(types[column], use):
                     raise PipelineError(
@@ -135,12 +137,22 @@ def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> p
     """Return columns of rows in memory.
 
     Args:
-        frame: a DataFrame, an Arrow table, or a mapping of names to lists.
+        frame: a DataFrame, an Arrow table, a mapping of names to lists, or a list of mappings, one a row.
         optional: a column that is not there has missing values, and is no error.
 
     Raises:
         PipelineError: a column is not there or twice, or its values are of several types.
     """
+    if isinstance(frame, Sequence):
+        frame = {
+            name: [row.get(name) for row in frame] for name in dict.fromkeys(n for row in frame for n in row)
+        }
+    if isinstance(frame, Mapping):
+        for name, values in frame.items():
+            if isinstance(values, str) or not hasattr(values, "__len__"):
+                raise PipelineError(
+                    f"column {name!r} is one value, {values!r}: give a list, with a value a row"
+                )
     given = frame.column_names if isinstance(frame, pa.Table) else frame
     names = {str(name).strip(): name for name in given}
     size = len(next(iter(frame.values()), ())) if isinstance(frame, Mapping) else len(frame)
@@ -151,7 +163,9 @@ def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> p
         elif optional:
             made[column] = pa.nulls(size)
         else:
-            raise PipelineError(f"the rows have no column {column!r}: {unknown('column', column, names)}")
+            raise PipelineError(
+                f"the rows: no column {column!r}, which the model reads{nearest(column, names)}"
+            )
     return pa.table(made)
 
 

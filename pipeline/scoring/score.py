@@ -166,15 +166,17 @@ def run(
     Raises:
         PipelineError: more rows are corrupted, and nothing is written; and as `open_rows` and `write`.
     """
-    rejects, seen = RejectLog(), Seen()
+    if out.exists() and out.resolve() in {rows.resolve(), *(path.resolve() for path in rows.glob("*"))}:
+        raise PipelineError(f"{out} holds the rows: write the scores into another file")
+    rejects, seen, counts = RejectLog(), Seen(), dict[str, Any]()
 
     def parts() -> Iterator[pa.Table]:
         yield from scored(model, open_rows(model, rows, layout, keep), rejects, seen, keep)
         _check_rejected(rejects, max_rejected, rows)
+        counts.update(rejects.check(seen.rows, max_rejected=1, name=str(rows)))
 
     with _one_thread():
         write(out, parts())
-    counts = rejects.check(seen.rows, max_rejected=1, name=str(rows))
     rows_in, rejected = counts["rows_in"], counts["rejected"]
     words = f"{rows}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
     return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {out}"])
@@ -199,7 +201,7 @@ def _check_rejected(rejects: RejectLog, max_rejected: float, rows: Path) -> None
         listed = "\n  ".join(rejects.first)
         raise PipelineError(
             f"{rows}: {bad} of {total} rows are corrupted, more than --max-rejected {max_rejected:g}:\n"
-            f"  {listed}"
+            f"  {listed}\nMend them, or raise --max-rejected to go on without them."
         )
 
 

@@ -57,7 +57,9 @@ def sync(root: Path) -> str:
         problems.append(f"- {error}")
     if waiting:
         names = ", ".join(folder.name for folder in waiting)
-        done.append(f"the report of {names} waits for its runs, which `dvc repro` makes")
+        done.append(
+            f"the report of {names} waits for its runs, which `dvc repro` makes once `datasets` names it"
+        )
     if problems:
         raise PipelineError(
             "\n".join([f"MLflow is incomplete ({', '.join(done) or 'nothing done'}):", *problems])

@@ -363,9 +363,9 @@ def finish(out: Path, run: Block) -> None:
 def describe(header: RunHeader, result: Block) -> str:
     """Describe a finished seed in one line."""
     best = result["best"]
-    cap = " (capped: ended by `epochs`, not by its patience)" if result.get("capped") else ""
+    cap = " (all of `epochs` used: more might be better)" if result.get("capped") else ""
     return (
         f"{header.dataset} {header.model} ({header.variant}) seed {result['seed']}: "
         f"valid AUC {best['valid_auc']:.4f}, logloss {best['valid_logloss']:.4f} "
-        f"at epoch {best['epoch']:g} of {result['curve'][-1]['epoch']:g}{cap}"
+        f"at epoch {best['epoch']:g}, the best of {result['curve'][-1]['epoch']:g}{cap}"
     )
