@@ -24,7 +24,10 @@ from pipeline.common.errors import (
 )
 from tests import project
 
-STAGES = sorted(path.stem for path in (project.ROOT / "stages").glob("*.py") if path.stem != "__init__")
+LIGHT = {"__init__", "names"}  # import no library that takes seconds
+STAGES = sorted({path.stem for path in (project.ROOT / "stages").glob("*.py")} - LIGHT)
+ON_A_MODEL = ["--dataset", "synthetic", "--model", "fm"]
+OPTIONS = {"paper": ["--paper", "flsest-table-1"], "train": ON_A_MODEL, "tune": ON_A_MODEL}
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(["stages." + stage, "--dataset", "synthetic", "--model", "fm"] for stage in STAGES),
+        *([f"stages.{stage}", *OPTIONS.get(stage, ["--dataset", "synthetic"])] for stage in STAGES),
         ["pipeline", "inspect", "log.csv"],
     ],
     ids=[*STAGES, "command"],
@@ -199,6 +202,7 @@ def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
 def test_ctrl_c_while_libraries_are_imported_is_one_message(words: list[str], tmp_path: Path) -> None:
     lines = ["import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(60)"]
     (tmp_path / "numpy.py").write_text("\n".join(lines))
+    (tmp_path / "params.yaml").write_text("data: {synthetic: {}}\nmodel: {fm: {}}\n")  # read before imports
     done = subprocess.run(
         [sys.executable, "-m", *words],
         cwd=tmp_path,
