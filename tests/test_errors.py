@@ -143,7 +143,8 @@ def test_a_full_disk_is_named_by_what_was_being_written(writer: str, tmp_path: P
     assert done.returncode == 1
     assert done.stderr.startswith("error: out") and "free some space" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {".out.lock"}  # an empty file, by which a second writer is told
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a kill leaves does not stop the next run, and two processes at once lose nothing."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pipeline.common import leftovers
 from pipeline.common.errors import PipelineError
 from stages import new_folder
 from tests import project
-from tests.test_end_to_end import copy_of_the_project
+from tests.test_end_to_end import copy_of_the_project, git
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,14 @@ def test_of_two_writers_of_a_folder_the_second_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "raw/t/a").exists()
     with new_folder(tmp_path / "raw/t"):
         pass
+
+
+def test_the_lock_of_a_folder_whose_content_is_in_git_is_not(tmp_path: Path) -> None:
+    shutil.copy(project.ROOT / ".gitignore", tmp_path)
+    git(tmp_path, "init", "-q")
+    with new_folder(tmp_path / "data/papers/t") as folder:
+        (folder / "a").touch()
+    assert git(tmp_path, "ls-files", "--others", "--exclude-standard", "data").split() == ["data/papers/t/a"]
 
 
 @pytest.mark.slow
