@@ -56,6 +56,7 @@ def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone
         column = pa.array(values, table.schema.field(name).type)
         table = table.set_column(table.column_names.index(name), name, column)
     pq.write_table(table, second / "interim/synthetic/table.parquet")
+    seal(second / "interim/synthetic")  # as if preprocess had written it
     changed = run(tmp_path / "b", "synthetic", "split") / "processed/synthetic"
     for name in ("vocabulary.json", "schema.json", "train.ids.npy"):
         assert (changed / name).read_bytes() == (processed / name).read_bytes()
@@ -77,7 +78,7 @@ def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Pat
         run(tmp_path, "synthetic", "preprocess")
     assert "50 of 4000 records of clicks.csv are corrupted" in str(caught.value)
     assert "\n  clicks.csv:" in str(caught.value)
-    assert not list((data / "interim").iterdir())
+    assert [path.name for path in (data / "interim").iterdir()] == [".synthetic.lock"]
 
 
 def with_blocks(folder: Path, **blocks: Any) -> Path:
@@ -206,7 +207,7 @@ def test_a_dataset_that_cannot_be_fetched_is_one_clear_error(
         run(tmp_path, "movielens-100k")
     assert "it must contain movielens-100k/u.data" in str(caught.value)
     assert "https://files.grouplens.org/datasets/movielens/ml-100k.zip" in str(caught.value)
-    assert not list((tmp_path / "data/raw").iterdir())
+    assert [path.name for path in (tmp_path / "data/raw").iterdir()] == [".movielens-100k.lock"]
 
 
 # ---- stages as processes ----
