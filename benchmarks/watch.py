@@ -99,7 +99,7 @@ DRIFTS: dict[str, tuple[Callable[[pd.DataFrame, np.random.Generator], pd.DataFra
     "a field's distribution shifted": (shifted, "psi price"),
     "a new category at 20 %": (new_category, "unseen device"),
     "label rate doubled": (twice_the_rate, "label_rate"),
-    "a column renamed": (renamed, "unknown column 'city'"),
+    "a column renamed": (renamed, "no column 'city', which the model reads"),
 }
 
 
