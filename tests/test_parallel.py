@@ -181,8 +181,10 @@ def test_the_stage_writes_the_same_folder_once(data: Path) -> None:
     (runs / "default").rename(runs / "alone")
     done = torchrun(*project.command("train", "fm")[1:], cwd=data)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(alone.stdout.splitlines()) == 3, "one rank tells"
-    assert alone.stdout.startswith("batches of 32 rows (batch_size 128, min_steps_per_epoch 100)")
+    assert len(done.stdout.splitlines()) == len(alone.stdout.splitlines()) == 4, "one rank tells"
+    first, second, *_ = alone.stdout.splitlines()
+    assert first == "train fm on synthetic"
+    assert second.startswith("batches of 32 rows (batch_size 128, min_steps_per_epoch 100)")
     files = [sorted(path.name for path in (runs / name).iterdir()) for name in ("default", "alone")]
     assert files[0] == files[1]
     found, expected = (read_json(runs / name / "run.json") for name in ("default", "alone"))
