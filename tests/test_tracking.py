@@ -63,6 +63,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "CTR_TRACKING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    # where the artifacts of a run are, by the run's id alone: each test's copy of a project has the same runs
+    tracking_service._artifact_repos_cache.clear()
     yield
     mlflow.set_tracking_uri("")
 
