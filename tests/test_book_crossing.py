@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, write_json
+from pipeline.common.files import read_json, seal, write_json
 from pipeline.config import params
 from pipeline.datasets import book_crossing
 from pipeline.datasets.book_crossing import SOURCE
@@ -198,6 +198,7 @@ def test_without_books_their_fields_are_omitted_and_a_line_says_so(
 
 def test_books_that_were_downloaded_and_are_missing_are_an_error(raw: Callable[..., Path]):
     folder = raw()
+    seal(folder)
     (folder / "BX-Books.csv").unlink()
     with pytest.raises(PipelineError, match=r"BX-Books\.csv is missing; run the download stage again"):
         verify(folder)

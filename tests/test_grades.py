@@ -13,7 +13,7 @@ from rows import SCHEMAS, random_ids
 from torch import Tensor
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import write_json
+from pipeline.common.files import seal, write_json
 from pipeline.data import storage
 from pipeline.data.batches import Batch, Split
 from pipeline.data.storage import SplitWriter
@@ -148,18 +148,21 @@ def test_grades_go_from_the_log_to_the_train_rows_alone(tmp_path: Path) -> None:
     vocabulary = fit_vocabulary(clean.column_blocks, COLUMNS)
     encoder = Encoder(vocabulary, clean.column_blocks)
     parts = np.array([TRAIN, TRAIN, VALID, TEST, TRAIN, TRAIN], np.uint8)
-    with SplitWriter(tmp_path, encoder.schema, extra, parts) as writer:
+    folder = tmp_path / "processed"
+    folder.mkdir()
+    with SplitWriter(folder, encoder.schema, extra, parts) as writer:
         for number, block in enumerate(clean.field_blocks()):
             writer.write(encoder.ids(number, block))
-    write_json(tmp_path / "schema.json", encoder.schema.to_json())
-    assert storage.open_column(tmp_path, "train", "grade").tolist() == [1, 3, 3, 0]
-    assert not any(storage.has_column(tmp_path, split, "grade") for split in ("valid", "test"))
+    write_json(folder / "schema.json", encoder.schema.to_json())
+    seal(folder)
+    assert storage.open_column(folder, "train", "grade").tolist() == [1, 3, 3, 0]
+    assert not any(storage.has_column(folder, split, "grade") for split in ("valid", "test"))
     for limit in (100, 1):  # resident, streamed
-        train = Split.load(tmp_path, "train", rows_in_memory=limit)
+        train = Split.load(folder, "train", rows_in_memory=limit)
         assert train.whole().grade is not None
         read = [batch.grade for batch in train.batches(3)]
         assert torch.cat([grade for grade in read if grade is not None]).tolist() == [1, 3, 3, 0]
-    assert Split.load(tmp_path, "valid").grade is None
+    assert Split.load(folder, "valid").grade is None
 
 
 def test_a_label_that_is_no_threshold_of_the_grade_is_an_error(tmp_path: Path) -> None:

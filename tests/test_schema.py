@@ -42,7 +42,7 @@ def test_a_schema_survives_json(schema: Schema) -> None:
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
-@pytest.mark.parametrize("bad", [{"size": 0}, {"slots": 0}, {"domain": "shop"}])
+@pytest.mark.parametrize("bad", [{"size": 0}, {"slots": -1}, {"domain": "shop"}])
 def test_impossible_fields_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(AssertionError):
         Field(**{"name": "f", "size": 3, **bad})

@@ -30,7 +30,7 @@ TRAIN, VALID = random_split(SCHEMA, 420, seed=1), random_split(SCHEMA, 151, seed
 SMALL: dict[str, Any] = {"embedding_size": 4, "hidden": [6], "dropout": 0.0}
 MODELS: dict[str, dict[str, Any]] = {
     "lr": {},
-    # its gradients are as small as its vectors, which must not come near Adam's epsilon: the loss is in float32
+    # its gradients are as small as its vectors, and the loss in float32: not as small as Adam's epsilon
     "fm": {"embedding_size": 4, "embedding_std": 0.1},
     "deepfm": SMALL,
     "fnn": SMALL,
