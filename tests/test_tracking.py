@@ -20,11 +20,13 @@ import fixtures_mlflow
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service import utils as tracking_service
 
 from pipeline import tracking
@@ -35,6 +37,7 @@ from pipeline.scoring import load
 from pipeline.split import vocabulary
 from pipeline.tracking import database, guards, record
 from pipeline.tracking.models import registered_package
+from pipeline.tracking.store import Store
 
 # MLflow and torch.export warn about themselves.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -679,6 +682,71 @@ def test_checkouts_on_one_server_do_not_fight_over_the_champion(
     tracking.sync(tmp_path / "c")
     tracking.sync(tmp_path / "a")
     assert leader() == keys["a"]
+
+
+def attempt(store: MlflowClient, run: Run, **tags: str) -> Run:
+    """A second run of the same key, as another checkout begins it."""
+    ours = {k: v for k, v in run.data.tags.items() if k in ("pipeline.key", "pipeline.stage")}
+    return store.create_run(run.info.experiment_id, tags={**ours, **tags}, run_name=run.info.run_name)
+
+
+def test_a_model_that_another_checkout_writes_is_left_to_it(fresh: Path, server: str) -> None:
+    tracking.sync(fresh)
+    store, run = client(fresh), named(fresh, "train-lr")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        started = psutil.Process(other.pid).create_time()
+        owner = f"{socket.gethostname()} {other.pid} {started:.1f}"
+        again = attempt(store, run, **{"mlflow.pipeline.process": owner})
+        model = store.create_logged_model(
+            run.info.experiment_id,
+            source_run_id=again.info.run_id,
+            tags={"pipeline.key": run.data.tags["pipeline.key"]},
+        )
+        tracking.sync(fresh)
+        assert store.get_logged_model(model.model_id)
+        assert store.get_run(again.info.run_id).info.lifecycle_stage == "active"
+        other.communicate(b"\n")
+    tracking.sync(fresh)  # now nobody writes it any more
+    with pytest.raises(MlflowException, match="not found"):
+        store.get_logged_model(model.model_id)
+    assert named(fresh, "train-lr").info.run_id == run.info.run_id
+
+
+def test_a_model_that_another_checkout_deletes_is_logged_again(
+    fresh: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, deleted = MlflowClient.log_model_artifacts, list[str]()
+
+    def late(self: MlflowClient, model_id: str, local_dir: str) -> None:
+        if not deleted:
+            deleted.append(model_id)
+            self.delete_logged_model(model_id)
+        write(self, model_id, local_dir)
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", late)
+    tracking.sync(fresh)
+    assert deleted
+    assert "nothing to do" in tracking.sync(fresh)
+
+
+def test_checkouts_that_delete_the_run_of_each_other_leave_one(
+    fresh: Path, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.sync(fresh)
+    store, run = client(fresh), named(fresh, "train-lr")
+    store.set_terminated(attempt(store, run).info.run_id)
+    discard = Store._discard
+
+    def both(self: Store, surplus: str) -> None:
+        discard(self, surplus)
+        discard(self, run.info.run_id)
+
+    monkeypatch.setattr(Store, "_discard", both)
+    tracking.sync(fresh)
+    monkeypatch.undo()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert named(fresh, "train-lr").info.run_id != run.info.run_id
+    assert "nothing to do" in tracking.sync(fresh)
 
 
 def test_a_server_that_does_not_answer_costs_one_warning(

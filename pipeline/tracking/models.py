@@ -14,6 +14,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.evaluate.runs import Run
 from pipeline.scoring import load, pack
 from pipeline.tracking import record
+from pipeline.tracking.guards import MlflowFailure
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
 
@@ -45,8 +46,10 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
 
     Raises:
         PipelineError: it cannot be packed or saved.
+        MlflowFailure: MLflow refused it, as when another checkout has deleted it meanwhile.
     """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model as Description
 
     package = pack.of_run(root, Run(folder, run))
@@ -75,7 +78,8 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
             store.client.log_model_artifacts(logged.model_id, f"{scratch}/model")
     except Exception as error:
         store.client.delete_logged_model(logged.model_id)
-        raise PipelineError(f"{folder}: its model cannot be saved: {error}") from error
+        kind = MlflowFailure if isinstance(error, MlflowException) else PipelineError
+        raise kind(f"{folder}: its model cannot be saved: {error}") from error
     store.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     store.client.log_outputs(parent, [LoggedModelOutput(logged.model_id, step=0)])
     store.log(parent, tags={"mlflow.pipeline.logged_model": logged.model_id, "pipeline.seed": seed})

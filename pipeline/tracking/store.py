@@ -212,9 +212,14 @@ class Store:
         """Delete what other attempts at a run left beside the complete one; return how many runs that were.
 
         Called by each process once its own run is complete, so that of several which publish the same run at
-        once the last one sees all. A run that a living process still writes is left to that process.
+        once the last one sees all. A run that a living process still writes is left to that process, with its
+        model.
+
+        Raises:
+            MlflowFailure: another process has deleted the complete one, as it deemed its own the one to keep.
         """
         surplus, names = [], set[str]()
+        models = self.models([experiment], f"tags.`pipeline.key` = '{key}'")  # first, so their runs are found
         found = self.runs(experiment, f"tags.`pipeline.key` LIKE '{key}%'")
         tops = sorted((run for run in found if run.data.tags["pipeline.key"] == key), key=_completed_first)
         if not tops or not is_complete(tops[0]):
@@ -232,9 +237,12 @@ class Store:
         for each in surplus:
             self._discard(each)
         model = tops[0].data.tags.get(MODEL)
-        for logged in self.models([experiment], f"tags.`pipeline.key` = '{key}'"):
-            if model is not None and logged.model_id != model:
+        for logged in models:
+            if model is not None and logged.model_id != model and logged.source_run_id not in written:
                 self.client.delete_logged_model(logged.model_id)
+        # two that completed in the same moment may have deleted each other's: the later one to end sees that
+        if surplus and self.client.get_run(keep).info.lifecycle_stage == "deleted":
+            raise MlflowFailure(f"run {keep} was deleted meanwhile; `python -m pipeline sync` makes it again")
         return len(surplus)
 
     def _discard(self, run: str) -> None:
