@@ -156,12 +156,7 @@ def _cell(
             )  # fmt: skip
             options = found.options
         else:
-            options = {"model": config.model, "train": train.fit}
-            extra = runs.execution_settings(splits, train.rows_in_memory)
-            header = RunHeader.of(
-                "train", dataset, row.model, config.architecture, {**options, "seeds": train.seeds},
-                processed, **extra,
-            )  # fmt: skip
+            options, header = _untuned(dataset, row, config, splits, train.seeds)
         trained = list(
             _trained(header, options, splits, train.seeds, resources, f"{row.label} ({condition})")
         )
@@ -183,6 +178,16 @@ def _cell(
         estimate(label, scores, group),
         trained[0].weights,
     )
+
+
+def _untuned(
+    dataset: str, row: Row, config: Config, splits: Splits, seeds: list[int]
+) -> tuple[Block, RunHeader]:
+    """Return {"model": ..., "train": ...} as configured, and the header of a run with it."""
+    options = {"model": config.model, "train": config.train.fit}
+    extra = runs.execution_settings(splits, config.train.rows_in_memory)
+    params, processed = {**options, "seeds": seeds}, Path("data/processed", dataset)
+    return options, RunHeader.of("train", dataset, row.model, config.architecture, params, processed, **extra)
 
 
 def _trained(
@@ -216,10 +221,8 @@ def attention(
     processed, train = Path("data/processed", dataset), config.train
     resources = Resources(processed, train.device, train.threads, train.rows_in_memory, processes)
     splits = resources.load()
-    options, seed = {"model": config.model, "train": train.fit}, train.seeds[0]
-    header = RunHeader.of(
-        "train", dataset, row.model, config.architecture, {**options, "seeds": [seed]}, processed
-    )
+    seed = train.seeds[0]
+    options, header = _untuned(dataset, row, config, splits, [seed])
     (trained,) = _trained(header, options, splits, [seed], resources, row.label)
     network = build(config.architecture, splits[0].schema, options["model"], seed=seed).to(splits[0].device)
     network.eval()
