@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -83,3 +85,26 @@ def prepare(folder: Path, dataset: str = DATASET) -> None:
         patch.setattr("sys.argv", ["stage", "--dataset", dataset])
         for stage in ("download", "preprocess", "split"):
             importlib.import_module(f"stages.{stage}").main()
+
+
+def checkpoints(folder: Path) -> list[tuple[str, int]]:
+    """The checkpoints of a project and when each was written."""
+    found = (folder / "data/checkpoints").rglob("*.pt")
+    return sorted((path.name, path.stat().st_mtime_ns) for path in found)
+
+
+def kill_at_checkpoints(folder: Path, words: list[str], times: int = 3, **env: str) -> None:
+    """Start a stage again and again, and SIGKILL it whenever it has written a checkpoint."""
+    kills = 0
+    for _ in range(times):
+        seen = checkpoints(folder)
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment(**env), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and checkpoints(folder) == seen:
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills, "the stage ended before it could be killed"

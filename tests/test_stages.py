@@ -261,24 +261,7 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(
     data: Path, whole: Path, tmp_path: Path, stage: str, variant: str, processes: str
 ) -> None:
     folder = copy(data, tmp_path / "killed")
-    checkpoints = folder / "data/checkpoints"
-    kills = 0
-    for _ in range(3):
-        seen = fingerprint(checkpoints)
-        process = subprocess.Popen(
-            project.command(stage, "fm"),
-            cwd=folder,
-            env=project.environment(CTR_PROCESSES=processes),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and fingerprint(checkpoints) == seen:
-            time.sleep(0.002)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills, "the stage ended before it could be killed"
+    project.kill_at_checkpoints(folder, project.command(stage, "fm"), CTR_PROCESSES=processes)
     done = project.run(folder, stage, "fm", CTR_PROCESSES=processes)
     assert done.returncode == 0, done.stderr
     assert results(folder)[variant] == results(whole)[variant]

@@ -1,9 +1,6 @@
 """A warm start: vocabularies that grow, weights that stay with their values, and stages that know of it."""
 
-import os
-import signal
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -275,32 +272,13 @@ def test_a_warm_training_killed_again_and_again_ends_with_the_same_bits(
     tomorrow: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
     run(tomorrow, "synthetic", "split")
-    out, checkpoints = tomorrow / "data/runs/synthetic/fm/default", tomorrow / "data/checkpoints"
+    out = tomorrow / "data/runs/synthetic/fm/default"
     monkeypatch.setenv("CTR_STORE", "off")
     train(monkeypatch)
     whole = folder_digest(out)
     (out / "run.json").unlink()
-    kills, env = 0, project.environment(CTR_STORE="off", CTR_TRACKING="off", CTR_PROCESSES="1")
-    for _ in range(3):
-        seen = written(checkpoints)
-        process = subprocess.Popen(
-            project.command("train", "fm"),
-            cwd=tomorrow,
-            env=env,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while process.poll() is None and written(checkpoints) == seen:
-            time.sleep(0.002)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills, "the stage ended before it could be killed"
-    done = project.run(tomorrow, "train", "fm", CTR_STORE="off", CTR_TRACKING="off", CTR_PROCESSES="1")
+    alone = {"CTR_STORE": "off", "CTR_TRACKING": "off", "CTR_PROCESSES": "1"}
+    project.kill_at_checkpoints(tomorrow, project.command("train", "fm"), **alone)
+    done = project.run(tomorrow, "train", "fm", **alone)
     assert done.returncode == 0, done.stderr
     assert folder_digest(out) == whole
-
-
-def written(folder: Path) -> list[tuple[str, int]]:
-    return sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*.pt"))
