@@ -15,6 +15,7 @@ from pipeline.datasets import (
     avazu,
     book_crossing,
     criteo,
+    feed,
     kuairec_big,
     movielens_1m,
     movielens_100k,
@@ -24,6 +25,7 @@ from pipeline.datasets import (
 
 DATASETS: dict[str, ModuleType] = {
     "synthetic": synthetic,
+    "feed": feed,
     "movielens-100k": movielens_100k,
     "movielens-1m": movielens_1m,
     "book-crossing": book_crossing,
