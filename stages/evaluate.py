@@ -7,7 +7,7 @@ from pipeline import tracking
 from pipeline.common.errors import exit_with_message
 from pipeline.common.files import replacing, seal, write_json
 from pipeline.config import params
-from pipeline.evaluate import dvc_views, leaderboard, page, plot_style, plots
+from pipeline.evaluate import dvc_views, leaderboard, page, plot_style, plots, slices
 from pipeline.evaluate.predictions import Holdout, write_predictions
 from pipeline.evaluate.report import build_report
 from pipeline.evaluate.runs import load_runs
@@ -47,7 +47,16 @@ def main() -> None:
                 validations[model] = write_predictions(path, own, holdout, valids.get(model))
             kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
             report, curves = build_report(
-                dataset, runs, holdout, files, validations, bins, kept, blends, valids
+                dataset,
+                runs,
+                holdout,
+                files,
+                validations,
+                bins,
+                kept,
+                blends,
+                valids,
+                slices.train_rows(processed),
             )
             figures, pictures = plots.draw(report, curves, runs), {}
             for name, figure in figures.items():

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
-from pipeline.evaluate import blend, budget, mechanisms
+from pipeline.evaluate import blend, budget, mechanisms, slices
 from pipeline.evaluate.report import is_close, same_scores
 from pipeline.evaluate.significance import LEVEL
 
@@ -82,6 +82,9 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
         lines += ["## Blends", "", *_markdown(*blend.table(found)), "", blend.explanation(), ""]
     lines += ["## Are the probabilities right?", ""]
     lines += [*_markdown(*_probabilities_table(report)), "", calibration(report), ""]
+    if (found := report.get("slices")) and found["sizes"]:
+        lines += ["## New and rare users and items", "", *_markdown(*_slices_table(report)), ""]
+        lines += [slices.explanation(), ""]
     if found := report.get("mechanisms"):
         lines += ["## Mechanisms", "", *_markdown(*mechanisms.table(found)), "", mechanisms.explanation(), ""]
     if found := report.get("budget"):
@@ -238,6 +241,13 @@ def _distance(report: Block) -> str:
 
 def _warnings(report: Block) -> list[tuple[str, str]]:
     return [(f"{r['model']} ({r['variant']})", r["warning"]) for r in _ordered(report) if r["warning"]]
+
+
+def _slices_table(report: Block) -> tuple[list[str], list[list[str]]]:
+    place = {(result["model"], result["variant"]): i for i, result in enumerate(_ordered(report))}
+    found = report["slices"]
+    ordered = sorted(found["results"], key=lambda of: place[of["model"], of["variant"]])
+    return slices.table(found["sizes"], ordered)
 
 
 def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:

@@ -6,7 +6,7 @@ are decided by validation metrics.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
-from pipeline.evaluate import blend, budget, calibration, mechanisms
+from pipeline.evaluate import blend, budget, calibration, mechanisms, slices
 from pipeline.evaluate.calibration import Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.runs import Block, Run
 from pipeline.evaluate.significance import LEVEL, Estimate, clusters, compare, estimate, holm
 from pipeline.metrics import Array
+from pipeline.schema import Role
 
 Entry = tuple[str, str]  # model and variant
 BASELINE = "lr"  # the model that RelaImpr is relative to
@@ -54,6 +55,7 @@ def build_report(
     negatives_kept: float = 1.0,
     blends: Sequence[str] = (),
     valids: dict[str, Path] | None = None,
+    train_rows: Mapping[Role, Array] | None = None,
 ) -> tuple[Block, dict[Entry, Curves]]:
     """Compute every metric from the stored predictions.
 
@@ -64,6 +66,7 @@ def build_report(
         negatives_kept: of the dataset's entry.
         blends: models to blend with equal weights, if any.
         valids: of each model the Parquet file of validation rows, for blends.
+        train_rows: of the user and the item of each test row; see `slices.train_rows`.
 
     Returns:
         the values of report.json, and what the plots draw for each model and variant.
@@ -72,7 +75,7 @@ def build_report(
     group = None if count is None else holdout.group
     leader, seed = champion(runs)
     leading = estimate(holdout.label, _by_seed(leader, read_predictions(predictions[leader.model])), group)
-    results, comparisons, curves = [], [], {}
+    results, comparisons, curves, sliced = [], [], {}, []
     for model, variants in groupby(runs, key=lambda run: run.model):
         pair = {run.variant: run for run in variants}
         scores = read_predictions(predictions[model])
@@ -83,8 +86,10 @@ def build_report(
             results.append(_result(run, scores, validations[model], holdout, bins, estimates[variant]))
             curves[model, variant] = _curves(holdout.label, by_seed, bins)
         comparisons.append(_compare(pair["tuned"], pair["default"], estimates["tuned"], estimates["default"]))
+        better = min(pair.values(), key=lambda run: run.rank)
+        of = slices.measure(holdout.label, _by_seed(better, scores), train_rows or {})
+        sliced.append({"model": model, "variant": better.variant, "slices": of})
         if model != leader.model:
-            better = min(pair.values(), key=lambda run: run.rank)
             comparisons.append(_compare(leader, better, leading, estimates[better.variant]))
     correct(comparisons)
     _add_distance(results, comparisons, leader)
@@ -105,6 +110,7 @@ def build_report(
         "bayes": bayes,
         "results": results,
         "comparisons": comparisons,
+        "slices": {"sizes": slices.describe(holdout.label, train_rows or {}), "results": sliced},
         "mechanisms": mechanisms.summarise(runs),
         "budget": budget.summarise(runs),
         "champion": {
