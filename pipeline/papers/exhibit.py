@@ -69,7 +69,8 @@ class Exhibit:
         settings: what the paper trained with on a source: `settings` of a dataset entry.
         seed: of the paper's split and training; ours are in params.yaml.
         claims: what the paper concludes.
-        notes: what cannot be compared, and why; what we had to assume.
+        notes: what cannot be compared, and why.
+        assumed: what the paper does not say of its settings, and where ours come from.
         sweep: for a figure over the values of one option.
         attention: for the figure of FiiNet's attention before and after training.
     """
@@ -82,5 +83,6 @@ class Exhibit:
     settings: Callable[[str], Block]
     claims: tuple[Claim, ...] = ()
     notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     sweep: Sweep | None = None
     attention: bool = False

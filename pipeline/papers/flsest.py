@@ -105,7 +105,8 @@ def _table(number: int, title: str, rows: tuple[Row, ...], claims: tuple[Claim, 
         rows=rows,
         settings=settings,
         claims=claims,
-        notes=(*notes, ASSUMED, FIELDS, NOISE),
+        notes=(*notes, FIELDS, NOISE),
+        assumed=(ASSUMED,),
     )
 
 
@@ -118,7 +119,8 @@ def _figure(number: int, title: str, labels: tuple[str, ...], sweep: Sweep, *not
         rows=tuple(Row(label, TABLE_1[label][0]) for label in labels),
         settings=settings,
         sweep=sweep,
-        notes=(*notes, PICTURE, ASSUMED),
+        notes=(*notes, PICTURE),
+        assumed=(ASSUMED,),
     )
 
 

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, styled, titled_figure
 from pipeline.papers.exhibit import Block, Exhibit
-from pipeline.papers.report import CONDITIONS
+from pipeline.papers.report import CONDITIONS, title
 
 MARKS: dict[str, Any] = {
     "paper": {"marker": "D", "markerfacecolor": "white", "color": GREY},
@@ -26,12 +26,14 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
     kinds = [kind for kind in ("paper", *CONDITIONS) if _points(logs, kind)]
     names = {"paper": "in the paper", **CONDITIONS}
     keys = [Line2D([], [], linestyle="", label=names[kind], **MARKS[kind]) for kind in kinds]
-    where = "test rows: mean over seeds" + (
-        ", bars: 95 % interval" if any(row["low"] is not None for log in logs for row in log["rows"]) else ""
-    )
+    where = "test rows: mean over seeds"
+    if any(row["low"] is not None for log in logs for row in log["rows"]):
+        where += ", bars: 95 % interval"
+    if any(len(log["splits"]) > 1 for log in logs):
+        where += "; small dots: each of several splits"
     figure = titled_figure(0.75 + 0.3 * len(labels), exhibit.title, f"{exhibit.paper}\nAUC on {where}", keys)
     for ax, log in zip(_side_by_side(figure, len(logs)), logs, strict=True):
-        ax.set_title(log["log"])
+        ax.set_title(title(log))
         ax.grid(visible=False, axis="y")
         for place, label in enumerate(reversed(labels)):
             ax.axhline(place, color=LIGHT, linewidth=0.7, zorder=0)
@@ -59,7 +61,10 @@ def _point(ax: Axes, log: Block, label: str, kind: str, y: float) -> None:
             return
         if kind != "paper" and row["low"] is not None:
             ax.plot([row["low"], row["high"]], [y, y], color=MARKS[kind]["color"], linewidth=1, alpha=0.5)
-        ax.plot([x], [y], linestyle="", markersize=5, **MARKS[kind])
+        if kind != "paper" and len(row["of_splits"]) > 1:
+            dots = {"marker": ".", "color": MARKS[kind]["color"], "alpha": 0.45}
+            ax.plot(row["of_splits"], [y] * len(row["of_splits"]), linestyle="", markersize=4, **dots)
+        ax.plot([x], [y], linestyle="", markersize=6, **MARKS[kind])
         return
 
 
@@ -80,7 +85,7 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
     figure = titled_figure(2.6, exhibit.title, f"{exhibit.paper}; AUC on {split} rows, mean over seeds{told}")
     axes = _side_by_side(figure, len(shown))
     for ax, (log, condition) in zip(axes, shown, strict=True):
-        ax.set_title(f"{log['log']}, {CONDITIONS[condition]}")
+        ax.set_title(f"{title(log)}, {CONDITIONS[condition]}")
         if best is not None:
             ax.axvline(best, color=GREY, linestyle="--", linewidth=1)
         for number, row in enumerate(exhibit.rows):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -125,14 +126,22 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
     lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
     for log in joined["logs"]:
         splits = log["splits"]
-        lines += [f"## {log['log']}", "", *_over(log), ""]
+        lines += [f"## {title(log)}", "", *_over(log), ""]
         lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
         if log["claims"]:
             lines += ["Which of the paper's statements hold on these rows:", "", *_claims_table(log), ""]
             lines += [_method(log, len(splits)), ""]
-    if exhibit.notes:
-        lines += ["## What to know", "", *(f"- {note}" for note in exhibit.notes), ""]
+    conditions = {row["condition"] for log in joined["logs"] for row in log["rows"]}
+    notes = [*exhibit.notes, *(exhibit.assumed if "published" in conditions else ())]
+    if notes:
+        lines += ["## What to know", "", *(f"- {note}" for note in notes), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def title(log: Block) -> str:
+    """Return what a log is called: its entry, without the number of the split where there are several."""
+    name: str = log["log"]
+    return name if len(log["splits"]) == 1 else re.sub(r"-s?[0-9]+$", "", name)
 
 
 def _over(log: Block) -> list[str]:
@@ -167,7 +176,14 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
     for row in exhibit.rows:
         ours = [show(found[row.label, c]) for c in conditions for show in figures.values()]
         theirs = found[row.label, conditions[0]]["published"]
-        cells = ["" if theirs[key] is None else f"{theirs[key]:g}" for key in columns] if is_printed else []
+        cells = (
+            [
+                "" if theirs[key] is None else f"{theirs[key]:.{2 if key == 'megabytes' else 4}f}"
+                for key in columns
+            ]
+            if is_printed
+            else []
+        )
         lines.append(_line([row.label, *cells, *ours]))
     return lines
 
