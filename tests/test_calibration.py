@@ -135,3 +135,18 @@ def test_few_clicks_may_be_off_by_chance() -> None:
         probability = np.full(len(label), 0.006) + rng.normal(scale=1e-5, size=len(label)) + label * 1e-3
         found = complaint([validate(label, probability)])
         assert bool(found and "mean prediction 1.5" in found) == said
+
+
+def test_many_rows_are_calibrated_on_some_of_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    label, p = clicks(20_000)
+    z = 2 * calibration.logit(p)  # over-confident
+    late = np.arange(len(p)) >= 10_000  # the later half is right as it is
+    p = calibration.apply({"method": "none"}, np.where(late, z / 2, z))
+    whole = calibration.validate(label, p)
+    monkeypatch.setattr(calibration, "MOST_ROWS", 4000)
+    some = calibration.validate(label, p)
+    fitted = [each.calibration for each in (whole, some)]
+    assert fitted[0] != fitted[1]
+    loss = [metrics.logloss(label, calibration.apply(each, calibration.logit(p))) for each in fitted]
+    assert loss[1] - loss[0] < 3 / 4000
+    assert (some.normalised_entropy, some.noise) == (whole.normalised_entropy, whole.noise)

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from scipy import special
-from sklearn.metrics import log_loss, roc_auc_score, roc_curve
+from sklearn.metrics import log_loss, roc_auc_score
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, seal, write_json
@@ -319,25 +319,6 @@ def test_comparisons_cover_tuning_and_the_champion_against_each_other_model(eval
         a, b = (means[c[s]["model"], c[s]["variant"]]["mean"]["auc"] for s in ("first", "second"))
         assert c["difference"] == pytest.approx(a - b, abs=1e-12)
         assert c["low"] < c["difference"] < c["high"]
-
-
-# curves
-
-
-def test_the_roc_curve_is_the_interpolated_one() -> None:
-    rng = np.random.default_rng(4)
-    label, score = rng.integers(2, size=300), rng.integers(20, size=300) / 20
-    fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
-    grid = np.linspace(0, 1, 50)
-    np.testing.assert_allclose(report.roc(label, score, grid), np.interp(grid, fpr, tpr))
-
-
-def test_bins_of_the_reliability_curve_hold_equally_many_rows() -> None:
-    probability = np.linspace(0, 1, 40, dtype=np.float32)[::-1]
-    label = (probability > 0.5).astype(np.uint8)
-    predicted, observed = report.reliability(label, probability, 4)
-    np.testing.assert_allclose(predicted, [4.5 / 39, 14.5 / 39, 24.5 / 39, 34.5 / 39], rtol=1e-6)
-    assert observed.tolist() == [0, 0, 1, 1]
 
 
 # bad input

@@ -163,7 +163,7 @@ def write_predictions(
 def read_predictions(path: Path) -> Scores:
     """Return the stored probabilities of one model by variant and seed."""
     scores = {}
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, read_dictionary=["variant"]) as file:
         for i in range(file.num_row_groups):
             table = file.read_row_group(i, columns=["variant", "seed", "probability"])
             key = table["variant"][0].as_py(), table["seed"][0].as_py()

@@ -15,10 +15,19 @@ import numpy as np
 
 from pipeline import metrics
 from pipeline.evaluate import blend, budget, calibration, mechanisms, slices
-from pipeline.evaluate.calibration import Validation, complaint
+from pipeline.evaluate.calibration import Calibration, Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
+from pipeline.evaluate.ranking import Ranking, reliability
 from pipeline.evaluate.runs import Block, Run
-from pipeline.evaluate.significance import LEVEL, Estimate, clusters, compare, estimate, holm
+from pipeline.evaluate.significance import (
+    LEVEL,
+    Estimate,
+    clusters,
+    compare,
+    estimate,
+    estimate_ranked,
+    holm,
+)
 from pipeline.metrics import Array
 from pipeline.schema import Role
 
@@ -71,10 +80,12 @@ def build_report(
     Returns:
         the values of report.json, and what the plots draw for each model and variant.
     """
-    count = clusters(holdout.label, holdout.group)
+    label = holdout.label
+    entropy = metrics.logloss(label, np.full(len(label), float(np.mean(label))))
+    count = clusters(label, holdout.group)
     group = None if count is None else holdout.group
     leader, seed = champion(runs)
-    leading = estimate(holdout.label, _by_seed(leader, read_predictions(predictions[leader.model])), group)
+    leading = estimate(label, _by_seed(leader, read_predictions(predictions[leader.model])), group)
     results, comparisons, curves, sliced = [], [], {}, []
     for model, variants in groupby(runs, key=lambda run: run.model):
         pair = {run.variant: run for run in variants}
@@ -82,12 +93,18 @@ def build_report(
         estimates = {}
         for variant, run in pair.items():
             by_seed = _by_seed(run, scores)
-            estimates[variant] = estimate(holdout.label, by_seed, group)
-            results.append(_result(run, scores, validations[model], holdout, bins, estimates[variant]))
-            curves[model, variant] = _curves(holdout.label, by_seed, bins)
+            valid = [validations[model][variant, result["seed"]] for result in run.seeds]
+            rankings = [Ranking.of(label, score) for score in by_seed]
+            figures = [
+                measure(ranking, score, each.calibration, holdout.group, bins, entropy)
+                for ranking, score, each in zip(rankings, by_seed, valid, strict=True)
+            ]
+            estimates[variant] = estimate_ranked(rankings, group)
+            results.append(_result(run, figures, valid, estimates[variant]))
+            curves[model, variant] = _curves(rankings, by_seed, bins)
         comparisons.append(_compare(pair["tuned"], pair["default"], estimates["tuned"], estimates["default"]))
         better = min(pair.values(), key=lambda run: run.rank)
-        of = slices.measure(holdout.label, _by_seed(better, scores), train_rows or {})
+        of = slices.measure(label, _by_seed(better, scores), train_rows or {})
         sliced.append({"model": model, "variant": better.variant, "slices": of})
         if model != leader.model:
             comparisons.append(_compare(leader, better, leading, estimates[better.variant]))
@@ -98,19 +115,17 @@ def build_report(
     report = {
         "dataset": dataset,
         "origin": holdout.origin,
-        "rows": len(holdout.label),
+        "rows": len(label),
         "copies": holdout.copies,
-        "base_rate": float(holdout.label.mean()),
+        "base_rate": float(label.mean()),
         "negatives_kept": negatives_kept,
         "splits": holdout.splits,
         "clusters": count,
-        "gauc_coverage": (
-            None if holdout.group is None else metrics.group_coverage(holdout.label, holdout.group)
-        ),
+        "gauc_coverage": (None if holdout.group is None else metrics.group_coverage(label, holdout.group)),
         "bayes": bayes,
         "results": results,
         "comparisons": comparisons,
-        "slices": {"sizes": slices.describe(holdout.label, train_rows or {}), "results": sliced},
+        "slices": {"sizes": slices.describe(label, train_rows or {}), "results": sliced},
         "mechanisms": mechanisms.summarise(runs),
         "budget": budget.summarise(runs),
         "champion": {
@@ -154,63 +169,44 @@ def is_close(report: Block, result: Block) -> bool:
 
 
 def measure(
-    label: Array, probability: Array, group: Array | None, bins: int, calibrated: Array
+    ranking: Ranking,
+    probability: Array,
+    fitted: Calibration,
+    group: Array | None,
+    bins: int,
+    entropy: float,
 ) -> dict[str, float]:
-    """Return the metrics of one prediction, `calibrated_*` of its calibrated probabilities (N,).
+    """Return the metrics of one prediction (N,), `calibrated_*` of its calibrated probabilities.
 
     A metric that is not defined is left out: `gauc` if no group has both classes.
+
+    Args:
+        ranking: of the rows by `probability`.
+        entropy: the logloss of the base rate, what normalised entropy is relative to.
     """
+    label, calibrated = ranking.positive, calibration.apply(fitted, calibration.logit(probability))
+    loss, calibrated_loss = metrics.logloss(label, probability), metrics.logloss(label, calibrated)
     values = {
-        "auc": metrics.auc(label, probability),
-        "logloss": metrics.logloss(label, probability),
-        "normalised_entropy": metrics.normalised_entropy(label, probability),
-        "ece": metrics.calibration_error(label, probability, bins),
+        "auc": ranking.auc(),
+        "logloss": loss,
+        "normalised_entropy": loss / entropy,
+        "ece": ranking.calibration_error(probability, bins),
         "mean_prediction_ratio": metrics.mean_prediction_ratio(label, probability),
-        "calibrated_logloss": metrics.logloss(label, calibrated),
-        "calibrated_normalised_entropy": metrics.normalised_entropy(label, calibrated),
-        "calibrated_ece": metrics.calibration_error(label, calibrated, bins),
+        "calibrated_logloss": calibrated_loss,
+        "calibrated_normalised_entropy": calibrated_loss / entropy,
+        "calibrated_ece": ranking.calibration_error(calibrated, bins),
     }
     if group is not None:
-        values["gauc"] = metrics.group_auc(label, probability, group)
+        values["gauc"] = ranking.group_auc(group)
     return {key: value for key, value in values.items() if not math.isnan(value)}
 
 
-def reliability(label: Array, probability: Array, bins: int) -> tuple[Array, Array]:
-    """Return mean probability and share of positives in each of `bins` bins of equally many rows."""
-    order = np.argsort(probability, kind="stable")
-    p = np.array_split(probability[order].astype(np.float64), min(bins, len(order)))
-    y = np.array_split(label[order].astype(np.float64), min(bins, len(order)))
-    return np.array([part.mean() for part in p]), np.array([part.mean() for part in y])
-
-
-def roc(label: Array, score: Array, grid: Array = GRID) -> Array:
-    """Return the true positive rate at each false positive rate of `grid`; ties give a sloped line."""
-    order = np.argsort(-score, kind="stable")
-    ranked, positive = score[order], label[order] > 0.5
-    ends = np.r_[np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1]
-    hits, false_alarms = np.cumsum(positive)[ends], np.cumsum(~positive)[ends]
-    return np.interp(grid, np.r_[0, false_alarms / false_alarms[-1]], np.r_[0, hits / hits[-1]])
-
-
-def _result(
-    run: Run,
-    scores: Scores,
-    validations: dict[Key, Validation],
-    holdout: Holdout,
-    bins: int,
-    error: Estimate,
-) -> Block:
+def _result(run: Run, figures: list[dict[str, float]], valid: list[Validation], error: Estimate) -> Block:
     """The entry of `results`: every metric seed by seed, their mean and standard deviation."""
-    keys = [(run.variant, int(result["seed"])) for result in run.seeds]
-    valid = [validations[key] for key in keys]
-    seeds = []
-    for key, each in zip(keys, valid, strict=True):
-        calibrated = calibration.apply(each.calibration, calibration.logit(scores[key]))
-        figures = measure(holdout.label, scores[key], holdout.group, bins, calibrated)
-        seeds.append({"seed": key[1], **figures})
     low, high = error.interval()
-    columns = {key: [row[key] for row in seeds] for key in seeds[0] if key != "seed"}
-    std = {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if len(seeds) > 1 else None
+    columns = {key: [row[key] for row in figures] for key in figures[0]}
+    several = len(figures) > 1
+    std = {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if several else None
     return {
         "model": run.model,
         "variant": run.variant,
@@ -222,7 +218,7 @@ def _result(
         **budget.counts(run),
         "valid_auc": run.valid("auc"),
         "valid_logloss": run.valid("logloss"),
-        "seeds": seeds,
+        "seeds": [{"seed": int(s["seed"]), **row} for s, row in zip(run.seeds, figures, strict=True)],
         "calibrations": [each.calibration for each in valid],
         "mean": {key: float(np.mean(values)) for key, values in columns.items()},
         "std": std,
@@ -275,11 +271,11 @@ def _compare(first: Run, second: Run, a: Estimate, b: Estimate) -> Block:
     return {"first": names[0], "second": names[1], **compare(a, b)}
 
 
-def _curves(label: Array, scores: list[Array], bins: int) -> Curves:
-    pooled = np.concatenate(scores)
-    predicted, observed = reliability(np.tile(label, len(scores)), pooled, bins)
-    histogram = np.histogram(pooled, bins=HISTOGRAM_BINS, range=(0, 1))[0] / len(pooled)
-    return Curves(np.mean([roc(label, s) for s in scores], axis=0), predicted, observed, histogram)
+def _curves(rankings: list[Ranking], scores: list[Array], bins: int) -> Curves:
+    predicted, observed = reliability(rankings, bins)
+    counts = [np.histogram(score, bins=HISTOGRAM_BINS, range=(0, 1))[0] for score in scores]
+    histogram = np.sum(counts, axis=0) / sum(map(len, scores))
+    return Curves(np.mean([each.roc(GRID) for each in rankings], axis=0), predicted, observed, histogram)
 
 
 def _by_seed(run: Run, scores: Scores) -> list[Array]:

@@ -7,12 +7,13 @@ another log.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
+from pipeline.evaluate.ranking import Ranking
 from pipeline.metrics import Array
 
 LEVEL = 0.05
@@ -56,7 +57,12 @@ class Estimate:
 
 
 def estimate(label: Array, scores: Sequence[Array], group: Array | None = None) -> Estimate:
-    """Return the mean AUC of several scores of the same rows, with its error; O(N log N).
+    """Return the mean AUC of several scores (N,) of the same rows, with its error: see `estimate_ranked`."""
+    return estimate_ranked((Ranking.of(label, score) for score in scores), group)
+
+
+def estimate_ranked(seeds: Iterable[Ranking], group: Array | None = None) -> Estimate:
+    """Return the mean AUC of several rankings of the same rows, with its error.
 
     The components of AUC are the placements of DeLong et al. ("Comparing the Areas under Two or More
     Correlated ROC Curves", Biometrics 44, 1988, eq. 3-4): for each positive row the share of negative rows
@@ -65,22 +71,18 @@ def estimate(label: Array, scores: Sequence[Array], group: Array | None = None) 
     Clustered ROC Curve Data", Biometrics 53, 1997); without groups this is DeLong's estimate, to the digit.
 
     Args:
-        label: 0 and 1, (N,), at least two of each.
-        scores: one (N,) per seed.
+        seeds: one a seed, of at least two rows of each label.
         group: code of each row's group, (N,) integers from 0, not all of which need occur; at least two
             groups with positive rows and two with negative ones (see `clusters`).
     """
-    positive = np.asarray(label) > 0.5
-    above, below = np.zeros(positive.sum()), np.zeros((~positive).sum())
-    aucs = []
-    for score in scores:
-        x, y = score[positive], score[~positive]
-        placed = _count_below(np.sort(y), x) / len(y)
-        aucs.append(float(placed.mean()))
-        above += placed
-        below += 1 - _count_below(np.sort(x), y) / len(x)
-    auc = float(np.mean(aucs))
-    above, below = above / len(scores) - auc, below / len(scores) - auc
+    aucs: list[float] = []
+    total: Array = np.zeros(())
+    for seed in seeds:
+        placed, positive = seed.placements(), seed.positive
+        total = total + placed
+        aucs.append(float(placed[positive].mean()))
+    auc, mean = float(np.mean(aucs)), total / len(aucs)
+    above, below = mean[positive] - auc, mean[~positive] - auc
     number = np.arange(len(positive)) if group is None else group
     size = int(number.max()) + 1
     counts = [np.bincount(number[which], minlength=size) for which in (positive, ~positive)]
@@ -101,8 +103,9 @@ def clusters(label: Array, group: Array | None) -> int | None:
     """
     if group is None:
         return None
-    kinds = [len(np.unique(group[label == value])) for value in (0, 1)]
-    return len(np.unique(group)) if min(kinds) > 1 else None
+    counts = [np.bincount(group[label == value], minlength=int(group.max()) + 1) for value in (0, 1)]
+    kinds = [np.count_nonzero(count) for count in counts]
+    return int(np.count_nonzero(counts[0] + counts[1])) if min(kinds) > 1 else None
 
 
 def compare(first: Estimate, second: Estimate) -> Test:
@@ -189,8 +192,3 @@ def _freedom(value: Estimate) -> int:
 def _seeds(value: Estimate) -> tuple[float, int]:
     """The variance of the mean over seeds and its degrees of freedom; no variance with one seed."""
     return value.variance_of_seeds or 0.0, max(value.seeds - 1, 1)
-
-
-def _count_below(ordered: Array, values: Array) -> Array:
-    """How many of `ordered` are below each value; equal ones count one half."""
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / 2
