@@ -10,7 +10,7 @@ attention, r      the model's weight of the pair, mean over the test rows
 times the norm    that weight times the length of e_i * e_j, as in the heat maps of papers
 centred           the same with each field's mean embedding subtracted: only what is a cross, since
                   <e_i, mean of e_j> is a function of field i alone
-double difference of the logit when i, j or both are taken from another row: mean of squares over 4. It
+double difference of the logit when i, j or both are taken from another row: see `pipeline.explain.pairs`. It
                   needs no weights, so it measures the pair's effect in any model
 
 The first column of numbers is the probability that a planted pair ranks above an `other` one, for the mean
@@ -36,11 +36,12 @@ from pipeline import metrics
 from pipeline.config import params
 from pipeline.data.batches import Split
 from pipeline.datasets.synthetic import EFFECTS
+from pipeline.explain import pairs
 from pipeline.layers.pairs import Pairs
 from pipeline.models import build
 from pipeline.train.device import reproducible
 from pipeline.train.loop import fit
-from pipeline.train.predict import logits, predict
+from pipeline.train.predict import predict
 
 PROCESSED = Path("data/processed/synthetic")
 DECIDES = {"user": {"age", "gender", "city"}, "item": {"category", "tags", "price"}}
@@ -130,36 +131,23 @@ SCORES: dict[str, Callable[[Any, Tensor], Scores]] = {
 
 
 def double_difference(model: Any, rows: Split) -> Tensor:
-    """Return, for each pair, how far the logit is from additive in i and j: E[(f - f_i - f_j + f_ij)^2] / 4.
-
-    f_i is the logit with field i taken from another row: superset importance, Liu and Owen, "Estimating
-    mean dimensionality of analysis of variance decompositions", JASA 101(474), 2006.
-    """
-    schema, ids = rows.schema, rows.ids
-    other = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(1))]
-
-    def logit(*fields: int) -> Tensor:
-        swapped = torch.tensor([field in fields for field in schema.field_of_slot])
-        mixed = Split(schema, torch.where(swapped, other, ids), rows.label, rows.time)
-        return torch.cat([logits(model, batch) for batch in mixed.batches(8192)]).double()
-
-    whole, alone = logit(), [logit(i) for i in range(len(schema.fields))]
-    pairs = combinations(range(len(schema.fields)), 2)
-    values = [(whole - alone[i] - alone[j] + logit(i, j)).square().mean() / 4 for i, j in pairs]
-    return torch.stack(values)
+    """Return the interaction of each pair (P,), squared: see `pipeline.explain.pairs`."""
+    table = pairs(model, rows).set_index(["first", "second"])["interaction"]
+    names = [field.name for field in rows.schema.fields]
+    return torch.tensor(table.loc[list(combinations(names, 2))].to_numpy()).square()
 
 
 def main(wanted: list[str]) -> None:
     """Train the models, rank the pairs and print a table."""
     train, valid, test = (Split.load(PROCESSED, part) for part in ("train", "valid", "test"))
     names = [field.name for field in train.schema.fields]
-    pairs = list(combinations(names, 2))
-    kinds = np.array([kind(a, b) for a, b in pairs])
+    every = list(combinations(names, 2))
+    kinds = np.array([kind(a, b) for a, b in every])
     planted = [i for i, name in enumerate(kinds) if name == "planted"]
     label = test.label.numpy()
-    print(f"{len(pairs)} pairs: " + ", ".join(f"{(kinds == k).sum()} {k}" for k in np.unique(kinds)))
+    print(f"{len(every)} pairs: " + ", ".join(f"{(kinds == k).sum()} {k}" for k in np.unique(kinds)))
     print(f"test AUC of the truth {metrics.auc(label, np.load(PROCESSED / 'test.truth.npy')):.4f}\n")
-    heads = [f"{' x '.join(pairs[i])} ({PLANTED[frozenset(pairs[i])]})" for i in planted]
+    heads = [f"{' x '.join(every[i])} ({PLANTED[frozenset(every[i])]})" for i in planted]
     print(f"| model | score | planted above other | {' | '.join(heads)} | first three |")
     print("|---|---|---:|" + "---:|" * len(heads) + "---|")
     for name, options, settings in VARIANTS:
@@ -187,7 +175,7 @@ def main(wanted: list[str]) -> None:
             clear = np.isin(kinds, ("planted", "other"))
             each = [metrics.auc(kinds[clear] == "planted", one[clear]) for one in (value, *values)]
             above = f"{each[0]:.2f} ({min(each[1:]):.2f} to {max(each[1:]):.2f})"
-            top = ", ".join(f"{' x '.join(pairs[i])} ({kinds[i]})" for i in order[:3])
+            top = ", ".join(f"{' x '.join(every[i])} ({kinds[i]})" for i in order[:3])
             print(f"| {title} | {key} | {above} | {' | '.join(str(rank[i]) for i in planted)} | {top} |")
 
 

@@ -16,6 +16,7 @@ from pipeline.common.command_line import Parser
 from pipeline.common.errors import PipelineError, exit_with_message
 
 if TYPE_CHECKING:
+    from pipeline.scoring import Model
     from pipeline.scoring.package import Package
 
 
@@ -79,6 +80,26 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("rows", type=Path, help="a file of raw rows, or a folder of them")
     _add_choice(added)
     added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for watch.json and watch.png")
+    added = command(importance, "tell which fields and pairs of fields a trained model lives by")
+    added.add_argument(
+        "rows", type=Path, nargs="?", help="raw rows that training did not see (default: the test rows)"
+    )
+    _add_model(added, required=False)
+    added.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote; needs rows")
+    added.add_argument("--label", metavar="COLUMN", help="of the rows, 0 and 1")
+    added.add_argument(
+        "--together", default="", metavar="A+B,C+D", help="fields that are shuffled as one (default: none)"
+    )
+    added.add_argument(
+        "--predictions", type=int, default=200_000, metavar="ROWS",
+        help="rows to predict for the fields, and for the pairs, at most (default: 200000)",
+    )  # fmt: skip
+    added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for Markdown, CSV and a picture")
+    added = command(explain, "tell what the score of one row is made of")
+    added.add_argument("rows", type=Path, help="a file of raw rows")
+    added.add_argument("--row", type=int, required=True, help="which, as `predict` numbers them")
+    _add_model(added, required=False)
+    added.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote")
     command(check, "check params.yaml, and mend what a kill left of DVC's own files")
     command(refresh, "copy your own files again if they have changed")
     command(sync, "rebuild the MLflow view from the files in data/")
@@ -301,6 +322,49 @@ def watch(arguments: Namespace) -> None:
         plot_style.save(picture.changes(found), arguments.out / "watch.png")
     if alarms := report.alarms(found):
         raise PipelineError(f"{arguments.rows} is not like the test rows: " + ", ".join(alarms))
+
+
+def importance(arguments: Namespace) -> None:
+    """Tell which fields and pairs of fields a trained model lives by.
+
+    Fields by the AUC that is lost when their values are shuffled among rows, pairs by double differences of
+    the logit.
+    """
+    from pipeline.commands import explaining
+
+    if arguments.package is not None and arguments.rows is None:
+        raise PipelineError("a package has no rows: name a file of rows that training did not see")
+    if arguments.predictions < 1:
+        raise PipelineError(f"--predictions {arguments.predictions}: must be at least 1")
+    model = _dataset_or_package(arguments)
+    found, text = explaining.importance(
+        model, arguments.root, arguments.rows, arguments.label, arguments.together, arguments.predictions
+    )
+    print(text, end="")
+    if arguments.out:
+        explaining.write(arguments.out, found, text, model)
+
+
+def explain(arguments: Namespace) -> None:
+    """Tell what the score of one row is made of, by the Shapley values of its fields.
+
+    They sum up to the row's logit less the mean logit of other rows: the test rows or, of a package, those of
+    the file.
+    """
+    from pipeline.commands import explaining
+
+    model = _dataset_or_package(arguments)
+    from_file = arguments.package is not None
+    print(explaining.explain(model, arguments.root, arguments.rows, arguments.row, from_file=from_file))
+
+
+def _dataset_or_package(arguments: Namespace) -> "Model":
+    """Return the model that the options name, one way or the other."""
+    from pipeline.scoring import Model, load
+
+    if (arguments.dataset is None) == (arguments.package is None):
+        raise PipelineError("name the model by either --dataset or --package")
+    return Model(_packed(arguments)) if arguments.package is None else load(arguments.package)
 
 
 def _packed(arguments: Namespace) -> "Package":

@@ -9,8 +9,9 @@ from pipeline.common.files import replacing, seal, write_json
 from pipeline.config import params
 from pipeline.evaluate import dvc_views, leaderboard, page, plot_style, plots, slices
 from pipeline.evaluate.predictions import Holdout, write_predictions
-from pipeline.evaluate.report import build_report
-from pipeline.evaluate.runs import load_runs
+from pipeline.evaluate.report import build_report, champion
+from pipeline.evaluate.runs import load_model, load_runs
+from pipeline.explain import picture, summary
 from pipeline.train.device import pick_device, reproducible
 from stages import alone, arguments, only_writer
 
@@ -58,12 +59,18 @@ def main() -> None:
                 valids,
                 slices.train_rows(processed),
             )
+            best, seed = champion(runs)
+            network = load_model(best, holdout.split.schema, seed).to(device)
+            report["learnt"] = summary.summarise(network, holdout.split, holdout.group)
+            name = f"{best.model} ({best.variant})"
             figures, pictures = plots.draw(report, curves, runs), {}
+            figures["learnt.png"] = picture.learnt(report["learnt"], dataset, name)
             for name, figure in figures.items():
                 plot_style.save(figure, path := new(reports / name))
                 pictures[name] = path.read_bytes()
             new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
-            text = leaderboard.to_markdown(report, list(figures))
+            learnt = summary.to_markdown(report["learnt"], name)
+            text = leaderboard.to_markdown(report, list(figures), {"What the champion has learnt": learnt})
             new(reports / "leaderboard.md").write_text(text, encoding="utf-8")
             new(reports / "report.html").write_text(page.to_html(text, pictures), encoding="utf-8")
             write_json(report_file, report)

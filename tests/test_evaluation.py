@@ -438,6 +438,7 @@ def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
         "tuning_history",
         "budget",
         "importances",
+        "learnt",
     }
     assert reports == {"SHA256SUMS", "leaderboard.csv", "leaderboard.md", "report.html", "report.json"} | {
         f"{n}.png" for n in pictures

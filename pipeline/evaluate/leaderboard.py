@@ -6,7 +6,7 @@ it; the report chose it by validation metrics.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.common.text import counted
@@ -60,12 +60,13 @@ def to_csv(report: Block) -> str:
     return text.getvalue()
 
 
-def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
+def to_markdown(report: Block, pictures: Sequence[str] = (), more: Mapping[str, str] | None = None) -> str:
     """Return the leaderboard for people: AUC, probabilities, which differences are significant, and pictures.
 
     Args:
         report: the values of report.json.
         pictures: file names of plots in the same folder, shown at the end.
+        more: further sections by their titles, before the pictures.
     """
     lines = [f"# {report['dataset']}: results on the test split", ""]
     lines += [*_markdown(*_metrics_table(report)), "", explanation(report), ""]
@@ -89,6 +90,8 @@ def to_markdown(report: Block, pictures: Sequence[str] = ()) -> str:
         lines += ["## Mechanisms", "", *_markdown(*mechanisms.table(found)), "", mechanisms.explanation(), ""]
     if found := report.get("budget"):
         lines += ["## The searches", "", *_markdown(*budget.table(found)), "", budget.explanation(report), ""]
+    for title, text in (more or {}).items():
+        lines += [f"## {title}", "", text]
     lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -1,7 +1,7 @@
 """The report as pictures.
 
 Every function draws one figure from the values of report.json, the runs and `Curves`; the same values give
-the same bytes. Only this file, watch/picture.py and their style import matplotlib.
+the same bytes. Only this file, the picture.py of explain and watch, and their style import matplotlib.
 """
 
 import math

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError
-from pipeline.data.batches import Batch
+from pipeline.data.batches import Batch, Split
 from pipeline.evaluate import calibration
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
@@ -80,6 +80,37 @@ class Model:
         """
         import pandas as pd
 
+        clean = self._clean(frame, optional=optional)
+        index = frame.index if isinstance(frame, pd.DataFrame) else None
+        return pd.DataFrame(self.score(clean, self.encode(clean)), index=index)
+
+    def rows(self, frame: Any, label: Any = None) -> Split:
+        """Return raw rows as the network reads them, for `pipeline.explain`.
+
+        Args:
+            frame: as of `predict`.
+            label: of each row, 0 or 1 (n,); without it all are 0.
+
+        Raises:
+            PipelineError: as `predict`, or the labels are others.
+        """
+        clean = self._clean(frame)
+        clicks = np.zeros(len(clean)) if label is None else np.asarray(label)
+        if len(clicks) != len(clean) or not np.isin(clicks, (0, 1)).all():
+            raise PipelineError(
+                f"{len(clicks)} labels of {len(clean)} rows: give one per row, 0 or 1, such as "
+                'frame["event"] == "buy"'
+            )
+        return self.encoded(clean, clicks)
+
+    def encoded(self, clean: pa.Table, clicks: NDArray[Any]) -> Split:
+        """Return clean rows as the network reads them, with their labels (n,)."""
+        time = torch.tensor(clean["time"].to_numpy()) if self.timed else None
+        label = torch.from_numpy(clicks.astype(np.float32))
+        return Split(self.package.schema, torch.from_numpy(self.encode(clean)), label, time)
+
+    def _clean(self, frame: Any, *, optional: bool = False) -> pa.Table:
+        """Return the fields of raw rows, all of which must be well-formed."""
         table = to_table(frame, self.columns, optional=optional)
         self.reading.check(dict(zip(table.column_names, table.schema.types, strict=True)), "the rows")
         rejects = RejectLog()
@@ -89,8 +120,7 @@ class Model:
             raise PipelineError(
                 f"{(~good).sum()} of {len(good)} rows cannot be scored: " + "; ".join(rejects.first)
             )
-        index = frame.index if isinstance(frame, pd.DataFrame) else None
-        return pd.DataFrame(self.score(clean, self.encode(clean)), index=index)
+        return clean
 
     def encode(self, clean: pa.Table) -> Ids:
         """Return the ids (n, S) of clean rows."""

@@ -57,7 +57,7 @@ def watch(root: Path, model: Model, rows: Path, limits: Watch, bins: int) -> Rep
     raw: list[Array] = []
     opened = open_rows(model, rows, model.reading.layout)
     plan = _plan(root, model, opened)
-    for clean, clicks in _blocks(model, opened, plan, rejects):
+    for clean, clicks in blocks(model, opened, plan, rejects):
         ids = model.encode(clean)
         seen.add(model, clean, ids)
         new = [a + b for a, b in zip(new, _counted(model, [ids]), strict=True)]
@@ -105,7 +105,7 @@ def _plan(root: Path, model: Model, opened: list[Table]) -> tabular.Plan:
     return plan if there else tabular.plan_of(**values)
 
 
-def _blocks(
+def blocks(
     model: Model, opened: list[Table], plan: tabular.Plan, rejects: RejectLog
 ) -> Iterator[tuple[pa.Table, Array | None]]:
     """Yield the clean rows of a log and their labels (n,), if it has any."""
