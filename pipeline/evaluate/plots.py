@@ -502,7 +502,7 @@ def _near_the_best(report: Block) -> tuple[float, float]:
     high = best + max(spread, 0.05 * (best - low))
     if report["bayes"] and report["bayes"]["auc"] < best + 1.5 * (best - low):
         high = max(high, report["bayes"]["auc"])
-    margin = 0.04 * (high - low)
+    margin = 0.04 * (high - low) or 0.001  # of one model whose search kept the default
     return low - margin, high + margin
 
 
