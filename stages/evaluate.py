@@ -62,14 +62,14 @@ def main() -> None:
             best, seed = champion(runs)
             network = load_model(best, holdout.split.schema, seed).to(device)
             report["learnt"] = summary.summarise(network, holdout.split, holdout.group)
-            name = f"{best.model} ({best.variant})"
+            who = f"{best.model} ({best.variant})"
             figures, pictures = plots.draw(report, curves, runs), {}
-            figures["learnt.png"] = picture.learnt(report["learnt"], dataset, name)
+            figures["learnt.png"] = picture.learnt(report["learnt"], dataset, who)
             for name, figure in figures.items():
                 plot_style.save(figure, path := new(reports / name))
                 pictures[name] = path.read_bytes()
             new(reports / "leaderboard.csv").write_text(leaderboard.to_csv(report), encoding="utf-8")
-            learnt = summary.to_markdown(report["learnt"], name)
+            learnt = summary.to_markdown(report["learnt"], who)
             text = leaderboard.to_markdown(report, list(figures), {"What the champion has learnt": learnt})
             new(reports / "leaderboard.md").write_text(text, encoding="utf-8")
             new(reports / "report.html").write_text(page.to_html(text, pictures), encoding="utf-8")

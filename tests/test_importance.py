@@ -336,6 +336,7 @@ def test_the_planted_effects_are_found_in_their_order(root: Path) -> None:
 def test_the_report_shows_what_the_champion_has_learnt(root: Path) -> None:
     page = (root / "data/reports/synthetic/leaderboard.md").read_text(encoding="utf-8")
     assert "## What the champion has learnt\n\n| field | AUC lost |" in page
+    assert "What deepfm (default) loses when" in page
     assert "![learnt](learnt.png)" in page
     assert 'src="data:image/png' in (root / "data/reports/synthetic/report.html").read_text(encoding="utf-8")
 

@@ -88,7 +88,8 @@ def to_markdown(found: Block, model: str) -> str:
             lines.append(f"| {row['first']} x {row['second']} | {' | '.join(figures)} |")
         words = (
             f"How far the logit is from a sum over the two fields, in logits: double differences on "
-            f"{crossed['rows']:,} rows, among the first {FIELDS} fields"
+            f"{crossed['rows']:,} rows"
+            + (f", of the {FIELDS} most important fields" if len(fields["found"]) > FIELDS else "")
             + (f", beside what the model itself weighs the pair with ({', '.join(own)})" if own else "")
             + ". A field may carry the cross of one that it determines, as a user that of the age."
         )
