@@ -89,11 +89,13 @@ def alone() -> None:
 
 def dataset_entry(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     """Return the dataset named on the command line, its entry in params.yaml, and all params."""
+    from pipeline.common import engine
     from pipeline.config import params  # not at the top: it takes seconds, in which Ctrl-C must work
 
     alone()
     (name,) = arguments(purpose, "dataset")
     settings = params.load()
+    engine.use(engine.processes(settings.processes))
     return name, settings.entry(name), settings
 
 

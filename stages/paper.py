@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.common import engine
 from pipeline.common.errors import PipelineError, exit_with_message, unknown
 from pipeline.common.files import write_json, write_text
 from pipeline.config import yaml_file
@@ -12,7 +13,6 @@ from pipeline.evaluate.plot_style import save
 from pipeline.papers import experiment, pictures, report
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.tracking.live import NullRun
-from pipeline.train import workers
 from stages import alone, arguments, new_folder
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     exhibit = EXHIBITS[name]
     _, values = yaml_file.read(Path("params.yaml"))
     file = Params(values, every_entry=False)
-    processes = workers.processes(file.processes)
+    processes = engine.processes(file.processes)
     logs = experiment.datasets(exhibit, values)
     with new_folder(Path("data/papers", name)) as folder:
         if exhibit.attention:

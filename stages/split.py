@@ -1,6 +1,5 @@
 """Clean table -> encoded train, valid and test split; all that is fitted is fitted on train rows."""
 
-from collections import Counter
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, error_context, exit_with_message, unknown
@@ -26,7 +25,7 @@ def main() -> None:
     repeated = repeats.of_log(table.field_blocks(), extra)
     assignment = assign(extra, name, repeated, **entry.split)
 
-    encode, truncated = dict(entry.encode), Counter[str]()
+    encode = dict(entry.encode)
     packages = encode.pop("warm_start", None)
     for model in packages or {}:
         if model not in settings.blocks:
@@ -45,8 +44,7 @@ def main() -> None:
         write_json(folder / "vocabulary.json", vocabulary)
         write_json(folder / "schema.json", encoder.schema.to_json())
         with SplitWriter(folder, encoder.schema, extra, assignment) as writer:
-            for block, fields in enumerate(table.field_blocks()):
-                writer.write(encoder.ids(block, fields, truncated))
+            truncated = writer.write(table.field_blocks(), encoder)
         found = repeated.report(assignment)
         report = {"dataset": name, "origin": table.origin, **writer.report}
         report |= {"truncated": dict(truncated), "repeated": found}

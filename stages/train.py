@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 from pipeline import tracking
+from pipeline.common import engine
 from pipeline.common.errors import error_context, exit_with_message, is_main_process
 from pipeline.config import params
-from pipeline.train import ranks, runs, workers
+from pipeline.train import ranks, runs
 from pipeline.train.device import pick_device
 from pipeline.train.feasibility import obstacles
 from stages import arguments
@@ -18,7 +19,7 @@ def main() -> None:
     config = file.config(dataset, model)
     processed, out = Path("data/processed", dataset), Path("data/runs", dataset, model, "default")
     seeds, limit = config.train.seeds, config.train.rows_in_memory
-    processes = workers.processes(file.processes)
+    processes = engine.processes(file.processes)
     resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
     options = {"model": config.model, "train": config.train.fit}
     with ranks.group(pick_device(config.train.device)) as device:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from pipeline import tracking
+from pipeline.common import engine
 from pipeline.common.errors import error_context, exit_with_message
 from pipeline.config import params
-from pipeline.train import runs, workers
+from pipeline.train import runs
 from pipeline.tune import study
 from stages import alone, arguments
 
@@ -17,7 +18,7 @@ def main() -> None:
     config = file.config(dataset, model)
     processed, out = Path("data/processed", dataset), Path("data/runs", dataset, model, "tuned")
     seeds, limit = config.train.seeds, config.train.rows_in_memory
-    processes = workers.processes(file.processes)
+    processes = engine.processes(file.processes)
     resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
     splits = resources.load()
     header = study.describe(dataset, model, config, splits, processed)

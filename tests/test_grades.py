@@ -151,8 +151,7 @@ def test_grades_go_from_the_log_to_the_train_rows_alone(tmp_path: Path) -> None:
     folder = tmp_path / "processed"
     folder.mkdir()
     with SplitWriter(folder, encoder.schema, extra, parts) as writer:
-        for number, block in enumerate(clean.field_blocks()):
-            writer.write(encoder.ids(number, block))
+        writer.write(clean.field_blocks(), encoder)
     write_json(folder / "schema.json", encoder.schema.to_json())
     seal(folder)
     assert storage.open_column(folder, "train", "grade").tolist() == [1, 3, 3, 0]

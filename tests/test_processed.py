@@ -50,8 +50,7 @@ def write(folder: Path, rows: pa.Table, parts: np.ndarray, cuts: Sequence[int]) 
     tables = [table.slice(start, end - start) for start, end in pairwise(ends)]
     encoder = Encoder(VOCABULARY, lambda name: [chunk(part[name]) for part in tables])
     with SplitWriter(folder, encoder.schema, rows, parts) as writer:
-        for number, part in enumerate(tables):
-            writer.write(encoder.ids(number, part))
+        writer.write(tables, encoder)
     return writer.report
 
 
@@ -111,15 +110,16 @@ def test_unseen_ids_are_counted_by_part_and_field(tmp_path: Path):
     parts = np.array([TRAIN, TRAIN, VALID, VALID, TEST, TEST], np.uint8)
     encoder = Encoder(vocabulary, lambda name: [chunk(table[name])])
     with SplitWriter(tmp_path, encoder.schema, rest_of(6), parts) as writer:
-        writer.write(encoder.ids(0, table))
+        writer.write([table], encoder)
     assert [writer.report[part]["unseen"]["city"] for part in SPLITS] == [1, 2, 1]
 
 
 def test_a_row_too_few_is_a_defect_that_shows(tmp_path: Path):
     """Else the file would be shorter than its header says, and a later stage would fail far from here."""
-    parts = np.zeros(4, np.uint8)
+    parts, table = np.zeros(4, np.uint8), fields_of(3)
+    encoder = Encoder(VOCABULARY, lambda name: [chunk(table[name])])
     with (
         pytest.raises(AssertionError, match="1 rows without ids"),
         SplitWriter(tmp_path, schema(VOCABULARY), rest_of(4), parts) as writer,
     ):
-        writer.write([apply(VOCABULARY, fields_of(3))])
+        writer.write([table], encoder)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from rows import SCHEMAS, random_split
 
+from pipeline.common import engine
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import SEAL, folder_digest, seal, write_json
 from pipeline.train import runs, workers
@@ -282,22 +283,22 @@ def test_ctrl_c_is_the_runs_affair() -> None:
 
 
 def test_the_environment_wins_over_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert workers.processes("auto") is None
-    assert workers.processes(3) == 3
+    assert engine.processes("auto") is None
+    assert engine.processes(3) == 3
     monkeypatch.setenv("CTR_PROCESSES", "2")
-    assert workers.processes(3) == 2
+    assert engine.processes(3) == 2
     monkeypatch.setenv("CTR_PROCESSES", "auto")
-    assert workers.processes(3) is None
+    assert engine.processes(3) is None
     for wrong in ("0", "-1", "two", "1.5"):
         monkeypatch.setenv("CTR_PROCESSES", wrong)
         with pytest.raises(PipelineError, match=r"CTR_PROCESSES=.*must be `auto` or a positive integer"):
-            workers.processes(3)
+            engine.processes(3)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert workers.processes(3) == 1
+    assert engine.processes(3) == 1
 
 
 def test_a_fixed_rule_says_what_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_cores", lambda: 8)
+    monkeypatch.setattr(workers, "cores", lambda: 8)
     large: dict[str, Any] = {"threads": 1, "device": "cpu", "passes": workers.WORTHWHILE_ROWS, "nbytes": 1000}
     assert workers.worthwhile_processes(**large) == 8
     assert workers.worthwhile_processes(**{**large, "threads": 3}) == 2

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import psutil
 
+from pipeline.common.engine import map_ordered
 from pipeline.common.errors import PipelineError, naming
 
 SEAL = "SHA256SUMS"  # in every folder that a stage wrote: what `seal` writes and `check_sealed` reads
@@ -85,7 +86,9 @@ def seal(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
     for name in names:
         if not name.isprintable() or "\\" in name:
             raise PipelineError(f"{folder}: the file {name!r} has a name that no list can hold; rename it")
-    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names if name != SEAL]
+    names = [name for name in names if name != SEAL]
+    found = map_ordered(lambda name: known.get(name) or sha256(folder / name), names)
+    lines = [f"{content}  {name}\n" for name, content in zip(names, found, strict=True)]
     text = "".join(lines)
     write_text(folder / SEAL, f"# {hashlib.sha256(text.encode()).hexdigest()}\n{text}")
 

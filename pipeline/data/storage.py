@@ -21,15 +21,17 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.common.engine import map_ordered
 from pipeline.common.files import check_folder, how_to_recreate, read_json, require_file, sealed_digests
 from pipeline.schema import SPLITS, Schema, SplitName
 
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.split.assign import Assignment
-    from pipeline.split.vocabulary import Ids
+    from pipeline.split.vocabulary import Encoder, Ids
 
 Column = Literal["ids", "label", "row", "group", "time", "truth", "grade"]
 OPTIONAL: tuple[Column, ...] = ("group", "time", "truth")
@@ -114,7 +116,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 class SplitWriter:
-    """Writes the columns of all three splits: what a row has besides its ids at once, the ids in pieces.
+    """Writes the columns of all three splits: what a row has besides its ids at once, the ids by parts.
 
     Args:
         schema: what the columns of ids mean.
@@ -122,15 +124,14 @@ class SplitWriter:
         assignment: the split of every row.
 
     Attributes:
-        report: rows and clicks of each split, and after the last piece its unseen ids.
+        report: rows and clicks of each split, and after the last part its unseen ids.
     """
 
     def __init__(self, folder: Path, schema: Schema, extra: "pa.Table", assignment: "Assignment") -> None:
         self.report: dict[str, dict[str, Any]] = {}
         self._schema, self._assignment, self._start = schema, assignment, 0
         self._unseen: list[Counter[str]] = []
-        self._open = ExitStack()
-        self._files = []
+        self._next: list[_Place] = []
         columns: list[Column] = ["label", *(column for column in OPTIONAL if column in extra.column_names)]
         values = {column: extra[column].to_numpy() for column in columns}
         for number, split in enumerate(SPLITS):
@@ -142,20 +143,36 @@ class SplitWriter:
                 np.save(column_file(folder, split, "grade"), extra["grade"].to_numpy()[rows])
             self.report[split] = {"rows": len(rows), "clicks": int(values["label"][rows].sum())}
             self._unseen.append(Counter(dict.fromkeys((field.name for field in schema.fields), 0)))
-            file = self._open.enter_context(column_file(folder, split, "ids").open("wb"))
-            header = {"descr": "<i4", "fortran_order": False, "shape": (len(rows), schema.slots)}
-            np.lib.format.write_array_header_1_0(file, header)
-            self._files.append(file)
+            path = column_file(folder, split, "ids").absolute()
+            with path.open("wb") as file:
+                header = {"descr": "<i4", "fortran_order": False, "shape": (len(rows), schema.slots)}
+                np.lib.format.write_array_header_1_0(file, header)
+                self._next.append(_Place(path, file.tell()))
+                file.truncate(file.tell() + 4 * len(rows) * schema.slots)
 
-    def write(self, ids: "Iterable[Ids]") -> None:
-        """Append the ids of the next rows."""
-        for piece in ids:
-            split = self._assignment[self._start : self._start + len(piece)]
-            self._start += len(piece)
-            for number, file in enumerate(self._files):
-                chosen = piece[split == number]
-                file.write(chosen.data)
-                self._unseen[number].update(unseen(self._schema, chosen))
+    def write(self, tables: "Iterable[pa.Table]", encoder: "Encoder") -> Counter[str]:
+        """Encode and write the next rows, several blocks at a time; return how many values had no slot.
+
+        Args:
+            tables: the blocks that the encoder knows, all of them.
+        """
+        truncated = Counter[str]()
+        for unseen_of_splits, left_out in map_ordered(partial(_encode, encoder), self._parts(tables)):
+            truncated.update(left_out)
+            for counts, found in zip(self._unseen, unseen_of_splits, strict=True):
+                counts.update(found)
+        return truncated
+
+    def _parts(self, tables: "Iterable[pa.Table]") -> "Iterator[_Part]":
+        """Yield the blocks and where their ids belong."""
+        for block, table in enumerate(tables):
+            split = self._assignment[self._start : self._start + len(table)]
+            yield _Part(block, table, split, tuple(self._next))
+            self._start += len(table)
+            row = 4 * self._schema.slots
+            for number, place in enumerate(self._next):
+                rows = int(np.count_nonzero(split == number))
+                self._next[number] = place._replace(offset=place.offset + row * rows)
 
     def __enter__(self) -> "SplitWriter":
         return self
@@ -163,13 +180,53 @@ class SplitWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
         missing = len(self._assignment) - self._start
         assert error or not missing, (
             f"{missing} rows without ids: the files are shorter than their headers say"
         )
         for split, counts in zip(SPLITS, self._unseen, strict=True):
             self.report[split]["unseen"] = dict(counts)
+
+
+class _Place(NamedTuple):
+    """Where in a file the next ids belong: the number of bytes before them."""
+
+    path: Path
+    offset: int
+
+
+class _Part(NamedTuple):
+    """A block of rows, the split of each, and the place of their ids in the file of each split."""
+
+    block: int
+    table: "pa.Table"
+    split: NDArray[np.uint8]
+    places: tuple[_Place, ...]
+
+
+def _encode(encoder: "Encoder", part: _Part) -> tuple[list[Counter[str]], Counter[str]]:
+    """Write the ids of a part; return the unseen ids of each split, and the values without slots by bag."""
+    truncated, start = Counter[str](), 0
+    counts = [Counter[str]() for _ in part.places]
+    with ExitStack() as stack:
+        files = [stack.enter_context(place.path.open("r+b", buffering=0)) for place in part.places]
+        for file, place in zip(files, part.places, strict=True):
+            file.seek(place.offset)
+        for ids in encoder.ids(part.block, part.table, truncated):
+            split = part.split[start : start + len(ids)]
+            start += len(ids)
+            for number, file in enumerate(files):
+                chosen = ids[split == number]
+                _write_all(file, chosen)
+                counts[number].update(unseen(encoder.schema, chosen))
+    return counts, truncated
+
+
+def _write_all(file: BinaryIO, ids: "Ids") -> None:
+    """Write ids to a file without buffer, which may take fewer bytes than it is given."""
+    left = ids.data.cast("B") if ids.size else memoryview(b"")
+    while left:
+        left = left[file.write(left) :]
 
 
 def unseen(schema: Schema, ids: "Ids") -> dict[str, int]:

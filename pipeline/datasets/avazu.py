@@ -15,6 +15,7 @@ advertisement, are item, and the place and time of the impression are context.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.preprocess.timestamps import date_part, seconds
+from pipeline.preprocess.units import Lines
 from pipeline.schema import Column
 
 PAGE = "https://www.kaggle.com/competitions/avazu-ctr-prediction"
@@ -86,18 +88,22 @@ def read(folder: Path, rejects: RejectLog) -> ClickLog:
 
 def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     (name,) = read_json(folder / "manifest.json")["files"]
+    clean = partial(_clean, name)
+    return records(folder / name, HEADER, rejects, Dialect(), header=True, only=HEADER[1:], clean=clean)
+
+
+def _clean(file: str, table: pa.Table, lines: Lines, rejects: RejectLog) -> pa.Table:
     rules = {"click": ("[01]", "0 or 1"), "hour": ("[0-9]{8}", "YYMMDDHH")}
-    for table, lines in records(folder / name, HEADER, rejects, Dialect(), header=True, only=HEADER[1:]):
-        table, lines = screen(table, lines, name, rejects, rules)
-        time, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
-        reject(table, lines, name, rejects, bad, "hour", "is not a valid date")
-        table, lines = keep(table, lines, ~bad)
-        time = time.filter(pa.array(~bad))
-        derived = {"hour": date_part(time, "hour"), "weekday": date_part(time, "weekday")}
-        names = [column.name for column in COLUMNS]
-        fields = {n: derived[n] if n in derived else missing(chunk(table[n]), "") for n in names}
-        label = equals(chunk(table["click"]), "1").astype(np.uint8)
-        yield pa.table({**fields, "label": label, "time": time})
+    table, lines = screen(table, lines, file, rejects, rules)
+    time, bad = seconds(chunk(table["hour"]), "%y%m%d%H")
+    reject(table, lines, file, rejects, bad, "hour", "is not a valid date")
+    table, lines = keep(table, lines, ~bad)
+    time = time.filter(pa.array(~bad))
+    derived = {"hour": date_part(time, "hour"), "weekday": date_part(time, "weekday")}
+    names = [column.name for column in COLUMNS]
+    fields = {n: derived[n] if n in derived else missing(chunk(table[n]), "") for n in names}
+    label = equals(chunk(table["click"]), "1").astype(np.uint8)
+    return pa.table({**fields, "label": label, "time": time})
 
 
 def _own_file(path: str) -> Path:

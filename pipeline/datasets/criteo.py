@@ -11,6 +11,7 @@ the publisher, by a share that it does not give.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from pipeline.preprocess.cleaning import equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk, numbers
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
+from pipeline.preprocess.units import Lines
 from pipeline.schema import Column
 
 NAMES = ("train.txt", "train.txt.gz")
@@ -73,16 +75,19 @@ def read(folder: Path, rejects: RejectLog) -> ClickLog:
 
 def _rows(folder: Path, rejects: RejectLog) -> Iterator[pa.Table]:
     (name,) = read_json(folder / "manifest.json")["files"]
-    for table, lines in records(folder / name, HEADER, rejects, Dialect("\t")):
-        table, lines = screen(table, lines, name, rejects, RULES)
-        counts = {}
-        good = np.ones(len(table), bool)
-        for column in COUNTS:
-            counts[column], malformed = numbers(missing(chunk(table[column]), ""))
-            reject(table, lines, name, rejects, good & malformed, column, "is not a number")
-            good &= ~malformed
-        counts = {column: values[good] for column, values in counts.items()}
-        table, lines = keep(table, lines, good)
-        categories = {column: missing(chunk(table[column]), "") for column in CATEGORIES}
-        label = equals(chunk(table["label"]), "1").astype(np.uint8)
-        yield pa.table({**counts, **categories, "label": label})
+    return records(folder / name, HEADER, rejects, Dialect("\t"), clean=partial(_clean, name))
+
+
+def _clean(file: str, table: pa.Table, lines: Lines, rejects: RejectLog) -> pa.Table:
+    table, lines = screen(table, lines, file, rejects, RULES)
+    counts = {}
+    good = np.ones(len(table), bool)
+    for column in COUNTS:
+        counts[column], malformed = numbers(missing(chunk(table[column]), ""))
+        reject(table, lines, file, rejects, good & malformed, column, "is not a number")
+        good &= ~malformed
+    counts = {column: values[good] for column, values in counts.items()}
+    table, lines = keep(table, lines, good)
+    categories = {column: missing(chunk(table[column]), "") for column in CATEGORIES}
+    label = equals(chunk(table["label"]), "1").astype(np.uint8)
+    return pa.table({**counts, **categories, "label": label})

@@ -12,6 +12,7 @@ anonymous features have missing values, and the categories of a video are a list
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from pipeline.preprocess.parse import chunk, grades, numbers, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
 from pipeline.preprocess.timestamps import date_part, seconds
+from pipeline.preprocess.units import Lines
 from pipeline.schema import Column
 
 SOURCE = Source(
@@ -93,43 +95,48 @@ def read(folder: Path, rejects: RejectLog, *, above: NonNegative = 3.0) -> Click
 def _views(folder: Path, rejects: RejectLog, above: float) -> Iterator[pa.Table]:
     users, videos = Side(_users(folder, rejects)), Side(_videos(folder, rejects))
     path = folder / "big_matrix.csv"
-    rules = {"user_id": ID, "video_id": ID}
     wanted = ["user_id", "video_id", "video_duration", "timestamp", "watch_ratio"]
     plain = ["timestamp", "watch_ratio"]
-    for table, lines in records(path, VIEWS, rejects, DIALECT, header=True, only=wanted, text=plain):
-        table, lines = screen(table, lines, path.name, rejects, rules)
-        ratio, bad_ratio = numbers(chunk(table["watch_ratio"]))
-        times, bad_times = seconds(chunk(table["timestamp"]), "seconds")
-        length, bad_length = numbers(chunk(table["video_duration"]))
-        bad = {
-            "watch_ratio": bad_ratio | ~np.isfinite(ratio),  # the label is made of it
-            "timestamp": bad_times,
-            "video_duration": bad_length,
+    clean = partial(_clean, users, videos, above, path.name)
+    return records(path, VIEWS, rejects, DIALECT, header=True, only=wanted, text=plain, clean=clean)
+
+
+def _clean(
+    users: Side, videos: Side, above: float, file: str, table: pa.Table, lines: Lines, rejects: RejectLog
+) -> pa.Table:
+    table, lines = screen(table, lines, file, rejects, {"user_id": ID, "video_id": ID})
+    ratio, bad_ratio = numbers(chunk(table["watch_ratio"]))
+    times, bad_times = seconds(chunk(table["timestamp"]), "seconds")
+    length, bad_length = numbers(chunk(table["video_duration"]))
+    bad = {
+        "watch_ratio": bad_ratio | ~np.isfinite(ratio),  # the label is made of it
+        "timestamp": bad_times,
+        "video_duration": bad_length,
+    }
+    good = np.ones(len(table), bool)
+    for name, malformed in bad.items():
+        reject(table, lines, file, rejects, good & malformed, name, "is not a number")
+        good &= ~malformed
+    table, lines = keep(table, lines, good)
+    ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
+    side = {**users.join(chunk(table["user_id"])), **videos.join(chunk(table["video_id"]))}
+    local = pc.add(times, CHINA_OFFSET_SECONDS)
+    derived = {
+        "user": side["user_id"],
+        "video": side["video_id"],
+        "duration": pa.array(length),
+        "hour": date_part(local, "hour"),
+        "weekday": date_part(local, "weekday"),
+    }
+    return pa.table(
+        {
+            **{c.name: derived.get(c.name, side.get(c.name)) for c in COLUMNS},
+            "label": (ratio > above).astype(np.uint8),
+            "grade": grades(ratio, above, *CUTS),
+            "group": side["user_id"],
+            "time": times,
         }
-        good = np.ones(len(table), bool)
-        for name, malformed in bad.items():
-            reject(table, lines, path.name, rejects, good & malformed, name, "is not a number")
-            good &= ~malformed
-        table, lines = keep(table, lines, good)
-        ratio, times, length = ratio[good], times.filter(pa.array(good)), length[good]
-        side = {**users.join(chunk(table["user_id"])), **videos.join(chunk(table["video_id"]))}
-        local = pc.add(times, CHINA_OFFSET_SECONDS)
-        derived = {
-            "user": side["user_id"],
-            "video": side["video_id"],
-            "duration": pa.array(length),
-            "hour": date_part(local, "hour"),
-            "weekday": date_part(local, "weekday"),
-        }
-        yield pa.table(
-            {
-                **{c.name: derived.get(c.name, side.get(c.name)) for c in COLUMNS},
-                "label": (ratio > above).astype(np.uint8),
-                "grade": grades(ratio, above, *CUTS),
-                "group": side["user_id"],
-                "time": times,
-            }
-        )
+    )
 
 
 def _users(folder: Path, rejects: RejectLog) -> pa.Table:

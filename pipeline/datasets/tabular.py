@@ -30,7 +30,7 @@ whose integers are categories by their digits and whose lists are bags.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -58,8 +58,8 @@ from pipeline.preprocess.cleaning import keep as keep_rows
 from pipeline.preprocess.parse import chunk, recode
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout, Table
-from pipeline.preprocess.text import Lines
 from pipeline.preprocess.timestamps import DatePart, check_format, date_part, offset_seconds, seconds
+from pipeline.preprocess.units import Clean, Lines, Unit, cleaned
 from pipeline.schema import Column, Domain
 
 Value = str | bool | int | float
@@ -419,17 +419,38 @@ class Plan:
 
 
 def _rows(opened: Sequence[Table], plan: Plan, rejects: RejectLog) -> Iterator[pa.Table]:
-    separators = {column.name: column.separator for column in plan.columns(opened)}
-    wanted = {column for column, _, _ in plan.uses}
-    hinted, first = False, True
+    hinted = False
+    for rows in cleaned(_tasks(opened, plan), rejects):
+        hinted = hinted or rejects.add_hint(tables.hint)
+        yield rows
     for table in opened:
-        for block, lines in table.blocks(wanted, rejects, plain=plan.plain):
-            check = Check(block, lines, table.path.name, rejects, alarm=first and len(block) >= ALARM_RECORDS)
-            rows = _clean(check, plan, separators)
-            hinted, first = hinted or rejects.add_hint(tables.hint), False
-            yield rows
+        rejects.count(table.path.name, 0)
     if not any(rejects.files[table.path.name].records for table in opened):
         raise PipelineError(f"{opened[0].path} has no records")
+
+
+def _tasks(opened: Sequence[Table], plan: Plan) -> Iterator[tuple[Unit, Clean]]:
+    """Yield the units of all files, and how each is cleaned."""
+    separators = {column.name: column.separator for column in plan.columns(opened)}
+    wanted = {column for column, _, _ in plan.uses}
+    first = True
+    for table in opened:
+        for unit in table.units(wanted, plain=plan.plain):
+            yield unit, partial(_checked, plan, separators, table.path.name, first)
+            first = False
+
+
+def _checked(
+    plan: Plan,
+    separators: Mapping[str, str],
+    file: str,
+    first: bool,
+    table: pa.Table,
+    lines: Lines,
+    rejects: RejectLog,
+) -> pa.Table:
+    alarm = first and len(table) >= ALARM_RECORDS
+    return _clean(Check(table, lines, file, rejects, alarm), plan, separators)
 
 
 @dataclass

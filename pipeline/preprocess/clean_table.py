@@ -6,6 +6,7 @@ by the separator of its column.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.common.engine import map_ordered
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, seal, write_json
 from pipeline.common.ranges import Count, Share
@@ -138,10 +140,11 @@ class CleanTable:
         self.columns = [Column(**column) for column in read_json(columns)]
         schema = pq.read_schema(path)
         coded = [name for name in schema.names if pa.types.is_dictionary(schema.field(name).type)]
-        self._file = pq.ParquetFile(path, read_dictionary=coded, memory_map=False)
+        metadata = pq.read_metadata(path)
+        # opened for each block: several threads cannot read by one
+        self._open = partial(pq.ParquetFile, path, metadata=metadata, read_dictionary=coded, memory_map=False)
         self.names: list[str] = schema.names
-        blocks = range(self._file.num_row_groups)
-        self.block_rows = [self._file.metadata.row_group(block).num_rows for block in blocks]
+        self.block_rows = [metadata.row_group(block).num_rows for block in range(metadata.num_row_groups)]
 
     def __len__(self) -> int:
         return sum(self.block_rows)
@@ -149,13 +152,13 @@ class CleanTable:
     def column_blocks(self, name: str) -> Iterator[pa.Array]:
         """Yield one column, an array per block."""
         for block in range(len(self.block_rows)):
-            yield chunk(self._file.read_row_group(block, columns=[name])[name])
+            yield chunk(self._open().read_row_group(block, columns=[name])[name])
 
     def field_blocks(self) -> Iterator[pa.Table]:
         """Yield the columns of the fields, a table per block."""
         names = [column.name for column in self.columns]
         for block in range(len(self.block_rows)):
-            yield self._file.read_row_group(block, columns=names)
+            yield self._open().read_row_group(block, columns=names)
 
     def load_extra(self, *named: str) -> pa.Table:
         """Load those of `EXTRA_COLUMNS` that the table has, and of `named`, in full.
@@ -165,7 +168,8 @@ class CleanTable:
         fields = {column.name for column in self.columns}
         extra = [name for name in EXTRA_COLUMNS if name not in fields]
         names = dict.fromkeys(name for name in (*extra, *named) if name in self.names)
-        table = {name: pa.chunked_array(list(self.column_blocks(name))) for name in names}
+        columns = map_ordered(lambda name: pa.chunked_array(list(self.column_blocks(name))), names)
+        table = dict(zip(names, columns, strict=True))
         if "group" in table and "group" in extra:
             table["group"] = pa.chunked_array([_codes_by_first_row(table["group"])])
         return pa.table(table)

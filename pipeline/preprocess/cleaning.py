@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.preprocess.parse import as_text, chunk, codes_of, encoded, recode
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.text import Lines
+from pipeline.preprocess.units import Lines
 
 Rule = tuple[str, str]  # a regular expression for the whole value, and what it should be, in words
 ID: Rule = (r"[0-9]{1,18}", "a whole number")

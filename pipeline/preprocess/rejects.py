@@ -50,11 +50,23 @@ class RejectLog:
 
     def reject(self, file: str, line: int, reason: str) -> None:
         """Reject the record on a line (from 1)."""
-        tally = self.files[file]
-        tally.rejected += 1
+        self.files[file].rejected += 1
+        self._list(file, line, reason)
+
+    def _list(self, file: str, line: int, reason: str) -> None:
         if self.would_show(file, line):
-            insort(tally.first, (line, reason))
-            del tally.first[SHOWN_PER_FILE:]
+            first = self.files[file].first
+            insort(first, (line, reason))
+            del first[SHOWN_PER_FILE:]
+
+    def add(self, other: "RejectLog") -> None:
+        """Add what another one counted and lists, of further records."""
+        for file, tally in other.files.items():
+            self.count(file, tally.records, side_table=tally.side_table)
+            self.files[file].rejected += tally.rejected
+            self.files[file].dropped += tally.dropped
+            for line, reason in tally.first:
+                self._list(file, line, reason)
 
     def would_show(self, file: str, line: int) -> bool:
         """Whether a record rejected on this line would be listed; if not, no reason need be worded.

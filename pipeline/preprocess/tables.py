@@ -19,7 +19,8 @@ import pyarrow.types as is_
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.preprocess.kinds import PACKED, check_text
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.text import Dialect, Lines, first_line, records
+from pipeline.preprocess.text import Dialect, TextFile, first_line
+from pipeline.preprocess.units import Clean, Done, Lines, Unit, as_it_is, cleaned
 
 COMPRESSED = ("", *PACKED)
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".log")
@@ -118,21 +119,43 @@ class TextTable:
         self._raw = first if layout.names is None else list(layout.names)
         self.types: dict[str, pa.DataType] = _named(path, self._raw, dict.fromkeys(self._raw, pa.string()))
 
-    def blocks(
-        self, wanted: Collection[str], rejects: RejectLog, *, plain: Collection[str] = ()
-    ) -> Iterator[tuple[pa.Table, Lines]]:
-        """Yield the wanted columns of each block, and the line on which each row begins.
+    def units(self, wanted: Collection[str], *, plain: Collection[str] = ()) -> Iterator[Unit]:
+        """Yield what is read at a time, of the wanted columns; see `units.cleaned`.
 
         Args:
             plain: columns that stay without a dictionary, since nearly all their values differ.
         """
-        names = {raw: raw.strip() for raw in self._raw}
-        only = [raw for raw, name in names.items() if name in wanted]
-        text = [raw for raw in only if names[raw] in plain]
-        for table, lines in records(
-            self.path, self._raw, rejects, self._dialect, header=self._header, text=text, only=only
-        ):
-            yield table.rename_columns([names[raw] for raw in table.column_names]), lines
+        only = [raw for raw in self._raw if raw.strip() in wanted]
+        text = [raw for raw in only if raw.strip() in plain]
+        of = TextFile.of(
+            self.path, self._raw, self._dialect, text=text, only=only, header=self._header, strip=True
+        )
+        return of.pieces()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a Parquet file: what is read at a time.
+
+    Attributes:
+        batch: the rows.
+        start: the number of rows before them.
+    """
+
+    path: Path
+    batch: pa.RecordBatch
+    start: int
+
+    def read(self, clean: Clean, before: bytes = b"") -> Done:
+        """Check the rows and clean them."""
+        assert not before
+        table, rejects = pa.Table.from_batches([self.batch]), RejectLog()
+        with _readable(self.path):
+            table.validate(full=True)  # bytes that are not UTF-8 would raise anywhere later
+        rejects.count(self.path.name, len(table))
+        table = table.rename_columns([name.strip() for name in table.column_names])
+        lines = np.arange(self.start + 1, self.start + len(table) + 1)
+        return Done(clean(table, lines, rejects), rejects)
 
 
 class ParquetTable:
@@ -152,12 +175,8 @@ class ParquetTable:
         raw = dict(zip(schema.names, schema.types, strict=True))
         self.types: dict[str, pa.DataType] = _named(path, schema.names, raw)
 
-    def blocks(
-        self, wanted: Collection[str], rejects: RejectLog, *, plain: Collection[str] = ()
-    ) -> Iterator[tuple[pa.Table, Lines]]:
-        """Yield blocks as `TextTable.blocks` does."""
-        file, done = self.path.name, 0
-        rejects.count(file, 0)
+    def units(self, wanted: Collection[str], *, plain: Collection[str] = ()) -> Iterator[Unit]:
+        """Yield units as `TextTable.units` does."""
         with _readable(self.path):
             opened = pq.ParquetFile(self.path)
             raw = [name for name in opened.schema_arrow.names if name.strip() in wanted]
@@ -167,21 +186,24 @@ class ParquetTable:
             opened = pq.ParquetFile(self.path, read_dictionary=coded, buffer_size=1 << 20, pre_buffer=False)
             rows = min(max(VALUES_PER_BLOCK // len(wanted), ROWS_PER_BLOCK[0]), ROWS_PER_BLOCK[1])
             batches = opened.iter_batches(rows, columns=raw, use_threads=False)
+        done = 0
         while True:
             with _readable(self.path):
                 if (batch := next(batches, None)) is None:
                     return
-                table = pa.Table.from_batches([batch])
-                table.validate(full=True)  # bytes that are not UTF-8 would raise anywhere later
-            rejects.count(file, len(table))
-            yield (
-                table.rename_columns([name.strip() for name in table.column_names]),
-                np.arange(done + 1, done + len(table) + 1),
-            )
-            done += len(table)
+            yield Rows(self.path, batch, done)
+            done += len(batch)
 
 
 Table = TextTable | ParquetTable
+
+
+def blocks(
+    table: Table, wanted: Collection[str], rejects: RejectLog, *, plain: Collection[str] = ()
+) -> Iterator[tuple[pa.Table, Lines]]:
+    """Yield the wanted columns of each block, and the line on which each row begins."""
+    rejects.count(table.path.name, 0)
+    yield from cleaned(((unit, as_it_is) for unit in table.units(wanted, plain=plain)), rejects)
 
 
 def is_parquet(path: Path) -> bool:

@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text_multiline import LineScanner, State, join_records
+from pipeline.preprocess.units import Clean, Done, Lines, as_it_is, cleaned
 
-Lines = NDArray[np.int64]
 CODED = pa.dictionary(pa.int32(), pa.string())
 BLOCK_BYTES = 16 << 20  # held at a time
 WIDE = 1000  # columns, from which on blocks are larger: each costs some time per column
@@ -78,14 +78,15 @@ def records(
     side_table: bool = False,
     file: str | None = None,
     block_bytes: int = BLOCK_BYTES,
-) -> Iterator[tuple[pa.Table, Lines]]:
+    clean: Clean = as_it_is,
+) -> Iterator[Any]:
     """Read a file of records, plain or compressed (.gz, .bz2, .zst), block by block.
 
     Yields at least one table, each of one chunk, and the number of the line (from 1) on which each row
-    begins. The columns are strings, dictionary-encoded (`CODED`) or plain; an empty field is an empty
-    string. A line ends with LF or CR LF, or with CR in a file that has no LF in its first 64 KiB; a CR
-    elsewhere, and a line end inside quotes or after an escape, becomes a space. Blank lines are no records,
-    and a byte order mark is skipped.
+    begins, or what `clean` makes of these. The columns are strings, dictionary-encoded (`CODED`) or plain; an
+    empty field is an empty string. A line ends with LF or CR LF, or with CR in a file that has no LF in its
+    first 64 KiB; a CR elsewhere, and a line end inside quotes or after an escape, becomes a space. Blank
+    lines are no records, and a byte order mark is skipped.
 
     Rejected are a record with another number of fields, one with bytes that are not in the encoding, and a
     line with a quote or an escape that the next `MAX_LINE_ENDS` lines do not complete to a record; on the
@@ -98,32 +99,100 @@ def records(
         only: the columns to return (default: all).
         side_table: its records do not become rows.
         file: its name in the reject log (default: its file name).
-        block_bytes: held at a time, more in tables of thousands of columns; does not change the rows.
+        block_bytes: of a block, more in tables of thousands of columns; does not change the rows.
+        clean: called with table, lines and the rejects of each block; pure but for these, since all cores
+            clean blocks at a time.
 
     Raises:
         PipelineError: the file is missing, empty, damaged, no text, or has another header.
     """
-    file = file or path.name
-    rejects.count(file, 0, side_table=side_table)
-    wanted = [name for name in names if only is None or name in only]
-    assert wanted, (names, only)
-    types = {name: pa.string() if name in text else CODED for name in wanted}
-    line, rest = 1, b""
-    for data, last in _blocks(path, block_bytes * max(1, len(names) // WIDE)):
-        if header and line == 1:
-            head, _, data = data.partition(b"\n")
-            _check_header(path, head, names, dialect)
-            line = 2
-        data = rest + data
-        if not data and not last:
-            continue
-        block = _read_block(data, names, types, dialect, last=last)
-        rest = data[len(data) - block.rest :]
-        rejects.count(file, len(block.table) + len(block.rejected), side_table=side_table)
+    text_file = TextFile.of(
+        path, names, dialect, text=text, only=only, side_table=side_table, file=file, header=header
+    )
+    rejects.count(text_file.file, 0, side_table=side_table)
+    pieces = text_file.pieces(block_bytes)
+    yield from cleaned(((piece, clean) for piece in pieces), rejects)
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """How the records of a text file are read; the arguments are those of `records`.
+
+    Attributes:
+        strip: whether the names of columns lose the white space around them.
+    """
+
+    path: Path
+    names: Sequence[str]
+    dialect: Dialect
+    types: dict[str, pa.DataType]
+    side_table: bool
+    file: str
+    header: bool
+    strip: bool
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        names: Sequence[str],
+        dialect: Dialect,
+        *,
+        text: Collection[str] = (),
+        only: Collection[str] | None = None,
+        side_table: bool = False,
+        file: str | None = None,
+        header: bool = False,
+        strip: bool = False,
+    ) -> "TextFile":
+        """Name the columns to read and their types."""
+        wanted = [name for name in names if only is None or name in only]
+        assert wanted, (names, only)
+        types = {name: pa.string() if name in text else CODED for name in wanted}
+        return cls(path, names, dialect, types, side_table, file or path.name, header, strip)
+
+    def pieces(self, block_bytes: int = BLOCK_BYTES) -> Iterator["Piece"]:
+        """Yield the file in pieces of whole lines, at least one."""
+        line = 1
+        for data, last in _blocks(self.path, block_bytes * max(1, len(self.names) // WIDE)):
+            if self.header and line == 1:
+                head, _, data = data.partition(b"\n")
+                _check_header(self.path, head, self.names, self.dialect)
+                line = 2
+            if data or last:
+                yield Piece(self, data, line, last)
+            line += data.count(b"\n")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Whole lines of a text file, from the given one (from 1) on: what is read at a time.
+
+    Whether a record of the piece before ends in this one is not known before that one has been read, and
+    hardly ever so: the piece is read as if it began with a record, and once more if it does not.
+    """
+
+    source: TextFile
+    data: bytes
+    line: int
+    last: bool
+
+    def read(self, clean: Clean, before: bytes = b"") -> Done:
+        """Read the records and clean them.
+
+        Args:
+            before: whole lines of a record that ends in this piece.
+        """
+        of, data, rejects = self.source, before + self.data, RejectLog()
+        block = _read_block(data, of.names, of.types, of.dialect, last=self.last)
+        rejects.count(of.file, len(block.table) + len(block.rejected), side_table=of.side_table)
+        line = self.line - before.count(b"\n")
         for number, reason in sorted(block.rejected.items()):
-            rejects.reject(file, line + number - 1, reason)
-        yield block.table, block.lines + (line - 1)
-        line += data.count(b"\n", 0, len(data) - block.rest)
+            rejects.reject(of.file, line + number - 1, reason)
+        table = block.table
+        if of.strip:
+            table = table.rename_columns([name.strip() for name in table.column_names])
+        return Done(clean(table, block.lines + (line - 1), rejects), rejects, data[len(data) - block.rest :])
 
 
 def first_line(path: Path, dialect: Dialect) -> list[str]:

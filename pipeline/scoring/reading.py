@@ -16,8 +16,8 @@ from pipeline.preprocess import parse
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout
-from pipeline.preprocess.text import Lines
 from pipeline.preprocess.timestamps import written
+from pipeline.preprocess.units import Lines
 from pipeline.split.vocabulary import Vocabulary
 
 Settings = dict[str, Any]

@@ -11,7 +11,7 @@ best model could explain, hardly ever half in a click log.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.types as is_
 from numpy.typing import NDArray
 
+from pipeline.common.engine import map_ordered
 from pipeline.common.permutation import mix
 from pipeline.preprocess.parse import chunk, codes_of
 from pipeline.schema import SPLITS
@@ -133,11 +134,8 @@ def find(hashes: Hashes, label: NDArray[Any]) -> Repeats:
         hashes: of the rows without their labels, (N,).
         label: 0 or 1, (N,).
     """
-    shared = []
-    for part in range(PARTS):
-        some = np.sort(hashes[hashes // np.uint64(2**64 // PARTS) == part])
-        shared.append(np.unique(some[1:][some[1:] == some[:-1]]))
-    known, rows, alike = np.concatenate(shared), [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    shared = map_ordered(partial(_shared, hashes), range(PARTS))
+    known, rows, alike = np.concatenate(list(shared)), [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, len(hashes) if len(known) else 0, ROWS_PER_CHUNK):
         some = hashes[start : start + ROWS_PER_CHUNK]
         place = np.minimum(np.searchsorted(known, some), len(known) - 1)
@@ -148,12 +146,18 @@ def find(hashes: Hashes, label: NDArray[Any]) -> Repeats:
     return Repeats(numbers, np.concatenate(alike), label[numbers].astype(np.int64))
 
 
+def _shared(hashes: Hashes, part: int) -> Hashes:
+    """Return the hashes of one of the `PARTS` that several rows have."""
+    some = np.sort(hashes[hashes // np.uint64(2**64 // PARTS) == part])
+    return np.unique(some[1:][some[1:] == some[:-1]])
+
+
 def hashes_of(tables: Iterable[pa.Table]) -> Hashes:
     """Return a hash of each row (N,) of a table in blocks: the same for equal rows, however they are encoded.
 
     Numbers are equal if they are as floats, and a missing value equals another one.
     """
-    return np.concatenate([np.empty(0, np.uint64), *map(_of_block, tables)])
+    return np.concatenate([np.empty(0, np.uint64), *map_ordered(_of_block, tables)])
 
 
 def with_column(hashes: Hashes, column: pa.ChunkedArray | pa.Array) -> Hashes:

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.common.engine import map_ordered
 from pipeline.common.errors import PipelineError
 from pipeline.common.ranges import Count
 from pipeline.preprocess.parse import chunk, codes_of, encoded
@@ -55,7 +56,7 @@ def fit_vocabulary(
     slots_from: Literal["start", "end"] = "start",
     earlier: Vocabulary | None = None,
 ) -> Vocabulary:
-    """Fit the vocabularies on the train rows, column by column.
+    """Fit the vocabularies on the train rows, several columns at a time.
 
     Args:
         blocks: the train rows of a column.
@@ -76,11 +77,10 @@ def fit_vocabulary(
     """
     columns = list(columns)
     before = _matched(columns, earlier) if earlier is not None else {}
-    vocabulary: Vocabulary = []
-    for column in columns:
+
+    def fitted(column: Column) -> dict[str, Any]:
         if column.name in before and column.kind == "number":
-            vocabulary.append(before[column.name])
-            continue
+            return before[column.name]
         entry: dict[str, Any] = {key: getattr(column, key) for key in ("name", "kind", "domain", "role")}
         if column.kind == "number":
             entry |= _bins([np.asarray(_floats(block)) for block in blocks(column.name)], bins)
@@ -95,8 +95,9 @@ def fit_vocabulary(
             entry["slots"] = max(1, min(max_slots, max((most for _, _, most in bags), default=0)))
             if slots_from == "end":
                 entry["slots_from"] = slots_from
-        vocabulary.append(_grown(before[column.name], entry) if before else entry)
-    return vocabulary
+        return _grown(before[column.name], entry) if before else entry
+
+    return list(map_ordered(fitted, columns))
 
 
 IDENTITY = ("name", "kind", "domain", "role", "separator")  # what a field has in common with its earlier self
@@ -200,14 +201,17 @@ class Encoder:
         index = index or Index(vocabulary)
         self.schema = index.schema
         self._vocabulary = vocabulary
-        self._rows: list[list[_IdsOfStrings]] = []
-        for entry, field, first in zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True):
-            made: list[_IdsOfStrings] = []
-            if entry["kind"] != "number":
-                dictionaries = [encoded(block).dictionary for block in blocks(entry["name"])]
-                make = _category_rows if entry["kind"] == "category" else _bag_rows
-                made = list(make(entry, index.places[entry["name"]], field, first, dictionaries))
-            self._rows.append(made)
+
+        def rows(place: tuple[Mapping[str, Any], Field, int]) -> list[_IdsOfStrings]:
+            entry, field, first = place
+            if entry["kind"] == "number":
+                return []
+            dictionaries = [encoded(block).dictionary for block in blocks(entry["name"])]
+            make = _category_rows if entry["kind"] == "category" else _bag_rows
+            return list(make(entry, index.places[entry["name"]], field, first, dictionaries))
+
+        places = zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True)
+        self._rows = list(map_ordered(rows, places))
 
     def ids(self, block: int, table: pa.Table, truncated: Counter[str] | None = None) -> Iterator[Ids]:
         """Yield the ids (n, S) of the rows of a block, in chunks of ROWS_PER_CHUNK.

@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnProcess
 
 import psutil
 
+from pipeline.common.engine import cores
 from pipeline.common.errors import PipelineError
 
 Train = Callable[[Sequence[int]], Iterator[int]]
@@ -28,25 +29,6 @@ Wait = Callable[[int], None]
 # Rows times epochs of one training that make a worker worthwhile: it needs some three seconds of imports,
 # and the fastest models take longer than that for so many.
 WORTHWHILE_ROWS = 1_000_000
-
-
-def processes(setting: str | int) -> int | None:
-    """Return the requested number of processes, None for `auto` (as many as are worthwhile).
-
-    CTR_PROCESSES in the environment overrides params.yaml. Processes that train one model together
-    (torchrun) have no workers.
-
-    Raises:
-        PipelineError: the value is neither `auto` nor a positive integer.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return 1
-    value = os.environ.get("CTR_PROCESSES") or setting
-    if value == "auto":
-        return None
-    if str(value).isdecimal() and int(value) >= 1:
-        return int(value)
-    raise PipelineError(f"CTR_PROCESSES={value!r}: must be `auto` or a positive integer (or unset)")
 
 
 def worthwhile_processes(*, threads: int, device: str, passes: int, nbytes: int) -> int:
@@ -61,11 +43,7 @@ def worthwhile_processes(*, threads: int, device: str, passes: int, nbytes: int)
     if device != "cpu" or passes < WORTHWHILE_ROWS:
         return 1
     room: int = psutil.virtual_memory().available // 2 // max(3 * nbytes, 1)
-    return max(1, min(_cores() // threads, 1 + room))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores() // threads, 1 + room))
 
 
 @contextmanager

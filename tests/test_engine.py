@@ -1,0 +1,144 @@
+"""One map over units by all cores: the same results, errors and rejects whatever the number of workers."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.common import engine
+from pipeline.common.errors import PipelineError
+from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.text import Dialect, records
+
+WORKERS = (1, 2, 4)
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    yield
+    engine.use(None)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_results_come_in_the_order_of_the_units_whoever_is_done_first(workers: int) -> None:
+    engine.use(workers)
+
+    def slow_first(unit: int) -> int:
+        time.sleep(0.02 if unit % 4 == 0 else 0)
+        return unit * unit
+
+    assert list(engine.map_ordered(slow_first, range(20))) == [unit * unit for unit in range(20)]
+    assert list(engine.map_ordered(slow_first, [])) == []
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_first_failure_in_order_is_raised_after_the_results_before_it(workers: int) -> None:
+    engine.use(workers)
+
+    def fails(unit: int) -> int:
+        if unit in (3, 5):
+            time.sleep(0.02 if unit == 3 else 0)
+            raise PipelineError(f"unit {unit}")
+        return unit
+
+    def units() -> Iterator[int]:
+        yield from range(8)
+        raise PipelineError("no further unit")
+
+    def taken(results: Iterator[int], message: str) -> list[int]:
+        found = []
+        try:
+            for result in results:
+                found.append(result)  # noqa: PERF402  what was there before the error
+        except PipelineError as error:
+            assert str(error) == message
+            return found
+        pytest.fail(f"no error: {message}")
+
+    assert taken(engine.map_ordered(fails, range(8)), "unit 3") == [0, 1, 2]
+    assert taken(engine.map_ordered(fails, units()), "unit 3") == [0, 1, 2]
+    assert taken(engine.map_ordered(lambda unit: unit, units()), "no further unit") == list(range(8))
+
+
+def test_units_are_read_no_further_than_needed() -> None:
+    engine.use(2)
+    read = []
+
+    def units() -> Iterator[int]:
+        for unit in range(100):
+            read.append(unit)
+            yield unit
+
+    results = engine.map_ordered(lambda unit: unit, units())
+    assert [next(results), next(results)] == [0, 1]
+    assert len(read) <= 2 + 1 + 2
+    results.close()
+    assert len(read) < 10
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("unit")]
+
+
+def test_the_stages_take_the_number_of_workers_from_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set[str]()
+
+    def names(_unit: int) -> None:
+        time.sleep(0.01)
+        seen.add(threading.current_thread().name)
+
+    engine.use(engine.processes(1))
+    list(engine.map_ordered(names, range(6)))
+    assert seen == {threading.current_thread().name}
+    monkeypatch.setenv("CTR_PROCESSES", "3")
+    engine.use(engine.processes("auto"))
+    list(engine.map_ordered(names, range(6)))
+    assert len(seen) > 2
+
+
+# ---- text: ranges at line ends, quoted ones included ----
+
+ROWS = [
+    'one,1\n"two\nlines",2\n"three\n\nlines",3\nfour,4\n',
+    '"not closed,5\nsix,6\n',
+    'ragged\n"x ""y"" \nz",7\n"a\nb\nc\nd",8\n\nnine,9\n',
+]
+Outcome = tuple[list[dict[str, str]], list[int], list[str], int]
+
+
+def outcome(path: Path, workers: int, block_bytes: int) -> Outcome:
+    """Rows, lines, rejects and number of records of a file."""
+    engine.use(workers)
+    rejects, rows, lines = RejectLog(), [], []
+    read: Callable[..., Iterator[tuple[pa.Table, list[int]]]] = records
+    for table, of in read(path, ["a", "b"], rejects, Dialect(quote='"'), block_bytes=block_bytes):
+        rows += table.to_pylist()
+        lines += list(of)
+    tally = rejects.files[path.name]
+    return rows, lines, rejects.first, tally.records
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 1, 0), (2, 2, 2)])
+def test_records_in_quotes_are_whole_wherever_the_text_is_cut(tmp_path: Path, order: tuple[int, ...]) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("".join(ROWS[i] for i in order) * 3, encoding="utf-8")
+    whole = outcome(path, 1, 1 << 20)
+    assert {"a": "two lines", "b": "2"} in whole[0] or {"a": "a b c d", "b": "8"} in whole[0]
+    for size in (8, 17, 40, 90):
+        for workers in WORKERS:
+            assert outcome(path, workers, size) == whole, (size, workers)
+
+
+def test_a_piece_that_fails_alone_is_read_with_the_record_before_it(tmp_path: Path) -> None:
+    """Speculation may fail where the sequence does not: its error counts only if the piece began a record."""
+    path = tmp_path / "log.csv"
+    path.write_text('"a\nb",1\n"c\nd",2\n' * 4, encoding="utf-8")
+    engine.use(2)
+
+    def strict(table: pa.Table, lines: list[int], rejects: RejectLog) -> list[str]:
+        if rejects.files[path.name].rejected:
+            raise PipelineError("half a record")
+        return table["a"].to_pylist()
+
+    found = records(path, ["a", "b"], RejectLog(), Dialect(quote='"'), block_bytes=7, clean=strict)
+    assert [value for block in found for value in block] == ["a b", "c d"] * 4
