@@ -8,10 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from benchmarks import logs
 from pipeline.common import engine
 from pipeline.common.errors import PipelineError
+from pipeline.common.files import folder_digest, seal
+from pipeline.data.storage import SplitWriter
+from pipeline.datasets import kuairec_big
+from pipeline.preprocess import clean_table
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, records
+from pipeline.split import repeats
+from pipeline.split.assign import assign, train_rows
+from pipeline.split.vocabulary import Encoder, fit_vocabulary
 
 WORKERS = (1, 2, 4)
 
@@ -138,3 +146,47 @@ def test_a_piece_that_fails_alone_is_read_with_the_record_before_it(tmp_path: Pa
 
     found = records(path, ["a", "b"], RejectLog(), Dialect(quote='"'), block_bytes=7, clean=strict)
     assert [value for block in found for value in block] == ["a b", "c d"] * 4
+
+
+# ---- a whole log ----
+
+
+def prepared(raw: Path, folder: Path) -> tuple[object, ...]:
+    """Preprocess and split a log of KuaiRec's form; what was written and found."""
+    (folder / "interim").mkdir(parents=True)
+    (folder / "processed").mkdir()
+    rejects = RejectLog()
+    log = kuairec_big.read(raw, rejects)
+    report = clean_table.write(folder / "interim", log, rejects, "kuairec", max_rejected=0.01)
+    table = clean_table.CleanTable(folder / "interim")
+    assert len(table.block_rows) > 2
+    extra = table.load_extra()
+    assignment = assign(extra, "kuairec", repeats.of_log(table.field_blocks(), extra))
+    vocabulary = fit_vocabulary(
+        lambda field: train_rows(table.column_blocks(field), assignment), table.columns
+    )
+    encoder = Encoder(vocabulary, table.column_blocks)
+    with SplitWriter(folder / "processed", encoder.schema, extra, assignment) as writer:
+        truncated = writer.write(table.field_blocks(), encoder)
+    seal(folder / "processed")
+    return report, vocabulary, truncated, writer.report, folder_digest(folder)
+
+
+@pytest.mark.slow
+def test_preprocess_and_split_write_the_same_bytes_whatever_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "raw"
+    logs.kuairec(raw, 4000)
+    lines = (raw / "big_matrix.csv").read_bytes().split(b"\n")
+    lines[7], lines[2500] = b"1,2,3", lines[2500].replace(b",", b",x", 1)  # two to reject
+    (raw / "big_matrix.csv").write_bytes(b"\n".join(lines))
+    monkeypatch.setitem(records.__kwdefaults__, "block_bytes", 30_000)
+    monkeypatch.setattr(clean_table, "ROWS_PER_BLOCK", 700)
+    found = []
+    for workers in WORKERS:
+        engine.use(workers)
+        found.append(prepared(raw, tmp_path / str(workers)))
+    report = found[0][0]
+    assert isinstance(report, dict) and (report["rows_in"], report["rejected"]) == (4000, 2)
+    assert found[1:] == found[:1] * (len(WORKERS) - 1)

@@ -505,5 +505,5 @@ def test_no_text_makes_the_work_grow_faster_than_its_lines(
     found(write(first + (line + b"\n") * count), dialect, block_bytes=block * size)
     assert looked["lines"] <= 8 * count
     assert looked["bytes"] <= 8 * count * size
-    assert sum(held) <= 3 * count * size
+    assert sum(held) <= 2 * 3 * count * size  # a block may be read twice: see `text.Piece`
     assert max(held) <= (block + MAX_LINE_ENDS + 2) * size
