@@ -380,3 +380,63 @@ def test_the_verdict_names_the_winner_and_its_gain() -> None:
     assert finals.verdict(other, [default, other], "auc") == text
     text = "winner: the default (trial-000), mean valid AUC 0.7100 over 2 seeds"
     assert finals.verdict(default, [default, other], "auc") == text
+
+
+# ---- waves ----
+
+WAVE = SETTINGS.model_copy(update={"wave": 4, "trials": 10})
+
+
+def test_a_wave_is_proposed_from_the_waves_before_it_alone(tmp_path: Path) -> None:
+    """Whatever the trials of a wave give, its other trials are the same; the next wave learns from them."""
+    ends = [run(tmp_path / f"{i}.jsonl", climb, WAVE) for i in range(2)]
+    assert ends[0] == ends[1]
+    assert len({json.dumps(trial.point, sort_keys=True) for trial in ends[0]}) == 10
+
+    def other(number: int, point: dict[str, Any], log: LogFn) -> None:
+        log({"valid_auc": height(point) - (0.2 if number == 4 else 0.0), "step": 1}, 1)
+
+    changed = run(tmp_path / "other.jsonl", other, WAVE.model_copy(update={"startup_trials": 2}))
+    plain = run(tmp_path / "plain.jsonl", one_evaluation, WAVE.model_copy(update={"startup_trials": 2}))
+    assert [trial.point for trial in changed[:8]] == [trial.point for trial in plain[:8]]
+    assert [trial.point for trial in changed[8:]] != [trial.point for trial in plain[8:]]
+
+
+def one_evaluation(_number: int, point: dict[str, Any], log: LogFn) -> None:
+    log({"valid_auc": height(point), "step": 1}, 1)
+
+
+@pytest.mark.parametrize(("kill_at", "step"), [(1, 1), (5, 2), (6, 3), (8, 1)])
+def test_a_search_in_waves_that_is_killed_ends_like_one_that_was_not(
+    tmp_path: Path, kill_at: int, step: int
+) -> None:
+    def dies(number: int, point: dict[str, Any], log: LogFn) -> None:
+        for at in (1, 2, 3):
+            if (number, at) == (kill_at, step):
+                raise Killed
+            log({"valid_auc": height(point) - 0.1 / at, "step": at}, at)
+
+    with pytest.raises(Killed):
+        run(tmp_path / "j.jsonl", dies, WAVE)
+    assert run(tmp_path / "j.jsonl", climb, WAVE) == run(tmp_path / "whole.jsonl", climb, WAVE)
+
+
+def test_a_larger_budget_ends_the_wave_that_the_smaller_began(tmp_path: Path) -> None:
+    run(tmp_path / "j.jsonl", climb, WAVE.model_copy(update={"trials": 6}))
+    assert run(tmp_path / "j.jsonl", climb, WAVE) == run(tmp_path / "whole.jsonl", climb, WAVE)
+
+
+def test_a_wave_of_one_is_the_search_without_waves(tmp_path: Path) -> None:
+    assert SETTINGS.wave == 1
+    one_by_one = run(tmp_path / "a.jsonl", climb, SETTINGS.model_copy(update={"wave": 1}))
+    assert one_by_one == run(tmp_path / "b.jsonl", climb, SETTINGS)
+
+
+def test_a_small_space_is_exhausted_in_the_middle_of_a_wave(tmp_path: Path) -> None:
+    space = {"model.size": Dimension(choices=[1, 2, 3, 4, 5, 6])}
+
+    def size(_number: int, point: dict[str, Any], log: LogFn) -> None:
+        log({"valid_auc": point["model.size"] / 10, "step": 1}, 1)
+
+    trials, _ = search.search("s", space, [{"model.size": 2}], size, WAVE, journal=tmp_path / "j.jsonl")
+    assert sorted(trial.point["model.size"] for trial in trials) == [1, 2, 3, 4, 5, 6]

@@ -104,6 +104,7 @@ class Tune(Strict):
         pruner_startup_trials: trials before the first may be pruned.
         pruner_warmup_evaluations: evaluations of each trial in which it is never pruned.
         pruner_quantile: a trial is pruned below this quantile of the finished trials; 0 for no pruning.
+        wave: how many trials are proposed at a time, which several processes can train then.
         space: the axes.
     """
 
@@ -116,4 +117,5 @@ class Tune(Strict):
     pruner_startup_trials: CountOrZero = 4
     pruner_warmup_evaluations: CountOrZero = 5
     pruner_quantile: Share = 0.25
+    wave: Count = 1
     space: Block

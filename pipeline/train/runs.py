@@ -178,6 +178,15 @@ class Resources:
         )
         return train, valid
 
+    def count(self, splits: Splits, epochs: int) -> int:
+        """Return how many processes train in parallel at most."""
+        return self.processes or workers.worthwhile_processes(
+            threads=self.threads,
+            device=splits[0].device.type,
+            passes=len(splits[0]) * epochs,
+            nbytes=sum(split.ids.nbytes for split in splits if not split.streamed),
+        )
+
     def prefetch(
         self, header: RunHeader, arguments: Block, splits: Splits, seeds: Sequence[int]
     ) -> AbstractContextManager[workers.Wait]:
@@ -188,12 +197,7 @@ class Resources:
             for seed in dict.fromkeys(seeds)
             if not cache.contains(header.cache_key(arguments, seed, train.device))
         ]
-        count = self.processes or workers.worthwhile_processes(
-            threads=self.threads,
-            device=train.device.type,
-            passes=len(train) * arguments["train"]["epochs"],
-            nbytes=sum(split.ids.nbytes for split in splits if not split.streamed),
-        )
+        count = self.count(splits, arguments["train"]["epochs"])
         job = partial(train_in_worker, header, arguments, self)
         return workers.prefetch_seeds(job, missing, min(count, len(missing)))
 

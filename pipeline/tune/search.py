@@ -1,17 +1,21 @@
 """The hyper-parameter search; the only file that imports optuna.
 
-Trials run one at a time, and a trial's sampler depends only on the study's seed and the trials finished
+Trials end one at a time, and a trial's sampler depends only on the study's seed and the trials finished
 before it. So a search that is killed anywhere and started again ends like one that was never stopped: the
 interrupted trial runs again, from its last checkpoint.
+
+With `wave: N` N trials are proposed at a time, from the trials of the waves before alone. So workers may
+train them ahead, in any number: the search still goes through its trials in order, and finds most of the work
+done.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import (
@@ -30,9 +34,12 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import canonical, digest
 from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
+from pipeline.train.workers import Wait
+from pipeline.tune.pruning import Rule, Values
 
 Point = dict[str, Any]
 Objective = Callable[[int, Point, LogFn], float | None]
+Prefetch = Callable[[dict[int, Point], list[Values]], AbstractContextManager[Wait]]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 JOURNAL = Path("studies/journal.jsonl")
 ATTEMPTS = 100  # proposals in a row that repeat an earlier trial, after which the space counts as exhausted
@@ -50,36 +57,22 @@ class Finished:
 
 
 class QuantilePruner(optuna.pruners.BasePruner):
-    """Stops a trial whose best value so far is below a quantile of what the finished trials had by then.
-
-    A trial that ended earlier, pruned or not, stays in the ranks with the best that it had. Optuna's
-    `PercentilePruner` compares with complete trials alone: its bar rises with every trial that it stops.
+    """A `pruning.Rule` as Optuna wants it.
 
     Args:
-        quantile: of the finished trials, from the worst; 0 for no pruning.
-        startup_trials: finished trials before the first may be pruned.
-        warmup: evaluations of each trial in which it is not pruned.
+        quantile, startup_trials, warmup: see there.
+        wave: the size of the waves; a trial is compared with those of the waves before its own.
     """
 
-    def __init__(self, quantile: float, startup_trials: int, warmup: int) -> None:
-        self._quantile, self._startup_trials, self._warmup = quantile, startup_trials, warmup
+    def __init__(self, quantile: float, startup_trials: int, warmup: int, wave: int = 1) -> None:
+        self._settings, self._wave = (quantile, startup_trials, warmup), wave
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial should stop; steps are counted from 1."""
-        maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
-        finished, step = _finished(study), trial.last_step
-        if step is None or step <= self._warmup or not self._quantile:
-            return False
-        if len(finished) < max(self._startup_trials, 1):
-            return False
-
-        def best(one: FrozenTrial) -> float:
-            values = [value for at, value in one.intermediate_values.items() if at <= step]
-            return max((value if maximise else -value for value in values), default=-np.inf)
-
-        # `lower`: no interpolation, which a diverged trial's infinity would spoil
-        bar = np.quantile([best(one) for one in finished], self._quantile, method="lower")
-        return bool(best(trial) < bar)
+        rule = Rule(*self._settings, study.direction == optuna.study.StudyDirection.MAXIMIZE)
+        finished = _finished(study)
+        earlier = finished[: _start_of_wave(len(finished), self._wave)]
+        return rule.stops(trial.intermediate_values, [one.intermediate_values for one in earlier])
 
 
 class _JournalLock(JournalFileSymlinkLock):
@@ -106,7 +99,8 @@ def search(
     objective: Objective,
     settings: Tune,
     *,
-    after_trial: Callable[[list[Finished]], None] | None = None,
+    after_trial: Callable[[list[Finished]], None] = lambda _finished: None,
+    prefetch: Prefetch = lambda _points, _earlier: nullcontext(lambda _number: None),
     journal: Path = JOURNAL,
 ) -> tuple[list[Finished], dict[str, dict[str, float]]]:
     """Run or resume a study until `settings.trials` trials are finished.
@@ -119,6 +113,9 @@ def search(
             with `valid_<metric>` in the row, lets exceptions from it pass, and returns the value of the
             trial; None for that of its best row.
         after_trial: called with all finished trials whenever there is one more.
+        prefetch: called with the points of a wave by the numbers of its trials, and the values of the trials
+            before it; may train some ahead of `objective`. What it yields is called with the number of a
+            trial before that one begins.
         journal: Optuna's journal file, shared by all studies; `optuna-dashboard` reads it.
 
     Returns:
@@ -143,13 +140,17 @@ def search(
         for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             study.tell(stale.number, state=TrialState.FAIL)
         while len(_finished(study)) < settings.trials:
-            trial = _propose(study, space, starts, settings)
-            if trial is None:
-                print(f"{_label(study)}: the search space is exhausted after {len(_finished(study))} trials")
+            before = len(_finished(study))
+            if settings.wave == 1:
+                trial = _propose(study, space, starts, settings, before, _points(_finished(study)))
+                if trial is not None:
+                    _run(study, trial, space, objective, settings)
+                    after_trial(_described(_finished(study), space))
+            else:
+                _run_wave(study, space, starts, objective, settings, after_trial, prefetch)
+            if len(_finished(study)) == before:
+                print(f"{_label(study)}: the search space is exhausted after {before} trials")
                 break
-            _run(study, trial, space, objective, settings)
-            if after_trial is not None:
-                after_trial(_described(_finished(study), space))
         done = _finished(study)[: settings.trials]
         return _described(done, space), _importances(done, settings)
 
@@ -229,33 +230,93 @@ def _label(study: optuna.Study) -> str:
 
 
 def _propose(
-    study: optuna.Study, space: dict[str, Dimension], starts: Sequence[Point], settings: Tune
+    study: optuna.Study,
+    space: dict[str, Dimension],
+    starts: Sequence[Point],
+    settings: Tune,
+    number: int,
+    seen: set[str],
 ) -> Trial | None:
-    """Ask for a point that no finished trial had; None if there seems to be none left."""
-    finished = _finished(study)
-    seen = {canonical(trial.params) for trial in finished}
-    for attempt in range(ATTEMPTS if space or not finished else 0):
+    """Ask for a point that no earlier trial had; None if there seems to be none left.
+
+    Args:
+        number: of the trial.
+        seen: what `_points` returns.
+    """
+    for attempt in range(ATTEMPTS if space or not number else 0):
         study.sampler = optuna.samplers.TPESampler(
-            seed=int(digest([settings.seed, len(finished), attempt]), 16) % 2**32,
+            seed=int(digest([settings.seed, number, attempt]), 16) % 2**32,
             n_startup_trials=settings.startup_trials,
         )
         waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if len(finished) < len(starts) and not waiting:
-            start = starts[len(finished)]
-            study.enqueue_trial({axis: _encode(value) for axis, value in start.items()})
+        if number < len(starts) and not waiting:
+            study.enqueue_trial({axis: _encode(value) for axis, value in starts[number].items()})
         trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
-        wanted = starts[len(finished)] if len(finished) < len(starts) else _decode(space, trial.params)
+        wanted = starts[number] if number < len(starts) else _decode(space, trial.params)
         if canonical(trial.params) not in seen and _decode(space, trial.params) == wanted:
             return trial
         study.tell(trial, state=TrialState.FAIL)
     return None
 
 
+def _points(trials: Sequence[FrozenTrial]) -> set[str]:
+    return {canonical(trial.params) for trial in trials}
+
+
+def _start_of_wave(number: int, wave: int) -> int:
+    """Return the number of the first trial of a trial's wave."""
+    return number // wave * wave
+
+
+def _run_wave(
+    study: optuna.Study,
+    space: dict[str, Dimension],
+    starts: Sequence[Point],
+    objective: Objective,
+    settings: Tune,
+    after_trial: Callable[[list[Finished]], None],
+    prefetch: Prefetch,
+) -> None:
+    """Propose a wave, or again what is left of one, and run its trials in order."""
+    finished = _finished(study)
+    first = _start_of_wave(len(finished), settings.wave)
+    earlier = finished[:first]
+    # a study of its own, which has seen nothing of the wave but its proposals
+    proposals = optuna.create_study(direction=study.direction)
+    proposals.add_trials(earlier)
+    seen, wave = _points(earlier), dict[int, Point]()
+    for number in range(first, min(first + settings.wave, settings.trials)):
+        trial = _propose(proposals, space, starts, settings, number, seen)
+        if trial is None:
+            break
+        seen.add(canonical(trial.params))
+        wave[number] = trial.params
+    left = {number: params for number, params in wave.items() if number >= len(finished)}
+    points = {number: _decode(space, params) for number, params in left.items()}
+    with prefetch(points, [trial.intermediate_values for trial in earlier]) as wait:
+        for number, params in left.items():
+            wait(number)
+            _run(study, _begin(study, space, params), space, objective, settings)
+            after_trial(_described(_finished(study), space))
+
+
+def _begin(study: optuna.Study, space: dict[str, Dimension], params: Point) -> Trial:
+    """Begin a trial at a point; what a killed search had enqueued is that point."""
+    if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        study.enqueue_trial(params)
+    trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
+    assert canonical(trial.params) == canonical(params), (trial.params, params)
+    return trial
+
+
 def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
     lock = _JournalLock(journal)
     _drop_torn_line(journal, lock)
     pruner = QuantilePruner(
-        settings.pruner_quantile, settings.pruner_startup_trials, settings.pruner_warmup_evaluations
+        settings.pruner_quantile,
+        settings.pruner_startup_trials,
+        settings.pruner_warmup_evaluations,
+        settings.wave,
     )
     try:
         study = optuna.create_study(

@@ -13,11 +13,13 @@ from pipeline.config.settings import Config
 from pipeline.train import cache, runs
 from pipeline.train.loop import LogFn
 from pipeline.train.runs import Resources, RunHeader, Splits
+from pipeline.train.workers import Wait
 from pipeline.tune import finals, search, tables
 from pipeline.tune.budget import budget
 from pipeline.tune.finals import Finalist
+from pipeline.tune.pruning import Rule, Values
 from pipeline.tune.search import Finished, Point
-from pipeline.tune.trial import train_trial
+from pipeline.tune.trial import Wave, checkpoint_of, train_trial
 
 Block = dict[str, Any]
 
@@ -87,6 +89,8 @@ def describe(dataset: str, model: str, config: Config, splits: Splits, processed
     """Return the header of the run that a search of this configuration makes."""
     space = {axis: dimension.model_dump(exclude_defaults=True) for axis, dimension in config.space.items()}
     settings = {**config.tune.model_dump(), "space": space}
+    if config.tune.wave == 1:
+        del settings["wave"]  # it is a search as it was before there were waves
     defaults = {"model": config.model, "train": config.train.fit, "seeds": config.train.seeds}
     extra = {"tune": settings, **runs.execution_settings(splits, config.train.rows_in_memory)}
     return RunHeader.of("tune", dataset, model, config.architecture, defaults, processed, **extra)
@@ -119,10 +123,23 @@ def run(header: RunHeader, config: Config, splits: Splits, resources: Resources,
                 options,
                 seeds[0],
                 logs=(log, report),
-                checkpoint=runs.CHECKPOINTS / study / name,
+                checkpoint=checkpoint_of(study, number),
+                first=number // config.tune.wave * config.tune.wave,
                 progress=f"{model} {name}",
             )
         return kept[f"valid_{metric}"]
+
+    def ahead(points: dict[int, Point], earlier: list[Values]) -> AbstractContextManager[Wait]:
+        tune = config.tune
+        rule = Rule(
+            tune.pruner_quantile,
+            tune.pruner_startup_trials,
+            tune.pruner_warmup_evaluations,
+            maximise=metric == "auc",
+        )
+        trials = {number: at(point) for number, point in points.items()}
+        wave = Wave(header, resources, study, seeds[0], metric, rule, earlier, trials)
+        return wave.train_ahead(splits)
 
     def show(trials: list[Finished]) -> None:
         if (best := budget(trials, [], metric, len(splits[0]))["best"][-1]) is not None:
@@ -135,6 +152,7 @@ def run(header: RunHeader, config: Config, splits: Splits, resources: Resources,
         objective,
         config.tune,
         after_trial=show,
+        prefetch=ahead,
     )
     best = search.finalists(trials, metric, config.tune.finalists)
     with error_context(config.where()):
