@@ -13,7 +13,7 @@ from pipeline.preprocess import parse, tables
 from pipeline.preprocess.cleaning import equals
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.tables import Table, blocks
+from pipeline.preprocess.tables import Table
 from pipeline.preprocess.timestamps import may_be, seconds
 
 Counts = NDArray[np.int64]
@@ -194,7 +194,7 @@ def survey(opened: Sequence[Table], missing: Sequence[str], rows: int | None = N
     sampled = min(SAMPLE_ROWS, SAMPLE_VALUES // max(len(usable), 1))
     sample: dict[str, list[pa.DictionaryArray]] = {name: [] for name in usable}
     rejects, done = RejectLog(), 0
-    for block in (block for table in opened if usable for block, _ in blocks(table, usable, rejects)):
+    for block in (block for table in opened if usable for block, _ in table.blocks(usable, rejects)):
         block = block.slice(0, None if rows is None else rows - done)
         for name in usable:
             coded = _texts(block[name], missing)
@@ -217,7 +217,7 @@ def places(
     """Return where some values of a column first occur, as `<file>:<line>`; read no further than that."""
     found: dict[str, str] = {}
     for table in opened:
-        for block, lines in blocks(table, [column], RejectLog()):
+        for block, lines in table.blocks([column], RejectLog()):
             coded = _texts(block[column], missing)
             for value in set(values) - set(found):
                 rows = np.flatnonzero(equals(coded, value))

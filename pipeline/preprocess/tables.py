@@ -5,6 +5,7 @@ The names of columns lose the white space around them. What the values mean is t
 
 import codecs
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,7 +95,28 @@ class Layout:
         return Dialect(separator, codecs.lookup(self.encoding).name, quote, self.escape)
 
 
-class TextTable:
+class _Table(ABC):
+    """What text and Parquet have in common."""
+
+    path: Path
+
+    @abstractmethod
+    def units(self, wanted: Collection[str], *, plain: Collection[str] = ()) -> Iterator[Unit]:
+        """Yield what is read at a time, of the wanted columns; see `units.cleaned`.
+
+        Args:
+            plain: columns that stay without a dictionary, since nearly all their values differ.
+        """
+
+    def blocks(
+        self, wanted: Collection[str], rejects: RejectLog, *, plain: Collection[str] = ()
+    ) -> Iterator[tuple[pa.Table, Lines]]:
+        """Yield the wanted columns of each block, and the line on which each row begins."""
+        rejects.count(self.path.name, 0)
+        yield from cleaned(((unit, as_it_is) for unit in self.units(wanted, plain=plain)), rejects)
+
+
+class TextTable(_Table):
     """A text file of records, plain or compressed.
 
     Attributes:
@@ -120,11 +142,7 @@ class TextTable:
         self.types: dict[str, pa.DataType] = _named(path, self._raw, dict.fromkeys(self._raw, pa.string()))
 
     def units(self, wanted: Collection[str], *, plain: Collection[str] = ()) -> Iterator[Unit]:
-        """Yield what is read at a time, of the wanted columns; see `units.cleaned`.
-
-        Args:
-            plain: columns that stay without a dictionary, since nearly all their values differ.
-        """
+        """Yield pieces of text."""
         only = [raw for raw in self._raw if raw.strip() in wanted]
         text = [raw for raw in only if raw.strip() in plain]
         of = TextFile.of(
@@ -158,7 +176,7 @@ class Rows:
         return Done(clean(table, lines, rejects), rejects)
 
 
-class ParquetTable:
+class ParquetTable(_Table):
     """A Parquet file; its rows are numbered from 1, as the lines of a text are.
 
     Attributes:
@@ -176,7 +194,7 @@ class ParquetTable:
         self.types: dict[str, pa.DataType] = _named(path, schema.names, raw)
 
     def units(self, wanted: Collection[str], *, plain: Collection[str] = ()) -> Iterator[Unit]:
-        """Yield units as `TextTable.units` does."""
+        """Yield batches of rows."""
         with _readable(self.path):
             opened = pq.ParquetFile(self.path)
             raw = [name for name in opened.schema_arrow.names if name.strip() in wanted]
@@ -196,14 +214,6 @@ class ParquetTable:
 
 
 Table = TextTable | ParquetTable
-
-
-def blocks(
-    table: Table, wanted: Collection[str], rejects: RejectLog, *, plain: Collection[str] = ()
-) -> Iterator[tuple[pa.Table, Lines]]:
-    """Yield the wanted columns of each block, and the line on which each row begins."""
-    rejects.count(table.path.name, 0)
-    yield from cleaned(((unit, as_it_is) for unit in table.units(wanted, plain=plain)), rejects)
 
 
 def is_parquet(path: Path) -> bool:

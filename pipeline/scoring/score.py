@@ -108,7 +108,7 @@ def scored(
     """
     wanted = {*model.columns, *keep}
     for table in opened:
-        for block, lines in tables.blocks(table, wanted, rejects, plain=model.reading.plain):
+        for block, lines in table.blocks(wanted, rejects, plain=model.reading.plain):
             clean, good = model.reading.clean(block, lines, table.path.name, rejects)
             if not good.all():
                 clean, block, lines = clean.filter(pa.array(good)), block.filter(pa.array(good)), lines[good]

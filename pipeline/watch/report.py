@@ -19,7 +19,7 @@ from pipeline.metrics import Array
 from pipeline.preprocess import parse
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
-from pipeline.preprocess.tables import Table, blocks
+from pipeline.preprocess.tables import Table
 from pipeline.scoring.model import RAW, Model
 from pipeline.scoring.pack import READING
 from pipeline.scoring.reading import OF_VALUES
@@ -111,7 +111,7 @@ def blocks(
     """Yield the clean rows of a log and their labels (n,), if it has any."""
     columns = {*model.columns, *([plan.label.column] if plan.label else [])}
     for table in opened:
-        for block, lines in blocks(table, columns, rejects, plain=model.reading.plain):
+        for block, lines in table.blocks(columns, rejects, plain=model.reading.plain):
             clicks = None
             if plan.label:
                 check = tabular.Check(block, lines, table.path.name, rejects, alarm=False)
