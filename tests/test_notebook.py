@@ -66,15 +66,28 @@ def test_it_runs_in_any_folder(tmp_path: Path) -> None:
 
 
 LOG = pd.DataFrame(
-    {"user": [f"u{i % 9}" for i in range(300)], "price": range(300), "click": [i % 2 for i in range(300)]}
+    {
+        "user": [f"u{i % 9}" for i in range(300)],
+        "item": [f"i{i % 7}" for i in range(300)],
+        "price": range(300),
+        "at": range(1_700_000_000, 1_700_000_300),
+        "click": [i % 2 for i in range(300)],
+    }
 )
-COLUMNS = {"label": "click", "fields": {"user": "user", "price": {"domain": "item", "type": "number"}}}
+COLUMNS = {
+    "label": "click",
+    "fields": {"user": "user", "item": "item", "price": {"domain": "item", "type": "number"}},
+    "user": "user",
+    "item": "item",
+    "time": {"column": "at", "format": "seconds"},
+}
 
 
 @pytest.mark.slow
-def test_a_small_log_becomes_a_model_in_one_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lr", "din"])
+def test_a_small_log_becomes_a_model_in_one_call(name: str, tmp_path: Path) -> None:
     LOG.to_csv(tmp_path / "log.csv", index=False)
-    model, again = (small.train(tmp_path / "log.csv", COLUMNS, model="lr", epochs=2) for _ in range(2))
+    model, again = (small.train(tmp_path / "log.csv", COLUMNS, model=name, epochs=2) for _ in range(2))
     assert model.package == again.package
     assert model.package.trained_on.keys() == {"dataset", "model", "variant", "seed", "valid", "test"}
     assert model.predict(LOG)["probability"].between(0, 1).all()

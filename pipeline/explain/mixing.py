@@ -110,6 +110,6 @@ def logits_of(network: nn.Module, rows: Split) -> Array:
     was_training = network.training
     network.eval()
     size = ROWS_PER_THREAD * torch.get_num_threads()
-    found = [logits(network, batch).double().cpu() for batch in rows.batches(size)]
+    found = [logits(network, batch).cpu().double() for batch in rows.batches(size)]
     network.train(was_training)
     return torch.cat([torch.empty(0, dtype=torch.float64), *found]).numpy()
