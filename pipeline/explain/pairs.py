@@ -70,7 +70,7 @@ def pairs(
         chosen = [part in parts for part in every]
         shown = [a and b for a, b in combinations(chosen, 2)]
         for name, weights in own_weights(network, rows).items():
-            table[name] = weights[shown]
+            table[name] = weights[shown].astype(np.float64)
     return table.sort_values("interaction", ascending=False, kind="stable", ignore_index=True)
 
 
