@@ -20,6 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from benchmarks import scoring
@@ -38,7 +39,7 @@ class Constant(PythonModel):
 
 set_model(Constant())
 """
-SECONDS = 10  # of each measurement
+ROUNDS, SECONDS = 5, 3  # in turns of so many seconds
 
 
 def fresh(folder: Path) -> None:
@@ -77,31 +78,31 @@ def fresh(folder: Path) -> None:
 
 
 @contextmanager
-def serving(folder: Path, model: Path) -> Iterator[int]:
-    """Serve a model; yield the port."""
+def serving(folder: Path, model: Path) -> Iterator[tuple[int, int]]:
+    """Serve a model; yield the port and the process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
     words = ["mlflow", "models", "serve", "-m", str(model), "--env-manager", "local", "--port", str(port)]
-    with open(folder / "serve.log", "wb") as log:
+    with open(log_path := folder / f"{model.name}.log", "wb") as log:
         server = subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
         while True:
             with socket.socket() as client:
                 if not client.connect_ex(("127.0.0.1", port)):
                     break
-            assert server.poll() is None, (folder / "serve.log").read_text()
+            assert server.poll() is None, log_path.read_text()
             time.sleep(0.2)
-        yield port
+        yield port, server.pid
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         server.wait()
 
 
-def load_test(port: int, body: bytes, clients: int) -> list[float]:
+def load_test(port: int, body: bytes, clients: int, seconds: float) -> list[float]:
     """Send the same request from several clients over kept connections; return the seconds of each."""
     found: list[float] = []
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + seconds
 
     def client() -> None:
         connection = HTTPConnection("127.0.0.1", port)
@@ -122,10 +123,17 @@ def load_test(port: int, body: bytes, clients: int) -> list[float]:
     return found
 
 
-def line(what: str, seconds: list[float], total: float) -> str:
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process and those that it started."""
+    root = psutil.Process(pid)
+    times = [each.cpu_times() for each in (root, *root.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+def line(what: str, seconds: list[float], total: float, cpu: str) -> str:
     """Return a line of the table."""
     p50, p99 = np.percentile(seconds, [50, 99]) * 1e3
-    return f"| {what} | {p50:.2f} | {p99:.2f} | {len(seconds) / total:,.0f} |"
+    return f"| {what} | {p50:.2f} | {p99:.2f} | {len(seconds) / total:,.0f} | {cpu} |"
 
 
 def latency(folder: Path) -> None:
@@ -136,23 +144,39 @@ def latency(folder: Path) -> None:
     single = [frame.iloc[row : row + 1] for row in range(len(frame))]
     for row in single[:100]:
         model.predict(row)
-    seconds, cpu = [], time.process_time()
-    for row in single:
-        start = time.perf_counter()
+    seconds, cpu = np.zeros((2, len(single)))
+    for number, row in enumerate(single):
+        start, began = time.perf_counter(), time.process_time()
         model.predict(row)
-        seconds.append(time.perf_counter() - start)
-    cpu = (time.process_time() - cpu) / len(single)
-    print("| batch | p50 ms | p99 ms | requests/s |\n|---|---:|---:|---:|")
-    print(line(f"1, in process ({1e3 * cpu:.2f} ms of CPU)", seconds, sum(seconds)))
-    for batch in (1, 100):
-        split = json.loads(frame.head(batch).to_json(orient="split", index=False))
-        body = json.dumps({"dataframe_split": {key: split[key] for key in ("columns", "data")}}).encode()
-        for name in ("model", "constant"):
-            with serving(folder, folder / name) as port:
-                load_test(port, body, 1)
-                print(
-                    line(f"{batch}, HTTP, 4 clients: {name}", load_test(port, body, 4), SECONDS), flush=True
-                )
+        seconds[number], cpu[number] = time.perf_counter() - start, time.process_time() - began
+    p50, p99 = np.percentile(cpu, [50, 99]) * 1e3
+    print("| batch | p50 ms | p99 ms | requests/s | CPU ms a request |\n|---|---:|---:|---:|---:|")
+    print(line("1, in process", list(seconds), sum(seconds), f"{p50:.2f}, p99 {p99:.2f}"))
+    names = ("model", "constant")
+    with serving(folder, folder / names[0]) as model_server, serving(folder, folder / names[1]) as other:
+        servers = dict(zip(names, (model_server, other), strict=True))
+        for batch in (1, 100):
+            split = json.loads(frame.head(batch).to_json(orient="split", index=False))
+            body = json.dumps({"dataframe_split": {key: split[key] for key in ("columns", "data")}}).encode()
+            found: dict[str, list[float]] = {name: [] for name in names}
+            spent = np.zeros((len(names), ROUNDS))
+            for port, _ in servers.values():
+                load_test(port, body, 4, 1)
+            for turn in range(ROUNDS):  # in turns, so that both have the same machine
+                for number, (name, (port, pid)) in enumerate(servers.items()):
+                    before = cpu_seconds(pid)
+                    answered = load_test(port, body, 4, SECONDS)
+                    spent[number, turn] = 1e3 * (cpu_seconds(pid) - before) / len(answered)
+                    found[name] += answered
+            for number, name in enumerate(names):
+                cost = f"{np.median(spent[number]):.2f}"
+                print(line(f"{batch}, HTTP, 4 clients: {name}", found[name], ROUNDS * SECONDS, cost), flush=True)
+            ratios = spent[0] / spent[1]
+            rates = len(found["constant"]) / len(found["model"])
+            print(
+                f"{batch} rows: the model takes {np.median(ratios):.2f} times the CPU of the constant one "
+                f"({ratios.min():.2f} to {ratios.max():.2f}), and {rates:.2f} times the time"
+            )
 
 
 def constant(folder: Path) -> None:

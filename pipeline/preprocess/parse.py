@@ -4,6 +4,7 @@ A coded column is a dictionary array; a missing value is a missing index.
 """
 
 from collections.abc import Callable, Collection
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.types as is_
 from numpy.typing import NDArray
 
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+FEW = 64  # values on which a call of Arrow costs more than its work, as in a request of one row
 
 
 def kind(type_: pa.DataType) -> str:
@@ -58,6 +60,8 @@ def texts(column: pa.Array, missing: Collection[str] = (), decimal: str = ".") -
         column = column.dictionary_decode()  # the dictionary is that of a whole file
     coded = encoded(pc.cast(column, pa.float32()) if is_.is_float16(column.type) else column)
     if is_.is_string(coded.type.value_type) and _is_clean(coded.dictionary, missing, decimal):
+        if coded.indices.type == pa.int32():
+            return coded
         return pa.DictionaryArray.from_arrays(pc.cast(coded.indices, pa.int32()), coded.dictionary)
     gone = {*missing, *whole(pa.array(sorted(missing), pa.string()), decimal).to_pylist()}
     return recode(coded, lambda values: trimmed(whole(trimmed(as_text(values), ()), decimal), gone))
@@ -83,8 +87,8 @@ def numbers(
         text = trimmed(pc.cast(column, pa.string()), {"", *missing})
         return _parsed(text if decimal == "." else pc.replace_substring(text, decimal, "."))
     values = _floats(column)
-    marks, no_numbers = numbers(pa.array(sorted(missing), pa.string()))
-    values = np.where(np.isin(values, marks[~no_numbers]), np.nan, values)
+    for mark in _marks(frozenset(missing)):
+        values = np.where(values == mark, np.nan, values)
     return values, np.zeros(len(values), bool)
 
 
@@ -188,10 +192,27 @@ def _is_list(type_: pa.DataType) -> bool:
 
 def _is_clean(values: pa.Array, missing: Collection[str], decimal: str) -> bool:
     """Whether `trimmed` and `whole` would change nothing."""
+    if len(values) <= FEW and all(
+        text is not None
+        and text.isascii()
+        and text.isprintable()
+        and text == text.strip()
+        and text not in missing
+        and f"{decimal}0" not in text
+        for text in values.to_pylist()
+    ):
+        return True
     absent = pc.is_in(values, pa.array(sorted(missing), pa.string()))
     if values.null_count or pc.any(absent).as_py():
         return False
     return bool(values.equals(pc.utf8_trim_whitespace(values)) and values.equals(whole(values, decimal)))
+
+
+@cache
+def _marks(missing: frozenset[str]) -> list[float]:
+    """Return the numbers among the texts that stand for a missing value; NaN is one anyway."""
+    marks, malformed = numbers(pa.array(sorted(missing), pa.string()))
+    return [float(mark) for mark in marks[~malformed] if not np.isnan(mark)]
 
 
 def _parsed(text: pa.StringArray) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -220,7 +241,10 @@ def _floats(column: pa.Array) -> NDArray[np.float64]:
 
 
 def _unbracketed(values: pa.Array) -> pa.Array:
-    listed = pc.match_substring_regex(values, r"^\[(?s:.*)\]$")
+    listed = pc.starts_with(values, "[")
+    if not pc.any(listed).as_py():
+        return values
+    listed = pc.and_(listed, pc.ends_with(values, "]"))
     if not pc.any(listed).as_py():
         return values
     inner = pc.utf8_slice_codeunits(values, 1, -1)

@@ -1,5 +1,6 @@
 """A model that scores raw rows in memory."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ class Model:
 
         clean = self._clean(frame, optional=optional)
         index = frame.index if isinstance(frame, pd.DataFrame) else None
-        return pd.DataFrame(self.score(clean, self.encode(clean)), index=index)
+        scores = self.score(clean, self.encode(clean))
+        return pd.DataFrame(np.column_stack(list(scores.values())), index=index, columns=self._outputs)
 
     def rows(self, frame: Any, label: Any = None) -> Split:
         """Return raw rows as the network reads them, for `pipeline.explain`.
@@ -103,13 +105,13 @@ class Model:
             )
         return self.encoded(clean, clicks)
 
-    def encoded(self, clean: pa.Table, clicks: NDArray[Any]) -> Split:
+    def encoded(self, clean: pa.Table | pa.RecordBatch, clicks: NDArray[Any]) -> Split:
         """Return clean rows as the network reads them, with their labels (n,)."""
         time = torch.tensor(clean["time"].to_numpy()) if self.timed else None
         label = torch.from_numpy(clicks.astype(np.float32))
         return Split(self.package.schema, torch.from_numpy(self.encode(clean)), label, time)
 
-    def _clean(self, frame: Any, *, optional: bool = False) -> pa.Table:
+    def _clean(self, frame: Any, *, optional: bool = False) -> pa.RecordBatch:
         """Return the fields of raw rows, all of which must be well-formed."""
         table = to_table(frame, self.columns, optional=optional)
         self.reading.check(dict(zip(table.column_names, table.schema.types, strict=True)), "the rows")
@@ -122,14 +124,20 @@ class Model:
             )
         return clean
 
-    def encode(self, clean: pa.Table) -> Ids:
+    @cached_property
+    def _outputs(self) -> "pd.Index":
+        import pandas as pd
+
+        return pd.Index([CALIBRATED, RAW])
+
+    def encode(self, clean: pa.Table | pa.RecordBatch) -> Ids:
         """Return the ids (n, S) of clean rows."""
         encoder = Encoder(self.package.vocabulary, lambda name: [chunk(clean[name])], self._index)
         parts = list(encoder.ids(0, clean))
         return np.concatenate(parts) if parts else np.empty((0, encoder.schema.slots), np.int32)
 
     @torch.inference_mode()
-    def score(self, clean: pa.Table, ids: Ids) -> Scores:
+    def score(self, clean: pa.RecordBatch, ids: Ids) -> Scores:
         """Return the probabilities of clean rows, whose ids are given."""
         time = torch.tensor(clean["time"].to_numpy()) if self.timed else None
         rows = Batch(torch.from_numpy(ids), torch.zeros(len(ids)), time)

@@ -119,8 +119,8 @@ class Reading:
                     )
 
     def clean(
-        self, table: pa.Table, lines: Lines, file: str, rejects: RejectLog
-    ) -> tuple[pa.Table, NDArray[np.bool_]]:
+        self, table: pa.Table | pa.RecordBatch, lines: Lines, file: str, rejects: RejectLog
+    ) -> tuple[pa.RecordBatch, NDArray[np.bool_]]:
         """Return the fields of all rows (and `time`), and which of the rows (n,) are not rejected."""
         check = tabular.Check(table, lines, file, rejects, alarm=False)
         texts = {
@@ -128,12 +128,12 @@ class Reading:
             for name in self.uses
         }
         made = tabular.features_of(check, self.plan, self._separators, lambda name: texts[name]())
-        return pa.table(
+        return pa.record_batch(
             {name: made[name] for name in self._fields} | tabular.times_of(check, self.plan)
         ), check.good
 
 
-def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> pa.Table:
+def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> pa.RecordBatch:
     """Return columns of rows in memory.
 
     Args:
@@ -166,7 +166,7 @@ def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> p
             raise PipelineError(
                 f"the rows: no column {column!r}, which the model reads{nearest(column, names)}"
             )
-    return pa.table(made)
+    return pa.record_batch(made)
 
 
 def _array(values: Any, column: str) -> pa.Array:
@@ -174,10 +174,13 @@ def _array(values: Any, column: str) -> pa.Array:
         return chunk(values)
     if getattr(values, "ndim", 1) != 1:
         raise PipelineError(f"the rows have several columns {column!r}")
+    own = getattr(values, "array", None)  # of a column of pandas, some of whose arrays are Arrow's
     try:
-        made = chunk(pa.array(values, from_pandas=True))
+        made = chunk(pa.array(own if hasattr(own, "__arrow_array__") else values, from_pandas=True))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise PipelineError(f"column {column!r}: its values are not of one type ({reason})") from None
     # what pandas calls str; the readers of text are faster on the small one
-    return pc.cast(made, pa.string()) if pa.types.is_large_string(made.type) else made
+    if not pa.types.is_large_string(made.type):
+        return made
+    return pa.array(made.to_pylist(), pa.string()) if len(made) <= parse.FEW else pc.cast(made, pa.string())

@@ -38,7 +38,7 @@ class Seen:
     unseen: Counter[str] = field(default_factory=Counter)
     missing: Counter[str] = field(default_factory=Counter)
 
-    def add(self, model: Model, clean: pa.Table, ids: Ids) -> None:
+    def add(self, model: Model, clean: pa.RecordBatch, ids: Ids) -> None:
         """Count clean rows, whose ids are given."""
         schema, slot = model.package.schema, 0
         self.rows += len(ids)

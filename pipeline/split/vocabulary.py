@@ -161,6 +161,11 @@ class Places:
     def _position(self) -> dict[str | None, int]:
         return {value: place for place, value in enumerate(self._values, 1)}
 
+    @cached_property
+    def missing(self) -> int:
+        """The position of a missing string."""
+        return int(self.of(pa.nulls(1, pa.string()))[0])
+
     def of(self, strings: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return the position of each string."""
         if SMALL * len(strings) < len(self._values):  # Arrow would hash the whole vocabulary for each call
@@ -213,7 +218,9 @@ class Encoder:
         places = zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True)
         self._rows = list(map_ordered(rows, places))
 
-    def ids(self, block: int, table: pa.Table, truncated: Counter[str] | None = None) -> Iterator[Ids]:
+    def ids(
+        self, block: int, table: pa.Table | pa.RecordBatch, truncated: Counter[str] | None = None
+    ) -> Iterator[Ids]:
         """Yield the ids (n, S) of the rows of a block, in chunks of ROWS_PER_CHUNK.
 
         Args:
@@ -323,13 +330,12 @@ def _category_rows(
 ) -> Iterator[_IdsOfStrings]:
     if not dictionaries:
         return
-    missing = find.of(pa.nulls(1, pa.string()))
     places = find.of(pa.chunked_array(dictionaries))
     start = 0
     for dictionary in dictionaries:
-        some = places[start : start + len(dictionary)]
+        ids = np.full((len(dictionary) + 1, 1), first + find.missing, np.int32)
+        ids[:-1, 0] = first + places[start : start + len(dictionary)]
         start += len(dictionary)
-        ids = (first + np.r_[some, missing]).astype(np.int32)[:, None]
         yield _IdsOfStrings(ids, np.zeros(len(ids), np.int64))
 
 
@@ -349,8 +355,8 @@ def _bag_rows(
         # all unseen values have one id, which a bag contains once
         keep = _one_of_each(row, code, last=last)
         row, code = row[keep], code[keep]
-        starts = np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) if len(row) else np.empty(0, np.int64)
-        sizes = np.diff(np.r_[starts, len(row)])
+        starts = np.flatnonzero(np.append(True, row[1:] != row[:-1])[: len(row)])
+        sizes = np.diff(np.append(starts, len(row)))
         place = np.arange(len(row)) - np.repeat(starts, sizes)
         if last:
             place -= np.repeat(np.maximum(sizes - field.slots, 0), sizes)
@@ -397,7 +403,7 @@ def _distinct(texts: pa.Array, separator: str, *, last: bool = False) -> tuple[N
     rows, values = row.filter(full).to_numpy().astype(np.int64), values.filter(full)
     codes = values.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
     keep = _one_of_each(rows, codes, last=last)
-    return rows[keep], values.take(pa.array(keep))
+    return (rows, values) if len(keep) == len(rows) else (rows[keep], values.take(pa.array(keep)))
 
 
 def _one_of_each(row: NDArray[np.int64], code: NDArray[np.int64], *, last: bool) -> NDArray[np.int64]:
