@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, sha256
-from pipeline.data.storage import has_column
+from pipeline.data.storage import has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
 from pipeline.evaluate.runs import STAGES, Block, Run, load_runs
 from pipeline.scoring import reading
@@ -12,6 +12,8 @@ from pipeline.scoring.package import Package
 from pipeline.split.vocabulary import Vocabulary
 
 IDENTITY = ("dataset", "model", "variant", "key", "input", "rows", "warm_start")  # of run.json
+# of reading.json: how values are read, and what a split goes by; the rest says what a click is
+HOW = {*reading.OF_FILES, *reading.OF_VALUES, "keep", "file", "group"}
 READING = "reading.json"  # of the preprocess stage: the source, and the arguments of its `read`
 
 
@@ -52,15 +54,20 @@ def of_run(root: Path, run: Run) -> Package:
     vocabulary = read_json(require_file(processed / "vocabulary.json", "split"))
     report = _report(root, run)
     weights = require_file(run.weights(seed), run.target)
+    settings = read_json(require_file(root / "data/interim" / dataset / READING, "preprocess"))
+    timed = has_column(processed, "train", "time")
+    until = {"until": int(open_column(processed, "train", "time").max())} if timed else {}
     return Package(
         architecture=run.info["architecture"],
         options=run.info["params"]["model"],
         vocabulary=vocabulary,
-        reading=_reading(root / "data/interim" / dataset, vocabulary, has_column(processed, "train", "time")),
+        reading=_reading(settings, vocabulary, timed),
         calibration=_calibration(report, run, seed),
         weights=weights.read_bytes(),
         trained_on={
             **{key: run.info[key] for key in IDENTITY if key in run.info},
+            **until,
+            "log": {key: value for key, value in settings.items() if key not in HOW},
             "seed": seed,
             "weights_sha256": sha256(weights),
             "valid": {name: best["best"][f"valid_{name}"] for name in ("auc", "logloss")},
@@ -69,9 +76,8 @@ def of_run(root: Path, run: Run) -> Package:
     )
 
 
-def _reading(interim: Path, vocabulary: Vocabulary, has_times: bool) -> reading.Settings:
-    settings = read_json(require_file(interim / READING, "preprocess"))
-    if settings.pop("source") != "tabular":
+def _reading(settings: reading.Settings, vocabulary: Vocabulary, has_times: bool) -> reading.Settings:
+    if settings["source"] != "tabular":
         settings = reading.of_clean_table(vocabulary)
     kept = {key: value for key, value in settings.items() if key in (*reading.OF_FILES, *reading.OF_VALUES)}
     if not has_times:

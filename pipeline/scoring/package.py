@@ -1,7 +1,8 @@
 """A package: one trained model and all that is needed to score raw rows with it, as plain files.
 
     package.json          `format`; `architecture` and `options` of the model; `trained_on`: dataset, model,
-                          variant, seed, key and digests of the run, its metrics
+                          variant, seed, key and digests of the run, its metrics; `log`, its source and what
+                          is a click; `until`, the last time of a train row
     schema.json           the fields and their ids; see `Schema`
     vocabulary.json       values and bins of each field; see pipeline/split/vocabulary.py
     reading.json          how raw columns become fields; see `reading.py`

@@ -35,6 +35,7 @@ REQUIREMENTS = (
 )
 PROGRESS_BAR = "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"
 ROWS_PER_REQUEST = 100_000
+BYTES_PER_REQUEST = 1 << 25  # of the body, in MLflow's server: so many rows of some 300 bytes
 
 
 def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Block, root: Path) -> None:
@@ -121,7 +122,7 @@ def save(package: Path, folder: Path, **more: object) -> None:
             input_example=model.example(),
             # listed here, since MLflow would load the model to find them
             pip_requirements=[f"{name}=={_release(name)}" for name in REQUIREMENTS],
-            model_config={"rows": ROWS_PER_REQUEST},
+            model_config={"rows": ROWS_PER_REQUEST, "bytes": BYTES_PER_REQUEST},
             **more,
         )
 
@@ -135,19 +136,27 @@ def registered_package(root: Path, name: str) -> Path:
     Raises:
         PipelineError: there is no such model.
     """
-    import mlflow.artifacts
     from mlflow.exceptions import MlflowException
 
     from pipeline.tracking.store import configure
 
-    store = configure(root)
     try:
-        folder = mlflow.artifacts.download_artifacts(
-            f"models:/{name}", tracking_uri=store.client.tracking_uri
-        )
-        return Path(folder, "artifacts", "package")
+        return package_of(configure(root), f"models:/{name}")
     except MlflowException as error:
         raise PipelineError(f"--registered {name}: {error}") from None
+
+
+def package_of(store: Store, source: str) -> Path:
+    """Return the folder of the package of a model in MLflow.
+
+    Raises:
+        MlflowException: there is no such model.
+    """
+    import mlflow.artifacts
+
+    with _quiet():
+        folder = mlflow.artifacts.download_artifacts(source, tracking_uri=store.client.tracking_uri)
+    return Path(folder, "artifacts", "package")
 
 
 @contextmanager

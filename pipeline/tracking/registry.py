@@ -1,9 +1,13 @@
 """MLflow's model registry: one registered model per dataset, its champion under the alias `champion`.
 
-In the database of a checkout the alias follows its last report. A server is shared: there it moves to the
-champion of another checkout only if that has a higher validation AUC on the same encoded rows. The tag
-`checkout` of a version says whose it is. (AUCs on different rows cannot be compared: the alias stays until
-its own checkout moves it, or somebody takes it away on the page.)
+On the same encoded rows the alias follows the report, which has compared all models on them. Once the log
+has grown (or is encoded in another way), the champion of the new report is a challenger: the alias moves only
+if it is better on rows that are new to the champion, or if there is nothing to compare (see
+`scoring/challenge.py`). The tag `reason` of a version, and its description, say why the alias came or not.
+
+A server is shared: there the alias moves to the champion of another checkout only if that has a higher
+validation AUC on the same encoded rows. The tag `checkout` of a version says whose it is. (On different rows
+the alias stays until its own checkout moves it, or somebody takes it away on the page.)
 """
 
 import json
@@ -11,6 +15,8 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.common.errors import PipelineError
+from pipeline.evaluate.verdict import Verdict
 from pipeline.tracking import record
 from pipeline.tracking.page import page
 from pipeline.tracking.progress import MODEL
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 ALIAS = "champion"
+AGAINST, WON, REASON = "challenged", "won", "reason"  # tags of a version: by a test against which source
 
 
 def registered_name(report: Block) -> str:
@@ -74,52 +81,90 @@ class Candidate:
         """The source of the version."""
         return f"models:/{self.run.data.tags[MODEL]}"
 
-    def may_lead(self) -> bool:
-        """Whether the alias is to be on this model."""
+    @property
+    def own(self) -> bool:
+        """Whether the alias is this checkout's, or nobody's."""
         now = self._leader()
-        if self.store.local or now is None or now.tags.get("checkout") == self.tags["checkout"]:
-            return True
-        if not self.store.has_model(str(now.source).removeprefix("models:/")):
-            return True
-        better = float(self.tags["valid_auc_mean"]) > float(now.tags.get("valid_auc_mean", 0))
-        return now.tags.get("data") == self.tags["data"] and better
+        return self.store.local or now is None or now.tags.get("checkout") == self.tags["checkout"]
 
-    def register(self, *, leads: bool) -> bool:
-        """Make it a version, with the alias `champion` if it leads; return whether anything changed."""
+    def verdict(self) -> Verdict:
+        """Whether the alias is to be on this model, and why."""
+        now = self._leader()
+        if now is None:
+            return Verdict(leads=True, reason="there was no champion before it")
+        if now.source == self.model:
+            return Verdict(leads=True, reason=now.tags.get(REASON, ""))
+        if not self.store.has_model(str(now.source).removeprefix("models:/")):
+            return Verdict(leads=True, reason="the champion before it was deleted")
+        if now.tags.get("data") == self.tags["data"]:
+            mine, other = self.tags["valid_auc_mean"], now.tags.get("valid_auc_mean", "0")
+            reason = f"valid AUC {mine} against {other} of version {now.version} on the same rows"
+            return Verdict(self.own or float(mine) > float(other), reason)
+        if not self.own:
+            return Verdict(leads=False, reason="the champion is another checkout's, of other rows")
+        return self._challenge(now)
+
+    def _challenge(self, now: "ModelVersion") -> Verdict:
+        """Compare it with the champion on new rows, unless that was done before."""
+        from pipeline.scoring.challenge import judge  # with torch
+        from pipeline.scoring.package import Package
+        from pipeline.tracking.models import package_of
+
+        done = next((each for each in self._versions() if each.source == self.model), None)
+        if done is not None and done.tags.get(AGAINST) == now.source:
+            return Verdict(done.tags[WON] == "true", done.tags[REASON])
+        try:
+            champion = Package.read(package_of(self.store, str(now.source)))
+        except PipelineError as error:
+            return Verdict(leads=True, reason=f"the champion before it cannot be read: {error}")
+        found = judge(self.store.root, champion, Package.read(package_of(self.store, self.model)))
+        if found.final:
+            self.tags.update({AGAINST: str(now.source), WON: str(found.leads).lower()})
+        return Verdict(found.leads, f"against version {now.version}: {found.reason}", found.final)
+
+    def register(self, *, leads: bool, reason: str) -> bool:
+        """Make it a version, with the alias `champion` if it leads; return whether anything changed.
+
+        Args:
+            reason: why it does, or does not.
+        """
         from mlflow.exceptions import MlflowException
 
         client, best = self.store.client, self.report["champion"]
+        tags = {**self.tags, **({REASON: reason} if reason else {})}
+        said = f"{best['model']} ({best['variant']}), seed {self.tags['seed']}{reason and ': '}{reason}"
         try:
             client.create_registered_model(self.name, description=page(self.name, self.report["dataset"]))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        versions = client.search_model_versions(f"name = '{self.name}'")
-        chosen = next((each for each in versions if each.source == self.model), None)
+        chosen = next((each for each in self._versions() if each.source == self.model), None)
         new = chosen is None
         if chosen is None:
             chosen = client.create_model_version(
                 self.name,
                 self.model,
                 self.run.info.run_id,
-                tags=self.tags,
+                tags=tags,
                 model_id=self.run.data.tags[MODEL],
-                description=f"{best['model']} ({best['variant']}), seed {self.tags['seed']}",
+                description=said,
             )
             chosen = self._first_of(chosen)
         # what the page of the logged model shows as its versions
         entry = json.dumps([{"name": self.name, "version": int(chosen.version)}])
         client.set_logged_model_tags(self.run.data.tags[MODEL], {"mlflow.modelVersions": entry})
-        for tag, value in self.tags.items():
+        for tag, value in tags.items():
             if chosen.tags.get(tag) != value and (leads or tag != "checkout"):
                 client.set_model_version_tag(self.name, chosen.version, tag, value)
+        if chosen.description != said:
+            client.update_model_version(self.name, chosen.version, said)
         now = self._leader()
         if not leads:
             if new and now is not None:
                 print(
                     f"{self.name}: `{ALIAS}` stays at version {now.version}, of {now.tags.get('checkout')} "
                     f"(valid AUC {now.tags.get('valid_auc_mean')}); version {chosen.version} is this "
-                    f"checkout's ({self.tags['valid_auc_mean']})"
+                    f"checkout's ({self.tags['valid_auc_mean']}): {reason}"
                 )
             return new
         if now is not None and str(now.version) == str(chosen.version):
@@ -129,13 +174,14 @@ class Candidate:
 
     def _first_of(self, chosen: "ModelVersion") -> "ModelVersion":
         """Return the only version of the model; another checkout may have made one in the same moment."""
-        versions = self.store.client.search_model_versions(f"name = '{self.name}'")
-        first = min(
-            (each for each in versions if each.source == self.model), key=lambda each: int(each.version)
-        )
+        same = (each for each in self._versions() if each.source == self.model)
+        first = min(same, key=lambda each: int(each.version))
         if int(first.version) < int(chosen.version):
             self.store.client.delete_model_version(self.name, chosen.version)
         return first
+
+    def _versions(self) -> "list[ModelVersion]":
+        return list(self.store.client.search_model_versions(f"name = '{self.name}'"))
 
     def _leader(self) -> "ModelVersion | None":
         """Return the version that has the alias now."""

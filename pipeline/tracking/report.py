@@ -92,18 +92,20 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
         )
     candidate = Candidate.of(store, experiment, report, runs[best["key"]])
     # an experiment in a copy (`dvc exp run --temp`) is shown; the champion is that of the project's report
-    leads = candidate.may_lead() and main_checkout(folder) == folder
+    verdict, is_project = candidate.verdict(), main_checkout(folder) == folder
+    leads = verdict.leads and is_project
+    shows = (verdict.leads or candidate.own) and is_project  # the page has the last report, whoever leads
     shown = store.client.get_experiment(experiment).tags.get(REPORT) == key
     evaluation = next((each for each in store.named(experiment, key) if not store.is_written(each)), None)
     up_to_date = (
         evaluation is not None and is_complete(evaluation) and store.has_file(evaluation, "report.json")
     )
-    if up_to_date and shown >= leads and all(mark in run.data.tags for run in runs.values()):
-        return candidate.register(leads=leads)
+    if up_to_date and shown >= shows and all(mark in run.data.tags for run in runs.values()):
+        return candidate.register(leads=leads, reason=verdict.reason)
 
     for result in report["results"]:
         if run := runs.get(result["key"]):
-            _log_test(store, experiment, run, result, correct=leads)
+            _log_test(store, experiment, run, result, correct=shows)
             store.log(run.info.run_id, tags=record.warning_tags(result))
     note = record.note(report)
     if evaluation is None:
@@ -114,10 +116,10 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
         evaluation = store.start(experiment, "evaluate", tags)
     if not up_to_date:
         _log_evaluation(store, evaluation, folder, report, note)
-    candidate.register(leads=leads)
+    candidate.register(leads=leads, reason=verdict.reason)
     for run in runs.values():
         store.log(run.info.run_id, tags={mark: "true"})
-    if leads:
+    if shows:
         for tag, value in (
             ("mlflow.note.content", note),
             (VIEW, record.leaderboard_view(mark)),
