@@ -77,11 +77,13 @@ def run(
     )
 
 
-def prepare(folder: Path, dataset: str = DATASET) -> None:
+def prepare(folder: Path, dataset: str = DATASET, mirror: Path | None = None) -> None:
     """Run download, preprocess and split in this process (test_end_to_end.py runs them as processes)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("CTR_MIRROR", raising=False)
+        if mirror:
+            patch.setenv("CTR_MIRROR", str(mirror))
         patch.setattr("sys.argv", ["stage", "--dataset", dataset])
         for stage in ("download", "preprocess", "split"):
             importlib.import_module(f"stages.{stage}").main()

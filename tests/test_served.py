@@ -1,7 +1,7 @@
 """Four ways to the same probability: the report's file, `predict`, MLflow in process, MLflow over HTTP.
 
-A log with bags, numbers, times, missing and unseen values goes through all stages, and so does `synthetic`;
-the server is a real one. The commands of docs/scoring.md are run, too.
+A log with bags, numbers, times, missing and unseen values goes through all stages, and so do `synthetic` and,
+where its files are, MovieLens-100K; the server is a real one. The commands of docs/scoring.md are run, too.
 """
 
 import gzip
@@ -33,7 +33,12 @@ from tests import project
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 ROWS = 10_000
 RAW = "raw_probability"
-NAMES = ("mine", "synthetic")
+MIRROR = Path(__file__).parents[2] / "shared/datasets"
+REAL = "movielens-100k"
+NAMES = ["mine", "synthetic", *([REAL] if (MIRROR / REAL / "u.data").exists() else [])]
+without_real_data = pytest.mark.skipif(
+    REAL not in NAMES, reason=f"no real data: ../shared/datasets/{REAL}/u.data and the files beside it"
+)
 
 
 @pytest.fixture(scope="module", name="root")
@@ -41,7 +46,7 @@ def _root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with two evaluated datasets of 10,000 test rows each, and their champions in MLflow."""
     root = tmp_path_factory.mktemp("served")
     mine.write_csv(root / "clicks.csv", mine.log(12_500, users=4000))
-    values = project.small_params(datasets=list(NAMES), models=["din"])
+    values = project.small_params(datasets=NAMES, models=["din"])
     entry = values["data"]["synthetic"]
     entry["download"]["rows"] = 12_500
     entry["settings"]["train"] |= {"epochs": 1, "seeds": [1]}
@@ -50,11 +55,13 @@ def _root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocess = {**mine.ENTRY, "user": "user_id", "item": "item"}
     own = {"source": "tabular", "download": {"path": "clicks.csv"}, "preprocess": preprocess}
     values["data"]["mine"] = {**entry, **own}
+    few = {"train": {"epochs": 1, "batch_size": 4096, "seeds": [1], "threads": 1}, "tune": {"trials": 1}}
+    values["data"][REAL] |= {"split": {"method": "random", "seed": 1, "test": 0.1}, "settings": few}
     project.make_project(root, **values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTR_TRACKING", "off")
         for name in NAMES:
-            project.prepare(root, name)
+            project.prepare(root, name, MIRROR if name == REAL else None)
             for stage, model in (("train", "din"), ("tune", "din"), ("evaluate", None)):
                 done = project.run(root, stage, model, dataset=name, CTR_TRACKING="off")
                 assert done.returncode == 0, done.stderr
@@ -108,7 +115,7 @@ def post(url: str, body: Any, kind: str | None = "application/json", **headers: 
     return requests.post(url, data=body, headers=given, timeout=120)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES[:2], pytest.param(REAL, marks=without_real_data)])
 def test_four_ways_give_the_same_probability(root: Path, name: str, tmp_path: Path) -> None:
     report = reported(root, name)
     expected = report["probability"].to_numpy()
@@ -145,7 +152,7 @@ def test_four_ways_give_the_same_probability(root: Path, name: str, tmp_path: Pa
 
 def test_the_commands_of_the_page_on_scoring_run(root: Path) -> None:
     section = (project.ROOT / "docs/scoring.md").read_text(encoding="utf-8")
-    commands, server = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
+    commands, server, files = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     (python,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     call = {"cwd": root, "env": project.environment(), "capture_output": True, "text": True}
     done = subprocess.run(["bash", "-e", "-c", commands], **call)
@@ -164,6 +171,19 @@ def test_the_commands_of_the_page_on_scoring_run(root: Path) -> None:
         done = subprocess.run(["bash", "-c", curl.replace("http://127.0.0.1:5001/invocations", url)], **call)
     answer = json.loads(done.stdout)
     assert 0 < answer.get("predictions", [{}])[0].get("probability", 0) < 1, answer
+
+    rows = pd.read_parquet(root / "data/interim/synthetic/table.parquet").head(20)
+    rows.drop(columns=["label", "truth"]).to_csv(root / "rows.csv", index=False)
+    done = subprocess.run(["bash", "-e", "-c", files], **call)
+    assert done.returncode == 0, done.stderr
+    found = [row[RAW] for row in read_json(root / "scores.json")["predictions"]]
+    np.testing.assert_allclose(found, scores[RAW].head(20), atol=1e-6)
+    assert "FROM" in (root / "image/Dockerfile").read_text()
+    needs = (root / "image/model_dir/requirements.txt").read_text()
+    assert {"mlflow", "torch", "pyarrow", "safetensors"} <= {
+        line.partition("==")[0] for line in needs.split()
+    }
+    assert (root / "image/model_dir/artifacts/package/weights.safetensors").exists()
 
 
 def project_command(root: Path, *words: str) -> str:
@@ -235,7 +255,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "tags of two types": (records({**ROW, "tags": ["new", 1]}), "tags"),
     "tags objects": (records({**ROW, "tags": [{"name": "new"}]}), "tags"),
     "too many rows": (f"{','.join(ROW)}\n" + "1003,31,i04,3.5,new,2024-03-05\n" * 100_001, "100000"),
-    "a million rows": (f"{','.join(ROW)}\n" + "1003,31,i04,3.5,new,2024-03-05\n" * 1_000_000, "100000"),
+    "a million rows": (
+        f"{','.join(ROW)}\n" + "1003,31,i04,3.5,new,2024-03-05\n" * 1_100_000,
+        "33554432 bytes",
+    ),
     "records no list": (json.dumps({"dataframe_records": ROW}), "list of records"),
     "records of numbers": (records(1, 2), "user_id"),
     "records of lists": (records([1], [2]), "user_id"),
@@ -268,6 +291,7 @@ OTHER_KINDS: dict[str, tuple[Any, str, int]] = {
     "a picture": (b"\x89PNG", "image/png", 415),
     "XML": ("<row/>", "application/xml", 415),
     "another charset": (records(ROW), "application/json; charset=latin-1", 415),
+    "Parquet": (b"PAR1", "application/vnd.apache.parquet", 400),
     "another parameter": (records(ROW), "application/json; format=pandas-split", 415),
 }
 
@@ -285,6 +309,11 @@ def test_bad_requests_get_4xx_with_the_columns_name_and_the_server_lives(root: P
             answer = post(url, body, kind)
             if answer.status_code != status:
                 wrong.append((case, answer.status_code, answer.text[-300:]))
+        bomb = gzip.compress(b" " * (1 << 26))  # is never unpacked
+        packed = post(url, bomb, **{"Content-Encoding": "gzip"})
+        unmeasured = post(url, (b" " * (1 << 20) for _ in range(40)))  # in chunks, of no length told before
         again = post(url, records(ROW))
+    assert packed.status_code == 400
+    assert (unmeasured.status_code, "33554432 bytes" in unmeasured.text) == (413, True)
     assert wrong == []
     assert again.json() == good.json()
