@@ -170,7 +170,9 @@ def latency(folder: Path) -> None:
                     found[name] += answered
             for number, name in enumerate(names):
                 cost = f"{np.median(spent[number]):.2f}"
-                print(line(f"{batch}, HTTP, 4 clients: {name}", found[name], ROUNDS * SECONDS, cost), flush=True)
+                print(
+                    line(f"{batch}, HTTP, 4 clients: {name}", found[name], ROUNDS * SECONDS, cost), flush=True
+                )
             ratios = spent[0] / spent[1]
             rates = len(found["constant"]) / len(found["model"])
             print(
