@@ -7,7 +7,8 @@ that drift from day to day. Train to day d, stop by day d + 1, test on day d + 2
 
     cold          all rows to day d, from nothing, with the settings that params.yaml gives to a dataset
                   without settings of its own
-    warm          the same rows, from the day before's package, `epochs: 2`; the first one is cold
+    warm          the same rows, from the day before's package, `epochs: 2`; the first one is cold. As `train`
+                  does it, a pass has the rows that came since the package several times
     warm, window  the last `--train-days` days alone, from the day before's package, `epochs: 2`, a third of
                   the rate and of `l2_rows`
     cold, window  those days alone, from nothing: what the window does without the warm start
@@ -107,7 +108,8 @@ def encoded(
     for number, name in enumerate(SPLITS):
         own = table.filter(pa.array(part == number))
         ids, label = apply(vocabulary, own), own["label"].to_numpy().astype(np.float32)
-        splits[name] = Split(schema(vocabulary), torch.from_numpy(ids), torch.from_numpy(label))
+        time = torch.tensor(own["time"].to_numpy())
+        splits[name] = Split(schema(vocabulary), torch.from_numpy(ids), torch.from_numpy(label), time)
     return vocabulary, splits
 
 
@@ -118,16 +120,19 @@ def train(
     start = package if way.warm and package.exists() else None
     earlier = Package.read(start).vocabulary if start else None
     vocabulary, splits = encoded(table, day, way.train_days, earlier)
-    network = build(config.architecture, splits["train"].schema, config.model, seed=seed)
+    rows = splits["train"]
+    network = build(config.architecture, rows.schema, config.model, seed=seed)
     if start:
         warm.begin(network, start)
+        rows = warm.rehearsed(rows, start)
     settings = {**config.train.fit, **way.settings}
-    state = fit(network, splits["train"], splits["valid"], seed=seed, **settings)
+    state = fit(network, rows, splits["valid"], seed=seed, **settings)
     weights = save(Trained.of(network, state).tensors)
-    Package(config.architecture, config.model, vocabulary, {}, {}, weights, {}).write(package)
+    assert splits["train"].time is not None
+    until = {"until": int(splits["train"].time.max())}
+    Package(config.architecture, config.model, vocabulary, {}, {}, weights, until).write(package)
     score = predict(network, splits["test"]).double().numpy()
-    rows = state.curve[-1]["epoch"] * len(splits["train"])
-    return metrics.auc(splits["test"].label.numpy(), score), rows
+    return metrics.auc(splits["test"].label.numpy(), score), state.curve[-1]["epoch"] * len(rows)
 
 
 def measure(

@@ -155,6 +155,26 @@ def test_a_model_that_learns_before_the_first_step_is_refused(tmp_path: Path):
             warm.begin(build(name, before, options(name), seed=1), tmp_path / name)
 
 
+@pytest.mark.parametrize("until", [None, 5, 41, 99])
+def test_a_pass_has_each_new_row_several_times_and_the_memory_once(until: int | None, tmp_path: Path):
+    rows = random_split(SCHEMAS["no-bags"], 60)
+    rows = replace(rows, time=torch.arange(60))
+    write_json(tmp_path / "package.json", {"trained_on": {} if until is None else {"until": until}})
+    found = warm.rehearsed(rows, tmp_path)
+    new = 18 if until == 41 else 54 if until == 5 else 0
+    assert len(found) == 60 + (warm.NEW_ROWS - 1) * new
+    assert all(torch.equal(a, b) for a, b in zip(found.whole()[:3], rows.whole()[:3], strict=True))
+    passed = list(found.batches(16, torch.Generator().manual_seed(1)))
+    assert len(passed) == found.count(16)
+    seen = torch.cat([batch.time for batch in passed if batch.time is not None]).bincount(minlength=60)
+    often = torch.tensor([warm.NEW_ROWS if new and time > (until or 0) else 1 for time in range(60)])
+    assert torch.equal(seen, often)
+    again = torch.cat([batch.ids for batch in found.batches(16, torch.Generator().manual_seed(1), skip=2)])
+    assert torch.equal(again, torch.cat([batch.ids for batch in passed[2:]]))
+    timeless = replace(rows, time=None)
+    assert warm.rehearsed(timeless, tmp_path) is timeless
+
+
 # ---- the stages ----
 
 

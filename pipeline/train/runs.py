@@ -244,6 +244,7 @@ def train_once(
     network = build(header.architecture, train.schema, arguments["model"], seed=seed)
     if header.start is not None:
         warm.begin(network, header.start)
+        train = warm.rehearsed(train, header.start)
     network.to(train.device)
     if progress is not None:
         for remark in remarks(splits, header.extra.get("rows_in_memory", 0), arguments["train"]):

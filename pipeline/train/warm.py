@@ -3,9 +3,13 @@
 A row of a table keeps its weights wherever its value's id went; a value that is new begins with those of
 its field's unseen id, which is what a model without it would have said. Only weights are taken over: the
 optimizer, the base logit and what a model remembers of its train rows (`prepare`) are those of the new rows.
+
+The rows that came since the package was trained are new to all of its weights, and two passes over them are
+not enough where the old ones had eight. So a pass has each of them `NEW_ROWS` times (LOG.md, "Rolling days").
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,13 @@ from torch import Tensor, nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import canonical, digest, read_json
+from pipeline.data.batches import Batch, Split
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.prepared import Prepared
 from pipeline.models import BASE_LOGIT, build
 from pipeline.schema import EMPTY, Schema
 
+NEW_ROWS = 4  # how often a pass has a row that came since the package
 FOLDER = "start"  # within the processed folder: see pipeline/split/warm.py
 Block = dict[str, Any]
 
@@ -106,3 +112,38 @@ def rows(old: Schema, new: Schema) -> Tensor:
         place = torch.arange(after.size)
         found.append(first + torch.where(place < before.size, place, 0))
     return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Repeated(Split):
+    """Train rows, some of which come several times in a pass; what a model remembers of rows, it sees once.
+
+    Attributes:
+        once: each row is among the first so many.
+    """
+
+    once: int = field(kw_only=True)
+
+    def whole(self) -> Batch:
+        """Return each row once."""
+        return super().whole().rows(slice(self.once))
+
+    def batches(self, size: int, generator: torch.Generator | None = None, **more: Any) -> Iterator[Batch]:
+        """Yield batches as `Split.batches` does, of all rows of a pass."""
+        yield from Split(self.schema, *super().whole()).batches(size, generator, **more)
+
+
+def rehearsed(train: Split, package: Path) -> Split:
+    """Return train rows with those that are later than the package's each `NEW_ROWS` times in a pass.
+
+    As they are: rows without times, all of them old or all new, a streamed split, a package that does not
+    say when its training ended.
+    """
+    until = read_json(package / "package.json").get("trained_on", {}).get("until")
+    if until is None or train.time is None or train.streamed:
+        return train
+    new = (train.time > until).nonzero().flatten()
+    if len(new) in (0, len(train)):
+        return train
+    order = torch.cat([torch.arange(len(train), device=new.device), *([new] * (NEW_ROWS - 1))])
+    return Repeated(train.schema, *train.whole().rows(order), once=len(train))
