@@ -217,7 +217,7 @@ def test_the_size_of_the_blocks_does_not_matter(
     model: Model, frame: pd.DataFrame, raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frame.to_csv(tmp_path / "rows.csv", index=False)
-    monkeypatch.setattr(text.records, "__kwdefaults__", {**text.records.__kwdefaults__, "block_bytes": 999})
+    monkeypatch.setattr(text.TextFile.pieces, "__defaults__", (999,))
     found, _ = scores(model, tmp_path / "rows.csv", tmp_path / "scores.parquet")
     np.testing.assert_allclose(found[RAW], raw, rtol=1e-6)
     assert pq.ParquetFile(tmp_path / "scores.parquet").num_row_groups > 5

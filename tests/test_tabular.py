@@ -308,8 +308,7 @@ def test_rows_do_not_depend_on_the_block_they_are_read_in(read: Read, monkeypatc
     from pipeline.preprocess import tables
     from pipeline.preprocess import text as reader
 
-    defaults = {**reader.records.__kwdefaults__, "block_bytes": 700}
-    monkeypatch.setattr(reader.records, "__kwdefaults__", defaults)
+    monkeypatch.setattr(reader.TextFile.pieces, "__defaults__", (700,))
     found = read(text, fields=FIELDS, group="user")
     assert json.dumps(found, default=str) == json.dumps(expected, default=str)
     table = pa.table({"user": ["a", "b", "c"] * 9, "click": [0, 1, 5] * 9})
