@@ -95,7 +95,7 @@ def dataset_entry(purpose: str | None) -> tuple[str, "Dataset", "Params"]:
     alone()
     (name,) = arguments(purpose, "dataset")
     settings = params.load()
-    engine.use(engine.processes(settings.processes))
+    engine.use(engine.processes(settings.processes), settings.engine)
     return name, settings.entry(name), settings
 
 

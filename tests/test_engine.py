@@ -1,5 +1,6 @@
 """One map over units by all cores: the same results, errors and rejects whatever the number of workers."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,6 +99,13 @@ def test_the_stages_take_the_number_of_workers_from_the_settings(monkeypatch: py
     engine.use(engine.processes("auto"))
     list(engine.map_ordered(names, range(6)))
     assert len(seen) > 2
+
+
+def test_an_engine_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    engine.use(None, "ray")
+    with pytest.raises(PipelineError, match=r"needs Ray: install the extra \[scale\]"):
+        next(engine.map_ordered(lambda unit: unit, [1]))
 
 
 # ---- text: ranges at line ends, quoted ones included ----

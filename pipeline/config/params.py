@@ -68,6 +68,7 @@ class Params:
         self.mirror, self.evaluate, self.paper = self._file.mirror, self._file.evaluate, self._file.paper
         self.watch = self._file.watch
         self.processes: int | str = self._file.processes
+        self.engine = self._file.engine
         if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
             raise self._error("processes", f"must be `auto` or a positive integer (it is {self.processes!r})")
         for name in self.evaluate.blend:

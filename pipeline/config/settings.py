@@ -115,6 +115,7 @@ class File(Strict):
     papers: list[str] = Field(default_factory=list)
     mirror: str | None = None
     processes: Any = "auto"
+    engine: Literal["local", "ray"] = "local"
     data: dict[str, Any]  # each a `Dataset`; checked one by one, so that one need not stop the others
     model: dict[str, Block]
     train: Block

@@ -135,13 +135,10 @@ def find(hashes: Hashes, label: NDArray[Any]) -> Repeats:
         label: 0 or 1, (N,).
     """
     shared = map_ordered(partial(_shared, hashes), range(PARTS))
-    known, rows, alike = np.concatenate(list(shared)), [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start in range(0, len(hashes) if len(known) else 0, ROWS_PER_CHUNK):
-        some = hashes[start : start + ROWS_PER_CHUNK]
-        place = np.minimum(np.searchsorted(known, some), len(known) - 1)
-        found = np.flatnonzero(known[place] == some)
-        rows.append(start + found)
-        alike.append(place[found])
+    known = np.concatenate(list(shared))
+    starts = range(0, len(hashes) if len(known) else 0, ROWS_PER_CHUNK)
+    found = list(map_ordered(partial(_places, hashes, known), starts))
+    rows, alike = zip((np.empty(0, np.int64), np.empty(0, np.int64)), *found, strict=True)
     numbers = np.concatenate(rows)
     return Repeats(numbers, np.concatenate(alike), label[numbers].astype(np.int64))
 
@@ -150,6 +147,14 @@ def _shared(hashes: Hashes, part: int) -> Hashes:
     """Return the hashes of one of the `PARTS` that several rows have."""
     some = np.sort(hashes[hashes // np.uint64(2**64 // PARTS) == part])
     return np.unique(some[1:][some[1:] == some[:-1]])
+
+
+def _places(hashes: Hashes, known: Hashes, start: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows from `start` on, ROWS_PER_CHUNK at most, that have a known hash, and its place."""
+    some = hashes[start : start + ROWS_PER_CHUNK]
+    place = np.minimum(np.searchsorted(known, some), len(known) - 1)
+    found = np.flatnonzero(known[place] == some)
+    return start + found, place[found]
 
 
 def hashes_of(tables: Iterable[pa.Table]) -> Hashes:
