@@ -52,6 +52,17 @@ def test_its_settings_and_models_are_valid_on_every_dataset_of_the_paper(name: s
                 assert found[option] == exhibit.sweep.values[-1], row.label
 
 
+@pytest.mark.parametrize(
+    "folder", sorted((project.ROOT / "docs/papers").iterdir()), ids=lambda path: path.name
+)
+def test_pages_of_results_in_docs_are_what_their_values_say(folder: Path) -> None:
+    values = read_json(folder / "results.json")
+    assert (folder / "README.md").read_text() == report.to_markdown(
+        EXHIBITS[folder.name], values, "picture.png"
+    )
+    assert (folder / "table.csv").read_text() == report.to_csv(values)
+
+
 def test_figures_are_those_that_were_printed() -> None:
     """Three cells of each paper's tables, read from the papers again."""
     found = {
