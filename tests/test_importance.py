@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import re
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,12 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
 from pipeline.data.batches import Split
 from pipeline.data.streaming import StreamedSplit
-from pipeline.explain import effects, importance, pairs, summary
+from pipeline.evaluate import plot_style
+from pipeline.explain import effects, importance, pairs, picture, summary
 from pipeline.explain.mixing import TIME, balanced, spread, units
 from pipeline.explain.pairs import own_weights
 from pipeline.models import build
+from pipeline.schema import Schema
 from tests import project
 
 SCHEMA = SCHEMAS["no-bags"]  # user, item, city, hour
@@ -282,6 +287,19 @@ def test_no_more_rows_are_predicted_than_was_stated(monkeypatch: pytest.MonkeyPa
     assert 2 * 5000 * 0.9 < sum(seen) <= 2 * 5000
     assert found["fields"]["rows"] == 5000 // (1 + 3 * 4)
     assert found["pairs"]["rows"] == 5000 // (1 + 4 + 6)
+
+
+def test_fields_of_any_name_can_be_shown(tmp_path: Path) -> None:
+    names = ["a|b", "$x_{$", "<b>", "é 漢"]
+    schema = Schema(tuple(replace(f, name=name) for f, name in zip(SCHEMA.fields, names, strict=True)))
+    rows = replace(random_split(SCHEMA, 100), schema=schema)
+    found = summary.summarise(build("fm", schema, {"embedding_size": 4}, seed=1), rows)
+    for line in summary.to_markdown(found, "fm").splitlines():
+        if line.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (3, 5), line
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font that comes with matplotlib has no Chinese
+        plot_style.save(picture.learnt(found, "log", "fm"), tmp_path / "learnt.png")
 
 
 # ---- the planted effects, and the commands ----

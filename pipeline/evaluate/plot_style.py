@@ -32,6 +32,7 @@ STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": TEXT,
+    "text.parse_math": False,  # names of fields may have dollar signs
     "axes.labelcolor": SLATE,
     "axes.labelsize": 8.5,
     "axes.edgecolor": "#B6BCC4",

@@ -69,7 +69,7 @@ def to_markdown(found: Block, model: str) -> str:
     fields, crossed = found["fields"], found["pairs"]
     lines = ["| field | AUC lost | 95 % interval | logloss |", "|---|---:|---:|---:|"]
     lines += [
-        f"| {row['field']} | {row['auc_lost']:.4f} | {row['low']:.4f} to {row['high']:.4f} "
+        f"| {_cell(row['field'])} | {row['auc_lost']:.4f} | {row['low']:.4f} to {row['high']:.4f} "
         f"| {row['logloss_rise']:+.4f} |"
         for row in fields["found"]
     ]
@@ -85,7 +85,7 @@ def to_markdown(found: Block, model: str) -> str:
         lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(own) + 1)}"]
         for row in crossed["found"]:
             figures = [f"{row[name]:.3f}" for name in ("interaction", *own)]
-            lines.append(f"| {row['first']} x {row['second']} | {' | '.join(figures)} |")
+            lines.append(f"| {_cell(row['first'])} x {_cell(row['second'])} | {' | '.join(figures)} |")
         words = (
             f"How far the logit is from a sum over the two fields, in logits: double differences on "
             f"{crossed['rows']:,} rows"
@@ -95,6 +95,10 @@ def to_markdown(found: Block, model: str) -> str:
         )
         parts += ["\n".join(lines), words]
     return "\n\n".join(parts) + "\n"
+
+
+def _cell(name: str) -> str:
+    return name.replace("|", "\\|")
 
 
 def groups(rows: Split) -> Array | None:
