@@ -25,7 +25,7 @@ from pipeline.layers.prepared import Prepared
 from pipeline.models import BASE_LOGIT, build
 from pipeline.schema import EMPTY, Schema
 
-NEW_ROWS = 4  # how often a pass has a row that came since the package
+NEW_ROWS = 3  # how often a pass has a row that came since the package
 FOLDER = "start"  # within the processed folder: see pipeline/split/warm.py
 Block = dict[str, Any]
 
