@@ -23,6 +23,7 @@ import pandas as pd
 import psutil
 import pyarrow as pa
 import pytest
+import sqlalchemy
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -788,8 +789,39 @@ def test_a_locked_database_costs_one_warning_and_a_sync(
                     seen.append(seed)
         viewer.execute("ROLLBACK")
     assert seen == [1, 2]
-    assert capsys.readouterr().err.count("warning: MLflow is incomplete") == 1
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: MLflow is incomplete") and warning.count("\n") == 1
     tracking.sync(project)
+
+
+def test_a_disk_too_full_for_the_database_costs_one_warning_and_a_sync(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracking.sync(project)
+    before, seen = content(project)["runs"], []
+    monkeypatch.setattr(guards, "_warned", set())
+    monkeypatch.chdir(project)
+
+    def full(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite takes as many as there are: no more
+
+    sqlalchemy.event.listen(sqlalchemy.engine.Engine, "connect", full)
+    try:
+        with tracking.live(HEADER, "train-fm") as live:
+            for seed in (1, 2):
+                with live.child(f"seed-{seed}", f"{HEADER['key']}/seed-{seed}", {}) as log:
+                    for step in range(3):
+                        log({f"metric_{i}": 0.5 for i in range(900)}, step)
+                    seen.append(seed)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.engine.Engine, "connect", full)
+    assert seen == [1, 2]
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: MLflow is incomplete") and warning.count("\n") == 1
+    assert "disk is full" in warning and "free some space" in warning
+    tracking.sync(project)
+    after = content(project)["runs"]
+    assert {name: after[name] for name in before} == before
 
 
 def test_a_sync_looks_at_the_database_a_fixed_number_of_times(

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -150,6 +151,8 @@ def explain(error: BaseException) -> str | None:
                 f"{os.fsdecode(where) if isinstance(where, bytes) else where}: {os.strerror(each.errno)}"
             )
             return f"{problem}; nothing was left half-written: {_NEEDS[each.errno]}"
+        if getattr(each, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return f"its SQLite file: {each}; nothing was left half-written: {_FREE}"
     for each in seen:
         if isinstance(each, MemoryError) or (isinstance(each, RuntimeError) and _NO_MEMORY.search(str(each))):
             first = next(iter(str(each).splitlines()), "")

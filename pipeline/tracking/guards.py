@@ -1,5 +1,6 @@
 """Errors between the files and MLflow, and what becomes of them: the files are complete without it."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,13 +79,14 @@ def mlflow_errors(folder: Path | None = None) -> Iterator[None]:
     from sqlalchemy.exc import SQLAlchemyError
 
     where = f"{folder}: " if folder else ""
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints pages of traceback
     try:
         yield
     except Unavailable:
         raise
     except MlflowException as error:
         kind = Unavailable if error.error_code in _TEMPORARY else MlflowFailure
-        raise kind(f"{where}MLflow failed: {reason(error)}") from error
+        raise kind(f"{where}MLflow failed: {explain(error) or reason(error)}") from error
     except (OSError, SQLAlchemyError) as error:
         raise Unavailable(f"{where}MLflow failed: {explain(error) or reason(error)}") from error
 
