@@ -2,27 +2,29 @@
 
 Kills: `dvc repro` or `sync` gets SIGKILL, SIGTERM or SIGINT (its group, the stage alone, or dvc alone)
 at a random moment; the next `check`, `dvc repro` and `sync` have to end well, with the bits of a run
-that nobody stopped. Damages: each file that a stage reads is emptied, cut, flipped by a bit or removed; the
-stage has to name it without a traceback, and the cure as told has to give back the right bits.
+that nobody stopped. `--damages`: see `benchmarks.damages`; `--disk`: see `benchmarks.full_disk`.
 """
 
+import ctypes
+import importlib
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import Any
 
 import psutil
 from ruamel.yaml import YAML
 
+from pipeline.common.errors import exit_with_message
 from pipeline.common.files import file_digests
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +35,17 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 WHOM = ("group", "stage", "dvc")
 
 
-def make_project(folder: Path) -> Path:
-    """Copy what DVC needs into a new repository, with a params.yaml that takes seconds."""
+QUICK = {"train": {"epochs": 3, "seeds": [1, 2], "threads": 1}, "tune": {"trials": 3}}
+
+
+def make_project(folder: Path, *, rows: int = 2000, settings: Any = QUICK, **more: Any) -> Path:
+    """Copy what DVC needs into a new repository, with a params.yaml that takes seconds.
+
+    Args:
+        rows: of the synthetic log.
+        settings: of its entry.
+        more: keys of params.yaml that are different; those of `model` join the blocks there.
+    """
     folder.mkdir(parents=True)
     for name in TAKEN:
         if (ROOT / name).is_dir():
@@ -45,11 +56,10 @@ def make_project(folder: Path) -> Path:
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load((ROOT / "params.yaml").read_text())
     values |= {"datasets": ["synthetic"], "models": ["lr"], "variants": [], "processes": 1}
-    values["data"]["synthetic"]["download"]["rows"] = 2000
-    values["data"]["synthetic"]["settings"] = {
-        "train": {"epochs": 3, "seeds": [1, 2], "threads": 1},
-        "tune": {"trials": 3},
-    }
+    values["data"]["synthetic"]["download"]["rows"] = rows
+    values["data"]["synthetic"]["settings"] = settings
+    values["model"] |= more.pop("model", {})
+    values |= more
     with open(folder / "params.yaml", "w", encoding="utf-8") as file:
         yaml.dump(values, file)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -71,6 +81,64 @@ def call(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def python(folder: Path, module: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a module of the project to its end."""
     return call(folder, sys.executable, "-m", module, *words)
+
+
+def warm(folder: Path, module: str, *words: str, like_a_user: bool = False) -> tuple[int, str]:
+    """Run a module of the project as a fork of this process, which has imported what takes seconds.
+
+    Args:
+        like_a_user: without the right of root to read everything.
+
+    Returns:
+        its exit code and what it printed.
+    """
+    for name in (*STAGES, "__init__"):
+        importlib.import_module(f"stages.{name}".removesuffix(".__init__"))
+    import mlflow.pytorch  # noqa: F401
+    import optuna  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
+
+    with TemporaryFile("w+") as out:
+        pid = os.fork()
+        if not pid:
+            code: Any = 1
+            try:
+                for stream in (1, 2):
+                    os.dup2(out.fileno(), stream)
+                os.chdir(folder)
+                env = environment()
+                os.environ.clear()
+                os.environ.update(env)
+                if like_a_user:
+                    _give_up_reading_everything()
+                sys.argv = [module, *words]
+                where = "pipeline.__main__" if module == "pipeline" else module
+                exit_with_message(importlib.import_module(where).main)
+                code = 0
+            except SystemExit as stop:
+                code = stop.code
+            except BaseException:  # noqa: BLE001  as Python would show it
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code or 0)
+        _, status = os.waitpid(pid, 0)
+        out.seek(0)
+        return os.waitstatus_to_exitcode(status), out.read()
+
+
+def _give_up_reading_everything() -> None:
+    """Drop CAP_DAC_OVERRIDE (1) and CAP_DAC_READ_SEARCH (2) of this process (Linux)."""
+    if os.geteuid():
+        return
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, the lower and the upper 32
+    libc = ctypes.CDLL(None, use_errno=True)
+    failed = libc.capget(header, sets)
+    sets[0] &= ~0b110
+    if failed or libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def results(folder: Path) -> dict[str, dict[str, str]]:
@@ -156,85 +224,6 @@ def kills(folder: Path, count: int, chance: random.Random) -> Counter[tuple[str,
     return found
 
 
-# ---- damages ----
-
-
-def _flip(path: Path) -> None:
-    with open(path, "r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        byte = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte[0] ^ 1]))
-
-
-def _resize(share: float) -> Callable[[Path], None]:
-    return lambda path: os.truncate(path, int(path.stat().st_size * share))
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "empty": _resize(0),
-    "cut": _resize(0.6),
-    "one bit": _flip,
-    "gone": Path.unlink,
-}
-# who reads a folder of data/; the words of its command follow
-READERS: dict[str, tuple[str, ...]] = {
-    "raw/synthetic": ("preprocess",),
-    "interim/synthetic": ("split",),
-    "processed/synthetic": ("train", "--model", "lr"),
-    "runs/synthetic/lr/default": ("evaluate",),
-    "runs/synthetic/lr/tuned": ("evaluate",),
-}
-
-
-def damage_once(folder: Path, path: Path, how: str) -> str:
-    """Damage a file in place, also where DVC's cache shares it; return which promise broke, or nothing."""
-    before = results(folder)
-    inside = path.relative_to(folder / "data").parent.as_posix()
-    stage, *words = READERS[inside]
-    path.chmod(0o644)
-    DAMAGES[how](path)
-    done = python(folder, f"stages.{stage}", "--dataset", "synthetic", *words)
-    if not done.returncode:
-        return "" if path.name in UNREAD else "the stage went on"
-    if "Traceback" in done.stderr:
-        return f"traceback: {done.stderr[-300:]}"
-    if str(path.relative_to(folder)) not in done.stderr:
-        return f"not named: {done.stderr}"
-    follow_cure(folder, done.stderr)
-    if wrong := go_on(folder):
-        return f"the cure did not help: {wrong}"
-    return "" if results(folder) == before else "other bits after the cure"
-
-
-def follow_cure(folder: Path, message: str) -> None:
-    """Do what a message says: remove the files that it names, then run the DVC target."""
-    told = re.search(r"remove (.*?), then ", message)
-    for name in told[1].split(" and ") if told else ():
-        (folder / name).unlink()
-    target = re.search(r"`dvc repro (\S+)`", message)
-    if target:
-        call(folder, "dvc", "repro", target[1])
-
-
-# for people, and what packages are made of: no stage reads them
-UNREAD = {"trials.csv", "best.json", "reading.json"}
-
-
-def damages(folder: Path) -> Counter[tuple[str, bool]]:
-    """Damage each file that a stage reads in each way; return how often every promise held, by way."""
-    found = Counter[tuple[str, bool]]()
-    for inside in READERS:
-        for path in sorted((folder / "data" / inside).iterdir()):
-            for how in DAMAGES:
-                wrong = damage_once(folder, path, how)
-                found[how, not wrong] += 1
-                print(f"{path.relative_to(folder)}, {how}: {wrong or 'held'}", flush=True)
-                if wrong or path.name in UNREAD:
-                    go_on(folder)
-    return found
-
-
 def table(promise: str, found: Counter[tuple[str, bool]]) -> str:
     """Return the lines of a Markdown table: what was done, how often, how often the promise held."""
     lines = [f"| {promise} | tried | held |", "|---|---:|---:|"]
@@ -246,23 +235,33 @@ def table(promise: str, found: Counter[tuple[str, bool]]) -> str:
 
 def main() -> None:
     """Make the project, break it, print the tables."""
+    from benchmarks import damages, full_disk
+
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--damages", action="store_true")
+    parser.add_argument("--disk", action="store_true")
+    parser.add_argument("--only", default="", help="files whose path has this, or stages of this name")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    # with a variant and a blend: what they read is damaged, too
+    more: dict[str, Any] = {"variants": ["lr-too"], "model": {"lr-too": {"base": "lr"}}}
+    more["evaluate"] = {"blend": ["lr", "lr-too"]}
     with TemporaryDirectory() as temporary:
-        folder = make_project(Path(temporary, "project"))
+        folder = make_project(Path(temporary, "project"), **(more if arguments.damages else {}))
         if wrong := go_on(folder):
             raise SystemExit(wrong)
         shown, tables = runs_in_mlflow(folder), []
         if arguments.damages:
-            tables.append(table("damage named, cured, same bits", damages(folder)))
+            tables.append(table("damage named, cured, same bits", damages.damages(folder, arguments.only)))
+        if arguments.disk:
+            found = full_disk.fill(folder, Path(temporary, "disk"), arguments.only)
+            tables.append(table("full disk named, nothing half-written, same bits with space", found))
         if arguments.kills:
             found = kills(folder, arguments.kills, random.Random(arguments.seed))
             tables.append(table("killed; the next run goes on, same bits", found))
-            more = runs_in_mlflow(folder) - shown
-            tables.append(f"finished runs in MLflow too many: {dict(more) or 'none'}")
+            more_runs = runs_in_mlflow(folder) - shown
+            tables.append(f"finished runs in MLflow too many: {dict(more_runs) or 'none'}")
         print("\n\n".join(tables))
 
 
