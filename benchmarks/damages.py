@@ -18,11 +18,7 @@ from pathlib import Path
 from benchmarks import chaos
 
 Words = tuple[str, ...]
-
-# root reads everything: without these capabilities it is told what any other user is told
-_CAPABILITIES = "-dac_override,-dac_read_search"
-_SETPRIV = ("setpriv", f"--bounding-set={_CAPABILITIES}", f"--inh-caps={_CAPABILITIES}")
-LIKE_A_USER = _SETPRIV if os.geteuid() == 0 else ()
+Run = Callable[..., tuple[int, str]]
 
 
 def _flip(path: Path) -> None:
@@ -89,21 +85,25 @@ def interrupt(folder: Path) -> None:
         started.wait()
 
 
-def damage_once(folder: Path, path: Path, reader: Words, how: str) -> str:
-    """Damage a file; return which promise broke, or nothing."""
+def damage_once(folder: Path, path: Path, reader: Words, how: str, run: Run = chaos.warm) -> str:
+    """Damage a file; return which promise broke, or nothing.
+
+    Args:
+        run: `chaos.warm` or `chaos.cold`.
+    """
     before, name = chaos.results(folder), str(path.relative_to(folder))
     unreadable = how == "unreadable"
     path.chmod(0o644)
     DAMAGES[how](path)
-    code, said = chaos.warm(folder, *reader, like_a_user=unreadable)
+    code, said = run(folder, *reader, like_a_user=unreadable)
     if "Traceback" in said:
         return f"traceback: {said[-300:]}"
     if code:
         if name not in said:
             return f"not named: {said}"
-        if wrong := follow_cure(folder, said, LIKE_A_USER if unreadable else ()):
+        if wrong := follow_cure(folder, said, chaos.LIKE_A_USER if unreadable else ()):
             return f"the cure did not help: {wrong}"
-        again, said = chaos.warm(folder, *reader, like_a_user=unreadable)
+        again, said = run(folder, *reader, like_a_user=unreadable)
         if again:
             return f"the cure did not help: {said[-300:]}"
     if chaos.results(folder) != before:

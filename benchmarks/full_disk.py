@@ -69,9 +69,13 @@ def lay_out(source: Path, place: Path, outputs: tuple[str, ...]) -> None:
 
 
 def files(place: Path) -> dict[str, str]:
-    """Return the digest of every result by its path, leftovers of temporary files included."""
-    found = chaos.results(place)
-    return {f"{room}/{name}": digest for room, each in found.items() for name, digest in each.items()}
+    """Return the digest of every result by its path; leftovers count, locks do not."""
+    found = {
+        f"{room}/{name}": digest
+        for room, each in chaos.results(place).items()
+        for name, digest in each.items()
+    }
+    return {name: digest for name, digest in found.items() if not name.endswith(".lock")}
 
 
 def fill_once(source: Path, place: Path, stage: str, tenths: int, need: int) -> str:
@@ -83,11 +87,7 @@ def fill_once(source: Path, place: Path, stage: str, tenths: int, need: int) -> 
         resize(place, used(place) + need * tenths // STEPS + 4096)
         code, said = chaos.warm(place, *words)
         left = files(place)
-        half = [
-            name
-            for name, digest in left.items()
-            if not name.endswith(".lock") and expected.get(name) != digest
-        ]
+        half = [name for name, digest in left.items() if expected.get(name) != digest]
         if "Traceback" in said:
             return f"traceback: {said[-500:]}"
         if half:

@@ -196,3 +196,15 @@ def test_the_wheel_has_the_library_its_licence_and_the_command(tmp_path: Path) -
         [sys.executable, "-c", imported], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert done.stdout.startswith(str(place)), done.stderr
+
+
+def test_a_sync_outside_a_project_is_no_success(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--root", str(tmp_path), "sync"],
+        cwd=project.ROOT,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path} is no folder of a project" in done.stderr

@@ -4,29 +4,38 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import chaos
+from benchmarks import chaos, damages
 
 pytestmark = pytest.mark.slow
+CASES = [
+    ("raw/synthetic", "clicks.csv", "one bit"),
+    ("interim/synthetic", "table.parquet", "one bit"),
+    ("interim/synthetic", "columns.json", "gone"),
+    ("interim/synthetic", "table.parquet", "unreadable"),
+]
 
 
 def test_a_damaged_file_that_the_cache_shares_is_mended_as_told(tmp_path: Path) -> None:
     folder = chaos.make_project(tmp_path / "project")
     made = chaos.call(folder, "dvc", "repro", "split@synthetic")
     assert not made.returncode, made.stderr
-    before = chaos.results(folder)
-    for inside, name, how in (
-        ("raw/synthetic", "clicks.csv", "one bit"),
-        ("interim/synthetic", "table.parquet", "one bit"),
-        ("interim/synthetic", "columns.json", "gone"),
-    ):
-        path, (stage, *_) = folder / "data" / inside / name, chaos.READERS[inside]
-        path.chmod(0o644)
-        chaos.DAMAGES[how](path)
-        refused = chaos.python(folder, f"stages.{stage}", "--dataset", "synthetic")
-        assert refused.returncode == 1
-        assert f"data/{inside}/{name}" in refused.stderr
-        assert "Traceback" not in refused.stderr
-        chaos.follow_cure(folder, refused.stderr)
+    for inside, name, how in CASES:
+        path, reader = folder / "data" / inside / name, damages.READERS[f"data/{inside}/*"]
+        assert damages.damage_once(folder, path, reader, how, chaos.cold) == ""
         again = chaos.call(folder, "dvc", "repro", "split@synthetic")
         assert not again.returncode, again.stderr
-        assert chaos.results(folder) == before
+
+
+def test_a_cure_that_does_not_help_is_noticed(tmp_path: Path) -> None:
+    folder = chaos.make_project(tmp_path / "project")
+    made = chaos.call(folder, "dvc", "repro", "download@synthetic")
+    assert not made.returncode, made.stderr
+    path, told = folder / "data/raw/synthetic/clicks.csv", "error: data/raw/synthetic/clicks.csv is odd"
+    for said, found in (
+        ("error: something is odd", "not named"),
+        (told, "no cure is told"),
+        (f"{told}; run `dvc repro download@synthetic`", "the cure did not help"),
+        ("Traceback", "traceback"),
+    ):
+        assert found in damages.damage_once(folder, path, (), "one bit", lambda *_, **__: (1, said))  # noqa: B023
+    assert "other bits" in damages.damage_once(folder, path, (), "one bit", lambda *_, **__: (0, ""))

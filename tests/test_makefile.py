@@ -72,8 +72,9 @@ def test_a_user_without_a_name_or_a_home_gets_both(
     program(
         tmp_path / "bin/id", 'test "$1" = -u && echo 54321'
     )  # `id -un` fails, as without an entry in passwd
-    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", **own}
-    show = 'import getpass, os; print(getpass.getuser(), os.environ["HOME"])'
+    env = {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONSAFEPATH": "1", **own}
+    # `stages` is found in the folder that make runs in, whatever PYTHONSAFEPATH says
+    show = 'import getpass, os, sys; assert "" in sys.path; print(getpass.getuser(), os.environ["HOME"])'
     command = ["make", "--no-print-directory", "--eval", f"show: ; @{sys.executable} -c '{show}'", "show"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [name, home.format(folder=tmp_path)]
