@@ -114,7 +114,7 @@ def damage_once(folder: Path, path: Path, reader: Words, how: str, run: Run = ch
 
 
 def follow_cure(folder: Path, message: str, limited: Words) -> str:
-    """Do what a message says: remove or move the files that it names, then run the DVC target."""
+    """Do what a message says with the files that it names, then run the DVC target."""
     if told := re.search(r"(\S+)[^;]*; make it readable, or remove it and run", message):
         (folder / told[1].removeprefix("error: ")).unlink()
     elif told := re.search(r"remove (.*?), then ", message):
@@ -122,6 +122,9 @@ def follow_cure(folder: Path, message: str, limited: Words) -> str:
             (folder / name).unlink()
     elif told := re.search(r"(\S+) is damaged .*: move it away and run again", message):
         (folder / told[1]).unlink()
+        return ""
+    elif told := re.search(r"(\S+): Permission denied; .* own it", message):
+        (folder / told[1]).chmod(0o644)
         return ""
     target = re.search(r"`dvc repro (\S+)`", message)
     if not target:
