@@ -115,8 +115,8 @@ def damage_once(folder: Path, path: Path, reader: Words, how: str, run: Run = ch
 
 def follow_cure(folder: Path, message: str, limited: Words) -> str:
     """Do what a message says with the files that it names, then run the DVC target."""
-    if told := re.search(r"(\S+)[^;]*; make it readable, or remove it and run", message):
-        (folder / told[1].removeprefix("error: ")).unlink()
+    if told := re.search(r"(\S+) cannot be read .*; make it readable, or remove it and run", message):
+        (folder / told[1]).unlink()
     elif told := re.search(r"remove (.*?), then ", message):
         for name in told[1].split(" and "):
             (folder / name).unlink()
