@@ -100,7 +100,8 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("--row", type=int, required=True, help="which, as `predict` numbers them")
     _add_model(added, required=False)
     added.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote")
-    command(check, "check params.yaml, and mend what a kill left of DVC's own files")
+    added = command(check, "check params.yaml, and mend what a kill left of DVC's own files")
+    added.add_argument("--files", action="store_true", help="also every file in data/, byte by byte")
     command(refresh, "copy your own files again if they have changed")
     command(sync, "rebuild the MLflow view from the files in data/")
     added = command(compare, "compare models over several splits or datasets, from their reports")
@@ -197,7 +198,12 @@ def sync(arguments: Namespace) -> None:
 
 
 def check(arguments: Namespace) -> None:
-    """Check params.yaml before DVC reads it, whose messages name no cure; mend DVC's files after a kill."""
+    """Check params.yaml before DVC reads it, whose messages name no cure; mend DVC's files after a kill.
+
+    With --files also every byte that a stage has written: DVC hashes a file again only if its time or size
+    has changed, so that it calls one that a disk has damaged up to date.
+    """
+    from pipeline.commands import project
     from pipeline.common import leftovers
     from pipeline.config import params
 
@@ -205,6 +211,8 @@ def check(arguments: Namespace) -> None:
         print(line)
 
     params.load(arguments.root / "params.yaml")
+    if arguments.files:
+        print(project.check_files(arguments.root))
 
 
 def compare(arguments: Namespace) -> None:

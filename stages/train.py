@@ -42,7 +42,7 @@ def main() -> None:
                     runs.train_once(header, splits, options, seed, checkpoint=checkpoint)
             return
         # an error of MLflow is no fault of params.yaml
-        with tracking.live(header.to_json(), f"train-{model}") as view, error_context(config.where()):
+        with tracking.live(header.to_json(), splits[0]) as view, error_context(config.where()):
             result = runs.train_seeds(header, options, splits, seeds, view.child, out, resources)
         runs.finish(out, {**header.to_json(), **result})
         tracking.publish(out, model=False)  # evaluate logs the models of a dataset together

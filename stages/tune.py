@@ -22,7 +22,7 @@ def main() -> None:
     resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
     splits = resources.load()
     header = study.describe(dataset, model, config, splits, processed)
-    with tracking.live(header.to_json(), f"tune-{model}") as view:
+    with tracking.live(header.to_json(), splits[0]) as view:
         found = study.run(header, config, splits, resources, view)
         with error_context(config.where(found.point)):
             result = runs.train_seeds(header, found.options, splits, seeds, view.child, out, resources)

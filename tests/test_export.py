@@ -77,6 +77,14 @@ def test_a_folder_scores_raw_rows_as_the_package_does(name: str, tmp_path: Path)
     given = {"ids": ids, **({"time": clean["time"].to_numpy()} if name == "din" else {})}
     assert list(head["inputs"]) == list(given)
     assert head["inputs"]["ids"] == ["rows", ids.shape[1]]
+    # how to lay out ids without this library
+    vocabulary = {each["name"]: each for each in read_json(file.parent / "vocabulary.json")}
+    assert [slot["field"] for slot in head["slots"]][:2] == ["user_id", "age"]
+    for place, slot in enumerate(head["slots"]):
+        if vocabulary[slot["field"]]["kind"] == "category":
+            number = {v: i for i, v in enumerate(vocabulary[slot["field"]]["values"], slot["unseen"] + 1)}
+            told = [number.get(value, slot["unseen"]) for value in clean[slot["field"]].to_pylist()]
+            assert ids[:, place].tolist() == told
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (logit,) = session.run([head["output"]], given)
     found = calibration.apply(read_json(file.parent / "calibration.json"), logit)

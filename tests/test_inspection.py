@@ -286,6 +286,20 @@ def test_few_odd_values_do_not_change_a_type_but_are_reported(look: Look):
     assert fields_of(found)["price"] == {"domain": "item", "type": "number"}
 
 
+def test_a_few_words_among_numbers_are_reported_with_what_to_do(look: Look):
+    odd = look(log(1000, price=lambda i, r: "on request" if i % 50 == 0 else f"{r.random():.2f}"))
+    assert row_of(odd, "price")[1] == "category"
+    assert "price: 98.0 % of its values are numbers, 20 are not, so it is a category;" in odd.report
+    half = look(log(1000, price=lambda i, r: "on request" if i % 2 == 0 else f"{r.random():.2f}"))
+    assert "% of its values are numbers" not in half.report
+
+
+def test_records_without_a_user_are_told_to_count_as_one(look: Look):
+    found = look(log(1000, user_id=lambda i, r: "" if i % 10 == 0 else f"u{r.randint(0, 50)}"))
+    assert "user_id: 100 records without a value count as one user" in found.report
+    assert "count as one" not in look(log(1000)).report
+
+
 def test_months_and_days_that_could_be_either_are_reported(look: Look):
     found = look(log(date=lambda i, r: f"{1 + i % 9:02}/{1 + i % 11:02}/2020"))
     assert "its times could be %m/%d/%Y as well as %d/%m/%Y: check the format" in found.report

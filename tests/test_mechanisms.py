@@ -288,8 +288,8 @@ def test_mlflow_shows_the_mechanisms_of_a_seed() -> None:
     name, _, _, _, best = record.children({**run.info, "params": {}})[1]
     assert name == "seed-2"
     shown = record.summary(best)
-    assert shown["mechanism.gate.std_over_rows"] == 0.2
-    assert shown["mechanism.auc.frozen"] == 0.742
+    assert shown["mechanism_gate.std_over_rows"] == 0.2
+    assert shown["mechanism_auc.frozen"] == 0.742
     assert shown["best_valid_auc"] == best["valid_auc"]
     assert not [key for key in record.summary(run.seeds[1]["best"]) if key.startswith("mechanism")]
 

@@ -7,6 +7,7 @@ from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from pipeline.evaluate import plot_style, plots
 from pipeline.evaluate.runs import Run
@@ -42,6 +43,17 @@ def test_every_picture_is_a_png_of_readme_width_with_a_title(
         assert data.startswith(b"\x89PNG")
         assert struct.unpack(">I", data[16:20])[0] == plot_style.WIDTH_INCHES * plot_style.DOTS_PER_INCH
         assert texts(figure)
+
+
+def test_a_picture_is_small_and_keeps_the_colours_of_its_areas_and_lines(tmp_path: Path) -> None:
+    figure = Figure(figsize=(9, 4), facecolor="white")
+    figure.subplots().plot([0, 1], [0, 1], color="#009E73", linewidth=20)
+    plot_style.save(figure, tmp_path / "line.png")
+    image = Image.open(tmp_path / "line.png")
+    assert (image.mode, image.size) == ("P", (1350, 600))
+    seen = {colour for _, colour in image.convert("RGB").getcolors()}
+    assert {(255, 255, 255), (0, 0x9E, 0x73)} <= seen
+    assert len(seen) <= 64
 
 
 def test_the_same_values_give_the_same_bytes_whatever_the_users_style(

@@ -1,5 +1,6 @@
 """A sealed folder: whatever happens to one of its files is noticed, named, and can be mended as told."""
 
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands import project as project_commands
 from pipeline.common import files
 from pipeline.common.errors import PipelineError
 
@@ -76,3 +78,19 @@ def test_a_name_with_a_line_break_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a\nb").write_text("")
     with pytest.raises(PipelineError, match="rename it"):
         files.seal(tmp_path)
+
+
+def test_every_byte_is_checked_where_dvc_looks_at_times_alone(tmp_path: Path) -> None:
+    """`ctr check --files`."""
+    for name in ("raw/a", "runs/a/lr/default"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "file").write_bytes(b"content")
+        files.seal(tmp_path / "data" / name)
+    assert project_commands.check_files(tmp_path) == "2 files as the stages left them"
+    path = tmp_path / "data/runs/a/lr/default/file"
+    times = path.stat()
+    path.write_bytes(b"contenT")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    files._sha256_once.cache_clear()  # as in a new process
+    with pytest.raises(PipelineError, match=r"default/file was changed .* then run `dvc repro`"):
+        project_commands.check_files(tmp_path)

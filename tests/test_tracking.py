@@ -1,6 +1,7 @@
 """MLflow shows what the files contain: once, again after a loss, a kill or a move, with models that load."""
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -52,10 +53,14 @@ HEADER = {
     "input": "fedcba9876543210",
     "params": {"model": {"embedding_size": 4}, "train": {"lr": 0.01}},
 }
+TRAIN_ROWS = Split(fixtures_mlflow.TOY, torch.zeros(600, 5, dtype=torch.int32), torch.zeros(600))
 LIVE = f"""
 import os, signal
+import fixtures_mlflow, torch
 from pipeline import tracking
-with tracking.live({HEADER!r}, "train-fm") as run, run.child("seed-1", "k/seed-1", {{}}) as log:
+from pipeline.data.batches import Split
+rows = Split(fixtures_mlflow.TOY, torch.zeros(600, 5, dtype=torch.int32), torch.zeros(600))
+with tracking.live({HEADER!r}, rows) as run, run.child("seed-1", "k/seed-1", {{}}) as log:
     log({{"step": 5, "epoch": 1.0, "valid_auc": 0.6}}, 5)
     print("training", flush=True)
     signal.pause()
@@ -123,6 +128,7 @@ def content(root: Path) -> dict[str, Any]:
     for run in runs:
         parent = names.get(run.data.tags.get("mlflow.parentRunId", ""), "")
         tags = {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.p")}
+        note = tags.pop("mlflow.note.content", "")  # with a link to a run
         curves = {
             key: [(point.step, point.value) for point in store.get_metric_history(run.info.run_id, key)]
             for key in run.data.metrics
@@ -133,6 +139,7 @@ def content(root: Path) -> dict[str, Any]:
             "metrics": run.data.metrics,
             "curves": {key: sorted(points) for key, points in curves.items()},
             "tags": {k: v for k, v in tags.items() if k != "mlflow.parentRunId"},
+            "note": re.sub(r"/runs/\w{32}/", "/runs/.../", note),
             "artifacts": sorted(file.path for file in store.list_artifacts(run.info.run_id)),
             "inputs": [(each.dataset.name, each.dataset.digest) for each in run.inputs.dataset_inputs],
             "models": len(run.outputs.model_outputs) if run.outputs else 0,
@@ -143,7 +150,7 @@ def content(root: Path) -> dict[str, Any]:
 
 
 def python(code: str, root: Path) -> "subprocess.Popen[str]":
-    env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    env = {**os.environ, "PYTHONPATH": f"{PROJECT}:{PROJECT / 'tests'}"}
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=root, env=env, text=True, stdout=subprocess.PIPE
     )
@@ -151,15 +158,15 @@ def python(code: str, root: Path) -> "subprocess.Popen[str]":
 
 def test_everything_is_there(published: Path) -> None:
     run = read_json(published / "data/runs/toy/deepfm/tuned/run.json")
-    parent = named(published, "tune-deepfm")
+    parent = named(published, "deepfm-tuned")
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["pipeline.key"] == run["key"]
     assert parent.data.tags["pipeline.complete"] == "true"
     assert parent.data.params["train.lr"] == "0.02"
     assert parent.data.params["tune.trials"] == "3"
     best = [seed["best"]["valid_auc"] for seed in run["seeds"]]
-    assert parent.data.metrics["best_valid_auc"] == pytest.approx(np.mean(best))
-    assert parent.data.metrics["best_valid_auc_std"] == pytest.approx(np.std(best, ddof=1))
+    assert parent.data.metrics["best/valid_auc"] == pytest.approx(np.mean(best), abs=1e-6)
+    assert parent.data.metrics["best/valid_auc_std"] == pytest.approx(np.std(best, ddof=1), abs=1e-6)
     assert [(d.dataset.name, d.dataset.digest) for d in parent.inputs.dataset_inputs] == [
         ("toy", run["input"])
     ]
@@ -171,28 +178,38 @@ def test_everything_is_there(published: Path) -> None:
         "data.missing": "items.csv",
     }
     parts = children(published, parent)
-    assert sorted(parts) == ["seed-1", "seed-2", "trial-000", "trial-001", "trial-002"]
-    assert parts["trial-002"].data.tags["pipeline.state"] == "PRUNED"
+    assert sorted(parts) == ["seed-1", "seed-2", "trial-000", "trial-001", "trial-002 (pruned)"]
+    pruned = parts["trial-002 (pruned)"]
+    assert (pruned.info.status, pruned.data.tags["pipeline.state"]) == ("FINISHED", "PRUNED")
     assert parts["trial-001"].data.params["train.lr"] == "0.02"
-    history = client(published).get_metric_history(parts["seed-2"].info.run_id, "valid_auc")
+    history = client(published).get_metric_history(parts["seed-2"].info.run_id, "valid/auc")
     curve = run["seeds"][1]["curve"]
-    assert [(p.step, p.value) for p in history] == [(row["step"], row["valid_auc"]) for row in curve]
+    expected = [(row["step"], record.rounded(row["valid_auc"])) for row in curve]
+    assert [(p.step, p.value) for p in history] == expected
+    means = client(published).get_metric_history(parent.info.run_id, "valid/auc")
+    curves = [seed["curve"] for seed in run["seeds"]]
+    assert [(p.step, p.value) for p in means] == [
+        (rows[0]["step"], pytest.approx(np.mean([row["valid_auc"] for row in rows]), abs=1e-6))
+        for rows in zip(*curves, strict=True)
+    ]
+    assert (parent.data.params["model"], parent.data.params["variant"]) == ("deepfm", "tuned")
 
 
 def test_report_reaches_runs_experiment_and_registry(published: Path) -> None:
     report = read_json(published / "data/reports/toy/report.json")
     store = client(published)
     for result in report["results"]:
-        stage = {"default": "train", "tuned": "tune"}[result["variant"]]
-        run = named(published, f"{stage}-{result['model']}")
-        assert run.data.metrics["test_auc"] == result["mean"]["auc"]
-        assert run.data.metrics["test_auc_std"] == result["std"]["auc"]
-        assert run.data.metrics["test_auc_standard_error"] == 0.01
-        assert run.data.metrics["best_valid_normalised_entropy"] == result["valid_normalised_entropy"]
+        run = named(published, f"{result['model']}-{result['variant']}")
+        assert run.data.metrics["test/auc"] == record.rounded(result["mean"]["auc"])
+        assert run.data.metrics["test/auc_std"] == record.rounded(result["std"]["auc"])
+        assert run.data.metrics["test/auc_standard_error"] == 0.01
+        assert run.data.metrics["best/valid_normalised_entropy"] == result["valid_normalised_entropy"]
         assert run.data.tags.get("pipeline.warning") == result["warning"]
         seeds = children(published, run)
         for seed in result["seeds"]:
-            assert seeds[f"seed-{seed['seed']}"].data.metrics["test_logloss"] == seed["logloss"]
+            assert seeds[f"seed-{seed['seed']}"].data.metrics["test/logloss"] == record.rounded(
+                seed["logloss"]
+            )
     best = report["champion"]
     version = store.get_model_version_by_alias("ctr-toy", "champion")
     assert version.tags["key"] == best["key"]
@@ -212,15 +229,17 @@ def test_publishing_twice_is_publishing_once(project: Path) -> None:
 
 def test_a_publication_that_was_cut_off_goes_on_without_repeating(project: Path) -> None:
     before = content(project)
-    store, run = client(project), named(project, "tune-lr")
+    store, run = client(project), named(project, "lr-tuned")
     for tag in ("pipeline.complete", "pipeline.state", "mlflow.pipeline.logged_model"):
         store.delete_tag(run.info.run_id, tag)
     store.set_terminated(run.info.run_id, "KILLED")
     store.delete_run(children(project, run)["trial-001"].info.run_id)
     assert tracking.publish(project / "data/runs/toy/lr/tuned")
+    assert tracking.publish_report(project / "data/reports/toy")  # whose marks the run has lost
     after = content(project)
-    after["runs"]["/tune-lr"]["models"] -= 1
-    assert after == before
+    after["runs"]["/lr-tuned"]["models"] -= 1
+    assert after["runs"] == before["runs"]
+    assert after["champion"][1] == before["champion"][1]  # another version, as its model is new
 
 
 def test_models_can_wait_for_the_report(published: Path, fresh: Path) -> None:
@@ -236,6 +255,82 @@ def test_a_lost_database_is_rebuilt(published: Path, fresh: Path) -> None:
     line = tracking.sync(fresh)
     assert "4 runs published, 1 report published" in line
     assert content(fresh) == content(published)
+
+
+OLD_NAMES = {"train/learning_rate": "lr", "model/weights": "weights", "train/capped": "capped"}
+
+
+def as_before(database: Path, *, extra: str) -> None:
+    """Turn a store into one of the version before metrics were grouped, with a run whose files are gone."""
+    with closing(sqlite3.connect(database)) as old, old:
+        old.create_function("flat", 1, lambda name: OLD_NAMES.get(name, name.replace("/", "_")))
+        for table, name in (
+            ("metrics", "key"), ("latest_metrics", "key"), ("logged_model_metrics", "metric_name")
+        ):  # fmt: skip
+            old.execute(f"UPDATE {table} SET {name} = flat({name})")
+        old.execute(
+            "DELETE FROM experiment_tags WHERE key IN ('mlflow.pipeline.layout', 'mlflow.note.content')"
+        )
+        old.execute("DELETE FROM experiment_tags WHERE key LIKE 'mlflow.sharedViewState.%'")
+        old.execute("DELETE FROM tags WHERE key = 'mlflow.pipeline.layout'")
+        old.execute("UPDATE tags SET value = 'true' WHERE value = 'trial'")
+        old.execute("UPDATE runs SET status = 'KILLED', name = 'trial-002' WHERE name LIKE 'trial-002%'")
+        for run in ("lr", "deepfm"):
+            for variant, stage in (("default", "train"), ("tuned", "tune")):
+                old.execute("UPDATE runs SET name = ? WHERE name = ?", [f"{stage}-{run}", f"{run}-{variant}"])
+        old.execute(
+            "INSERT INTO metrics (key, value, timestamp, run_uuid, step, is_nan) "
+            "VALUES ('search_best_auc', 0.71234567, 1, ?, 3, 0)", [extra]
+        )  # fmt: skip
+
+
+def metric_names(database: Path) -> set[str]:
+    query = (
+        "SELECT key FROM metrics JOIN runs USING (run_uuid) WHERE lifecycle_stage = 'active' "
+        "UNION SELECT metric_name FROM logged_model_metrics JOIN logged_models USING (model_id) "
+        "WHERE lifecycle_stage = 'active'"
+    )
+    with closing(sqlite3.connect(database)) as store:
+        return {name for (name,) in store.execute(query)}
+
+
+def gone(root: Path) -> str:
+    """A run of an experiment that DVC has replaced since: MLflow alone knows it."""
+    store = client(root)
+    experiment = store.get_experiment_by_name("toy").experiment_id
+    tags = {"pipeline.key": "feedfeedfeedfeed", "pipeline.complete": "true"}
+    return str(store.create_run(experiment, tags=tags, run_name="of yesterday").info.run_id)
+
+
+def test_a_store_of_the_version_before_is_brought_up_to_date(project: Path) -> None:
+    """Its runs keep their ids and times; no run has metrics by the old names."""
+    tracking.sync(project)
+    extra = gone(project)
+    before, ids = content(project), {run.info.run_id: run.info.end_time for run in all_runs(project)}
+    before["runs"].pop("/of yesterday")
+    as_before(project / "mlflow.db", extra=extra)
+    assert "best_valid_auc" in metric_names(project / "mlflow.db")
+    assert "metrics renamed, 4 runs published, 1 report published" in tracking.sync(project)
+    assert [name for name in metric_names(project / "mlflow.db") if "/" not in name] == []
+    after = content(project)
+    assert after["runs"].pop("/of yesterday")["curves"] == {}  # the latest value is another table
+    assert after == before
+    assert {run.info.run_id: run.info.end_time for run in all_runs(project)} == ids
+    (point,) = client(project).get_metric_history(extra, "search/best_auc")
+    assert (point.step, point.value) == (3, 0.712346)
+    assert "nothing to do" in tracking.sync(project)
+
+
+def test_runs_of_the_version_before_on_a_server_are_made_again(
+    published: Path, fresh: Path, server: str
+) -> None:
+    tracking.sync(fresh)
+    path = Path(server.removeprefix("sqlite:///"))
+    as_before(path, extra=named(fresh, "lr-tuned").info.run_id)
+    assert "4 runs published, 1 report published" in tracking.sync(fresh)
+    assert [name for name in metric_names(path) if "/" not in name] == []
+    assert content(fresh)["runs"] == content(published)["runs"]
+    assert "nothing to do" in tracking.sync(fresh)
 
 
 def test_sync_is_a_command_and_needs_no_mlflow_when_there_is_nothing_to_do(project: Path) -> None:
@@ -267,9 +362,9 @@ def test_a_killed_run_is_closed_and_a_living_one_left_alone(tmp_path: Path) -> N
     process = python(LIVE, tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "training\n"
-    run = named(tmp_path, "train-fm")
+    run = named(tmp_path, "fm-default")
     assert run.info.status == "RUNNING"
-    assert children(tmp_path, run)["seed-1"].data.metrics == {"valid_auc": 0.6}
+    assert children(tmp_path, run)["seed-1"].data.metrics == {"valid/auc": 0.6}
     assert "interrupted" not in tracking.sync(tmp_path)
     assert {each.info.status for each in all_runs(tmp_path)} == {"RUNNING"}
 
@@ -290,8 +385,8 @@ def test_starting_again_closes_the_killed_run_of_the_same_key(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     monkeypatch.chdir(tmp_path)
-    with tracking.live(HEADER, "train-fm"):
-        status = [run.info.status for run in all_runs(tmp_path) if run.info.run_name == "train-fm"]
+    with tracking.live(HEADER, TRAIN_ROWS):
+        status = [run.info.status for run in all_runs(tmp_path) if run.info.run_name == "fm-default"]
         assert status == ["KILLED", "RUNNING"]
 
 
@@ -305,7 +400,7 @@ def test_a_live_run_is_completed_and_nothing_is_logged_twice(
     run = read_json(folder / "run.json")
     header = {key: value for key, value in run.items() if key not in ("seeds", "search", "weights")}
     monkeypatch.chdir(fresh)
-    with tracking.live(header, "tune-lr") as live:
+    with tracking.live(header, TRAIN_ROWS) as live:
         for number in (1, 2):  # trial 0 was finished before this process began
             trial = run["search"]["trials"][number]
             try:
@@ -323,7 +418,7 @@ def test_a_live_run_is_completed_and_nothing_is_logged_twice(
             for row in run["seeds"][0]["curve"][:-1]:  # the last point never arrived
                 log(row, row["step"])
     assert tracking.publish(folder)
-    expected = {name: said for name, said in content(published)["runs"].items() if "tune-lr" in name}
+    expected = {name: said for name, said in content(published)["runs"].items() if "lr-tuned" in name}
     store = client(fresh)
     of_the_report = {record.metric(name) for name in record.OF_THE_WHOLE}
     for name, said in expected.items():
@@ -333,7 +428,7 @@ def test_a_live_run_is_completed_and_nothing_is_logged_twice(
         assert shown.data.params == said["params"]
         assert shown.data.tags["pipeline.state"] == said["tags"]["pipeline.state"]
         for key, points in said["curves"].items():
-            if not key.startswith("test_") and key not in of_the_report:
+            if not key.startswith("test/") and key not in of_the_report:
                 history = store.get_metric_history(shown.info.run_id, key)
                 assert sorted((point.step, point.value) for point in history) == points, (name, key)
 
@@ -344,7 +439,7 @@ def test_a_forced_repetition_of_a_complete_run_shows_nothing_new(
     run = read_json(project / "data/runs/toy/lr/default/run.json")
     monkeypatch.chdir(project)
     before = content(project)
-    with tracking.live(run, "train-lr") as live, live.child("seed-1", "x", {}) as log:
+    with tracking.live(run, TRAIN_ROWS) as live, live.child("seed-1", "x", {}) as log:
         log({"valid_auc": 0.5}, 1)
     assert content(project) == before
 
@@ -356,7 +451,7 @@ def test_an_exception_marks_the_run(
     error: type[BaseException], status: str, state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error), tracking.live(HEADER, "train-fm") as live, live.child("seed-1", "x", {}):
+    with pytest.raises(error), tracking.live(HEADER, TRAIN_ROWS) as live, live.child("seed-1", "x", {}):
         raise error
     for run in all_runs(tmp_path):
         assert (run.info.status, run.data.tags["pipeline.state"]) == (status, state)
@@ -381,7 +476,7 @@ def test_a_moved_checkout_keeps_its_artifacts(published: Path, tmp_path: Path) -
 def test_the_logged_model_predicts_what_ours_does(model: str, rows: int, project: Path) -> None:
     folder = project / "data/runs/toy" / model / "tuned"
     run = read_json(folder / "run.json")
-    shown = named(project, f"tune-{model}")
+    shown = named(project, f"{model}-tuned")
     seed = int(shown.data.tags["pipeline.seed"])
     assert seed == max(run["seeds"], key=lambda each: each["best"]["valid_auc"])["seed"]
     raw = pd.DataFrame(
@@ -461,7 +556,7 @@ def test_an_experiment_in_a_copy_does_not_move_the_champion(project: Path) -> No
 
 def test_a_run_deleted_by_hand_comes_back_with_its_test_metrics(project: Path) -> None:
     before = content(project)
-    run = named(project, "train-lr")
+    run = named(project, "lr-default")
     for each in (run, *children(project, run).values()):
         client(project).delete_run(each.info.run_id)
     assert "1 run published, 1 report published" in tracking.sync(project)
@@ -469,7 +564,7 @@ def test_a_run_deleted_by_hand_comes_back_with_its_test_metrics(project: Path) -
 
 
 def seed_run(root: Path) -> str:
-    return children(root, named(root, "tune-lr"))["seed-1"].info.run_id
+    return children(root, named(root, "lr-tuned"))["seed-1"].info.run_id
 
 
 def delete_seed(root: Path) -> None:
@@ -481,7 +576,7 @@ def rename_seed(root: Path) -> None:
 
 
 def delete_parent(root: Path) -> None:
-    client(root).delete_run(named(root, "tune-lr").info.run_id)
+    client(root).delete_run(named(root, "lr-tuned").info.run_id)
 
 
 def delete_evaluation(root: Path) -> None:
@@ -532,7 +627,7 @@ def test_what_was_tidied_away_on_the_page_comes_back(
     after = content(project)
     assert "nothing to do" in tracking.sync(project)
     if twice:
-        assert "/evaluate" in after["runs"] and "tune-lr/my favourite" in after["runs"]
+        assert "/evaluate" in after["runs"] and "lr-tuned/my favourite" in after["runs"]
         return
     for each in (before, after):
         for run in each["runs"].values():
@@ -555,7 +650,7 @@ def test_a_renamed_experiment_is_found_and_keeps_its_name(project: Path) -> None
 def test_attempts_vanish_once_one_is_complete(project: Path) -> None:
     """As kills leave them: before the end, and between the end of a stage and the note of it in dvc.lock."""
     tracking.sync(project)
-    before, store, run = content(project), client(project), named(project, "train-lr")
+    before, store, run = content(project), client(project), named(project, "lr-default")
     tags = {k: v for k, v in run.data.tags.items() if k.startswith("pipeline.") and k != "pipeline.complete"}
     for status, state in (("FINISHED", "COMPLETE"), ("KILLED", "KILLED"), ("RUNNING", "")):
         again = store.create_run(run.info.experiment_id, tags={**tags, "pipeline.state": state}, run_name="x")
@@ -575,10 +670,10 @@ def test_a_stage_killed_at_its_very_end_shows_nothing_twice(
     folder = fresh / "data/runs/toy/lr/default"
     assert tracking.publish(folder, model=False)  # here it was killed: DVC runs the stage again
     monkeypatch.chdir(fresh)
-    with tracking.live(read_json(folder / "run.json"), "train-lr") as live, live.child("seed-1", "x", {}):
+    with tracking.live(read_json(folder / "run.json"), TRAIN_ROWS) as live, live.child("seed-1", "x", {}):
         pass
     assert not tracking.publish(folder, model=False)
-    assert sorted(run.info.run_name for run in all_runs(fresh)) == ["seed-1", "seed-2", "train-lr"]
+    assert sorted(run.info.run_name for run in all_runs(fresh)) == ["lr-default", "seed-1", "seed-2"]
 
 
 def test_the_durations_of_seeds_are_their_own(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,7 +681,7 @@ def test_the_durations_of_seeds_are_their_own(fresh: Path, monkeypatch: pytest.M
     run = read_json(folder / "run.json")
     monkeypatch.chdir(fresh)
     header = {key: value for key, value in run.items() if key not in ("seeds", "weights")}
-    with tracking.live(header, "train-lr") as live:
+    with tracking.live(header, TRAIN_ROWS) as live:
         for seed in run["seeds"]:
             with live.child(f"seed-{seed['seed']}", f"{run['key']}/seed-{seed['seed']}", {}) as log:
                 for row in seed["curve"]:
@@ -607,6 +702,45 @@ def test_the_view_has_the_runs_of_the_report_alone(project: Path) -> None:
     state = json.loads(zlib.decompress(base64.b64decode(view["state"].partition(";")[2])))
     found = store.search_runs([experiment.experiment_id], state["searchFilter"])
     assert sorted(run.data.tags["pipeline.key"] for run in found) == sorted(each["key"] for each in left)
+    # the trials, too, and the settings that differ between them
+    view = json.loads(experiment.tags["mlflow.sharedViewState.trials"])
+    state = json.loads(zlib.decompress(base64.b64decode(view["state"].partition(";")[2])))
+    found = store.search_runs([experiment.experiment_id], state["searchFilter"])
+    key = next(each["key"] for each in left if each["variant"] == "tuned")
+    assert {run.data.tags["pipeline.key"].partition("/")[0] for run in found} == {key}
+    assert state["compareRunCharts"][0]["selectedParams"] == ["train.lr"]
+
+
+def test_a_trained_run_tells_where_it_comes_from_and_how_fast_it_was(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs of 600 rows, a second each by this clock, after one that was read from a checkpoint."""
+    run = read_json(fresh / "data/runs/toy/lr/default/run.json")
+    header = {key: value for key, value in run.items() if key not in ("seeds", "weights")}
+    (fresh / "dvc.lock").write_text("schema: '2.0'\n")
+    for command in (
+        ["init", "-q"],
+        ["add", "dvc.lock"],
+        ["-c", "user.name=me", "-c", "user.email=m@e", "commit", "-qm", "first"],
+    ):
+        subprocess.run(["git", *command], cwd=fresh, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=fresh, text=True, capture_output=True, check=True)
+    monkeypatch.chdir(fresh)
+    now = 100.0
+    monkeypatch.setattr("pipeline.tracking.provenance.time.monotonic", lambda: now)
+    with tracking.live(header, TRAIN_ROWS) as live, live.child("seed-1", f"{run['key']}/seed-1", {}) as log:
+        for epoch in (1, 2, 3, 4):
+            log({"step": 10 * epoch, "epoch": float(epoch), "valid_auc": 0.6}, 10 * epoch)
+            now += 1.0 if epoch > 1 else 0.0
+    shown = named(fresh, "lr-default")
+    for each in (shown, children(fresh, shown)["seed-1"]):
+        speed = {name: value for name, value in each.data.metrics.items() if name.startswith("speed/")}
+        assert speed == {"speed/rows_per_second": 600.0, "speed/seconds": 2.0}
+    tags = {k.partition(".")[2]: v for k, v in shown.data.tags.items() if k.startswith("provenance.")}
+    assert set(tags) == {"commit", "device", "dvc_lock", "threads", "versions"}
+    assert (tags["commit"], tags["device"]) == (head.stdout.strip(), "cpu")
+    assert tags["dvc_lock"] == hashlib.sha256((fresh / "dvc.lock").read_bytes()).hexdigest()[:16]
+    assert f"torch {torch.__version__}" in tags["versions"]
 
 
 def test_the_tags_of_the_champion_are_its_own(project: Path) -> None:
@@ -693,7 +827,7 @@ def attempt(store: MlflowClient, run: Run, **tags: str) -> Run:
 
 def test_a_model_that_another_checkout_writes_is_left_to_it(fresh: Path, server: str) -> None:
     tracking.sync(fresh)
-    store, run = client(fresh), named(fresh, "train-lr")
+    store, run = client(fresh), named(fresh, "lr-default")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         started = psutil.Process(other.pid).create_time()
         owner = f"{socket.gethostname()} {other.pid} {started:.1f}"
@@ -710,7 +844,7 @@ def test_a_model_that_another_checkout_writes_is_left_to_it(fresh: Path, server:
     tracking.sync(fresh)  # now nobody writes it any more
     with pytest.raises(MlflowException, match="not found"):
         store.get_logged_model(model.model_id)
-    assert named(fresh, "train-lr").info.run_id == run.info.run_id
+    assert named(fresh, "lr-default").info.run_id == run.info.run_id
 
 
 def test_a_model_that_another_checkout_deletes_is_logged_again(
@@ -734,7 +868,7 @@ def test_checkouts_that_delete_the_run_of_each_other_leave_one(
     fresh: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracking.sync(fresh)
-    store, run = client(fresh), named(fresh, "train-lr")
+    store, run = client(fresh), named(fresh, "lr-default")
     store.set_terminated(attempt(store, run).info.run_id)
     discard = Store._discard
 
@@ -746,7 +880,7 @@ def test_checkouts_that_delete_the_run_of_each_other_leave_one(
     tracking.sync(fresh)
     monkeypatch.undo()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    assert named(fresh, "train-lr").info.run_id != run.info.run_id
+    assert named(fresh, "lr-default").info.run_id != run.info.run_id
     assert "nothing to do" in tracking.sync(fresh)
 
 
@@ -757,7 +891,7 @@ def test_a_server_that_does_not_answer_costs_one_warning(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setattr(guards, "_warned", set())
     monkeypatch.chdir(fresh)
-    with tracking.live(HEADER, "train-fm") as live, live.child("seed-1", "x", {}) as log:
+    with tracking.live(HEADER, TRAIN_ROWS) as live, live.child("seed-1", "x", {}) as log:
         log({"valid_auc": 0.5}, 1)
     assert not tracking.publish(fresh / "data/runs/toy/lr/default")
     assert not tracking.publish_report(fresh / "data/reports/toy")
@@ -780,7 +914,7 @@ def test_a_locked_database_costs_one_warning_and_a_sync(
     with closing(sqlite3.connect(project / "mlflow.db", isolation_level=None)) as viewer:
         if when == "before":
             viewer.execute("BEGIN IMMEDIATE")
-        with tracking.live(HEADER, "train-fm") as live:
+        with tracking.live(HEADER, TRAIN_ROWS) as live:
             if when == "during":
                 viewer.execute("BEGIN IMMEDIATE")
             for seed in (1, 2):
@@ -841,7 +975,7 @@ def test_mlflow_tracking_uri_wins(fresh: Path, tmp_path: Path, monkeypatch: pyte
     assert not (fresh / "mlflow.db").exists()
     (experiment,) = [e for e in MlflowClient(uri).search_experiments() if e.name == "toy"]
     (run,) = MlflowClient(uri).search_runs([experiment.experiment_id], "tags.`pipeline.complete` = 'true'")
-    assert run.info.run_name == "train-lr"
+    assert run.info.run_name == "lr-default"
     assert not tracking.publish(fresh / "data/runs/toy/lr/default")
 
 
@@ -859,7 +993,7 @@ def test_an_experiment_of_dvc_is_tracked_by_the_checkout(
 def test_tracking_can_be_switched_off(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CTR_TRACKING", "off")
     monkeypatch.chdir(fresh)
-    with tracking.live(HEADER, "train-fm") as live, live.child("seed-1", "x", {}) as log:
+    with tracking.live(HEADER, TRAIN_ROWS) as live, live.child("seed-1", "x", {}) as log:
         log({"valid_auc": 0.5}, 1)
     assert not tracking.publish(fresh / "data/runs/toy/lr/default")
     assert not tracking.publish_report(fresh / "data/reports/toy")
@@ -887,7 +1021,7 @@ def test_a_damaged_database_is_named_with_the_way_out(
         PipelineError, match=r"mlflow\.db is no .*Move it away and run `python -m pipeline sync`"
     ):
         tracking.sync(project)
-    with pytest.raises(PipelineError, match="Move it away"), tracking.live(HEADER, "train-fm"):
+    with pytest.raises(PipelineError, match="Move it away"), tracking.live(HEADER, TRAIN_ROWS):
         pass
 
 
@@ -902,15 +1036,15 @@ def test_a_missing_file_is_named_and_the_rest_is_shown(
         tracking.sync(fresh)
     assert "seed-" in str(caught.value)
     assert "deepfm/default/run.json is damaged" in str(caught.value)
-    assert "pipeline.complete" not in named(fresh, "train-lr").data.tags
-    assert named(fresh, "tune-lr").data.tags["pipeline.complete"] == "true"
+    assert "pipeline.complete" not in named(fresh, "lr-default").data.tags
+    assert named(fresh, "lr-tuned").data.tags["pipeline.complete"] == "true"
     # the results of a stage are complete without MLflow, so it only warns
     assert not tracking.publish(kept.parent)
     assert "python -m pipeline sync" in capsys.readouterr().err
     for path in kept.parent.glob("*.away"):
         path.rename(path.with_suffix(".safetensors"))
     assert tracking.publish(kept.parent)
-    assert named(fresh, "train-lr").data.tags["pipeline.complete"] == "true"
+    assert named(fresh, "lr-default").data.tags["pipeline.complete"] == "true"
 
 
 def test_a_report_without_its_runs_waits_for_them(fresh: Path) -> None:

@@ -77,8 +77,8 @@ def test_checkouts_publish_the_same_at_once_into_an_empty_database(uri: str, tmp
     runs = client.search_runs([experiment.experiment_id])
     keys = Counter(run.data.tags["pipeline.key"] for run in runs)
     assert set(keys.values()) == {1}
-    names = Counter(run.info.run_name for run in runs)
-    assert names == {"train-lr": 1, "tune-lr": 1, "evaluate": 1, "seed-1": 2, "seed-2": 2} | {
+    names = Counter(run.info.run_name.removesuffix(" (pruned)") for run in runs)
+    assert names == {"lr-default": 1, "lr-tuned": 1, "evaluate": 1, "seed-1": 2, "seed-2": 2} | {
         f"trial-00{number}": 1 for number in range(3)
     }
     assert {run.info.status for run in runs if not run.info.run_name.startswith("trial")} == {"FINISHED"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.tracking import record
+from pipeline.tracking.views import views
 
 
 def run(variant: str = "tuned") -> dict[str, Any]:
@@ -37,6 +38,8 @@ def run(variant: str = "tuned") -> dict[str, Any]:
 
 def test_params_are_flat_and_leave_the_space_out() -> None:
     assert record.params(run()) == {
+        "model": "fm",
+        "variant": "tuned",
         "model.embedding_size": "4",
         "train.lr": "0.1",
         "seeds": "[1, 2, 3]",
@@ -95,34 +98,37 @@ def test_the_description_lists_seeds_and_search() -> None:
     shown = run()
     text = record.description(shown)
     assert "trial-002 of 4 trials, 3 of them to their end" in text
-    assert "| 2 | 2 | 0.8000 | 0.2000 |" in text
+    assert "| 2&emsp; | 2&emsp; | 0.8000&emsp; | 0.2000&emsp; |" in text
     assert "finalist" not in text
     assert "`epochs`" not in text
     shown["seeds"][0]["capped"] = True
     shown["search"]["finalists"] = [{"trial": 2, "mean": 0.7}, {"trial": 0, "mean": None}]
     text = record.description(shown)
     assert "Trainings that `epochs` ended and not their patience: 1." in text
-    assert "| trial 2 | 0.7000 |\n| trial 0 (default) | diverged |" in text
+    assert "| trial 2&emsp; | 0.7000&emsp; |\n| trial 0 (default)&emsp; | diverged&emsp; |" in text
 
 
 def test_a_search_has_metrics_as_a_whole_and_by_trial() -> None:
     search = run()["search"]
     assert record.search_summary(search) == {"search_trials": 4, "search_completed": 3}
     best = {0: 0.6, 1: 0.6, 2: 0.7, 3: 0.7}
-    assert record.search_steps(search) == {"search_best_auc": best}
+    assert record.search_steps(search) == {"search/best_auc": best}
     search["budget"] = {"expected": [0.5, 0.6], "rows": [10, 20]}
     search["finalists"] = [{"trial": 2, "mean": 0.7}, {"trial": 0, "mean": None}]
     assert record.search_steps(search) == {
-        "search_best_auc": best,
-        "search_expected_auc": {0: 0.5, 1: 0.6},
-        "search_rows": {0: 10, 1: 20},
-        "search_final_auc": {2: 0.7},
+        "search/best_auc": best,
+        "search/expected_auc": {0: 0.5, 1: 0.6},
+        "search/rows": {0: 10, 1: 20},
+        "search/final_auc": {2: 0.7},
     }
 
 
 def test_the_saved_view_unpacks_as_the_page_does_it() -> None:
-    view = json.loads(record.leaderboard_view("of.this"))
+    found = views("of.this", ["train.lr"])
+    assert [tag.rpartition(".")[2] for tag in found] == ["leaderboard", "curves", "size", "trials"]
+    view = json.loads(found["mlflow.sharedViewState.leaderboard"])
     kind, packed = view["state"].split(";")
     state = json.loads(zlib.decompress(base64.b64decode(packed)))
     assert state["searchFilter"] == "tags.`of.this` = 'true'"
-    assert (view["name"], kind, state["orderByKey"]) == ("Leaderboard", "deflate", "metrics.`test_auc`")
+    assert (view["name"], kind, state["orderByKey"]) == ("Leaderboard", "deflate", "metrics.`test/auc`")
+    assert len(views("of.this", [])) == 3

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from pipeline.commands.outcome import outcome
 from pipeline.common.errors import PipelineError
+from pipeline.common.files import SEAL, check_folder
+from pipeline.common.text import counted
 from pipeline.config import yaml_file
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -43,6 +45,23 @@ def run(root: Path, targets: list[str]) -> None:
     print(f"\n{outcome(root, reported)}")
 
 
+def check_files(root: Path) -> str:
+    """Check every file that a stage has sealed; return how many there are.
+
+    Raises:
+        PipelineError: some are missing or damaged; the message says how to recreate each.
+    """
+    files, wrong = 0, []
+    for seal in sorted((root / "data").rglob(SEAL)):
+        try:
+            files += len(check_folder(seal.parent, "run `dvc repro`"))
+        except PipelineError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise PipelineError("\n".join(wrong))
+    return f"{counted(files, 'file')} as the stages left them"
+
+
 def datasets(root: Path) -> list[str]:
     """Return the names of the datasets that run, by params.yaml."""
     return list(yaml_file.read(root / "params.yaml")[1]["datasets"])
@@ -61,8 +80,8 @@ def ui(root: Path, host: str, port: int) -> NoReturn:
     except PipelineError as error:  # what is published already can be looked at all the same
         print(f"warning: {error}", file=sys.stderr)
     base, local = tracking.page(root, port)
-    for what, address in {"runs": tracking.start_page(base), **tracking.leaderboards(root, base)}.items():
-        print(f"{what + ':':<24} {address}")
+    for what, address in {"runs": tracking.start_page(base), **tracking.saved_views(root, base)}.items():
+        print(f"{what + ':':<28} {address}")
     if not local:
         raise SystemExit
     sys.stdout.flush()

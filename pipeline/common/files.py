@@ -71,6 +71,11 @@ def how_to_recreate(path: Path, stage: str) -> str:
     return f"{again}, which takes it from DVC's cache if that has it"
 
 
+def target(stage: str, dataset: str) -> str:
+    """Return how to run a stage on a dataset, as part of a message: DVC knows those on the list alone."""
+    return f"run `dvc repro {stage}@{dataset}`, with {dataset} in `datasets` of params.yaml"
+
+
 def seal(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write the SHA-256 of every file of a folder into its `SHA256SUMS`; `sha256sum -c` reads it, too.
 

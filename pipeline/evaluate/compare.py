@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, require_file
+from pipeline.common.files import read_json, require_file, target
 from pipeline.common.text import counted
 from pipeline.evaluate.report import correct, same_scores
 from pipeline.evaluate.significance import LEVEL, corrected_resampled_t
@@ -39,7 +39,7 @@ def read_reports(folder: Path, names: Sequence[str]) -> list[Block]:
         path = require_file(folder / name / "report.json", "evaluate")
         report = read_json(path)
         if not report.get("splits"):
-            raise PipelineError(f"{path} lacks the rows of each split; run `dvc repro evaluate@{name}`")
+            raise PipelineError(f"{path} lacks the rows of each split; {target('evaluate', name)}")
         reports.append(report)
     return reports
 

@@ -15,6 +15,7 @@ from pipeline.metrics import Array
 
 METRICS = ("auc", "logloss", "gauc", "ece")
 DECIMALS = 6
+CURVES = ("valid_auc", "valid_logloss", "train_logloss")
 
 
 def write(data: Path, report: Block, runs: Sequence[Run]) -> None:
@@ -27,13 +28,13 @@ def write(data: Path, report: Block, runs: Sequence[Run]) -> None:
     ordered = sorted(report["results"], key=lambda r: (-r["mean"]["auc"], r["model"], r["variant"]))
     rows = ((f"{r['model']} ({r['variant']})", r["mean"]["auc"], r["valid_auc"]) for r in ordered)
     _write(data / f"plots/leaderboard/{name}.csv", ("model", "test_auc", "valid_auc"), rows)
-    folder, names = data / "plots/curves" / name, ("valid_auc", "valid_logloss", "train_logloss")
+    folder = data / "plots/curves" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for run in shown:
-        columns = [mean_curve(run, each)[:2] for each in names]
+        columns = [mean_curve(run, each)[:2] for each in CURVES]
         points = zip(columns[0][0], *(mean for _, mean in columns), strict=True)
-        _write(folder / f"{run.model}.csv", ("epoch", *names), points)
+        _write(folder / f"{run.model}.csv", ("epoch", *CURVES), points)
 
 
 def metrics(report: Block, better_runs: Sequence[Run]) -> Block:

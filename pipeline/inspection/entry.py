@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -22,10 +22,10 @@ from pipeline.common.names import LONGEST
 from pipeline.config import yaml_file
 from pipeline.datasets.tabular import MISSING, RESERVED, Settings
 from pipeline.inspection.findings import Findings
-from pipeline.inspection.guessing import is_id_of, is_past, is_plain_id
+from pipeline.inspection.guessing import is_past
 from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
-from pipeline.schema import SPLITS, Role
+from pipeline.schema import SPLITS
 
 _WRITTEN: dict[str, str] = {}
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
@@ -172,12 +172,7 @@ def _fields(findings: Findings) -> list[str]:
 
 def _further_keys(findings: Findings) -> dict[str, Any]:
     """Return the keys of `preprocess` besides label and fields, where they are not the default."""
-    fields, keys = findings.fields, dict[str, Any]()
-    categories = [column for column, field in fields.items() if field.type == "category"]
-    for role in get_args(Role):
-        found = [column for column in categories if is_id_of(role, column)]
-        if found:
-            keys[role] = max(found, key=is_plain_id)  # the first of those
+    fields, keys = findings.fields, dict[str, Any](findings.roles)
     if time := _time(findings):
         keys["time"] = time
     if findings.split is not None:

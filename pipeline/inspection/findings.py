@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 
 import pyarrow as pa
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.datasets.tabular import MISSING, RESERVED, Feature
 from pipeline.download.obtain import own_files
-from pipeline.inspection.guessing import Guess, guess
+from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
 from pipeline.inspection.labels import Candidate, candidates
 from pipeline.inspection.leaks import copied_rows, redundant
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
@@ -19,6 +20,7 @@ from pipeline.inspection.sniffing import sniff
 from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.text import WIDE
+from pipeline.schema import Role
 
 MAX_BROKEN = 0.001  # fraction of lines that are not UTF-8, beyond which the file is read as latin-1
 
@@ -55,6 +57,14 @@ class Findings:
             for column, guess in self.guesses.items()
             if guess.feature and not guess.left_out and column != self.label
         }
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The fields that seem to identify the user and the item of a record."""
+        categories = [column for column, field in self.fields.items() if field.type == "category"]
+        found = {role: [each for each in categories if is_id_of(role, each)] for role in get_args(Role)}
+        # the first of those that say so
+        return {role: max(columns, key=is_plain_id) for role, columns in found.items() if columns}
 
 
 def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Findings:

@@ -14,6 +14,7 @@ from pipeline.inspection.labels import MAX_VALUES
 from pipeline.inspection.profiling import shown
 from pipeline.preprocess import clean_table, tables
 
+FEW_WORDS = 0.05  # of the values of a column that is one of numbers but for them
 MAX_REJECTED = signature(clean_table.write).parameters["max_rejected"].default
 MAX_SHOWN = 3  # invalid labels that are listed with their lines
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -102,6 +103,26 @@ def _invalid_labels(findings: Findings) -> Iterator[str]:
         yield f"      if they are clicks: `label: {one_line(short(equals))}`"
 
 
+def _odd_values(findings: Findings) -> Iterator[str]:
+    """Tell of columns of numbers that a few words make a category, and of records without a user or item."""
+    roles = findings.roles
+    for column, field in findings.fields.items():
+        profile = findings.survey.profiles[column]
+        if (
+            field.type == "category"
+            and column not in roles.values()
+            and not profile.identifiers
+            and 0 < profile.not_numbers <= FEW_WORDS * profile.filled
+        ):
+            share = 100 * (1 - profile.not_numbers / profile.filled)
+            odd = f"{share:.1f} % of its values are numbers, {profile.not_numbers:,} are not"
+            yield f"  ! {shown(column)}: {odd}, so it is a category;"
+            yield "      if it is an amount, list those under `missing` and set `type: number`"
+    for role, column in roles.items():
+        if missing := findings.survey.profiles[column].missing:
+            yield f"  ! {shown(column)}: {counted(missing, 'record')} without a value count as one {role}"
+
+
 def _warnings(findings: Findings) -> Iterator[str]:
     fields, found = findings.fields, findings.survey
     if findings.copied_rows:
@@ -119,6 +140,7 @@ def _warnings(findings: Findings) -> Iterator[str]:
     if findings.is_text and findings.layout.encoding != "utf-8":
         yield f"  ! its text is not UTF-8 and was read as {findings.layout.encoding}, a guess: look at the"
         yield "      examples, and set `encoding` (cp1252, gbk, big5, shift_jis, ...) if they look wrong"
+    yield from _odd_values(findings)
     bags = [column for column, field in fields.items() if field.type == "bag"]
     if bags:
         yield f"  bags keep their first 8 values ({', '.join(map(shown, bags[:5]))}); of a history say"

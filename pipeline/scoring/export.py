@@ -54,6 +54,13 @@ def write(package: Package, folder: Path, form: str) -> Path:
         "network": NETWORK[form],
         "inputs": {"ids": ["rows", schema.slots], **({"time": ["rows"]} if is_timed(model) else {})},
         "types": {"ids": "int32", **({"time": "int64, seconds since 1970"} if is_timed(model) else {})},
+        # a column of `ids` per slot, in this order; `unseen` is the first id of the field, whose values in
+        # vocabulary.json have the ids after it
+        "slots": [
+            {"field": schema.fields[field].name, "unseen": schema.offsets[field]}
+            for field in schema.field_of_slot
+        ],
+        "empty": 0,  # the id of a slot of a bag without a value
         "output": "logit",
         "trained_on": package.trained_on,
     }

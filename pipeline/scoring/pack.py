@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.common.files import read_json, require_file, sha256
+from pipeline.common.files import read_json, require_file, sha256, target
 from pipeline.data.storage import has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
 from pipeline.evaluate.runs import STAGES, Block, Run, load_runs
@@ -25,7 +25,7 @@ def champion(root: Path, dataset: str) -> tuple[str, str]:
     """
     path = root / "data/reports" / dataset / "report.json"
     if not path.exists():
-        raise PipelineError(f"{path}, naming the champion, is missing; run `dvc repro evaluate@{dataset}`")
+        raise PipelineError(f"{path}, naming the champion, is missing; {target('evaluate', dataset)}")
     best = read_json(path)["champion"]
     return str(best["model"]), str(best["variant"])
 

@@ -12,7 +12,7 @@ finds them, unless MLFLOW_TRACKING_URI names another store. CTR_TRACKING=off tur
 Importing this package loads neither mlflow nor torch, nor does a `sync` that finds nothing to do.
 """
 
-from pipeline.tracking.addresses import leaderboards, page, start_page
+from pipeline.tracking.addresses import page, saved_views, start_page
 from pipeline.tracking.live import live
 from pipeline.tracking.report import publish_report
 from pipeline.tracking.runs import publish
@@ -22,11 +22,11 @@ from pipeline.tracking.sync import sync
 __all__ = [
     "configure",
     "enabled",
-    "leaderboards",
     "live",
     "page",
     "publish",
     "publish_report",
+    "saved_views",
     "start_page",
     "sync",
 ]

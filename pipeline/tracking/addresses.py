@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.tracking.report import VIEW
+from pipeline.tracking.report import MODE
 from pipeline.tracking.store import Store, configure
-
-MODE = "workflowType=machine_learning"
+from pipeline.tracking.views import CHARTS, TAG
 
 
 def page(root: Path, port: int) -> tuple[str, bool]:
@@ -19,15 +18,20 @@ def start_page(base: str) -> str:
     return f"{base}/#/experiments?{MODE}"
 
 
-def leaderboards(root: Path, base: str) -> dict[str, str]:
-    """Return the address of each dataset's saved view `Leaderboard`, or of its runs if it has no report yet.
+def saved_views(root: Path, base: str) -> dict[str, str]:
+    """Return the address of each dataset's saved views, or of its runs if it has no report yet.
 
-    A view that is not there would lead to the page's other mode.
+    The keys are `<dataset>: <view>`. A view that is not there would lead to the page's other mode.
     """
     client = configure(root.resolve()).client
     found = client.search_experiments(filter_string="tags.`pipeline.dataset` != ''", order_by=["name ASC"])
-    views = {each.name: "viewStateShareKey=leaderboard&" if VIEW in each.tags else "" for each in found}
-    return {
-        each.name: f"{base}/#/experiments/{each.experiment_id}/runs?{views[each.name]}{MODE}"
-        for each in found
-    }
+    addresses = {}
+    for each in found:
+        runs = f"{base}/#/experiments/{each.experiment_id}/runs?"
+        names = [tag.removeprefix(TAG) for tag in each.tags if tag.startswith(TAG)]
+        for name in sorted(names, key=lambda name: (name in CHARTS, name)):
+            charts = "compareRunsMode=CHART&" if name in CHARTS else ""
+            addresses[f"{each.name}: {name}"] = f"{runs}viewStateShareKey={name}&{charts}{MODE}"
+        if not names:
+            addresses[f"{each.name}: runs"] = f"{runs}{MODE}"
+    return addresses

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from pipeline.common.errors import PipelineError
-from pipeline.tracking.progress import REPORT, Progress, Shown
+from pipeline.tracking import record
+from pipeline.tracking.progress import LAYOUT, NOW, REPORT, Progress, Shown
 
 PATHS = (  # every column in which MLflow stores an absolute path of artifacts
     ("experiments", "artifact_location"),
@@ -22,6 +23,17 @@ PATHS = (  # every column in which MLflow stores an absolute path of artifacts
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
+METRICS = (  # every table in which MLflow stores metrics: the columns of name, value and run
+    ("metrics", "key", "value", "run_uuid"),
+    ("latest_metrics", "key", "value", "run_uuid"),
+    ("logged_model_metrics", "metric_name", "metric_value", "run_id"),
+)
+OUTDATED = f"""
+    SELECT t.experiment_id FROM experiment_tags AS t WHERE t.key = 'pipeline.dataset' AND NOT EXISTS (
+        SELECT 1 FROM experiment_tags AS l
+        WHERE l.experiment_id = t.experiment_id AND l.key = '{LAYOUT}' AND l.value = '{NOW}'
+    )
+"""
 
 
 class Unavailable(PipelineError):
@@ -98,6 +110,7 @@ def read_progress(path: Path, artifacts: Path) -> Progress:
             shown=[key for (key,) in database.execute(shown, [REPORT])],
             hidden=[dataset for (dataset,) in database.execute(hidden)],
             moved=bool(_moves(_locations(database), artifacts)),
+            outdated=bool(database.execute(OUTDATED).fetchone()),
             is_there=_is_there,
         )
 
@@ -134,6 +147,25 @@ def relocate(path: Path, artifacts: Path) -> bool:
                     [new, len(old) + 1, len(old), old],
                 )
     return True
+
+
+def rename_metrics(path: Path) -> None:
+    """Give the metrics that an earlier version has written their present names; whoever reads runs waits."""
+    with _reading(path) as database, database:
+        if not database.execute(OUTDATED).fetchone():
+            return
+        database.create_function("grouped", 1, record.grouped, deterministic=True)
+        database.create_function("rounded", 1, lambda v: v and record.rounded(v), deterministic=True)
+        ours = f"SELECT run_uuid FROM runs WHERE experiment_id IN ({OUTDATED})"
+        for table, name, value, run in METRICS:
+            database.execute(
+                f"UPDATE OR REPLACE {table} SET {name} = grouped({name}), {value} = rounded({value}) "
+                f"WHERE {run} IN ({ours})"
+            )
+        for (experiment,) in database.execute(OUTDATED).fetchall():
+            database.execute(
+                "INSERT OR REPLACE INTO experiment_tags VALUES (?, ?, ?)", [LAYOUT, NOW, experiment]
+            )
 
 
 def create(path: Path) -> None:

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.tracking import record
+from pipeline.tracking import provenance, record
 from pipeline.tracking.guards import Guard
 from pipeline.tracking.process import is_alive
+from pipeline.tracking.provenance import Speed
 from pipeline.tracking.record import Block, Row
 from pipeline.tracking.store import Store, configure, enabled, is_complete, points
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
+    from pipeline.data.batches import Split
     from pipeline.train.loop import LogFn
 
 
@@ -31,6 +33,7 @@ class LiveRun:
     experiment: str
     run: str
     tags: dict[str, str]
+    speed: Speed
 
     @contextmanager
     def child(self, name: str, key: str, params: Block) -> "Iterator[LogFn]":
@@ -45,13 +48,23 @@ class LiveRun:
         """
         tags = {**self.tags, "mlflow.parentRunId": self.run, "pipeline.key": key}
         run = self.guard.do(lambda: self.store.start(self.experiment, name, tags).info.run_id)
-        curve = _Curve(self.guard, self.store, run or "")
+        curve, own = _Curve(self.guard, self.store, run or ""), Speed(self.speed.rows)
+        watch = own.watch()
+
+        def add(metrics: Row, step: int) -> None:
+            watch.before(metrics.get("epoch", 0.0))
+            curve.add(metrics, step)
+            watch.after()
+
         with _closing(self.guard, self.store, run or ""):
             self.guard.do(lambda: self.store.log(run or "", params=record.child_params(name, params)))
             try:
-                yield curve.add
+                yield add
             finally:
+                curve.buffer += points(own.metrics()) if not self.guard.broken else []
                 curve.write()
+                self.speed.epochs += own.epochs
+                self.speed.seconds += own.seconds
 
     def log(self, metrics: Row, step: int) -> None:
         """Show values of the run itself; the page can draw them over seconds, too."""
@@ -73,7 +86,7 @@ class NullRun:
 
 
 @contextmanager
-def live(header: Block, name: str) -> Iterator[LiveRun | NullRun]:
+def live(header: Block, train: "Split") -> Iterator[LiveRun | NullRun]:
     """Show a stage in MLflow while it runs.
 
     An earlier run of the same key whose process is gone is closed. If the key has all its results already (a
@@ -81,14 +94,14 @@ def live(header: Block, name: str) -> Iterator[LiveRun | NullRun]:
 
     Args:
         header: the head of run.json.
-        name: of the run.
+        train: the rows, on the device that trains.
 
     Raises:
         PipelineError: the database is damaged; raised before hours of training rather than after. A store
             that does not answer only costs a warning.
     """
     guard = Guard()
-    shown = guard.do(lambda: _begin(guard, header, name)) if enabled() else None
+    shown = guard.do(lambda: _begin(guard, header, train)) if enabled() else None
     if shown is None:
         yield NullRun()
         return
@@ -97,9 +110,10 @@ def live(header: Block, name: str) -> Iterator[LiveRun | NullRun]:
         if header["stage"] == "train":
             guard.do(lambda: shown.store.log(shown.run, params=record.params(header)))
         yield shown
+        guard.do(lambda: shown.store.log(shown.run, metrics=points(shown.speed.metrics())))
 
 
-def _begin(guard: Guard, header: Block, name: str) -> LiveRun | None:
+def _begin(guard: Guard, header: Block, train: "Split") -> LiveRun | None:
     """Start a run; None if its key has all its results already."""
     store = configure(Path.cwd())
     tags = record.tags(header)
@@ -110,8 +124,9 @@ def _begin(guard: Guard, header: Block, name: str) -> LiveRun | None:
             close_if_dead(store, each)
         if any(is_complete(run) or run.data.tags.get("pipeline.state") == "COMPLETE" for run in before):
             return None
-        run = store.start(experiment, name, {**tags, "pipeline.key": header["key"]}).info.run_id
-    return LiveRun(guard, store, experiment, run, tags)
+        own = {**tags, **provenance.tags(Path.cwd(), str(train.device)), "pipeline.key": header["key"]}
+        run = store.start(experiment, record.name(header), own).info.run_id
+    return LiveRun(guard, store, experiment, run, tags, Speed(len(train)))
 
 
 def close_dead_runs(store: Store) -> int:
@@ -144,7 +159,9 @@ def _closing(guard: Guard, store: Store, run: str) -> Iterator[None]:
         pruned = type(error).__name__ == "TrialPruned"
         state = "PRUNED" if pruned else "FAILED" if isinstance(error, Exception) else "KILLED"
         guard.do(lambda: store.log(run, tags={"pipeline.state": state}))
-        guard.do(lambda: store.client.set_terminated(run, "FAILED" if state == "FAILED" else "KILLED"))
+        # MLflow knows no pruned runs, and a killed one looks like a crash
+        status = "FINISHED" if pruned else state
+        guard.do(lambda: store.client.set_terminated(run, status))
         raise
     guard.do(lambda: store.client.set_terminated(run))
 

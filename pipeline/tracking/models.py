@@ -57,7 +57,7 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
     seed = package.trained_on["seed"]
     logged = store.client.create_logged_model(
         experiment,
-        name=f"{run['model']}-{run['variant']}",
+        name=record.name(run),
         source_run_id=parent,
         tags={"pipeline.key": run["key"], "seed": str(seed)},
         params={**record.params(run), "seed": str(seed)},
@@ -86,7 +86,7 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
     store.log(parent, tags={"mlflow.pipeline.logged_model": logged.model_id, "pipeline.seed": seed})
     child = store.children(experiment, parent)[f"seed-{seed}"].info.run_id
     best = next(each for each in run["seeds"] if each["seed"] == seed)
-    for name in record.summary(best["best"]):
+    for name in record.shown(record.summary(best["best"])):
         # the same point again, time included, so it is not duplicated; now the model's page has it too
         for point in store.client.get_metric_history(child, name):
             again = Metric(name, point.value, point.timestamp, point.step, model_id=logged.model_id)

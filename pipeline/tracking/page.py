@@ -1,9 +1,24 @@
-"""The page of a registered model in MLflow: what it is, and how to use it."""
+"""The pages of a registered model in MLflow and of its versions: what each is, and how to use it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.tracking import record
+
+Block = dict[str, Any]
+NAMES = {"auc": "AUC", "logloss": "logloss", "gauc": "gAUC", "ece": "calibration error"}
 
 
-def page(name: str, dataset: str) -> str:
-    """Return the description of a dataset's registered model, in Markdown."""
-    return f"""Click probability on {dataset}; the alias `champion` is the best model on validation rows.
+def of_model(name: str, report: Block, link: str) -> str:
+    """Return the description of a dataset's registered model, in Markdown.
+
+    Args:
+        link: to the report.
+    """
+    return f"""Click probability on {report["dataset"]}; the alias `champion` is the best model on
+validation rows.
+
+{record.headline(report)}. {link}
 
 It takes raw rows: the columns of its signature, of any type; optional are those in which training saw rows
 without a value. It returns `probability`, calibrated on validation rows, and `raw_probability`.
@@ -20,3 +35,32 @@ mlflow models serve --model-uri models:/{name}@champion --env-manager local --po
 python -m pipeline predict --registered {name}@champion rows.csv -o scores.parquet
 ```
 """
+
+
+def of_version(report: Block, result: Block, tags: Mapping[str, str], link: str) -> str:
+    """Return the description of a version: its figures on the test rows, its size, how it calibrates.
+
+    Args:
+        result: of the version's model in the report.
+        tags: of the version.
+    """
+    seed, count = tags["seed"], len(result["seeds"])
+    lines = [
+        f"**{result['model']} ({result['variant']})** on {report['dataset']}, seed {seed}: best of {count}.",
+        "",
+        f"| on {report['rows']:,} test rows&emsp; | this seed&emsp; | mean of {count} seeds&emsp; |",
+        "|---|---|---|",
+    ]
+    own: Block = next((each for each in result["seeds"] if str(each["seed"]) == seed), {})
+    for key, name in NAMES.items():
+        if result["mean"].get(key) is not None and own.get(key) is not None:
+            spread = f" ± {result['std'][key]:.4f}" if result.get("std") else ""
+            lines.append(f"| {name}&emsp; | {own[key]:.4f}&emsp; | {result['mean'][key]:.4f}{spread}&emsp; |")
+    facts = [f"Valid AUC {result['valid_auc']:.4f} (mean), by which models are compared."]
+    if result.get("weights"):
+        facts.append(f"{result['weights']:,} weights.")
+    if tags.get("reason"):
+        facts.append(f"Against the champion before it: {tags['reason']}.")
+    if result.get("warning"):
+        facts.append(f"Beware: {result['warning']}.")
+    return "\n".join([*lines, "", " ".join([*facts, link])])

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 # tag of an experiment: the key of the report it shows; of a run: `.<key>` is added for each report it is in
 REPORT = "mlflow.pipeline.report"
 MODEL = "mlflow.pipeline.logged_model"
+# tag of an experiment and of a run: how metrics and runs are named there; `sync` brings older ones up to date
+LAYOUT, NOW = "mlflow.pipeline.layout", "2"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Progress:
         hidden: datasets whose experiment is deleted.
         running: number of runs in progress, or left open by a killed process.
         moved: whether the paths of artifacts point to where this checkout was before.
+        outdated: whether metrics have the names of an earlier version.
     """
 
     whole: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class Progress:
     hidden: frozenset[str] = frozenset()
     running: int = 0
     moved: bool = False
+    outdated: bool = False
 
     def has(self, key: str, children: Iterable[str] = ()) -> bool:
         """Whether a run is published as a whole, with these seeds and trials."""
@@ -59,6 +63,7 @@ class Progress:
         shown: Iterable[str] = (),
         hidden: Iterable[str] = (),
         moved: bool = False,
+        outdated: bool = False,
         is_there: Callable[[str, str], bool] = lambda address, file: True,  # noqa: ARG005
     ) -> "Progress":
         """Return what these runs and models amount to.
@@ -90,6 +95,7 @@ class Progress:
             report = run.tags.get("pipeline.stage") == "evaluate"
             if (
                 run.tags.get("pipeline.complete") == "true"
+                and run.tags.get(LAYOUT) == NOW
                 and attempts[key] == 1
                 and len(set(mine)) == len(mine)
                 and has_model
@@ -107,4 +113,5 @@ class Progress:
             frozenset(hidden),
             sum(run.status == "RUNNING" and "mlflow.pipeline.process" in run.tags for run in runs),
             moved,
+            outdated,
         )

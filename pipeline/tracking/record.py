@@ -1,17 +1,17 @@
 """Run and report as MLflow's params, metrics, tags and texts. Pure functions on plain values."""
 
-import base64
-import zlib
 from statistics import mean, stdev
 from typing import Any
-
-from pipeline.common.files import canonical
 
 Block = dict[str, Any]
 Row = dict[str, float]
 
 AXES = {"step", "epoch"}  # of an evaluation; not metrics
-MECHANISM = "mechanism."  # start of the metrics of a model's mechanisms
+MECHANISM = "mechanism_"  # start of the metrics of a model's mechanisms
+# what a metric is about: MLflow's page makes a section of all that has one of these before its `/`
+GROUPS = ("train", "valid", "test", "best", "search", "mechanism", "bayes", "blend", "speed", "model")
+RENAMED = {"lr": "train/learning_rate", "weights": "model/weights", "capped": "train/capped"}
+DIGITS = 6  # significant ones on the page, which cuts longer numbers; the files have all
 # of all seeds of a result together, and not their mean
 OF_THE_WHOLE = (
     *("relaimpr", "auc_standard_error", "auc_low", "auc_high", "p", "p_holm"),
@@ -34,12 +34,41 @@ def flat(block: Block, prefix: str = "") -> dict[str, str]:
     return values
 
 
+def grouped(name: str) -> str:
+    """Return what MLflow calls a metric: its group, a slash, the rest. A name of MLflow's stays as it is.
+
+    >>> grouped("valid_auc"), grouped("best_valid_auc"), grouped("lr"), grouped("test/auc")
+    ('valid/auc', 'best/valid_auc', 'train/learning_rate', 'test/auc')
+    """
+    group, _, rest = name.partition("_")
+    return RENAMED.get(name) or (f"{group}/{rest}" if rest and group in GROUPS else name)
+
+
+def rounded(value: float) -> float:
+    """Return a number as a person reads it; a count stays whole.
+
+    >>> rounded(0.777605752143), rounded(1234567.0)
+    (0.777606, 1234567.0)
+    """
+    return value if float(value).is_integer() else float(f"{value:.{DIGITS}g}")
+
+
+def shown(values: Block) -> Row:
+    """Return the values that are not None as metrics of MLflow, without those that are an axis."""
+    return {
+        grouped(name): rounded(value)
+        for name, value in values.items()
+        if name not in AXES and value is not None
+    }
+
+
 def params(run: Block) -> dict[str, str]:
-    """Return the settings of a run, and those of its search except the space."""
+    """Return the settings of a run, and those of its search except the space; charts can use no tags."""
     search = {
         name: value for name, value in run.get("tune", {}).items() if not isinstance(value, dict | list)
     }
-    return flat({**run["params"], "tune": search})
+    names = {name: run[name] for name in ("model", "variant")}
+    return names | flat({**run["params"], "tune": search})
 
 
 def child_params(name: str, block: Block) -> dict[str, str]:
@@ -51,6 +80,15 @@ def child_params(name: str, block: Block) -> dict[str, str]:
     kind, _, number = name.partition("-")
     own = {key: value for key, value in block.items() if key != "seeds"}
     return flat({**own, "seed": number} if kind == "seed" else own)
+
+
+def name(run: Block) -> str:
+    """Return the name of a run, which is that of its logged model, too.
+
+    >>> name({"model": "fm", "variant": "tuned"})
+    'fm-tuned'
+    """
+    return f"{run['model']}-{run['variant']}"
 
 
 def tags(run: Block) -> dict[str, str]:
@@ -100,7 +138,7 @@ def mechanisms(seed: Block) -> Row:
 
     >>> gate = {"kind": "gate", "per_row": True, "std": 0.2}
     >>> mechanisms({"mechanisms": {"weights": {"cross.0.gate": gate}, "auc": {"frozen": 0.7}}})
-    {'mechanism.auc.frozen': 0.7, 'mechanism.cross.0.gate.std': 0.2}
+    {'mechanism_auc.frozen': 0.7, 'mechanism_cross.0.gate.std': 0.2}
     """
     measured = seed.get("mechanisms", {"auc": {}, "weights": {}})
     values = {f"{MECHANISM}auc.{key}": value for key, value in measured["auc"].items()}
@@ -143,7 +181,7 @@ def search_steps(search: Block) -> dict[str, dict[int, float]]:
         "search_rows": dict(enumerate(budget.get("rows", []))),
         f"search_final_{metric}": finals,
     }
-    return {name: values for name, values in steps.items() if values}
+    return {grouped(name): values for name, values in steps.items() if values}
 
 
 def search_summary(search: Block) -> Row:
@@ -160,20 +198,19 @@ def description(run: Block) -> str:
         head += (
             f": trial-{search['best']:03d} of {len(search['trials'])} trials, {ended} of them to their end"
         )
-    lines = [head, "", "| seed | best epoch | valid AUC | valid logloss |", "|---|---|---|---|"]
+    lines = [head, "", _row("seed", "best epoch", "valid AUC", "valid logloss"), "|---|---|---|---|"]
     for seed in run["seeds"]:
         best = seed["best"]
-        lines.append(
-            f"| {seed['seed']} | {best['epoch']:g} | {best['valid_auc']:.4f} | {best['valid_logloss']:.4f} |"
-        )
+        figures = (best["valid_auc"], best["valid_logloss"])
+        lines.append(_row(seed["seed"], f"{best['epoch']:g}", *(f"{value:.4f}" for value in figures)))
     if capped := sum(seed.get("capped", False) for seed in run["seeds"]):
         lines += ["", f"Trainings that `epochs` ended and not their patience: {capped}."]
     if search and search.get("finalists"):
         name = {"auc": "AUC"}.get(search["metric"], search["metric"])
-        lines += ["", f"| finalist | mean valid {name} over the seeds |", "|---|---|"]
+        lines += ["", _row("finalist", f"mean valid {name} over the seeds"), "|---|---|"]
         for one in search["finalists"]:
             mean_of = "diverged" if one["mean"] is None else f"{one['mean']:.4f}"
-            lines.append(f"| trial {one['trial']}{' (default)' if one['trial'] == 0 else ''} | {mean_of} |")
+            lines.append(_row(f"trial {one['trial']}{' (default)' if one['trial'] == 0 else ''}", mean_of))
     return "\n".join(lines)
 
 
@@ -198,9 +235,9 @@ def metric(name: str) -> str:
     """Return what MLflow calls a metric of a report.
 
     >>> metric("auc"), metric("valid_normalised_entropy")
-    ('test_auc', 'best_valid_normalised_entropy')
+    ('test/auc', 'best/valid_normalised_entropy')
     """
-    return f"best_{name}" if name.startswith("valid_") else f"test_{name}"
+    return grouped(f"best_{name}" if name.startswith("valid_") else f"test_{name}")
 
 
 def warning_tags(result: Block) -> dict[str, str]:
@@ -209,36 +246,50 @@ def warning_tags(result: Block) -> dict[str, str]:
 
 
 def note(report: Block) -> str:
-    """Return the description of an experiment: its champion, and its models by test AUC.
-
-    The page writes the cells of a table edge to edge, so each ends with a space of its own.
-    """
+    """Return the description of an experiment: its champion, and its models by test AUC."""
     head = ("model", "variant", "test AUC", "test logloss", "valid AUC")
-    lines = [headline(report), "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [headline(report), "", _row(*head), "|---" * len(head) + "|"]
     for result in sorted(report["results"], key=lambda each: -each["mean"]["auc"]):
         figures = (result["mean"]["auc"], result["mean"]["logloss"], result["valid_auc"])
-        cells = [result["model"], result["variant"], *(f"{value:.4f}" for value in figures)]
-        lines.append(f"| {' | '.join(f'{cell}&emsp;' for cell in cells)} |")
+        lines.append(_row(result["model"], result["variant"], *(f"{value:.4f}" for value in figures)))
     return "\n".join(lines)
 
 
-def leaderboard_view(mark: str) -> str:
-    """Return a saved view of MLflow's page: the runs of a report by test AUC, with their metrics as columns.
+def _row(*cells: object) -> str:
+    """Return a row of a table: the page writes cells edge to edge, so each ends with a space of its own."""
+    return f"| {' | '.join(f'{cell}&emsp;' for cell in cells)} |"
 
-    The format is the one the page itself writes when a user saves a view.
+
+def axes(searches: list[list[dict[str, str]]]) -> list[str]:
+    """Return the settings that every one of some searches has tried several values of.
 
     Args:
-        mark: the tag that the runs of the report have.
+        searches: of each, the settings of its trials.
+
+    >>> trials = [{"train.lr": "0.1", "seed": "1"}, {"train.lr": "0.2", "seed": "1"}]
+    >>> axes([trials, trials])
+    ['train.lr']
     """
-    metrics = ("best_valid_auc", "test_auc", "test_auc_std", "test_logloss")
-    state = {
-        "searchFilter": f"tags.`{mark}` = 'true'",
-        "orderByKey": "metrics.`test_auc`",
-        "orderByAsc": False,
-        "selectedColumns": [f"metrics.`{name}`" for name in metrics],
-    }
-    packed = base64.b64encode(zlib.compress(canonical(state).encode())).decode()
-    return canonical({"name": "Leaderboard", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
+    varied = [
+        {name for trial in trials for name in trial if len({other.get(name) for other in trials}) > 1}
+        for trials in searches
+    ]
+    return sorted(set.intersection(*varied)) if varied else []
+
+
+def link(address: str) -> str:
+    """Return the line of a description that leads to a report."""
+    return f"[The report]({address})"
+
+
+def linked(note: str, line: str) -> str:
+    r"""Return a description with the link to a report at the end of its first line, and no other one.
+
+    >>> linked("fm on toy. [The report](#/old)\n\n| seed |", "[The report](#/new)")
+    'fm on toy. [The report](#/new)\n\n| seed |'
+    """
+    first, *rest = note.split("\n")
+    return "\n".join([f"{first.partition('. [The report](')[0]}. {line}", *rest])
 
 
 def _kept(trial: Block, metric: str) -> Row:

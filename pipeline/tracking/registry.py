@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from pipeline.common.errors import PipelineError
 from pipeline.evaluate.verdict import Verdict
 from pipeline.tracking import record
-from pipeline.tracking.page import page
+from pipeline.tracking.page import of_model, of_version
 from pipeline.tracking.progress import MODEL
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
@@ -55,7 +55,7 @@ class Candidate:
         """Describe the champion of a report."""
         best, result, seed = report["champion"], record.champion(report), run.data.tags["pipeline.seed"]
         child = store.children(experiment, run.info.run_id).get(f"seed-{seed}")
-        own = {"valid_auc": child.data.metrics.get("best_valid_auc") if child else None}
+        own = {"valid_auc": child.data.metrics.get("best/valid_auc") if child else None}
         mean = {"valid_auc_mean": result["valid_auc"]}
         of_seed: Block = next((each for each in result["seeds"] if str(each["seed"]) == seed), {})
         own |= {f"test_{name}": of_seed.get(name) for name in result["mean"]}
@@ -122,19 +122,19 @@ class Candidate:
             self.tags.update({AGAINST: str(now.source), WON: str(found.leads).lower()})
         return Verdict(found.leads, f"against version {now.version}: {found.reason}", found.final)
 
-    def register(self, *, leads: bool, reason: str) -> bool:
+    def register(self, *, leads: bool, reason: str, link: str) -> bool:
         """Make it a version, with the alias `champion` if it leads; return whether anything changed.
 
         Args:
             reason: why it does, or does not.
+            link: to its report, for the pages of the model and of the version.
         """
         from mlflow.exceptions import MlflowException
 
-        client, best = self.store.client, self.report["champion"]
+        client = self.store.client
         tags = {**self.tags, **({REASON: reason} if reason else {})}
-        said = f"{best['model']} ({best['variant']}), seed {self.tags['seed']}{reason and ': '}{reason}"
         try:
-            client.create_registered_model(self.name, description=page(self.name, self.report["dataset"]))
+            client.create_registered_model(self.name)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -147,7 +147,6 @@ class Candidate:
                 self.run.info.run_id,
                 tags=tags,
                 model_id=self.run.data.tags[MODEL],
-                description=said,
             )
             chosen = self._first_of(chosen)
         # what the page of the logged model shows as its versions
@@ -156,8 +155,12 @@ class Candidate:
         for tag, value in tags.items():
             if chosen.tags.get(tag) != value and (leads or tag != "checkout"):
                 client.set_model_version_tag(self.name, chosen.version, tag, value)
+        said = of_version(self.report, record.champion(self.report), tags, link)
         if chosen.description != said:
             client.update_model_version(self.name, chosen.version, said)
+        said = of_model(self.name, self.report, link)
+        if leads and client.get_registered_model(self.name).description != said:
+            client.update_registered_model(self.name, said)
         now = self._leader()
         if not leads:
             if new and now is not None:

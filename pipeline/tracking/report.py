@@ -1,4 +1,4 @@
-"""Publish a dataset's report in MLflow: test metrics, the leaderboard, the champion."""
+"""Publish a dataset's report in MLflow: test metrics, the leaderboard, saved views, the champion."""
 
 from functools import partial
 from pathlib import Path
@@ -9,16 +9,21 @@ from pipeline.common.files import folder_digest
 from pipeline.tracking import record
 from pipeline.tracking.database import Unavailable
 from pipeline.tracking.guards import read, warn, warn_only
-from pipeline.tracking.progress import REPORT, Progress
+from pipeline.tracking.progress import LAYOUT, MODEL, NOW, REPORT, Progress
 from pipeline.tracking.record import Block
 from pipeline.tracking.registry import Candidate, registered_name
 from pipeline.tracking.runs import attempts, update_run
-from pipeline.tracking.store import Store, enabled, is_complete, main_checkout, points
+from pipeline.tracking.store import Store, enabled, is_complete, is_current, main_checkout, points
+from pipeline.tracking.views import views
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from mlflow.entities import Run
 
-VIEW = "mlflow.sharedViewState.leaderboard"  # the page opens it at .../runs?viewStateShareKey=leaderboard
+NOTE = "mlflow.note.content"
+MODE = "workflowType=machine_learning"  # of MLflow's page; its other one shows traces
+PAGES = ("report.html", "leaderboard.md")  # of a report; the first that is there is the one to read
 
 
 def publish_report(folder: Path) -> bool:
@@ -98,14 +103,18 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
     shown = store.client.get_experiment(experiment).tags.get(REPORT) == key
     evaluation = next((each for each in store.named(experiment, key) if not store.is_written(each)), None)
     up_to_date = (
-        evaluation is not None and is_complete(evaluation) and store.has_file(evaluation, "report.json")
+        evaluation is not None
+        and is_complete(evaluation)
+        and is_current(evaluation)
+        and store.has_file(evaluation, "report.json")
     )
     if up_to_date and shown >= shows and all(mark in run.data.tags for run in runs.values()):
-        return candidate.register(leads=leads, reason=verdict.reason)
+        return candidate.register(leads=leads, reason=verdict.reason, link=_link(evaluation, folder))
 
+    children = {each: store.children(experiment, run.info.run_id) for each, run in runs.items()}
     for result in report["results"]:
         if run := runs.get(result["key"]):
-            _log_test(store, experiment, run, result, correct=shows)
+            _log_test(store, run, children[result["key"]], result, correct=shows)
             store.log(run.info.run_id, tags=record.warning_tags(result))
     note = record.note(report)
     if evaluation is None:
@@ -116,36 +125,59 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
         evaluation = store.start(experiment, "evaluate", tags)
     if not up_to_date:
         _log_evaluation(store, evaluation, folder, report, note)
-    candidate.register(leads=leads, reason=verdict.reason)
-    for run in runs.values():
-        store.log(run.info.run_id, tags={mark: "true"})
+    link = _link(evaluation, folder)
+    candidate.register(leads=leads, reason=verdict.reason, link=link)
+    searches = [
+        [child for name, child in each.items() if name.startswith("trial-")] for each in children.values()
+    ]
+    _mark(store, mark, runs.values(), [trial for trials in searches for trial in trials], link * shows)
     if shows:
-        for tag, value in (
-            ("mlflow.note.content", note),
-            (VIEW, record.leaderboard_view(mark)),
-            (REPORT, key),
-        ):
+        axes = record.axes([[trial.data.params for trial in trials] for trials in searches if trials])
+        tags = {NOTE: record.linked(note, link), **views(mark, axes), REPORT: key}
+        for tag, value in tags.items():
             store.client.set_experiment_tag(experiment, tag, value)
     store.tidy(experiment, key)
     return True
 
 
-def _log_test(store: Store, experiment: str, run: "Run", result: Block, *, correct: bool) -> None:
-    """Log the test metrics that a run and its children lack and, if `correct`, those with another value."""
-    children = store.children(experiment, run.info.run_id)
+def _link(evaluation: "Run | None", folder: Path) -> str:
+    """Return a link to a report in its run."""
+    assert evaluation is not None
+    run, page = evaluation.info, next(each for each in PAGES if (folder / each).exists())
+    return record.link(f"#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/{page}?{MODE}")
+
+
+def _mark(store: Store, mark: str, runs: "Iterable[Run]", trials: "Iterable[Run]", link: str) -> None:
+    """Give the runs and trials of a report its mark, the runs last, and in their descriptions its link."""
+    for trial in trials:
+        store.log(trial.info.run_id, tags={mark: "trial"})
+    for run in runs:
+        note = {NOTE: record.linked(run.data.tags.get(NOTE, ""), link)} if link else {}
+        store.log(run.info.run_id, tags={**note, mark: "true"})
+
+
+def _log_test(
+    store: Store, run: "Run", children: "Mapping[str, Run]", result: Block, *, correct: bool
+) -> None:
+    """Log the test metrics that a run and its children lack and, if `correct`, those with another value.
+
+    Those of the seed whose model is logged belong to the model, too, whose page compares models by them.
+    """
     spread = {f"{name}_std": value for name, value in (result.get("std") or {}).items()}
     whole = {name: result.get(name) for name in record.OF_THE_WHOLE}
     figures = [(run, {**result["mean"], **spread, **whole})]
     figures += [(child, seed) for seed in result["seeds"] if (child := children.get(f"seed-{seed['seed']}"))]
     for owner, values in figures:
-        named = {record.metric(name): value for name, value in values.items() if name != "seed"}
+        named = record.shown({record.metric(name): value for name, value in values.items() if name != "seed"})
         have = owner.data.metrics
         new = {
             name: value
             for name, value in named.items()
             if name not in have or (correct and have[name] != value)
         }
-        store.log(owner.info.run_id, metrics=points(new))
+        logged = str(values.get("seed")) == run.data.tags.get("pipeline.seed")
+        model = run.data.tags.get(MODEL) if logged else None
+        store.log(owner.info.run_id, metrics=points(new, model=model))
 
 
 def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block, note: str) -> None:
@@ -161,7 +193,7 @@ def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block
         run,
         params={"champion": f"{best['model']} ({best['variant']})", "champion.seed": str(best["seed"])},
         metrics=[] if evaluation.data.metrics else points(figures),
-        tags={"mlflow.note.content": note, "pipeline.state": "COMPLETE"},
+        tags={NOTE: note, "pipeline.state": "COMPLETE"},
     )
     store.close(evaluation, "FINISHED")
-    store.log(run, tags={"pipeline.complete": "true"})
+    store.log(run, tags={"pipeline.complete": "true", LAYOUT: NOW})

@@ -10,12 +10,12 @@ from pipeline.data import storage
 from pipeline.schema import SPLITS
 from pipeline.tracking import record
 from pipeline.tracking.guards import MlflowFailure, mlflow_errors, read, warn_only
-from pipeline.tracking.progress import MODEL, REPORT, Progress
+from pipeline.tracking.progress import LAYOUT, MODEL, NOW, REPORT, Progress
 from pipeline.tracking.record import Block, Row
-from pipeline.tracking.store import Store, configure, enabled, is_complete, points
+from pipeline.tracking.store import Store, configure, enabled, is_complete, is_current, points
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Run as Shown
 
 ATTEMPTS = 3
 
@@ -78,18 +78,21 @@ def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: 
     """
     experiment = store.experiment(run["dataset"])
     before = [each for each in store.named(experiment, run["key"]) if not store.is_written(each)]
-    name, tags = f"{run['stage']}-{run['model']}", {**record.tags(run), "pipeline.key": run["key"]}
-    shown = before[0] if before else store.start(experiment, name, tags)
+    tags = {**record.tags(run), "pipeline.key": run["key"]}
+    shown = before[0] if before else store.start(experiment, record.name(run), tags)
     parent, had, changed = shown.info.run_id, shown.data.tags, False
     children = store.children(experiment, parent)
     lacks = [part[0] for part in record.children(run) if part[0] not in children]
-    if had.get("pipeline.state") != "COMPLETE" or lacks or not store.has_file(shown, "run.json"):
+    mended = lacks or not is_current(shown) or not store.has_file(shown, "run.json")
+    if had.get("pipeline.state") != "COMPLETE" or mended:
         _publish_children(store, experiment, parent, children, run)
         _publish_parent(store, shown, folder, run)
         _log_dataset(store, shown, run, processed)
-        for tag in [tag for tag in had if lacks and tag.startswith(REPORT)]:
+        for tag in [tag for tag in had if mended and tag.startswith(REPORT)]:
             store.client.delete_tag(parent, tag)  # the new children lack its test metrics
-        store.log(parent, tags={"pipeline.state": "COMPLETE"})
+        if shown.info.run_name == f"{run['stage']}-{run['model']}":  # as an earlier version called it
+            store.client.update_run(parent, name=record.name(run))
+        store.log(parent, tags={"pipeline.state": "COMPLETE", LAYOUT: NOW})
         changed = True
     if model and not (is_complete(shown) and store.has_model(had.get(MODEL))):
         if not store.has_model(had.get(MODEL)):
@@ -104,17 +107,26 @@ def _publish(store: Store, folder: Path, run: Block, processed: Path, *, model: 
     return changed
 
 
-def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> None:
+def _publish_parent(store: Store, shown: "Shown", folder: Path, run: Block) -> None:
+    from pipeline.evaluate.dvc_views import CURVES, mean_curve
+    from pipeline.evaluate.runs import Run
+
     for path in sorted(folder.iterdir()):
         if path.suffix in (".json", ".csv", ".png"):
             store.client.log_artifact(shown.info.run_id, str(path))
-    have = shown.data.metrics
+    have, files = shown.data.metrics, Run(folder, run)
     figures = [record.summary(seed["best"]) for seed in run["seeds"]]
     capped = sum(seed.get("capped", False) for seed in run["seeds"])
     values = {**record.mean_and_std(figures), "weights": run.get("weights"), "capped": capped}
     search = run.get("search")
     values |= record.search_summary(search) if search else {}
-    metrics = points({name: value for name, value in values.items() if name not in have})
+    metrics = points({name: value for name, value in record.shown(values).items() if name not in have})
+    if "valid/auc" not in have:  # the mean curve of the seeds
+        curves = {name: mean_curve(files, name) for name in CURVES}
+        longest = max((seed["curve"] for seed in run["seeds"]), key=len)
+        for i in range(len(curves["valid_auc"][0])):
+            row = {name: float(mean[i]) for name, (_, mean, _) in curves.items()}
+            metrics += points(row, int(longest[i]["step"]))
     if search:
         for name, steps in record.search_steps(search).items():
             live = store.client.get_metric_history(shown.info.run_id, name) if name in have else []
@@ -130,7 +142,7 @@ def _publish_parent(store: Store, shown: "Run", folder: Path, run: Block) -> Non
 
 
 def _publish_children(
-    store: Store, experiment: str, parent: str, children: "dict[str, Run]", run: Block
+    store: Store, experiment: str, parent: str, children: "dict[str, Shown]", run: Block
 ) -> None:
     for part in record.children(run):
         own = {**record.tags(run), "mlflow.parentRunId": parent, "pipeline.key": f"{run['key']}/{part[0]}"}
@@ -138,13 +150,13 @@ def _publish_children(
 
 
 def _publish_child(
-    store: Store, child: "Run", name: str, params: Block, state: str, curve: list[Row], best: Row
+    store: Store, child: "Shown", name: str, params: Block, state: str, curve: list[Row], best: Row
 ) -> None:
     """Add to a child what it lacks: everything if it is new, next to nothing if it was live."""
     run, have = child.info.run_id, child.data
-    history = store.client.get_metric_history(run, "valid_auc") if have.metrics else []
+    history = store.client.get_metric_history(run, "valid/auc") if have.metrics else []
     logged = {point.step for point in history}
-    metrics = points({k: v for k, v in record.summary(best).items() if k not in have.metrics})
+    metrics = points({k: v for k, v in record.shown(record.summary(best)).items() if k not in have.metrics})
     for row in curve:
         if row["step"] in logged:
             continue
@@ -156,10 +168,12 @@ def _publish_child(
         metrics=metrics,
         tags={"pipeline.state": state},
     )
-    store.close(child, "KILLED" if state == "PRUNED" else "FINISHED")
+    if state == "PRUNED" and child.info.run_name == name:
+        store.client.update_run(run, name=f"{name} (pruned)")
+    store.close(child, "FINISHED")
 
 
-def _log_dataset(store: Store, shown: "Run", run: Block, processed: Path) -> None:
+def _log_dataset(store: Store, shown: "Shown", run: Block, processed: Path) -> None:
     """Log the dataset of a run: its digest, its fields, and the rows of each split."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 

@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 
 from pipeline.common.errors import PipelineError, explain
 from pipeline.common.text import without_secrets
-from pipeline.tracking import database
+from pipeline.tracking import database, record
 from pipeline.tracking.database import Unavailable
 from pipeline.tracking.guards import MlflowFailure, mlflow_errors
 from pipeline.tracking.process import is_alive, this_process
-from pipeline.tracking.progress import MODEL, REPORT, Progress, Shown
-from pipeline.tracking.record import AXES, Block
+from pipeline.tracking.progress import LAYOUT, MODEL, NOW, REPORT, Progress, Shown
+from pipeline.tracking.record import Block
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -140,6 +140,7 @@ class Store:
         first = min(found, key=lambda each: each is not None and each.lifecycle_stage == "deleted")
         if first is None:
             tags = {"pipeline.dataset": dataset, "mlflow.experimentKind": "custom_model_development"}
+            tags[LAYOUT] = NOW
             place = None if self.uri.startswith(("http:", "https:")) else self._artifacts_of(dataset)
             try:
                 return self.client.create_experiment(dataset, artifact_location=place, tags=tags)
@@ -182,8 +183,13 @@ class Store:
         )
 
     def named(self, experiment: str, key: str) -> list["Run"]:
-        """Return the runs with a key, without children: first the one completed first, then the newest."""
-        return sorted(self.runs(experiment, f"tags.`pipeline.key` = '{key}'"), key=_completed_first)
+        """Return the runs with a key, without children: first the one completed first, then the newest.
+
+        The metrics of a local store were renamed. A server renames none, so that runs of an earlier version
+        are made again.
+        """
+        found = self.runs(experiment, f"tags.`pipeline.key` = '{key}'")
+        return sorted((run for run in found if self.local or is_current(run)), key=_completed_first)
 
     def children(self, experiment: str, parent: str) -> dict[str, "Run"]:
         """Return a run's children by the name in their key; of two with the same the one to be kept."""
@@ -221,7 +227,8 @@ class Store:
         surplus, names = [], set[str]()
         models = self.models([experiment], f"tags.`pipeline.key` = '{key}'")  # first, so their runs are found
         found = self.runs(experiment, f"tags.`pipeline.key` LIKE '{key}%'")
-        tops = sorted((run for run in found if run.data.tags["pipeline.key"] == key), key=_completed_first)
+        tops = [run for run in found if run.data.tags["pipeline.key"] == key]
+        tops.sort(key=lambda run: (not is_current(run), _completed_first(run)))
         if not tops or not is_complete(tops[0]):
             return 0
         keep = tops[0].info.run_id
@@ -269,13 +276,13 @@ class Store:
         if run.info.status == status:
             return
         end, info = run.info.end_time, run.info
-        if info.status == "RUNNING" and run.data.metrics.get("valid_auc") is not None:
-            end = max(point.timestamp for point in self.client.get_metric_history(info.run_id, "valid_auc"))
+        if info.status == "RUNNING" and run.data.metrics.get("valid/auc") is not None:
+            end = max(point.timestamp for point in self.client.get_metric_history(info.run_id, "valid/auc"))
         self.client.set_terminated(info.run_id, status, end)
 
     def start(self, experiment: str, name: str, tags: Mapping[str, str]) -> "Run":
         """Create a run that records the process that writes it."""
-        own = {"mlflow.pipeline.process": this_process()}
+        own = {"mlflow.pipeline.process": this_process(), LAYOUT: NOW}
         return self.client.create_run(experiment, tags={**tags, **own}, run_name=name)
 
     def log(
@@ -340,6 +347,7 @@ def configure(root: Path) -> Store:
             if store.database.exists():
                 database.check(store.database)
                 database.relocate(store.database, store.artifacts)
+                database.rename_metrics(store.database)
             else:
                 _create(store)
     return store
@@ -416,21 +424,22 @@ def _precedence(run: "Run") -> tuple[bool, int, str]:
     return run.data.tags.get("pipeline.state") == "KILLED", run.info.start_time, run.info.run_id
 
 
+def is_current(run: "Run") -> bool:
+    """Whether a run has the names of this version."""
+    return bool(run.data.tags.get(LAYOUT) == NOW)
+
+
 def is_complete(run: "Run") -> bool:
     """Whether everything in the files of a run is published."""
     return bool(run.data.tags.get("pipeline.complete") == "true")
 
 
-def points(values: Block, step: int = 0) -> list["Metric"]:
-    """Return MLflow metrics of the values that are not None."""
+def points(values: Block, step: int = 0, *, model: str | None = None) -> list["Metric"]:
+    """Return MLflow metrics of the values that are not None, by their names there, rounded."""
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    return [
-        Metric(name, float(value), now, step)
-        for name, value in values.items()
-        if name not in AXES and value is not None
-    ]
+    return [Metric(name, float(v), now, step, model_id=model) for name, v in record.shown(values).items()]
 
 
 def _create(store: Store) -> None:

@@ -35,9 +35,9 @@ def sync(root: Path) -> str:
         known = store.progress()
         if store.local and not store.database.exists() and runs:
             done.append("new database")
-        if known.moved:
-            done.append("paths of the moved checkout repaired")
-        if known.moved or known.running or not store.local:
+        repairs = {"paths of the moved checkout repaired": known.moved, "metrics renamed": known.outdated}
+        done += [words for words, needed in repairs.items() if needed]
+        if any(repairs.values()) or known.running or not store.local:
             store = configure(root)
             with store.writing(), mlflow_errors():
                 closed = close_dead_runs(store)
@@ -45,7 +45,7 @@ def sync(root: Path) -> str:
                 done.append(f"{counted(closed, 'interrupted run')} closed")
         if hidden := known.hidden & {folder.parents[1].name for folder in runs}:
             done.append(f"{counted(len(hidden), 'deleted experiment')} restored")
-        known = store.progress() if known.moved else known
+        known = store.progress() if any(repairs.values()) else known
         published = _update(partial(update_run, known=known), runs, problems)
         if published:
             done.append(f"{counted(published, 'run')} published")

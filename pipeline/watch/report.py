@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline import metrics
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, require_file
+from pipeline.common.files import read_json, require_file, target
 from pipeline.config.settings import Watch
 from pipeline.data import storage
 from pipeline.datasets import tabular
@@ -149,7 +149,7 @@ def _counted(model: Model, parts: Any) -> list[Array]:
 def _test(root: Path, trained: Report) -> Report:
     """Return label and raw probability of the test rows, and what the report says about the model."""
     dataset, model = trained["dataset"], trained["model"]
-    remedy = f"run `dvc repro evaluate@{dataset}`"
+    remedy = target("evaluate", dataset)
     report, file = root / "data/reports" / dataset / "report.json", root / f"data/predictions/{dataset}"
     file /= f"{model}.parquet"
     for path in (report, file):
