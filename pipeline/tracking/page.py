@@ -60,7 +60,7 @@ def of_version(report: Block, result: Block, tags: Mapping[str, str], link: str)
     if result.get("weights"):
         facts.append(f"{result['weights']:,} weights.")
     if tags.get("reason"):
-        facts.append(f"Against the champion before it: {tags['reason']}.")
+        facts.append(f"Why it leads, or does not: {tags['reason']}.")
     if result.get("warning"):
         facts.append(f"Beware: {result['warning']}.")
     return "\n".join([*lines, "", " ".join([*facts, link])])
