@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NOTE = "mlflow.note.content"
 MODE = "workflowType=machine_learning"  # of MLflow's page; its other one shows traces
-PAGES = ("report.html", "leaderboard.md")  # of a report; the first that is there is the one to read
+PAGES = ("report.html", "leaderboard.md", "report.json")  # of a report; the first that is there is to be read
 
 
 def publish_report(folder: Path) -> bool:
