@@ -1,5 +1,6 @@
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -331,6 +332,18 @@ def test_an_incomplete_run_is_named_with_the_command_that_makes_it(
 ) -> None:
     (changed.runs / "toy/fm" / variant / lost).unlink()
     with pytest.raises(PipelineError, match=rf"toy/fm/{variant}.*dvc repro {command}"):
+        changed.load()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda old: old[:-9], lambda old: old.replace(b'"auc"', b'"aud"')], ids=["cut", "other"]
+)
+def test_a_damaged_search_is_named_with_the_command_although_the_default_reads_it_first(
+    changed: Project, damage: Callable[[bytes], bytes]
+) -> None:
+    path = changed.runs / "toy/fm/tuned/run.json"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(PipelineError, match=r"toy/fm/tuned/run\.json was changed.*dvc repro tune@toy-fm"):
         changed.load()
 
 

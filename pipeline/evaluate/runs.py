@@ -135,7 +135,10 @@ def better(runs: Sequence[Run]) -> list[Run]:
 def _metric(folder: Path) -> str:
     """Return what the search of a model went by; AUC if there was none."""
     tuned = folder / "tuned/run.json"
-    return str(read_json(tuned)["search"]["metric"]) if tuned.exists() else "auc"
+    if not tuned.exists():
+        return "auc"
+    target = dvc_target(folder.parent.name, folder.name, "tuned")
+    return str(read_json(require_file(tuned, target))["search"]["metric"])
 
 
 def load_model(run: Run, schema: Schema, seed: int) -> nn.Module:
