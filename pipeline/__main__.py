@@ -164,8 +164,12 @@ def _add_model(parser: ArgumentParser, *, required: bool) -> None:
 
 
 def _add_choice(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", help="of that dataset (default: the champion of its report)")
-    parser.add_argument("--variant", choices=("default", "tuned"), help="default: tuned, or the champion's")
+    parser.add_argument("--model", help="of that dataset, or `blend` (default: the champion of its report)")
+    kinds = ("default", "tuned", "equal", "greedy")
+    parser.add_argument(
+        "--variant", choices=kinds, help="default: tuned, or the champion's; of a blend equal"
+    )
+    parser.add_argument("--refit", action="store_true", help="as trained again on train + validation rows")
 
 
 def _add_predict(parser: ArgumentParser) -> None:
@@ -378,12 +382,14 @@ def _dataset_or_package(arguments: Namespace) -> "Model":
 def _packed(arguments: Namespace) -> "Package":
     """Return the package that the options name."""
     from pipeline.scoring import pack
+    from pipeline.scoring.package import BLEND
 
-    model, variant = arguments.model, arguments.variant or "tuned"
+    model, variant = arguments.model, arguments.variant
     if model is None:
         model, best = pack.champion(arguments.root, arguments.dataset)
-        variant = arguments.variant or best
-    return pack.pack(arguments.root, arguments.dataset, model, variant)
+        variant = variant or best
+    variant = variant or ("equal" if model == BLEND else "tuned")
+    return pack.pack(arguments.root, arguments.dataset, model, variant, refit=arguments.refit)
 
 
 def inspect(arguments: Namespace) -> None:

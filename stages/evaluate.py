@@ -45,6 +45,7 @@ def main() -> None:
             validations = {}
             for model, path in files.items():
                 own = [run for run in runs if run.model == model]
+                own += [again for run in own if (again := run.again)]
                 validations[model] = write_predictions(path, own, holdout, valids.get(model))
             kept, bins = settings.entry(dataset).negatives_kept, settings.evaluate.bins
             report, curves = build_report(

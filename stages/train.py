@@ -10,6 +10,7 @@ from pipeline.config import params
 from pipeline.train import ranks, runs
 from pipeline.train.device import pick_device
 from pipeline.train.feasibility import obstacles
+from pipeline.train.refit import both
 from stages import arguments
 
 
@@ -29,7 +30,7 @@ def main() -> None:
             models = {name: (each.architecture, each.model) for name, each in others.items()}
             for words in obstacles(splits[0].schema, models, config.train.fit["batch_size"]):
                 print(f"warning: {dataset}: {words}", file=sys.stderr)
-        extra = runs.execution_settings(splits, limit)
+        extra = runs.execution_settings(splits, limit, refit=config.train.refit)
         header = ranks.on_rank_0(
             lambda: runs.RunHeader.of(
                 "train", dataset, model, config.architecture, {**options, "seeds": seeds}, processed, **extra
@@ -37,9 +38,12 @@ def main() -> None:
         )
         if ranks.rank():  # rank 0 reports and writes
             with error_context(config.where()):
+                rows = both(processed, *splits) if config.train.refit else None
                 for seed in seeds:
                     checkpoint = header.seed_checkpoint(seed)
-                    runs.train_once(header, splits, options, seed, checkpoint=checkpoint)
+                    trained = runs.train_once(header, splits, options, seed, checkpoint=checkpoint)
+                    if rows is not None:
+                        runs.train_again(header, splits, options, seed, trained, rows)
             return
         # an error of MLflow is no fault of params.yaml
         with tracking.live(header.to_json(), splits[0]) as view, error_context(config.where()):

@@ -24,6 +24,7 @@ from pipeline.preprocess.rejects import RejectLog
 from pipeline.schema import Column
 from pipeline.split.assign import TEST, TRAIN, VALID
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
+from pipeline.train import refit
 from pipeline.train.grades import Thresholds
 from pipeline.train.loop import fit
 from pipeline.train.loss import training_loss
@@ -138,7 +139,9 @@ def table(label: list[int], grade: list[int]) -> pa.Table:
 COLUMNS = (Column("city", "category", "user"),)
 
 
-def test_grades_go_from_the_log_to_the_train_rows_alone(tmp_path: Path) -> None:
+def test_grades_go_to_the_train_rows_and_in_a_refit_to_those_of_validation(
+    tmp_path: Path,
+) -> None:
     rows = table([0, 1, 0, 1, 1, 0], [1, 3, 2, 4, 3, 0])
     rejects = RejectLog()
     rejects.count("log", 6)
@@ -155,13 +158,18 @@ def test_grades_go_from_the_log_to_the_train_rows_alone(tmp_path: Path) -> None:
     write_json(folder / "schema.json", encoder.schema.to_json())
     seal(folder)
     assert storage.open_column(folder, "train", "grade").tolist() == [1, 3, 3, 0]
-    assert not any(storage.has_column(folder, split, "grade") for split in ("valid", "test"))
+    assert not storage.has_column(folder, "test", "grade")
     for limit in (100, 1):  # resident, streamed
         train = Split.load(folder, "train", rows_in_memory=limit)
         assert train.whole().grade is not None
         read = [batch.grade for batch in train.batches(3)]
         assert torch.cat([grade for grade in read if grade is not None]).tolist() == [1, 3, 3, 0]
-    assert Split.load(folder, "valid").grade is None
+    train, valid = Split.load(folder, "train"), Split.load(folder, "valid")
+    assert valid.grade is None
+    rows = refit.both(folder, train, valid)  # after every choice
+    assert rows.grade is not None
+    assert rows.grade.tolist() == [1, 3, 3, 0, 2]
+    assert rows.label.tolist() == [0, 1, 1, 0, 0]
 
 
 def test_a_label_that_is_no_threshold_of_the_grade_is_an_error(tmp_path: Path) -> None:

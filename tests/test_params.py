@@ -326,7 +326,7 @@ def test_settings_of_a_dataset_win_over_the_blocks(values: dict[str, Any]) -> No
     assert config.train.fit["batch_size"] == 512
     assert config.train.seeds == [9]
     assert config.tune.trials == 3
-    assert params.config("synthetic", "lr").model == {"neighbour_limit": 0}
+    assert params.config("synthetic", "lr").model == {"neighbour_limit": 0, "neighbour_times": "any"}
 
 
 def test_the_space_holds_only_what_the_model_has(values: dict[str, Any]) -> None:
@@ -505,7 +505,7 @@ def test_a_datasets_option_goes_to_every_model_that_has_it(values: dict[str, Any
         item["settings"] = {}
     values = put(values, "tune/space", {})
     params = Params(put(values, "data/synthetic/settings", {"model": shared}))
-    assert params.config("synthetic", "lr").model == {"neighbour_limit": 0}
+    assert params.config("synthetic", "lr").model == {"neighbour_limit": 0, "neighbour_times": "any"}
     assert params.config("synthetic", "fm").model["embedding_dropout"] == 0.1
     assert params.config("synthetic", "flsest").model["hidden"] == [7]
     assert params.config("synthetic", "deepfm").model["hidden"] == [5]

@@ -37,7 +37,7 @@ T = TypeVar("T", bound=BaseModel)
 # By the name of a function, the arguments that a stage supplies itself: they are no keys of the file.
 SUPPLIED = {
     "download": {"mirror"},
-    "fit": {"seed", "log", "checkpoint", "progress"},
+    "fit": {"seed", "log", "checkpoint", "progress", "refit"},
     "fit_vocabulary": {"earlier"},
 }
 

@@ -44,12 +44,17 @@ class Dataset(Strict):
 
 
 class Execution(Strict):
-    """What a training needs besides the keyword arguments of `train.loop.fit`."""
+    """What a training needs besides the keyword arguments of `train.loop.fit`.
+
+    Attributes:
+        refit: whether each run is repeated on train + validation rows at its end; see `train/refit.py`.
+    """
 
     seeds: Annotated[list[Seed], Len(1), AfterValidator(_distinct)]
     device: str = "auto"
     threads: Count
     rows_in_memory: Count
+    refit: bool = False
 
 
 class Train(Execution):

@@ -74,7 +74,8 @@ class Split:
         schema = storage.read_schema(folder)
         ids, label = _open(folder, name, "ids"), _open(folder, name, "label")
         time = _open(folder, name, "time") if storage.has_column(folder, name, "time") else None
-        grade = _open(folder, name, "grade") if storage.has_column(folder, name, "grade") else None
+        graded = name == "train" and storage.has_column(folder, name, "grade")
+        grade = _open(folder, name, "grade") if graded else None
         if len(label) > rows_in_memory:
             from pipeline.data.streaming import StreamedSplit
 

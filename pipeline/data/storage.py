@@ -14,8 +14,9 @@
     <split>.group.npy   (N,) int32, the code of the row's group (its user), where the log has groups
     <split>.time.npy    (N,) int64, seconds, where the log has times
     <split>.truth.npy   (N,) float64, the true click probability, where it is known
-    train.grade.npy     (N,) uint8, the grade behind the label, where the log has grades (see `ClickLog`);
-                        those of valid and test rows are not kept, so that nothing can read them
+    <split>.grade.npy   (N,) uint8, the grade behind the label of train and valid rows, where the log has
+                        grades (see `ClickLog`); those of valid rows are read by `train/refit.py` alone, those
+                        of test rows are not kept, so that nothing can read them
 
 <split> is train, valid or test; its N rows are in the order of the clean table.
 """
@@ -139,7 +140,7 @@ class SplitWriter:
             np.save(column_file(folder, split, "row"), rows)
             for column in columns:
                 np.save(column_file(folder, split, column), values[column][rows])
-            if split == "train" and "grade" in extra.column_names:
+            if split != "test" and "grade" in extra.column_names:
                 np.save(column_file(folder, split, "grade"), extra["grade"].to_numpy()[rows])
             self.report[split] = {"rows": len(rows), "clicks": int(values["label"][rows].sum())}
             self._unseen.append(Counter(dict.fromkeys((field.name for field in schema.fields), 0)))

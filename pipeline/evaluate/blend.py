@@ -8,16 +8,17 @@ and weights: all that a package of it needs.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy import special
 
 from pipeline import metrics
+from pipeline.common.files import digest
 from pipeline.evaluate import calibration
 from pipeline.evaluate.predictions import Holdout, Scores, read_predictions
-from pipeline.evaluate.runs import Block, Run, better
+from pipeline.evaluate.runs import AGAIN, Block, Run, better
 from pipeline.evaluate.significance import Estimate, compare, estimate
 from pipeline.metrics import Array
 
@@ -26,11 +27,16 @@ PICKS = 12  # of a greedy blend
 
 @dataclass(frozen=True)
 class Member:
-    """A run with the mean over its seeds of its logits, of validation and of test rows."""
+    """A run with the mean over its seeds of its logits, of validation and of test rows.
+
+    Attributes:
+        again: those of test rows by the run's refit, if it has one.
+    """
 
     run: Run
     valid: Array
     test: Array
+    again: Array | None = None
 
 
 def members(runs: Sequence[Run], tests: Mapping[str, Path], valids: Mapping[str, Path]) -> list[Member]:
@@ -43,7 +49,9 @@ def members(runs: Sequence[Run], tests: Mapping[str, Path], valids: Mapping[str,
     found = []
     for run in better(runs):
         valid, test = (_logits(run, read_predictions(files[run.model])) for files in (valids, tests))
-        found.append(Member(run, valid, test))
+        refit = run.again
+        again = None if refit is None else _logits(refit, read_predictions(tests[run.model]))
+        found.append(Member(run, valid, test, again))
     return found
 
 
@@ -80,7 +88,15 @@ def summarise(
         "equal": [int(member.run.model in named) for member in found],
         "greedy": greedy([member.valid for member in found], label),
     }
-    return [_blend(kind, found, counts, label, holdout, leading, group) for kind, counts in weights.items()]
+    blends = [_blend(kind, found, counts, label, holdout, leading, group) for kind, counts in weights.items()]
+    again = [
+        replace(each, run=refit, test=each.again)
+        for each in found
+        if each.again is not None and (refit := each.run.again)
+    ]
+    if len(again) == len(found):  # the same members with the same weights
+        blends += [_blend(kind, again, n, label, holdout, leading, group) for kind, n in weights.items()]
+    return blends
 
 
 def table(blends: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
@@ -98,7 +114,7 @@ def table(blends: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
                 blend["reads"],
                 *(f"{blend[key]:.4f}" for key in ("auc", "logloss")),
                 gap,
-                f"{blend['valid_auc']:.4f}",
+                "" if blend["valid_auc"] is None else f"{blend['valid_auc']:.4f}",
                 str(blend["trainings"]),
                 f"{blend['weights']:,}",
             ]
@@ -113,7 +129,8 @@ def explanation() -> str:
         "Means of logits, over all seeds of a run and then over runs: a row costs as many trainings as it "
         "says, in prediction, too. *Equal* are the models named beforehand (`evaluate.blend`), *greedy* is "
         "chosen among all on validation rows, by logloss and with repetition. Differences from the champion "
-        "(mean over its seeds) with 95 % intervals, as above, not corrected."
+        "(mean over its seeds) with 95 % intervals, as above, not corrected. *+ valid*: the same members "
+        "with the same weights, each trained again on train and validation rows."
     )
 
 
@@ -136,8 +153,9 @@ def _blend(
     error = estimate(holdout.label, [test], group)
     low, high = error.interval()
     runs = [member.run for member, _ in used]
+    refit = runs[0].refit
     return {
-        "kind": kind,
+        "kind": f"{kind}{AGAIN if refit else ''}",
         "members": [
             {
                 "model": member.run.model,
@@ -148,11 +166,13 @@ def _blend(
             }
             for member, count in used
         ],
+        "key": digest([kind, refit, [[member.run.info["key"], count] for member, count in used]]),
+        "calibration": calibration.validate(label, valid).calibration,
         "reads": " + ".join(dict.fromkeys(word for run in runs for word in run.reads.split(" + "))),
-        "trainings": sum(len(run.seeds) * run.info.get("trainings", 1) for run in runs),
+        "trainings": sum((1 + refit) * len(run.seeds) * run.info.get("trainings", 1) for run in runs),
         "weights": sum(len(run.seeds) * run.info["weights"] for run in runs),
-        "valid_auc": metrics.auc(label, valid),
-        "valid_logloss": metrics.logloss(label, valid),
+        "valid_auc": None if refit else metrics.auc(label, valid),
+        "valid_logloss": None if refit else metrics.logloss(label, valid),
         "auc": metrics.auc(holdout.label, test),
         "logloss": metrics.logloss(holdout.label, test),
         "normalised_entropy": metrics.normalised_entropy(holdout.label, test),

@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
-from pipeline.evaluate import blend, budget, mechanisms, slices
+from pipeline.evaluate import blend, budget, mechanisms, refits, slices
 from pipeline.evaluate.report import is_close, same_scores
 from pipeline.evaluate.significance import LEVEL
 
@@ -57,6 +57,10 @@ def to_csv(report: Block) -> str:
         values = {**found, **found["against_champion"], "model": "blend", "variant": found["kind"]}
         values |= {"seeds": seeds, "champion": 0}
         writer.writerow([_cell(values.get(column)) for column in header])
+    for found in report.get("refits", []):
+        std = {f"{key}_std": value for key, value in (found["std"] or {}).items()}
+        values = {**found, **found["mean"], **std, "champion": 0, "seeds": len(found["seeds"])}
+        writer.writerow([_cell(values.get(column)) for column in header])
     return text.getvalue()
 
 
@@ -81,6 +85,8 @@ def to_markdown(report: Block, pictures: Sequence[str] = (), more: Mapping[str, 
     lines += [*_markdown(*_comparisons_table(report)), "", significance(report), ""]
     if found := report.get("blends"):
         lines += ["## Blends", "", *_markdown(*blend.table(found)), "", blend.explanation(), ""]
+    if found := report.get("refits"):
+        lines += ["## Train + validation", "", *_markdown(*refits.table(found)), "", refits.explanation(), ""]
     lines += ["## Are the probabilities right?", ""]
     lines += [*_markdown(*_probabilities_table(report)), "", calibration(report), ""]
     if (found := report.get("slices")) and found["sizes"]:

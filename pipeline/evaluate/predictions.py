@@ -118,7 +118,8 @@ def write_predictions(
     """Predict the test split with every variant and seed of one model and store it as Parquet.
 
     A row group holds one variant and seed, so only one prediction at a time is in memory. Returns what the
-    predictions of the validation split are like.
+    predictions of the validation split are like; a refit, which was trained on it, predicts the test split
+    only.
 
     Args:
         valid_path: where those of the validation split are stored, too, for blends; their `row` counts
@@ -145,8 +146,10 @@ def write_predictions(
         ]
         for run in sorted(runs, key=lambda run: run.variant):
             for result in run.seeds:
-                both = probabilities(run, result["seed"], holdout.split, holdout.valid)
-                found[run.variant, int(result["seed"])] = validate(label, both[1])
+                asked = [holdout.split] if run.refit else [holdout.split, holdout.valid]
+                both = probabilities(run, result["seed"], *asked)
+                if not run.refit:
+                    found[run.variant, int(result["seed"])] = validate(label, both[1])
                 for writer, (_, row, labels), probability in zip(writers, splits, both, strict=False):
                     columns = {
                         "model": pa.repeat(run.model, len(row)),

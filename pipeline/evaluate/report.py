@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
-from pipeline.evaluate import blend, budget, calibration, mechanisms, slices
+from pipeline.evaluate import blend, budget, calibration, mechanisms, refits, slices
 from pipeline.evaluate.calibration import Calibration, Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.ranking import Ranking, reliability
@@ -86,7 +86,7 @@ def build_report(
     group = None if count is None else holdout.group
     leader, seed = champion(runs)
     leading = estimate(label, _by_seed(leader, read_predictions(predictions[leader.model])), group)
-    results, comparisons, curves, sliced = [], [], {}, []
+    results, comparisons, curves, sliced, again = [], [], {}, [], []
     for model, variants in groupby(runs, key=lambda run: run.model):
         pair = {run.variant: run for run in variants}
         scores = read_predictions(predictions[model])
@@ -94,14 +94,15 @@ def build_report(
         for variant, run in pair.items():
             by_seed = _by_seed(run, scores)
             valid = [validations[model][variant, result["seed"]] for result in run.seeds]
-            rankings = [Ranking.of(label, score) for score in by_seed]
-            figures = [
-                measure(ranking, score, each.calibration, holdout.group, bins, entropy)
-                for ranking, score, each in zip(rankings, by_seed, valid, strict=True)
-            ]
+            settings = ([each.calibration for each in valid], holdout.group, bins, entropy)
+            rankings, figures = _measured(label, by_seed, *settings)
             estimates[variant] = estimate_ranked(rankings, group)
             results.append(_result(run, figures, valid, estimates[variant]))
             curves[model, variant] = _curves(rankings, by_seed, bins)
+            if refit := run.again:
+                rankings, figures = _measured(label, _by_seed(refit, scores), *settings)
+                error = estimate_ranked(rankings, group)
+                again.append(refits.summarise(refit, figures, error, estimates[variant]))
         comparisons.append(_compare(pair["tuned"], pair["default"], estimates["tuned"], estimates["default"]))
         better = min(pair.values(), key=lambda run: run.rank)
         of = slices.measure(label, _by_seed(better, scores), train_rows or {})
@@ -136,6 +137,8 @@ def build_report(
             "metric": leader.metric,
         },
     }
+    if again:
+        report["refits"] = again
     if blends:
         candidates = blend.members(runs, predictions, valids or {})
         report["blends"] = blend.summarise(candidates, blends, holdout, leading, group)
@@ -199,6 +202,22 @@ def measure(
     if group is not None:
         values["gauc"] = ranking.group_auc(group)
     return {key: value for key, value in values.items() if not math.isnan(value)}
+
+
+def _measured(
+    label: Array,
+    scores: Sequence[Array],
+    fitted: Sequence[Calibration],
+    group: Array | None,
+    bins: int,
+    entropy: float,
+) -> tuple[list[Ranking], list[dict[str, float]]]:
+    """Return ranking and metrics of the predictions of each seed."""
+    rankings = [Ranking.of(label, score) for score in scores]
+    return rankings, [
+        measure(ranking, score, each, group, bins, entropy)
+        for ranking, score, each in zip(rankings, scores, fitted, strict=True)
+    ]
 
 
 def _result(run: Run, figures: list[dict[str, float]], valid: list[Validation], error: Estimate) -> Block:

@@ -1,7 +1,7 @@
 """Finished trainings: the folders of data/runs, and the models in them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from pipeline.common.files import digest, read_json, require_file
 from pipeline.data.storage import digests
 from pipeline.models import MODELS, build
 from pipeline.schema import Schema
+from pipeline.train.refit import REFIT
 
 Block = dict[str, Any]
+AGAIN = " + valid"  # what a refit is marked with
 STAGES = {"default": "train", "tuned": "tune"}  # the stage that makes each variant
 
 
@@ -27,11 +29,13 @@ class Run:
     Attributes:
         info: its run.json.
         metric: by which the search chose, and everything after it: `auc` or `logloss` on validation rows.
+        refit: whether its weights are those that were trained on train and validation rows, at the end.
     """
 
     folder: Path
     info: Block
     metric: str = "auc"
+    refit: bool = False
 
     @property
     def model(self) -> str:
@@ -40,8 +44,13 @@ class Run:
 
     @property
     def variant(self) -> str:
-        """`default` or `tuned`."""
-        return str(self.info["variant"])
+        """`default` or `tuned`, with the mark of a refit."""
+        return f"{self.info['variant']}{AGAIN if self.refit else ''}"
+
+    @property
+    def again(self) -> "Run | None":
+        """The same run with the weights of its refit, if there was one."""
+        return replace(self, refit=True) if REFIT in self.info else None
 
     @property
     def seeds(self) -> list[Block]:
@@ -62,7 +71,7 @@ class Run:
     @property
     def target(self) -> str:
         """The DVC target that makes this run."""
-        return dvc_target(str(self.info["dataset"]), self.model, self.variant)
+        return dvc_target(str(self.info["dataset"]), self.model, str(self.info["variant"]))
 
     def _order(self, figures: dict[str, float]) -> tuple[float, float]:
         auc, loss = -figures["valid_auc"], figures["valid_logloss"]
@@ -72,12 +81,13 @@ class Run:
     def reads(self) -> str:
         """What the trainings read besides each row's ids and label: rows that read alike can be compared."""
         params, model = self.info["params"], MODELS.get(self.info["architecture"])
+        mark = AGAIN if self.refit else ""
         words = {
-            "time": getattr(model, "timed", False),
+            "time": getattr(model, "timed", False) or params["model"].get("neighbour_times") == "earlier",
             "neighbours": params["model"].get("neighbour_limit") or hasattr(model, "grouped"),
             "grades": params["train"].get("grades") or params["model"].get("values") == "grade",
         }
-        return " + ".join(["ids", *(word for word, is_read in words.items() if is_read)])
+        return " + ".join(["ids", *(word for word, is_read in words.items() if is_read)]) + mark
 
     def valid(self, metric: str) -> float:
         """Mean over the seeds of `auc` or `logloss` on the validation split."""
@@ -85,7 +95,7 @@ class Run:
 
     def weights(self, seed: int) -> Path:
         """The file of the weights that one seed ended with."""
-        return self.folder / f"seed-{seed}.safetensors"
+        return self.folder / f"{REFIT if self.refit else 'seed'}-{seed}.safetensors"
 
 
 def load_runs(
@@ -120,8 +130,9 @@ def load_runs(
                     f"{path} was trained on other data (digest {run.info['input']}) than {processed} holds "
                     f"now ({current}); {remedy}"
                 )
-            for result in run.seeds:
-                require_file(run.weights(result["seed"]), target)
+            for each in filter(None, (run, run.again)):
+                for result in run.seeds:
+                    require_file(each.weights(result["seed"]), target)
             runs.append(run)
     return runs
 

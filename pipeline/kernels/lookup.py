@@ -47,34 +47,28 @@ class _Lookup(torch.autograd.Function):
         return result, None
 
 
-def sum_bags(table: Tensor, rows: Tensor, first: Tensor, *, sparse: bool = False) -> Tensor:
+def sum_bags(table: Tensor, bags: Any, *, sparse: bool = False) -> Tensor:
     """`layers.lookup.sum_bags` with a dense gradient; torch takes three to twelve times as long."""
     if sparse or not torch.is_grad_enabled() or not applies(table):
         return NotImplemented
-    sums: Tensor = _SumBags.apply(table, rows, first)  # type: ignore[no-untyped-call]
+    sums: Tensor = _SumBags.apply(table, bags)  # type: ignore[no-untyped-call]
     return sums
 
 
 class _SumBags(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor, first: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, first)
-        ctx.shape = table.shape
-        return F.embedding_bag(rows, table, first, mode="sum")
+    def forward(ctx: Any, table: Tensor, bags: Any) -> Tensor:
+        ctx.bags, ctx.shape = bags, table.shape
+        return F.embedding_bag(bags.rows, table, bags.first, mode="sum")
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        rows, first = ctx.saved_tensors
-        count = first.diff(append=first.new_tensor([len(rows)]))
-        bag = torch.arange(len(first)).repeat_interleave(count)
-        if ctx.shape[1] == 1:
-            return (
-                grad.new_zeros(ctx.shape[0]).index_add_(0, rows, grad.view(-1)[bag]).view(-1, 1),
-                None,
-                None,
-            )
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        bags, shape = ctx.bags, ctx.shape
+        if shape[1] == 1:
+            sums = grad.new_zeros(shape[0]).index_add_(0, bags.rows, grad.view(-1)[bags.bag()])
+            return sums.view(-1, 1), None
         # the transpose: for each row the sum of the gradients of the bags that it is in
-        ordered, order = rows.sort(stable=True)
-        start = torch.searchsorted(ordered, torch.arange(ctx.shape[0], dtype=rows.dtype))
-        return F.embedding_bag(bag[order], grad.contiguous(), start, mode="sum"), None, None
+        bag, ordered = bags.transposed()
+        start = torch.searchsorted(ordered, torch.arange(shape[0], dtype=ordered.dtype))
+        return F.embedding_bag(bag, grad.contiguous(), start, mode="sum"), None

@@ -1,5 +1,8 @@
 """Rows of a table by id."""
 
+from typing import NamedTuple
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,15 +24,36 @@ def lookup(
     return F.embedding(ids, table, padding_idx=EMPTY, sparse=sparse)
 
 
-@accelerated("lookup")
-def sum_bags(
-    table: Float[Tensor, "V D"], rows: Int[Tensor, " C"], first: Int[Tensor, " K"], *, sparse: bool = False
-) -> Float[Tensor, "K D"]:
-    """Return the sum of the table's rows in each bag.
+class Bags(NamedTuple):
+    """Bags of rows, which several tables of a model sum.
 
-    Args:
-        rows: of all bags, one bag after the other.
-        first: where each bag begins.
-        sparse: as for `lookup`.
+    Attributes:
+        rows: of all bags (C,), one bag after the other.
+        first: where each bag begins (K,).
+        found: what a backward pass needs of them, once one has found it; empty before.
     """
-    return F.embedding_bag(rows, table, first, mode="sum", sparse=sparse)
+
+    rows: Int[Tensor, " C"]
+    first: Int[Tensor, " K"]
+    found: dict[str, Tensor]
+
+    def bag(self) -> Int[Tensor, " C"]:
+        """Return the bag of each row."""
+        if "bag" not in self.found:
+            count = self.first.diff(append=self.first.new_tensor([len(self.rows)]))
+            bags = torch.arange(len(self.first), device=count.device)
+            self.found["bag"] = bags.repeat_interleave(count)
+        return self.found["bag"]
+
+    def transposed(self) -> tuple[Int[Tensor, " C"], Int[Tensor, " C"]]:
+        """Return the bags by the row of the table that is in them, and the row of each."""
+        if "ordered" not in self.found:
+            ordered, order = self.rows.int().sort(stable=True)  # twice as fast as in 64 bits
+            self.found.update(ordered=ordered, bags=self.bag()[order])
+        return self.found["bags"], self.found["ordered"]
+
+
+@accelerated("lookup")
+def sum_bags(table: Float[Tensor, "V D"], bags: Bags, *, sparse: bool = False) -> Float[Tensor, "K D"]:
+    """Return the sum of the table's rows in each bag; `sparse` as for `lookup`."""
+    return F.embedding_bag(bags.rows, table, bags.first, mode="sum", sparse=sparse)

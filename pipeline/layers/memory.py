@@ -67,6 +67,15 @@ class Memory(Prepared):
         self.keys = torch.cat([keys.new_tensor([-1]), keys[order]])
         self.values = torch.cat([value.new_tensor([EMPTY]), value[order]]).int()
 
+    def before(
+        self, key: Int[Tensor, "*A"], time: Int[Tensor, "*A"]
+    ) -> tuple[Int[Tensor, "*A"], Int[Tensor, "*A"]]:
+        """Return where a key's events begin in `values`, and where those strictly before a time end."""
+        start = key.long() * self.span
+        moment = (time - self.origin).minimum(self.span - 1).clamp(min=0)
+        first, end = torch.searchsorted(self.keys, torch.stack([start, start + moment]))
+        return first, end
+
     def recent(
         self, key: Int[Tensor, "*A"], time: Int[Tensor, "*A"], n: int
     ) -> tuple[Int[Tensor, "*A n"], Int[Tensor, "*A n"]]:

@@ -5,19 +5,22 @@ of ids: a value is the pooled vector of a set that is looked up in a memory of t
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.common.ranges import CountOrZero
 from pipeline.data.batches import Batch
 from pipeline.layers.columns import column_of
-from pipeline.layers.lookup import lookup, sum_bags
+from pipeline.layers.lookup import Bags, lookup, sum_bags
+from pipeline.layers.memory import Memory
 from pipeline.layers.prepared import Prepared
 from pipeline.schema import EMPTY, Field, Schema
 
 MEMORY = "neighbours_memory"  # the attribute of a model that has neighbour fields
+LENT = "neighbours_lent"  # ... and of another one, which such a model trains before its first step
 _MIX, _SHIFT = 0x5851F42D4C957F2D, 29  # an odd 63-bit number
 
 
@@ -31,8 +34,12 @@ class Neighbours(Prepared):
 
     Args:
         limit: the largest number of neighbours; of more, so many are drawn, always the same.
+        earlier: whether a row has only the neighbours that were met strictly before its time, the last
+            `limit` of them. A pair counts from its first row on.
 
     Attributes:
+        moment: the times of the rows (B,) that are looked up next, in seconds; needed with `earlier`.
+        users, items: with `earlier`, what a user met and when, and who met an item.
         of_users, of_items: each pair as one number, key * (largest value + 1) + value, ascending; keys and
             values are positions in their fields. The first is a sentinel.
     """
@@ -40,9 +47,14 @@ class Neighbours(Prepared):
     of_users: Tensor
     of_items: Tensor
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, earlier: bool = False) -> None:
         super().__init__()
-        self.limit = limit
+        self.limit, self.earlier = limit, earlier
+        self.moment: Int[Tensor, " B"] | None = None
+        self._last: tuple[tuple[int, ...], int | None, object, list[_Pool]] | None = None
+        if earlier:
+            self.users, self.items = Memory(), Memory()
+            return
         for name in ("of_users", "of_items"):
             self.register_buffer(name, torch.tensor([-1]))
 
@@ -52,6 +64,12 @@ class Neighbours(Prepared):
         known = (user > 0) & (item > 0)
         user, item = user[known], item[known]
         users, items = sizes(schema)
+        if self.earlier:
+            assert rows.time is not None
+            user, item, time = _first_meetings(user, item, rows.time[known], items)
+            self.users.remember(user, item, time)
+            self.items.remember(item, user, time)
+            return
         for name, key, value, size in (("of_users", user, item, items), ("of_items", item, user, users)):
             pairs = _limited((key * size + value).unique(), size, self.limit)
             setattr(self, name, torch.cat([pairs.new_tensor([-1]), pairs]))
@@ -60,15 +78,32 @@ class Neighbours(Prepared):
         self, schema: Schema, ids: Int[Tensor, "B S"], table: Float[Tensor, "V D"], *, sparse: bool
     ) -> Float[Tensor, "B 2 D"]:
         """Return the vectors of the two fields, which are the last ones of `schema`."""
+        return torch.stack([pool.of(table, sparse=sparse) for pool in self._pools(schema, ids)], 1)
+
+    def _pools(self, schema: Schema, ids: Int[Tensor, "B S"]) -> "list[_Pool]":
+        """Return what the two fields pool in each row: found once for all tables of a model."""
+        known = self.users.keys if self.earlier else self.of_users
+        state = ids, known, self.moment
+        version = None if ids.is_inference() else ids._version
+        if self._last and self._last[:2] == (tuple(map(id, state)), version):
+            return self._last[3]
         (user, item), (users, items) = places(schema, ids), sizes(schema)
         first, second = schema.offsets[-2:]
-        return torch.stack(
-            [
-                _pooled(self.of_users, user, item, items, first, table, sparse=sparse),
-                _pooled(self.of_items, item, user, users, second, table, sparse=sparse),
-            ],
-            1,
-        )
+        if self.earlier:
+            time = self.moment
+            assert time is not None and len(time) == len(ids), "the rows have no times: see `moment`"
+            pools = [
+                _before(self.users, user, item, time, first, self.limit),
+                _before(self.items, item, user, time, second, self.limit),
+            ]
+        else:
+            pools = [
+                _others(self.of_users, user, item, items, first),
+                _others(self.of_items, item, user, users, second),
+            ]
+        # `state` is kept so that no other tensor gets its address
+        self._last = (tuple(map(id, state)), version, state, pools)
+        return pools
 
 
 @dataclass(frozen=True)
@@ -78,11 +113,18 @@ class NeighbourSchema(Schema):
     neighbours: Neighbours = field(compare=False)
 
 
-def with_neighbours(schema: Schema, *, neighbour_limit: CountOrZero = 0) -> Schema:
+def with_neighbours(
+    schema: Schema,
+    *,
+    neighbour_limit: CountOrZero = 0,
+    neighbour_times: Literal["any", "earlier"] = "any",
+) -> Schema:
     """Return the schema with neighbour fields, if a limit is given; see `Neighbours`.
 
     Args:
         neighbour_limit: the largest number of neighbours that a field pools (0: no such fields).
+        neighbour_times: which of them: `any` of the train rows, or those `earlier` than the row, which needs
+            times. The first is for logs that are split at random, where it is what the split promises.
 
     Raises:
         ValueError: user or item are not declared.
@@ -94,7 +136,14 @@ def with_neighbours(schema: Schema, *, neighbour_limit: CountOrZero = 0) -> Sche
         Field(f"{item.name}s met", item.size, 0, "user"),
         Field(f"{user.name}s met", user.size, 0, "item"),
     )
-    return NeighbourSchema((*schema.fields, *derived), Neighbours(neighbour_limit))
+    memory = Neighbours(neighbour_limit, earlier=neighbour_times == "earlier")
+    return NeighbourSchema((*schema.fields, *derived), memory)
+
+
+def memory_of(model: nn.Module) -> Neighbours | None:
+    """Return the memory that a model's neighbour fields look into, its own or a lent one, if any."""
+    found: Neighbours | None = getattr(model, MEMORY, None) or getattr(model, LENT, None)
+    return found
 
 
 def refuse_neighbours(schema: Schema, reason: str) -> None:
@@ -127,6 +176,63 @@ def sizes(schema: Schema) -> tuple[int, int]:
     return users, items
 
 
+def _first_meetings(
+    user: Int[Tensor, " N"], item: Int[Tensor, " N"], time: Int[Tensor, " N"], size: int
+) -> tuple[Int[Tensor, " C"], Int[Tensor, " C"], Int[Tensor, " C"]]:
+    """Return each pair once, with its first time; `size` is more than the largest item."""
+    pairs, place = (user * size + item).unique(return_inverse=True)
+    first = torch.full_like(pairs, torch.iinfo(pairs.dtype).max)
+    return pairs // size, pairs % size, first.scatter_reduce_(0, place, time.long(), "amin")
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What one field pools in each row of a batch.
+
+    Attributes:
+        bags: bags of rows of a table.
+        bag: of each row (B,).
+        own: the row of the table (B,) that is taken out of the bag, EMPTY for none.
+        count: of the neighbours of each row (B,).
+    """
+
+    bags: Bags
+    bag: Int[Tensor, " B"]
+    own: Int[Tensor, " B"]
+    count: Int[Tensor, " B"]
+
+    def of(self, table: Float[Tensor, "V D"], *, sparse: bool) -> Float[Tensor, "B D"]:
+        """Return the vectors."""
+        total = sum_bags(table, self.bags, sparse=sparse).index_select(0, self.bag)
+        minus = lookup(table, self.own.unsqueeze(1), sparse=sparse).squeeze(1)
+        return (total - minus) / self.count.clamp(min=1).to(table.dtype).sqrt().unsqueeze(1)
+
+
+def _before(
+    memory: Memory,
+    key: Int[Tensor, " B"],
+    value: Int[Tensor, " B"],
+    time: Int[Tensor, " B"],
+    first: int,
+    limit: int,
+) -> _Pool:
+    """Pool the last `limit` values that a key met before a time, but for the row's own: a bag a row.
+
+    Args:
+        first: the row of the table of value 0.
+    """
+    start, end = memory.before(key, time)
+    start = start.maximum(end - limit)
+    count = end - start
+    row = torch.arange(len(key), device=key.device).repeat_interleave(count)
+    begin = count.cumsum(0) - count
+    met = memory.values[torch.arange(len(row), device=key.device) + (start - begin)[row]].long()
+    is_own = torch.zeros_like(key).index_add_(0, row, (met == value[row]).long())
+    own = torch.where(is_own > 0, value + first, EMPTY)
+    each = torch.arange(len(key), device=key.device)
+    return _Pool(Bags(met + first, begin, {}), each, own, count - is_own)
+
+
 def _limited(pairs: Int[Tensor, " P"], size: int, limit: int) -> Int[Tensor, " C"]:
     """Return at most `limit` pairs of each key, drawn by a hash of the pair; ascending."""
     keys, count = (pairs // size).unique_consecutive(return_counts=True)
@@ -139,19 +245,12 @@ def _limited(pairs: Int[Tensor, " P"], size: int, limit: int) -> Int[Tensor, " C
     return pairs[drawn[rank < limit]].sort().values
 
 
-def _pooled(
-    pairs: Int[Tensor, " C"],
-    key: Int[Tensor, " B"],
-    value: Int[Tensor, " B"],
-    size: int,
-    first: int,
-    table: Float[Tensor, "V D"],
-    *,
-    sparse: bool,
-) -> Float[Tensor, "B D"]:
-    """Sum the rows of the values that a key is paired with, without `value`, over the root of their number.
+def _others(
+    pairs: Int[Tensor, " C"], key: Int[Tensor, " B"], value: Int[Tensor, " B"], size: int, first: int
+) -> _Pool:
+    """Pool the values that a key is paired with, but for the row's own.
 
-    Each key of the batch is summed once, so that the cost is bounded by the pairs of its keys.
+    Each key of the batch has one bag, so that the cost is bounded by the pairs of its keys.
 
     Args:
         first: the row of the table of value 0.
@@ -162,11 +261,9 @@ def _pooled(
     count = end - start
     bag = count.cumsum(0) - count
     index = torch.arange(int(count.sum()), device=key.device) + (start - bag).repeat_interleave(count)
-    rows = pairs[index] % size + first
-    total = sum_bags(table, rows, bag, sparse=sparse).index_select(0, place)
     own = key * size + value
     at = torch.searchsorted(pairs, own).clamp(max=len(pairs) - 1)
     is_own = pairs[at] == own
-    minus = lookup(table, torch.where(is_own, value + first, EMPTY).unsqueeze(1), sparse=sparse).squeeze(1)
-    n = count[place] - is_own.long()
-    return (total - minus) / n.clamp(min=1).to(table.dtype).sqrt().unsqueeze(1)
+    rows = pairs[index] % size + first
+    minus = torch.where(is_own, value + first, EMPTY)
+    return _Pool(Bags(rows, bag, {}), place, minus, count[place] - is_own.long())

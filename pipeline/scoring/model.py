@@ -17,7 +17,7 @@ from pipeline.preprocess.rejects import RejectLog
 from pipeline.scoring.package import Package
 from pipeline.scoring.reading import ROWS, Reading, to_table
 from pipeline.split.vocabulary import Encoder, Ids, Index
-from pipeline.train.predict import is_timed, logits
+from pipeline.train.predict import logits, needs_times
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class Model:
 
     def __init__(self, package: Package) -> None:
         self.package, self.network = package, package.network()
-        self.timed = is_timed(self.network)
+        self.timed = needs_times(self.network)
         self.reading = Reading(package.reading, package.vocabulary, timed=self.timed)
         if self.timed and self.reading.plan.time is None:
             raise PipelineError(

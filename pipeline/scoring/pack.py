@@ -1,14 +1,15 @@
-"""The package of a finished training, from the files of the stages."""
+"""The package of a finished training or of a blend, from the files of the stages."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, sha256, target
 from pipeline.data.storage import has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
-from pipeline.evaluate.runs import STAGES, Block, Run, load_runs
+from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, load_runs
 from pipeline.scoring import reading
-from pipeline.scoring.package import Package
+from pipeline.scoring.package import BLEND, Member, Package
 from pipeline.split.vocabulary import Vocabulary
 
 IDENTITY = ("dataset", "model", "variant", "key", "input", "rows", "warm_start")  # of run.json
@@ -30,50 +31,119 @@ def champion(root: Path, dataset: str) -> tuple[str, str]:
     return str(best["model"]), str(best["variant"])
 
 
-def pack(root: Path, dataset: str, model: str, variant: str) -> Package:
-    """Return the package of a model's best seed on validation rows.
+def pack(root: Path, dataset: str, model: str, variant: str, *, refit: bool = False) -> Package:
+    """Return the package of a model's best seed on validation rows, or of a blend.
 
     Args:
         root: the project's folder.
-        variant: `default` or `tuned`.
+        model: in params.yaml, or `blend`.
+        variant: `default` or `tuned`; of a blend `equal` or `greedy`.
+        refit: take the weights that were trained again on train and validation rows. The seed and the
+            calibration stay those that the training before it had on the validation rows, for which there are
+            none now.
 
     Raises:
         PipelineError: a stage has to run first, or its files do not fit each other.
     """
+    if model == BLEND:
+        return _of_blend(root, dataset, variant, refit)
     if variant not in STAGES:
         raise PipelineError(unknown("variant", variant, STAGES))
+    return of_run(root, _run(root, dataset, model, variant, refit))
+
+
+def _run(root: Path, dataset: str, model: str, variant: str, refit: bool) -> Run:
     processed = root / "data/processed" / dataset
     (run,) = load_runs(root / "data/runs", dataset, [model], processed, variants=[variant])
-    return of_run(root, run)
+    if not refit:
+        return run
+    if run.again is None:
+        raise PipelineError(
+            f"{run.folder} has no weights of train and validation rows: set `train: {{refit: true}}` in "
+            f"params.yaml and run `dvc repro {run.target}`"
+        )
+    return run.again
 
 
 def of_run(root: Path, run: Run) -> Package:
     """Do what `pack` does, for a run that was read."""
     dataset, best = str(run.info["dataset"]), run.best_seed
-    processed, seed = root / "data/processed" / dataset, int(best["seed"])
-    vocabulary = read_json(require_file(processed / "vocabulary.json", "split"))
-    report = _report(root, run)
-    weights = require_file(run.weights(seed), run.target)
-    settings = read_json(require_file(root / "data/interim" / dataset / READING, "preprocess"))
-    timed = has_column(processed, "train", "time")
-    until = {"until": int(open_column(processed, "train", "time").max())} if timed else {}
+    report, seed = _report(root, dataset), int(best["seed"])
+    vocabulary, read, log = _preprocessing(root, dataset)
     return Package(
         architecture=run.info["architecture"],
         options=run.info["params"]["model"],
         vocabulary=vocabulary,
-        reading=_reading(settings, vocabulary, timed),
+        reading=read,
         calibration=_calibration(report, run, seed),
-        weights=weights.read_bytes(),
+        weights=require_file(run.weights(seed), run.target).read_bytes(),
         trained_on={
-            **{key: run.info[key] for key in IDENTITY if key in run.info},
-            **until,
-            "log": {key: value for key, value in settings.items() if key not in HOW},
-            "seed": seed,
-            "weights_sha256": sha256(weights),
+            **_identity(run, seed),
+            **log,
             "valid": {name: best["best"][f"valid_{name}"] for name in ("auc", "logloss")},
             "test": _result(report, run).get("mean", {}),
         },
     )
+
+
+def _of_blend(root: Path, dataset: str, kind: str, refit: bool) -> Package:
+    """Return the package of a blend of a dataset's report: every seed of every run in it is a member."""
+    report = _report(root, dataset)
+    blends = {each["kind"]: each for each in report.get("blends", [])}
+    name = f"{kind}{AGAIN if refit else ''}"
+    if name not in blends:
+        raise PipelineError(
+            f"{unknown('blend', name, blends)}; `dvc repro evaluate@{dataset}` makes those of "
+            "`evaluate.blend` in params.yaml, and of refits with `train: {refit: true}`"
+        )
+    found, members = blends[name], []
+    total = sum(part["weight"] for part in found["members"])
+    for part in found["members"]:
+        run = _run(root, dataset, part["model"], part["variant"].removesuffix(AGAIN), refit)
+        if run.info["key"] != part["key"]:
+            raise PipelineError(
+                f"{run.folder} was trained again after the report; run `dvc repro evaluate@{dataset}`"
+            )
+        for seed in part["seeds"]:
+            weights = require_file(run.weights(seed), run.target).read_bytes()
+            share = part["weight"] / total / len(part["seeds"])
+            own = run.info["architecture"], run.info["params"]["model"]
+            members.append(Member(*own, weights, share, _identity(run, seed)))
+    vocabulary, read, log = _preprocessing(root, dataset)
+    return Package(
+        architecture=BLEND,
+        options={},
+        vocabulary=vocabulary,
+        reading=read,
+        calibration=with_negatives_kept(found["calibration"], report.get("negatives_kept", 1.0)),
+        weights=b"",
+        trained_on={
+            "dataset": dataset,
+            "model": BLEND,
+            "variant": name,
+            "key": found["key"],
+            **log,
+            "valid": {key: blends[kind][f"valid_{key}"] for key in ("auc", "logloss")},
+            "test": {key: found[key] for key in ("auc", "logloss")},
+        },
+        members=tuple(members),
+    )
+
+
+def _identity(run: Run, seed: int) -> Block:
+    named = {key: run.info[key] for key in IDENTITY if key in run.info}
+    return {**named, "variant": run.variant, "seed": seed, "weights_sha256": sha256(run.weights(seed))}
+
+
+def _preprocessing(root: Path, dataset: str) -> tuple[Vocabulary, reading.Settings, Block]:
+    """Return the vocabulary, how columns are read, and what `trained_on` says of the log."""
+    processed = root / "data/processed" / dataset
+    vocabulary = read_json(require_file(processed / "vocabulary.json", "split"))
+    settings = read_json(require_file(root / "data/interim" / dataset / READING, "preprocess"))
+    timed = has_column(processed, "train", "time")
+    until = {"until": int(open_column(processed, "train", "time").max())} if timed else {}
+    log = {**until, "log": {key: value for key, value in settings.items() if key not in HOW}}
+    return vocabulary, _reading(settings, vocabulary, timed), log
 
 
 def _reading(settings: reading.Settings, vocabulary: Vocabulary, has_times: bool) -> reading.Settings:
@@ -85,21 +155,22 @@ def _reading(settings: reading.Settings, vocabulary: Vocabulary, has_times: bool
     return kept
 
 
-def _report(root: Path, run: Run) -> Block:
+def _report(root: Path, dataset: str) -> Block:
     """Return the dataset's report; nothing if it was not written yet."""
-    path = root / "data/reports" / str(run.info["dataset"]) / "report.json"
+    path = root / "data/reports" / dataset / "report.json"
     report: Block = read_json(path) if path.exists() else {}
     return report
 
 
 def _result(report: Block, run: Run) -> Block:
-    """Return what a report says about a run; nothing if it is not about this one."""
-    results = (result for result in report.get("results", ()) if result["key"] == run.info["key"])
+    """Return what a report says about a run, or its refit; nothing if it is not about this one."""
+    kind = "refits" if run.refit else "results"
+    results = (result for result in report.get(kind, ()) if result["key"] == run.info["key"])
     return next(results, {})
 
 
 def _calibration(report: Block, run: Run, seed: int) -> Block:
-    result = _result(report, run)
+    result = _result(report, replace(run, refit=False))
     if "calibrations" not in result:  # before evaluate, or of an older report
         return {"method": "none"}
     by_seed = [each["seed"] for each in result["seeds"]]

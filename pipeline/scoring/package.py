@@ -1,38 +1,77 @@
-"""A package: one trained model and all that is needed to score raw rows with it, as plain files.
+"""A package: a trained model, or a blend of some, and all that is needed to score raw rows with it.
 
     package.json          `format`; `architecture` and `options` of the model; `trained_on`: dataset, model,
                           variant, seed, key and digests of the run, its metrics; `log`, its source and what
-                          is a click; `until`, the last time of a train row
+                          is a click; `until`, the last time of a train row. Of a blend, whose architecture is
+                          `blend`: `members`, of each `architecture`, `options`, `share` and `trained_on`
     schema.json           the fields and their ids; see `Schema`
     vocabulary.json       values and bins of each field; see pipeline/split/vocabulary.py
     reading.json          how raw columns become fields; see `reading.py`
     calibration.json      from logits to probabilities; see pipeline/evaluate/calibration.py
-    weights.safetensors   the weights, and what the model remembers of its train rows
+    weights.safetensors   the weights, and what the model remembers of its train rows; of a blend
+                          weights-1.safetensors and so on, in the order of `members`
     SHA256SUMS            the SHA-256 of each
 
 The same training gives the same bytes.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import check_folder, read_json, seal, write_json
+from pipeline.data.batches import Batch
 from pipeline.models import build
 from pipeline.schema import Schema
 from pipeline.split import vocabulary as vocabularies
 from pipeline.split.vocabulary import Vocabulary
+from pipeline.train.predict import logits, needs_times
 
 Block = dict[str, Any]
 FORMAT = 1
 HEAD, WEIGHTS = "package.json", "weights.safetensors"
+BLEND = "blend"  # the architecture of a package with members
 JSON = ("schema", "vocabulary", "reading", "calibration")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A network of a blend; `share` of its logit, all shares adding up to 1, and the rest as in `Package`."""
+
+    architecture: str
+    options: Block
+    weights: bytes
+    share: float
+    trained_on: Block
+
+    def to_json(self) -> Block:
+        """Return all but the weights."""
+        return {key: value for key, value in vars(self).items() if key != "weights"}
+
+
+class Blend(nn.Module):
+    """The mean of the logits of networks on the same rows: ids (B, S) -> (B,)."""
+
+    def __init__(self, networks: Sequence[nn.Module], shares: Sequence[float]) -> None:
+        super().__init__()
+        self.networks, self.shares = nn.ModuleList(networks), tuple(shares)
+        self.timed = any(needs_times(each) for each in networks)
+
+    def forward(self, ids: Int[Tensor, "B S"], time: Int[Tensor, " B"] | None = None) -> Float[Tensor, " B"]:
+        """Return the mean, weighted by the shares."""
+        total = torch.zeros(len(ids), device=ids.device)
+        for network, share in zip(self.networks, self.shares, strict=True):
+            total = total + share * logits(network, Batch(ids, total, time)).float()
+        return total
 
 
 @dataclass(frozen=True)
@@ -40,10 +79,11 @@ class Package:
     """The contents of a package.
 
     Attributes:
-        architecture, options: arguments of `models.build`.
+        architecture, options: arguments of `models.build`; of a blend `blend` and nothing.
         vocabulary, reading, calibration: see above.
         weights: the bytes of a safetensors file.
         trained_on: where it comes from.
+        members: of a blend.
     """
 
     architecture: str
@@ -53,6 +93,7 @@ class Package:
     calibration: Block
     weights: bytes
     trained_on: Block
+    members: tuple[Member, ...] = ()
 
     @property
     def schema(self) -> Schema:
@@ -65,15 +106,16 @@ class Package:
         Raises:
             PipelineError: the weights do not fit the model, which is another one than when it was trained.
         """
-        network = build(self.architecture, self.schema, self.options, seed=0)
-        try:
-            network.load_state_dict(load_tensors(self.weights))
-        except (SafetensorError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise PipelineError(
-                f"{WEIGHTS} does not fit {self.architecture} as it is here: {reason}"
-            ) from None
-        return network.requires_grad_(False).eval()
+        if not self.members:
+            return _network(self, self.schema, WEIGHTS)
+        networks = [_network(each, self.schema, name) for name, each in self._files()]
+        return Blend(networks, [each.share for each in self.members]).eval()
+
+    def _files(self) -> list[tuple[str, "Package | Member"]]:
+        """Return the name of each file of weights, and whose they are."""
+        if not self.members:
+            return [(WEIGHTS, self)]
+        return [(_weights_of(number), each) for number, each in enumerate(self.members)]
 
     def write(self, folder: Path) -> None:
         """Write the files into a folder that is new, or holds a package, which they replace.
@@ -90,11 +132,14 @@ class Package:
         temporary.mkdir(parents=True)
         try:
             head = {"format": FORMAT, "architecture": self.architecture, "options": self.options}
+            if self.members:
+                head["members"] = [each.to_json() for each in self.members]
             write_json(temporary / HEAD, {**head, "trained_on": self.trained_on})
             write_json(temporary / "schema.json", self.schema.to_json())
             for name in JSON[1:]:
                 write_json(temporary / f"{name}.json", getattr(self, name))
-            (temporary / WEIGHTS).write_bytes(self.weights)
+            for name, part in self._files():
+                (temporary / name).write_bytes(part.weights)
             seal(temporary)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -120,12 +165,32 @@ class Package:
         schema, vocabulary, reading, calibration = (read_json(folder / f"{name}.json") for name in JSON)
         if Schema.from_json(schema) != vocabularies.schema(vocabulary):
             raise PipelineError(f"{folder}: vocabulary.json gives other ids than schema.json")
+        members = tuple(
+            Member(weights=(folder / _weights_of(number)).read_bytes(), **values)
+            for number, values in enumerate(head.get("members", ()))
+        )
         return cls(
             architecture=head["architecture"],
             options=head["options"],
             vocabulary=vocabulary,
             reading=reading,
             calibration=calibration,
-            weights=(folder / WEIGHTS).read_bytes(),
+            weights=b"" if members else (folder / WEIGHTS).read_bytes(),
             trained_on=head["trained_on"],
+            members=members,
         )
+
+
+def _weights_of(number: int) -> str:
+    """Return the file of a blend's member, which are counted from 0."""
+    return f"weights-{number + 1}.safetensors"
+
+
+def _network(part: Package | Member, schema: Schema, file: str) -> nn.Module:
+    network = build(part.architecture, schema, part.options, seed=0)
+    try:
+        network.load_state_dict(load_tensors(part.weights))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PipelineError(f"{file} does not fit {part.architecture} as it is here: {reason}") from None
+    return network.requires_grad_(False).eval()

@@ -41,6 +41,10 @@ def take(
                     f"--dataset NAME --model {model} -o {folder}` makes one"
                 )
             check_folder(folder, "make the package again")
+            if not (folder / FILES[3]).exists():
+                raise PipelineError(
+                    f"{folder} is the package of a blend: a model begins from that of one model"
+                )
             target = processed / FOLDER / model
             target.mkdir(parents=True)
             for file in FILES:

@@ -79,7 +79,7 @@ def child_params(name: str, block: Block) -> dict[str, str]:
     """
     kind, _, number = name.partition("-")
     own = {key: value for key, value in block.items() if key != "seeds"}
-    return flat({**own, "seed": number} if kind == "seed" else own)
+    return flat({**own, "seed": number} if kind in ("seed", "refit") else own)
 
 
 def name(run: Block) -> str:
@@ -109,6 +109,11 @@ def children(run: Block) -> list[tuple[str, Block, str, list[Row], Row]]:
     found = [
         (f"seed-{seed['seed']}", run["params"], "COMPLETE", seed["curve"], seed["best"] | mechanisms(seed))
         for seed in run["seeds"]
+    ]
+    settings = {**run["params"], "rows": "train + valid"}
+    found += [
+        (f"refit-{again['seed']}", settings, "COMPLETE", again["curve"], again["best"])
+        for again in run.get("refit", [])
     ]
     search = run.get("search", {"trials": []})
     for trial in search["trials"]:

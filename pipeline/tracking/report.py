@@ -187,7 +187,7 @@ def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block
     figures |= {f"test_{name}": report.get(name) for name in ("rows", "base_rate", "gauc_coverage")}
     for found in report.get("blends", []):
         costs = ("auc", "logloss", "trainings", "weights")
-        figures |= {f"blend_{found['kind']}_{name}": found[name] for name in costs}
+        figures |= {f"blend_{found['kind'].replace(' + ', '_')}_{name}": found[name] for name in costs}
     store.client.log_artifacts(run, str(folder))
     store.log(
         run,

@@ -36,10 +36,11 @@ class State:
     bad: int = 0
     lr_bad: int = 0
 
-    def record(self, row: dict[str, float], monitor: Literal["auc", "logloss"]) -> bool:
-        """Append an evaluation; return whether it is the best so far."""
+    def record(self, row: dict[str, float], monitor: Literal["auc", "logloss"] | None) -> bool:
+        """Append an evaluation; return whether it is the best so far: without a `monitor`, the last one."""
         sign, key = (1, "valid_auc") if monitor == "auc" else (-1, "valid_logloss")
-        improved = self.best < 0 or sign * row[key] > sign * self.curve[self.best][key]
+        best = self.best < 0 or monitor is None
+        improved = best or sign * row[key] > sign * self.curve[self.best][key]
         self.curve.append(row)
         if improved:
             self.best, self.bad, self.lr_bad = len(self.curve) - 1, 0, 0

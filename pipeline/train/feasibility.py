@@ -6,8 +6,10 @@ from typing import Any
 import torch
 
 from pipeline.common.errors import PipelineError
+from pipeline.data.batches import Batch
 from pipeline.models import build
 from pipeline.schema import Schema
+from pipeline.train.predict import logits
 
 MUCH_BYTES = 1 << 30  # of a step: less is not worth a word
 
@@ -51,6 +53,6 @@ def _kept_bytes(schema: Schema, architecture: str, options: dict[str, Any], rows
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            model(ids, ids[:, 0]) if getattr(model, "timed", False) else model(ids)
+            logits(model, Batch(ids, ids[:, 0].float(), ids[:, 0]))
     parameters = {id(parameter) for parameter in model.parameters()}
     return sum(t.numel() * t.element_size() for key, t in kept.items() if key not in parameters)

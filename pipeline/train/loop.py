@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -21,11 +21,12 @@ from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate
 from pipeline.train.progress import progress_bar, summary
+from pipeline.train.refit import Refit
 from pipeline.train.start import effective_batch_size, prepare, start_at_base_rate
 
 LogFn = Callable[[dict[str, float], int], None]
 # arguments of `fit` that another model, trained on the same rows before the first step, has of its own
-NO_SETTINGS = ("model", "train", "valid", "log", "checkpoint", "progress")
+NO_SETTINGS = ("model", "train", "valid", "log", "checkpoint", "progress", "refit")
 
 
 def fit(
@@ -55,6 +56,7 @@ def fit(
     log: LogFn | None = None,
     checkpoint: Path | None = None,
     progress: str | None = None,
+    refit: Refit | None = None,
 ) -> State:
     """Train `model` in place with Adam on the mean logloss; it ends with its best weights, in eval mode.
 
@@ -89,6 +91,8 @@ def fit(
         checkpoint: file from which a killed training resumes, with the same result; written at every
             evaluation, and left for the caller to remove.
         progress: label of the progress bar; None for no bar.
+        refit: repeat a training on its rows in place of `train`: nothing is evaluated, and the last weights
+            are kept.
 
     Raises:
         PipelineError: an empty train split, a validation split without both classes, or `grades` without any.
@@ -96,6 +100,7 @@ def fit(
     """
     settings = {key: value for key, value in locals().items() if key not in NO_SETTINGS}
     _check(train, valid)
+    first, train = train, train if refit is None else refit.rows
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     ranks.check(size)
     mark_lazy(model, train.schema.vocabulary_size >= lazy_rows)
@@ -112,7 +117,7 @@ def fit(
         for past in state.curve:
             _report(log, past)
     else:
-        prepare(model, train, valid, fit, **settings)
+        prepare(model, first, valid, fit, rows=train, **settings)
         start_at_base_rate(model, train)
         torch.manual_seed(ranks.seed_of_rank(seed))
         state, best_weights = State(), _copy(model)
@@ -132,13 +137,12 @@ def fit(
         epoch, train_logloss = state.epoch + state.batch / batches, mean_loss.take()
         row = {"step": state.step, "epoch": epoch, "lr": optimizer.lr, "train_logloss": train_logloss}
         with optimizer.averaged():
-            scores = {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
-            row = _finite(ranks.from_rank_0({**row, **scores}))
-            if improved := state.record(row, monitor):
+            if refit is None:
+                row |= {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
+            row = _finite(ranks.from_rank_0(row))
+            if improved := state.record(row, None if refit else monitor):
                 best_weights = _copy(model)
-        if not improved and state.lr_bad == lr_patience:
-            state.lr_bad = 0
-            optimizer.lr *= lr_factor
+        optimizer.lr = _next_rate(optimizer.lr, state, settings, refit, improved=improved)
         if state.batch == batches:
             state.epoch, state.batch = state.epoch + 1, 0
         if checkpoint is not None:
@@ -148,7 +152,7 @@ def fit(
 
     model.train()
     with bar:
-        while state.epoch < epochs and state.bad < patience:
+        while not _over(state, batches, settings, refit):
             order.manual_seed(seed * 1_000_003 + state.epoch)
             for batch in train.batches(size, order, skip=state.batch, grouped=grouped):
                 share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
@@ -163,11 +167,30 @@ def fit(
                 state.step, state.batch = state.step + 1, state.batch + 1
                 if state.batch in evaluated:
                     evaluation()
-                    if state.bad >= patience:
+                    if _over(state, batches, settings, refit):
                         break
     model.load_state_dict(best_weights)
     model.eval()
     return state
+
+
+def _over(state: State, batches: int, settings: dict[str, Any], refit: Refit | None) -> bool:
+    """Whether a training has come to its end; see `fit`."""
+    if refit is not None:
+        return refit.over(state.epoch + state.batch / batches, settings["evaluations_per_epoch"])
+    return bool(state.epoch >= settings["epochs"] or state.bad >= settings["patience"])
+
+
+def _next_rate(
+    lr: float, state: State, settings: dict[str, Any], refit: Refit | None, *, improved: bool
+) -> float:
+    """Return the learning rate after an evaluation, the last of `state.curve`."""
+    if refit is not None:
+        return refit.lr(state.curve[-1]["epoch"], settings["evaluations_per_epoch"])
+    if improved or state.lr_bad != settings["lr_patience"]:
+        return lr
+    state.lr_bad = 0
+    return lr * float(settings["lr_factor"])
 
 
 def _check(train: Split, valid: Split) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline import metrics
 from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch, Split
+from pipeline.layers.neighbours import memory_of
 from pipeline.models import BASE_LOGIT
 from pipeline.train import ranks
 
@@ -19,6 +20,12 @@ METRICS = ("auc", "logloss", "normalised_entropy", "mean_prediction")
 def is_timed(model: nn.Module) -> bool:
     """Whether a model takes the time of a row besides its ids."""
     return bool(getattr(model, "timed", False))
+
+
+def needs_times(model: nn.Module) -> bool:
+    """Whether a model is `timed`, or has neighbour fields of what is earlier than the row."""
+    memory = memory_of(model)
+    return is_timed(model) or (memory is not None and memory.earlier)
 
 
 def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
@@ -45,14 +52,19 @@ def base_logit(model: nn.Module) -> Tensor | float:
 def inputs(model: nn.Module, batch: Batch) -> list[Tensor]:
     """Return the arguments of the model's forward: the ids and, if it is `timed`, the rows' times.
 
+    The memory behind neighbour fields is told the times, if they matter there.
+
     Raises:
-        PipelineError: the model is `timed`, and the rows have no times.
+        PipelineError: the model needs times, and the rows have none.
     """
+    memory = memory_of(model)
+    if memory is not None and memory.earlier:
+        memory.moment = require_times(model, batch.time)
     return [batch.ids, require_times(model, batch.time)] if is_timed(model) else [batch.ids]
 
 
 def require_times(model: nn.Module, time: Tensor | None) -> Tensor:
-    """Return the times of the rows that a timed model needs.
+    """Return the times of the rows that a model needs.
 
     Raises:
         PipelineError: the rows have none.

@@ -15,6 +15,8 @@ def progress_bar(name: str | None, total: int, done: int) -> tqdm:
 def summary(state: State) -> str:
     """Return where a training stands, in a few words."""
     last, best = state.curve[-1], state.curve[state.best]
+    if "valid_auc" not in last:  # see `Refit`
+        return f"epoch {last['epoch']:g}, train logloss {last['train_logloss']:.4f}"
     return (
         f"epoch {last['epoch']:g}, valid AUC {last['valid_auc']:.4f} "
         f"(best {best['valid_auc']:.4f} at {best['epoch']:g})"

@@ -29,6 +29,7 @@ from pipeline.train.cache import Trained
 from pipeline.train.code_digest import code_digest
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import LogFn, fit
+from pipeline.train.refit import REFIT, Refit, both
 from pipeline.train.start import effective_batch_size
 
 Block = dict[str, Any]
@@ -80,7 +81,7 @@ class RunHeader:
             PipelineError: a file of that folder is missing or was changed, the model needs times, and
                 those of this copy of the data were left out, or its warm start is of another model.
         """
-        _check_times(dataset, model, architecture, processed)
+        _check_times(dataset, model, architecture, params["model"], processed)
         files = digests(processed)
         others = (REPORT, f"{warm.FOLDER}/")
         rows = {name: content for name, content in files.items() if not name.startswith(others)}
@@ -130,23 +131,24 @@ class RunHeader:
         return CHECKPOINTS / self.key / f"seed-{seed}"
 
 
-def _check_times(dataset: str, model: str, architecture: str, processed: Path) -> None:
+def _check_times(dataset: str, model: str, architecture: str, options: Block, processed: Path) -> None:
     timed = architecture in MODELS and getattr(MODELS[architecture], "timed", False)
+    timed |= options.get("neighbour_times") == "earlier"
     doubt = (read_origin(processed) or {}).get("doubtful_times")
     if timed and doubt and not has_column(processed, "train", "time"):
         raise PipelineError(f"{model} needs timestamps, which {dataset} does not have: {doubt}")
 
 
-def execution_settings(splits: Splits, rows_in_memory: int) -> Block:
+def execution_settings(splits: Splits, rows_in_memory: int, *, refit: bool = False) -> Block:
     """Return what decides the result besides the params, for `RunHeader.extra`; usually nothing.
 
     The order of a streamed split is not that of a resident one, and several processes round and drop out in
-    their own way; neither may resume from the other's checkpoint.
+    their own way; neither may resume from the other's checkpoint. `refit` adds trainings.
     """
     streamed = any(split.streamed for split in splits)
-    return ({"rows_in_memory": rows_in_memory} if streamed else {}) | (
-        {"processes": ranks.count()} if ranks.count() > 1 else {}
-    )
+    found: Block = {"rows_in_memory": rows_in_memory} if streamed else {}
+    found |= {"processes": ranks.count()} if ranks.count() > 1 else {}
+    return found | ({REFIT: True} if refit else {})
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,27 @@ def train_in_worker(
         yield seed
 
 
+def train_again(
+    header: RunHeader,
+    splits: Splits,
+    arguments: Block,
+    seed: int,
+    first: Trained,
+    rows: Split,
+    **shown: Any,
+) -> Trained:
+    """Repeat a seed's training on other rows; see `refit`.
+
+    Args:
+        first: the training.
+        rows: what `refit.both` returns.
+        shown: `log` and `progress` of `train_once`.
+    """
+    refit = Refit(rows, first.state.curve[: first.state.best + 1])
+    checkpoint = header.seed_checkpoint(seed)
+    return train_once(header, splits, arguments, seed, checkpoint=checkpoint, refit=refit, **shown)
+
+
 def train_once(
     header: RunHeader,
     splits: Splits,
@@ -221,6 +244,7 @@ def train_once(
     checkpoint: Path,
     log: LogFn | None = None,
     progress: str | None = None,
+    refit: Refit | None = None,
 ) -> Trained:
     """Build and fit one model on one seed, or take the training from the cache.
 
@@ -230,9 +254,10 @@ def train_once(
         checkpoint: start of its name; a digest of everything that decides the training is added, so that a
             killed one resumes from its own bits alone.
         log: called identically for a cached training; an exception from it stops the training.
+        refit: see `fit`.
     """
     train, valid = splits
-    key = header.cache_key(arguments, seed, train.device)
+    key = header.cache_key(arguments, seed, train.device) | ({"refit": refit.curve} if refit else {})
     cached = cache.get(key)
     if cached is not None:
         if progress is not None:
@@ -257,6 +282,7 @@ def train_once(
         log=log,
         checkpoint=checkpoint.with_name(f"{checkpoint.name}-{digest(key)}.pt"),
         progress=progress,
+        refit=refit,
         **arguments["train"],
     )
     trained = Trained.of(network, state)
@@ -306,7 +332,8 @@ def train_seeds(
     A killed run resumes from its checkpoints; `finish` removes them, once run.json is written. Seeds may be
     trained by several processes: it changes nothing but the time.
     """
-    results, weights = [], 0
+    results, again, weights = [], [], 0
+    rows = both(resources.processed, *splits) if header.extra.get(REFIT) else None
     network = build(header.architecture, splits[1].schema, arguments["model"], seed=0)
     with resources.prefetch(header, arguments, splits, seeds) as wait:
         for seed in seeds:
@@ -330,8 +357,34 @@ def train_seeds(
             measured = measure_mechanisms(network, trained, splits)
             results.append(result | ({"mechanisms": measured} if measured else {}))
             print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
-    more = {"trainings": n} if (n := getattr(network, "trainings", 1)) > 1 else {}
+            if rows is not None:
+                again.append(_refit(header, arguments, splits, seed, trained, rows, child, out))
+    more: Block = {REFIT: again} if again else {}
+    more |= {"trainings": n} if (n := getattr(network, "trainings", 1)) > 1 else {}
     return {"seeds": results, "weights": weights, **more}
+
+
+def _refit(
+    header: RunHeader,
+    arguments: Block,
+    splits: Splits,
+    seed: int,
+    first: Trained,
+    rows: Split,
+    child: Child,
+    out: Path,
+) -> Block:
+    """Train a seed again on train and validation rows; write its weights, return its entry in run.json."""
+    name = f"{REFIT}-{seed}"
+    with child(name, f"{header.key}/{name}", {**arguments, "rows": "train + valid"}) as log:
+        progress = f"{header.model} {header.variant} {name}"
+        again = train_again(header, splits, arguments, seed, first, rows, log=log, progress=progress)
+    with writing(out / f"{name}.safetensors") as file:
+        file.write(save(again.tensors))
+    last = again.state.curve[-1]
+    who = f"{header.dataset} {header.model} ({header.variant}) seed {seed}"
+    print(f"{who}: again on train + validation rows, {last['epoch']:g} epochs", flush=True)
+    return {"seed": seed, "best": last, "curve": again.state.curve}
 
 
 def measure_mechanisms(model: nn.Module, trained: Trained, splits: Splits) -> Block | None:

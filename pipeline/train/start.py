@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from pipeline.data.batches import Batch, Split
-from pipeline.layers.neighbours import MEMORY, Neighbours
+from pipeline.layers.neighbours import LENT, MEMORY, Neighbours
 from pipeline.models import BASE_LOGIT
 from pipeline.train.checkpoint import State
-from pipeline.train.predict import is_timed, logits, require_times
+from pipeline.train.predict import logits, needs_times, require_times
 
 LEAST_BATCH = 32
 SAMPLE_ROWS = 8192
@@ -24,7 +24,15 @@ def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -
     return min(batch_size, max(LEAST_BATCH, rows // min_steps_per_epoch))
 
 
-def prepare(model: nn.Module, train: Split, valid: Split, fit: Callable[..., State], **settings: Any) -> None:
+def prepare(
+    model: nn.Module,
+    train: Split,
+    valid: Split,
+    fit: Callable[..., State],
+    *,
+    rows: Split | None = None,
+    **settings: Any,
+) -> None:
     """Call the model's `prepare`, if it has one, with all train rows before the first gradient step.
 
     A model with neighbour fields first records who met what. `prepare` also gets a function that trains
@@ -34,21 +42,29 @@ def prepare(model: nn.Module, train: Split, valid: Split, fit: Callable[..., Sta
 
     Args:
         fit: the training loop.
+        rows: what the model records and learns from in place of `train`, if these are more: another model is
+            trained on `train` as ever, since it is `valid` that ends its training.
         settings: its keyword arguments for that other model.
 
     Raises:
         PipelineError: the model is `timed`, and the rows have no times.
     """
-    if is_timed(model):
-        require_times(model, train.time)
+    rows = train if rows is None else rows
+    if needs_times(model):
+        require_times(model, rows.time)
     memory: Neighbours | None = getattr(model, MEMORY, None)
     if memory is not None:
-        memory.to(train.ids.device).remember(train.whole(), train.schema)
-        model.to(train.device)
+        memory.to(rows.ids.device).remember(rows.whole(), rows.schema)
+        model.to(rows.device)
     learn: Callable[[Batch, Callable[[nn.Module], State]], None] | None = getattr(model, "prepare", None)
     if learn is not None:
-        model.to(train.ids.device)
-        learn(train.whole(), lambda other: fit(other.to(train.device), train, valid, **settings))
+        model.to(rows.ids.device)
+
+        def train_other(other: nn.Module) -> State:
+            object.__setattr__(other, LENT, memory)  # no part of it
+            return fit(other.to(train.device), train, valid, **settings)
+
+        learn(rows.whole(), train_other)
         model.to(train.device)
 
 

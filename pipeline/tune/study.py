@@ -12,6 +12,7 @@ from pipeline.common.files import digest, write_json
 from pipeline.config.settings import Config
 from pipeline.train import cache, runs
 from pipeline.train.loop import LogFn
+from pipeline.train.refit import REFIT
 from pipeline.train.runs import Resources, RunHeader, Splits
 from pipeline.train.workers import Wait
 from pipeline.tune import finals, search, tables
@@ -92,7 +93,8 @@ def describe(dataset: str, model: str, config: Config, splits: Splits, processed
     if config.tune.wave == 1:
         del settings["wave"]  # it is a search as it was before there were waves
     defaults = {"model": config.model, "train": config.train.fit, "seeds": config.train.seeds}
-    extra = {"tune": settings, **runs.execution_settings(splits, config.train.rows_in_memory)}
+    limit = config.train.rows_in_memory
+    extra = {"tune": settings, **runs.execution_settings(splits, limit, refit=config.train.refit)}
     return RunHeader.of("tune", dataset, model, config.architecture, defaults, processed, **extra)
 
 
@@ -106,7 +108,8 @@ def run(header: RunHeader, config: Config, splits: Splits, resources: Resources,
     dataset, model, seeds, metric = header.dataset, header.model, config.train.seeds, config.tune.metric
     # a study continues if only its budget or its finals grow; a change of anything else starts a new one
     settings = {**header.extra["tune"], "trials": None, "finalists": None}
-    study = f"{dataset}-{model}-{digest({**header.to_json(), 'key': None, 'tune': settings})}"
+    named = {key: value for key, value in header.to_json().items() if key != REFIT}
+    study = f"{dataset}-{model}-{digest({**named, 'key': None, 'tune': settings})}"
     # ... and so does an environment that computes other bits: trials from there do not count here
     fingerprint = digest(cache.environment(config.architecture, splits[0].device))
 

@@ -50,6 +50,8 @@ def watch(root: Path, model: Model, rows: Path, limits: Watch, bins: int) -> Rep
             run first.
     """
     trained = model.package.trained_on
+    if model.package.members:
+        raise PipelineError("watch compares a new log with what one model did: name it by --model")
     processed = root / "data/processed" / trained["dataset"]
     reference, test = _counted(model, _test_ids(processed)), _test(root, trained)
     rejects, seen, new = RejectLog(), Seen(), _empty(model)

@@ -21,6 +21,7 @@ from pipeline.layers.attention import Interacting, InteractingLayers
 from pipeline.layers.bilinear import Bilinear, BilinearKind, Bilinears
 from pipeline.layers.cin import CIN
 from pipeline.layers.excitation import SENET
+from pipeline.layers.lookup import Bags
 from pipeline.layers.mlp import MLP, Linear
 from pipeline.models import build
 
@@ -43,7 +44,7 @@ def lookups() -> Iterator[Arguments]:
 
 def bags() -> Iterator[Arguments]:
     for dim, first in combinations_of((1, 5), ([0], [0, 4, 4, 9], [0, 0, 20, 20])):
-        yield random(30, dim), torch.randint(30, (20,)), torch.tensor(first)
+        yield random(30, dim), Bags(torch.randint(30, (20,)), torch.tensor(first), {})
 
 
 def linears() -> Iterator[Arguments]:

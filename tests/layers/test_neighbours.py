@@ -80,11 +80,74 @@ def test_of_many_neighbours_so_many_are_drawn_always_the_same() -> None:
     assert torch.equal(memories[0].of_items, memories[1].of_items)
 
 
+def embedded_before(rows: Tensor, when: Tensor, asked: Tensor, now: Tensor, limit: int = 100) -> Tensor:
+    """The two last fields of rows that are asked for at a time, after these rows at theirs."""
+    schema = with_neighbours(SCHEMA, neighbour_limit=limit, neighbour_times="earlier")
+    torch.manual_seed(1)
+    layer = FieldEmbedding(schema, 3).double()
+    wake(layer)
+    memory: Neighbours = schema.neighbours  # type: ignore[attr-defined]
+    memory.remember(Batch(rows, torch.zeros(len(rows)), when), SCHEMA)
+    memory.moment = now
+    return layer(asked)[:, -2:]
+
+
+@pytest.mark.parametrize("limit", [100, 2])
+def test_strictly_earlier_neighbours_are_what_was_met_before_the_rows_time(limit: int) -> None:
+    draw = torch.Generator().manual_seed(4)
+    rows, asked = random_ids(SCHEMA, 60), random_ids(SCHEMA, 40, seed=3)
+    when, now = (torch.randint(1000, 1020, (n,), generator=draw) for n in (60, 40))
+    found = embedded_before(rows, when, asked, now, limit)
+    torch.manual_seed(1)
+    layer = FieldEmbedding(with_neighbours(SCHEMA, neighbour_limit=limit), 3).double()
+    wake(layer)
+    first_met = 1 + sum(field.size for field in SCHEMA.fields)
+    first_who = first_met + SCHEMA.fields[1].size
+    met: dict[tuple[int, int], int] = {}  # a pair's first time
+    for (user, item), time in zip(rows[:, [USER, ITEM]].tolist(), when.tolist(), strict=True):
+        if user != FIRST_USER and item != FIRST_ITEM:
+            met[user, item] = min(time, met.get((user, item), time))
+    for (user, item), time, vectors in zip(asked[:, [USER, ITEM]].tolist(), now.tolist(), found, strict=True):
+        items = sorted((at, j - FIRST_ITEM) for (v, j), at in met.items() if v == user and at < time)
+        users = sorted((at, v - FIRST_USER) for (v, j), at in met.items() if j == item and at < time)
+        own = item - FIRST_ITEM, user - FIRST_USER
+        firsts = first_met, first_who
+        for events, first, mine, vector in zip((items, users), firsts, own, vectors, strict=True):
+            block = [first + value for _, value in events[-limit:] if value != mine]
+            expected = sum((layer.table[row] for row in block), torch.zeros(3).double())
+            torch.testing.assert_close(vector, expected / max(1, len(block)) ** 0.5)
+    assert found.any(2).all(1).sum() > 20  # rows with both kinds of neighbours
+
+
+def test_rows_at_the_same_time_or_later_change_nothing_of_strictly_earlier_neighbours() -> None:
+    rows, asked = random_ids(SCHEMA, 60), random_ids(SCHEMA, 20, seed=3)
+    when, now = torch.arange(60) * 10, torch.full((20,), 300)
+    whole = embedded_before(rows, when, asked, now)
+    assert torch.equal(embedded_before(rows[:30], when[:30], asked, now), whole)
+    assert not torch.equal(embedded_before(rows[:29], when[:29], asked, now), whole)
+    assert not embedded_before(rows, when, asked, torch.zeros(20).long()).any()
+
+
 def test_before_any_row_and_for_unknown_ids_there_are_no_neighbours() -> None:
     nobody = torch.full((3, SCHEMA.slots), EMPTY, dtype=torch.int32)
     nobody[1, USER], nobody[2, ITEM] = FIRST_USER, FIRST_ITEM
     assert not embedded(random_ids(SCHEMA, 0), random_ids(SCHEMA, 5))[1].any()
     assert not embedded(random_ids(SCHEMA, 25), nobody)[1].any()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("disenctr", "autorec")])
+def test_every_model_reads_strictly_earlier_ones_by_the_times_of_its_rows(name: str) -> None:
+    rows = random_split(SCHEMA, 200)
+    assert rows.time is not None
+    model = ready(name, SCHEMA, rows, neighbour_times="earlier")
+    batch = rows.whole().rows(slice(0, 20))
+    first = logits(model, batch)
+    assert torch.equal(logits(model, batch), first)
+    before = logits(model, batch._replace(time=torch.full((20,), int(rows.time.min()))))
+    if name != "gbdt_lr":
+        assert not torch.equal(before, first)
+    with pytest.raises(PipelineError, match="needs timestamps"):
+        logits(model, batch._replace(time=None))
 
 
 def ready(name: str, schema: Schema, rows: Split, **options: object) -> nn.Module:
@@ -170,10 +233,12 @@ def test_where_there_is_nothing_to_learn_nothing_is_learnt() -> None:
         popular = (torch.rand(n, 2, generator=draw) ** 2 * torch.tensor([199, 149])).int()
         grade = torch.randint(5, (n,), generator=draw).to(torch.uint8)
         ids = popular + 1 + torch.tensor(schema.offsets)
-        return Split(schema, ids.int(), (grade > 2).float(), grade=grade)
+        time = torch.randint(10_000, (n,), generator=draw)
+        return Split(schema, ids.int(), (grade > 2).float(), time, grade)
 
     train, valid = rows(8000), replace(rows(60_000), grade=None)
-    for name in ("deepfm", "mf"):
-        model = build(name, schema, {"neighbour_limit": 50, "embedding_size": 8}, seed=1)
+    for name, seen in (("deepfm", "any"), ("mf", "any"), ("deepfm", "earlier")):
+        options = {"neighbour_limit": 50, "neighbour_times": seen, "embedding_size": 8}
+        model = build(name, schema, options, seed=1)
         fit(model, train, valid, seed=1, epochs=4, lr=0.01, grades=0.75, average_epochs=1, monitor="logloss")
         assert evaluate(model, valid)["auc"] == pytest.approx(0.5, abs=0.01)

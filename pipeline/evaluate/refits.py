@@ -1,0 +1,69 @@
+"""Rows of the report for what was trained again on train and validation rows, after every choice.
+
+They never compete: no row is left by which they could be chosen. Each is compared with its own run, whose
+validation rows also gave the calibration.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.evaluate.runs import Block, Run
+from pipeline.evaluate.significance import Estimate, compare
+from pipeline.train.refit import REFIT
+
+
+def summarise(run: Run, figures: Sequence[dict[str, float]], error: Estimate, before: Estimate) -> Block:
+    """Return an entry of `refits` in report.json.
+
+    Args:
+        run: of the refit.
+        figures: its metrics, seed by seed.
+        error: of its AUC.
+        before: of that of the run without it.
+    """
+    low, high = error.interval()
+    columns = {key: [row[key] for row in figures] for key in figures[0]}
+    several = len(figures) > 1
+    return {
+        "model": run.model,
+        "variant": run.variant,
+        "key": run.info["key"],
+        "reads": run.reads,
+        "weights": run.info["weights"],
+        "trainings": 2 * run.info.get("trainings", 1),
+        "epochs": float(np.mean([again["curve"][-1]["epoch"] for again in run.info[REFIT]])),
+        "seeds": [{"seed": int(s["seed"]), **row} for s, row in zip(run.seeds, figures, strict=True)],
+        "mean": {key: float(np.mean(values)) for key, values in columns.items()},
+        "std": {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if several else None,
+        "auc_standard_error": error.error,
+        "auc_low": low,
+        "auc_high": high,
+        "against_run": compare(error, before),
+    }
+
+
+def table(refits: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of the leaderboard's table, best first."""
+    rows = []
+    for refit in sorted(refits, key=lambda r: (-r["mean"]["auc"], r["model"], r["variant"])):
+        mean, std = refit["mean"], refit["std"] or {}
+        figures = (
+            f"{mean[key]:.4f} ± {std[key]:.4f}" if std else f"{mean[key]:.4f}" for key in ("auc", "logloss")
+        )
+        gap = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**refit["against_run"])
+        rows.append(
+            [refit["model"], refit["variant"], refit["reads"], *figures, gap, f"{refit['epochs']:.1f}"]
+        )
+    return ["model", "variant", "reads", "AUC", "logloss", "minus the run itself", "epochs"], rows
+
+
+def explanation() -> str:
+    """Explain the table."""
+    return (
+        "Every run again on train **and validation** rows, after all choices: each seed for as many epochs, "
+        "at the same learning rates, as in the training that was chosen (`train.refit`). No validation row "
+        "is left to choose by, so these rows never compete for the champion, and figures of models that were "
+        "trained on fewer rows are not to be compared with them. Differences from the same run without "
+        "validation rows with 95 % intervals, not corrected."
+    )
