@@ -2,8 +2,8 @@
 
 All fields share one id space. Id 0 is the empty slot of a multi-valued field (a bag) and belongs to no
 field. Each field has a block of consecutive ids: first its unseen id, for values that are not in the
-train split or too rare there, then its vocabulary. So an id is a row of the embedding table, and no
-offset is added while training.
+train split or too rare there, then its vocabulary; a bag may share the block of another field. So an id is
+a row of the embedding table, and no offset is added while training.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ EMPTY = 0  # the id of an empty bag slot: embeds to zero in every model
 class Column:
     """A field before it is encoded: a column of strings (category, bag) or of numbers (float64).
 
-    The values of a bag are one string, with `separator` between them. `role`: see `Field`. `dated`: it is
-    part of the row's time, such as its hour.
+    The values of a bag are one string, with `separator` between them. `role`, `table`: see `Field`. `dated`:
+    it is part of the row's time, such as its hour.
     """
 
     name: str
@@ -33,6 +33,11 @@ class Column:
     separator: str = "|"
     role: Role | None = None
     dated: bool = False
+    table: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, as `columns.json` has them."""
+        return _shortened(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Field:
         domain: whose property it is; used by models with a part for each domain (FLSEST, section 3.1).
         role: `user` or `item` if it identifies the user or the item of a row. It is declared, by the dataset
             or its entry in params.yaml, and never taken from the domain or the order of the fields.
+        table: of a bag, the field whose values and ids its own are, such as the items in a user's history;
+            None for ids of its own.
     """
 
     name: str
@@ -54,6 +61,7 @@ class Field:
     slots: int = 1
     domain: Domain = "context"
     role: Role | None = None
+    table: str | None = None
 
     def __post_init__(self) -> None:
         assert self.size >= 1 and self.slots >= 0, self
@@ -70,15 +78,21 @@ class Schema:
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """The first id of each field, which is its unseen id (F values)."""
-        ids = [1]
-        for field in self.fields[:-1]:
-            ids.append(ids[-1] + field.size)
-        return tuple(ids)
+        ids, first, end = list[int](), dict[str, int](), 1
+        for field in self.fields:
+            if field.table is None:
+                first[field.name] = end
+            ids.append(end)
+            end += field.size if field.table is None else 0
+        return tuple(
+            start if field.table is None else first[field.table]
+            for field, start in zip(self.fields, ids, strict=True)
+        )
 
     @cached_property
     def vocabulary_size(self) -> int:
         """Rows of the embedding table: the empty id and every field's ids."""
-        return 1 + sum(field.size for field in self.fields)
+        return 1 + sum(field.size for field in self.fields if field.table is None)
 
     @cached_property
     def slots(self) -> int:
@@ -101,9 +115,14 @@ class Schema:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return plain values for `schema.json`."""
-        return [asdict(field) for field in self.fields]
+        return [_shortened(asdict(field)) for field in self.fields]
 
     @classmethod
     def from_json(cls, values: Sequence[dict[str, Any]]) -> "Schema":
         """Rebuild a schema from `to_json`."""
         return cls(tuple(Field(**value) for value in values))
+
+
+def _shortened(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out a table that is none."""
+    return {key: value for key, value in values.items() if key != "table" or value is not None}

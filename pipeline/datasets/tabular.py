@@ -48,7 +48,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import SEAL
 from pipeline.download.obtain import copy_own
 from pipeline.preprocess import parse, tables
@@ -105,6 +105,9 @@ class Feature(Settings):
             `timestamp`, whose parts become the fields `<name>_<part>`.
         column: where it is read from (default: the field's name).
         separator: between the values of a bag (default: `|`); not for lists of Parquet.
+        table: of a bag, the field whose values its own are, such as the items of a user's history: it has
+            the ids and vectors of that field, and `din` attends to a bag of items. With `encode: {max_slots:
+            20, slots_from: end}` bags keep their last 20 values, in their order.
         format: of a timestamp: iso, seconds, milliseconds or a pattern like %d.%m.%Y %H:%M.
         parts: of a timestamp, each a category (default: hour and weekday).
         utc_offset: of a timestamp, the clock that its parts are of, such as +08:00 (default: UTC, whatever
@@ -116,6 +119,7 @@ class Feature(Settings):
     type: Literal["category", "number", "bag", "timestamp"] = "category"
     column: str | None = None
     separator: str | None = Field(default=None, min_length=1)
+    table: str | None = None
     format: TimeFormat | None = None
     parts: list[DatePart] | None = Field(default=None, min_length=1)
     utc_offset: Offset | None = None
@@ -129,7 +133,8 @@ class Feature(Settings):
 
     @model_validator(mode="after")
     def _matches(self) -> "Feature":
-        keys = {"separator": "bag", **dict.fromkeys(("format", "parts", "utc_offset"), "timestamp")}
+        keys = dict.fromkeys(("separator", "table"), "bag")
+        keys |= dict.fromkeys(("format", "parts", "utc_offset"), "timestamp")
         for key, type_ in keys.items():
             if getattr(self, key) is not None and self.type != type_:
                 raise ValueError(f"{key} belongs to type {type_}, and this is a {self.type}")
@@ -327,6 +332,7 @@ class Plan:
             raise PipelineError("preprocess.fields: is empty; a model needs at least one field")
         self._check_names()
         self._check_leaks()
+        self._check_tables()
 
     @property
     def kept(self) -> list[str]:
@@ -379,7 +385,7 @@ class Plan:
             if field.type == "bag":
                 lists = any(parse.kind(table.types[field.source]) == "list" for table in opened)
                 separator = tables.LIST_SEPARATOR if lists else field.separator or "|"
-                made.append(Column(name, "bag", field.domain, separator))
+                made.append(Column(name, "bag", field.domain, separator, table=field.table))
             else:
                 kind: Literal["category", "number"] = "number" if field.type == "number" else "category"
                 made += [Column(column, kind, field.domain) for column in field.columns(name)]
@@ -401,6 +407,13 @@ class Plan:
             made[name] = "a column of `keep`"
         if self.file in made:
             raise PipelineError(f"preprocess.file: the name {self.file!r} is taken by {made[self.file]}")
+
+    def _check_tables(self) -> None:
+        known = [name for name, field in self.fields.items() if field.type == "category"]
+        for name, field in self.fields.items():
+            if field.table is not None and field.table not in known:
+                what = unknown("field of one value a row", field.table, known)
+                raise PipelineError(f"preprocess.fields.{name}.table: {what}")
 
     def _check_leaks(self) -> None:
         if self.label is None:

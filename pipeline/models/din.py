@@ -6,7 +6,8 @@ https://arxiv.org/abs/1706.06978.
 Equation (eq. 3): the user's interest in item v is u(v) = sum_j a(h_j, v) h_j, over the last items h_j that
 the user clicked, with the local activation unit a(h, v) = MLP([h, h - v, h * v, v]); then
 logit = MLP([field embeddings, u(v)]). With `negatives` a second u(v), with an activation unit of its own, is
-that of the last items shown to the user without a click, so that the network has both.
+that of the last items shown to the user without a click, so that the network has both. A field that is a bag
+of items (`table`) is a history that the log itself brings, and has a u(v) of its own.
 
 Shapes: ids (B, S) -> E (B, F, D), history (B, n, D) -> u(v) (B, D) -> logit (B,).
 
@@ -72,15 +73,22 @@ class DIN(nn.Module):
         self.schema, self.history = schema, history
         self.user, self.item = column_of(schema, "user"), column_of(schema, "item")
         self.embedding = embedding(schema)
+        item = schema.fields[schema.field_of_slot[self.item]]
+        given = [i for i, field in enumerate(schema.fields) if field.table == item.name]
+        self.given = [[c for c, i in enumerate(schema.field_of_slot) if i == field] for field in given]
         self.interests = nn.ModuleList(
             Interest(embedding.size, attention_hidden, network.activation, normalise)
-            for _ in range(1 + negatives)
+            for _ in range(1 + negatives + len(given))
         )
         self.mlp = network(self.embedding.width + len(self.interests) * embedding.size)
         self.out = dense(self.mlp.outputs, 1)
 
     def parts(self) -> list[Interest]:
         """Return the interest in what was clicked and, with `negatives`, in what was not."""
+        return self.all_parts()[: len(self.interests) - len(self.given)]
+
+    def all_parts(self) -> list[Interest]:
+        """Return these and the interests in the histories that are fields."""
         return cast(list[Interest], list(self.interests))
 
     def prepare(self, rows: Batch, _train: Callable[[nn.Module], object]) -> None:
@@ -90,8 +98,9 @@ class DIN(nn.Module):
 
     def forward(self, ids: Int[Tensor, "B S"], time: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
         past = [part.memory.recent(ids[:, self.user], time, self.history)[0] for part in self.parts()]
-        v, *h = self.embedding.slots(torch.cat([ids[:, [self.item]], *past], 1)).tensor_split(
-            [1 + i * self.history for i in range(len(past))], 1
+        past += [ids[:, columns] for columns in self.given]
+        v, *h = self.embedding.slots(torch.cat([ids[:, [self.item]], *past], 1)).split(
+            [1, *(p.shape[1] for p in past)], 1
         )
-        u = [part(h_, v, p != EMPTY) for part, h_, p in zip(self.parts(), h, past, strict=True)]
+        u = [part(h_, v, p != EMPTY) for part, h_, p in zip(self.all_parts(), h, past, strict=True)]
         return self.out(self.mlp(torch.cat([self.embedding(ids).flatten(1), *u], 1))).squeeze(1)

@@ -5,7 +5,7 @@ by the separator of its column.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -111,7 +111,7 @@ def write(
             "threshold of the grade, in the dataset's `read`"
         )
     report = rejects.check(rows_out, max_rejected=max_rejected, name=name)
-    write_json(folder / "columns.json", [asdict(column) for column in columns])
+    write_json(folder / "columns.json", [column.to_json() for column in columns])
     report = {"dataset": name, "clicks": clicks, "origin": origin, **report}
     write_json(folder / "report.json", report)
     seal(folder)

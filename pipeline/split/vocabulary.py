@@ -7,7 +7,8 @@ A vocabulary is plain JSON and is all that is needed to encode new rows. Per fie
               `values`: whether some has one; `steps`: whether a value has the ids of all bins up to its own,
               in as many `slots`, so that neighbouring bins share what is learnt
     bag       a multi-valued field: `values` as above, the `separator` between them in a row, and the
-              number of `slots`; `slots_from: end` if longer bags keep their last values
+              number of `slots`; `slots_from: end` if longer bags keep their last values; `table`, the field
+              whose values and ids its own are, if it has none of its own
 
 The first id of a field is its unseen id, for values that fewer than `min_count` train rows have.
 An infinite number falls into the outermost bin; NaN counts as missing.
@@ -92,15 +93,23 @@ def fit_vocabulary(
             bags = [_bags(block, column.separator) for block in blocks(column.name)]
             entry |= _ranked(((values, counts) for values, counts, _ in bags), min_count)
             entry["separator"] = column.separator
+            if column.table is not None:
+                entry["table"] = column.table
             entry["slots"] = max(1, min(max_slots, max((most for _, _, most in bags), default=0)))
             if slots_from == "end":
                 entry["slots_from"] = slots_from
         return _grown(before[column.name], entry) if before else entry
 
-    return list(map_ordered(fitted, columns))
+    vocabulary = list(map_ordered(fitted, columns))
+    values = {entry["name"]: entry for entry in vocabulary}
+    for entry in vocabulary:
+        if shared := entry.get("table"):
+            entry |= {key: values[shared][key] for key in ("values", "rare")}
+    return vocabulary
 
 
-IDENTITY = ("name", "kind", "domain", "role", "separator")  # what a field has in common with its earlier self
+# what a field has in common with its earlier self
+IDENTITY = ("name", "kind", "domain", "role", "separator", "table")
 
 
 def _matched(columns: Sequence[Column], earlier: Vocabulary) -> dict[str, dict[str, Any]]:
@@ -113,10 +122,10 @@ def _matched(columns: Sequence[Column], earlier: Vocabulary) -> dict[str, dict[s
         )
     for column, entry in zip(columns, earlier, strict=True):
         for key in IDENTITY:
-            if key in entry and getattr(column, key) != entry[key]:
+            if (key in entry or key == "table") and getattr(column, key) != entry.get(key):
                 raise PipelineError(
                     f"the {key} of the field {column.name!r} is {getattr(column, key)!r}, the earlier "
-                    f"vocabulary has {entry[key]!r}; train without `warm_start` once"
+                    f"vocabulary has {entry.get(key)!r}; train without `warm_start` once"
                 )
     return {entry["name"]: entry for entry in earlier}
 
@@ -134,7 +143,10 @@ def schema(vocabulary: Vocabulary) -> Schema:
     """Return what the ids of `apply` mean."""
     return Schema(
         tuple(
-            Field(entry["name"], 1 + _entries(entry), entry.get("slots", 1), entry["domain"], entry["role"])
+            Field(
+                *(entry["name"], 1 + _entries(entry), entry.get("slots", 1), entry["domain"], entry["role"]),
+                table=entry.get("table"),
+            )
             for entry in vocabulary
         )
     )

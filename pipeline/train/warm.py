@@ -109,6 +109,8 @@ def rows(old: Schema, new: Schema) -> Tensor:
     """Return, for every row of a table of the new schema (V,), the row of the old one that it begins from."""
     found = [torch.tensor([EMPTY])]
     for first, before, after in zip(old.offsets, old.fields, new.fields, strict=True):
+        if after.table is not None:  # its rows are those of another field
+            continue
         place = torch.arange(after.size)
         found.append(first + torch.where(place < before.size, place, 0))
     return torch.cat(found)
