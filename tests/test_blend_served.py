@@ -195,7 +195,7 @@ def test_mlflow_shows_refits_as_runs_with_their_test_metrics(root: Path) -> None
 def test_what_is_not_there_is_said(root: Path) -> None:
     with pytest.raises(PipelineError, match=r"unknown blend 'best'.*evaluate\.blend"):
         pack.pack(root, NAME, "blend", "best")
-    done = called(root, "watch", "clicks.csv", "--dataset", NAME, "--model", "blend")
+    done = called(root, "watch", NAME, "clicks.csv", "--model", "blend")
     assert done.returncode == 1
     assert "name it by --model" in done.stderr
 

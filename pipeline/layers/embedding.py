@@ -56,6 +56,7 @@ class FieldEmbedding(nn.Module):
 
     slot_field: Tensor
     lazy = False  # whether only the rows that a batch looks up get a gradient (see `pipeline.train.adam`)
+    l2_factor = 1.0  # of the training's `embedding_l2`
 
     def __init__(
         self,

@@ -12,7 +12,8 @@ Differs from the paper: a logit with logloss in place of a rating with squared e
 says who has met the item (m), without which a missing value would be a zero. The row's own value is left
 out of h, in training as in prediction, so that no row sees its label. The input has dropout, and b_i was
 added. A batch has the rows of few items (`grouped`), since an item costs all of its column; `values: grade`
-reads the grades behind the labels.
+reads the grades behind the labels. `l2_factor` is the multiple of the training's `embedding_l2` that the
+tables of users have, each row of which takes part in the hidden layer of every item that the user met.
 """
 
 from collections.abc import Callable
@@ -44,6 +45,7 @@ class AutoRec(nn.Module):
         std: NonNegative = 0.01,
         input_dropout: Probability = 0.0,
         dropout: Probability = 0.0,
+        l2_factor: NonNegative = 1.0,
         values: Literal["label", "grade"] = "label",
     ) -> None:
         refuse_neighbours(schema, "the model's input are these pairs already")
@@ -51,6 +53,8 @@ class AutoRec(nn.Module):
         super().__init__()
         one = Schema((Field("user", self.users),))  # its ids are a user's position in the field, and 1
         self.m, self.w, self.s = (FieldEmbedding(one, hidden_size, std=std) for _ in range(3))
+        for layer in (self.m, self.w, self.s):
+            layer.l2_factor = l2_factor
         self.a = nn.Parameter(torch.zeros(hidden_size))
         self.linear = FieldLinear(Schema((*one.fields, Field("item", items))))
         self.answers = Answers(schema, input_dropout, values)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -48,13 +49,16 @@ def parameter_groups(
 ) -> list[Group]:
     """Split the parameters by their L2 penalty: embeddings, linear terms, matrices of the networks, the rest.
 
-    The penalty is added to the gradient: not decoupled decay. Only the matrices of `MLP`s have `network_l2`.
-    What weighs, gates or scales something (attention, excitations, thresholds, cross weights, gains,
-    biases) has none: its gradients are small, and Adam, which divides by their size, would drive it to
-    exactly zero by a penalty of any strength.
+    The penalty is added to the gradient: not decoupled decay. A `FieldEmbedding` may have a multiple of it.
+    Only the matrices of `MLP`s have `network_l2`. What weighs, gates or scales something (attention,
+    excitations, thresholds, cross weights, gains, biases) has none: its gradients are small, and Adam, which
+    divides by their size, would drive it to exactly zero by a penalty of any strength.
     """
     layers = tables(model)
-    embeddings = [layer.table for layer in layers if isinstance(layer, FieldEmbedding)]
+    embeddings = dict[float, list[Tensor]]()  # by their factor
+    for layer in layers:
+        if isinstance(layer, FieldEmbedding):
+            embeddings.setdefault(layer.l2_factor, []).append(layer.table)
     linear = [layer.table for layer in layers if isinstance(layer, FieldLinear)]
     matrices = [
         layer.weight
@@ -63,11 +67,11 @@ def parameter_groups(
         for layer in network
         if isinstance(layer, nn.Linear)
     ]
-    known = {id(p) for p in (*embeddings, *linear, *matrices)}
+    known = {id(p) for p in (*chain(*embeddings.values()), *linear, *matrices)}
     rest = [p for p in model.parameters() if id(p) not in known]
     lazy = any(layer.lazy for layer in layers)
     groups = [
-        Group(embeddings, embedding_l2, rows=True, lazy=lazy),
+        *(Group(own, factor * embedding_l2, rows=True, lazy=lazy) for factor, own in embeddings.items()),
         Group(linear, linear_l2, rows=True, lazy=lazy),
         Group(matrices, network_l2),
         Group(rest),

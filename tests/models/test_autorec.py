@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch
 from pipeline.models import build
+from pipeline.train.adam import parameter_groups
 from pipeline.train.loop import fit
 from pipeline.train.start import prepare
 
@@ -86,3 +87,11 @@ def test_without_grades_they_are_refused() -> None:
     model = build("autorec", SCHEMA, {"values": "grade"}, seed=1)
     with pytest.raises(PipelineError, match="needs grades behind the labels"):
         prepare(model, replace(rows, grade=None), rows, fit, seed=1)
+
+
+def test_its_tables_have_a_multiple_of_the_l2_of_embeddings() -> None:
+    model = build("autorec", SCHEMA, {"l2_factor": 3.0}, seed=1)
+    l2 = {id(p): group.l2 for group in parameter_groups(model, 0.1, 0.2, 0.0) for p in group.params}
+    assert [l2[id(layer.table)] for layer in (model.m, model.w, model.s)] == pytest.approx([0.3] * 3)
+    assert l2[id(model.linear.table)] == 0.2
+    assert len(l2) == len(list(model.parameters()))
