@@ -163,7 +163,7 @@ def test_din_attends_to_a_sequence_of_items() -> None:
     model.eval()
     ids = random_ids(SCHEMA, 10, seed=3)
     seen: list[Tensor] = []
-    clicked, given = model.all_parts()
+    clicked, given = model.interests
     assert model.parts() == [clicked]
     given.register_forward_hook(lambda _m, _a, out: seen.append(out))
     score(model, ids)

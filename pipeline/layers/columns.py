@@ -1,4 +1,4 @@
-"""Find the columns of ids that identify the user and the item of a row."""
+"""Find the columns of ids that identify the user and the item of a row, and those of its histories."""
 
 from pipeline.schema import Role, Schema
 
@@ -18,3 +18,13 @@ def column_of(schema: Schema, role: Role) -> int:
         f"(`{role}: <field>` in the dataset's block `preprocess`; fields of one value a row: {single}), or "
         "remove the model"
     )
+
+
+def bags_of(schema: Schema, column: int) -> list[list[int]]:
+    """Return the columns of each bag whose values are those of a column's field (`Field.table`)."""
+    name = schema.fields[schema.field_of_slot[column]].name
+    found: dict[int, list[int]] = {}
+    for slot, field in enumerate(schema.field_of_slot):
+        if schema.fields[field].table == name:
+            found.setdefault(field, []).append(slot)
+    return list(found.values())

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from pipeline.data.batches import Batch
-from pipeline.layers.columns import column_of
+from pipeline.layers.columns import bags_of, column_of
 from pipeline.layers.mechanism import Mechanism
 from pipeline.layers.memory import Memory, clicks
 from pipeline.layers.mlp import MLP, Activation, dense
@@ -73,23 +73,17 @@ class DIN(nn.Module):
         self.schema, self.history = schema, history
         self.user, self.item = column_of(schema, "user"), column_of(schema, "item")
         self.embedding = embedding(schema)
-        item = schema.fields[schema.field_of_slot[self.item]]
-        given = [i for i, field in enumerate(schema.fields) if field.table == item.name]
-        self.given = [[c for c, i in enumerate(schema.field_of_slot) if i == field] for field in given]
+        self.given = bags_of(schema, self.item)
         self.interests = nn.ModuleList(
             Interest(embedding.size, attention_hidden, network.activation, normalise)
-            for _ in range(1 + negatives + len(given))
+            for _ in range(1 + negatives + len(self.given))
         )
         self.mlp = network(self.embedding.width + len(self.interests) * embedding.size)
         self.out = dense(self.mlp.outputs, 1)
 
     def parts(self) -> list[Interest]:
         """Return the interest in what was clicked and, with `negatives`, in what was not."""
-        return self.all_parts()[: len(self.interests) - len(self.given)]
-
-    def all_parts(self) -> list[Interest]:
-        """Return these and the interests in the histories that are fields."""
-        return cast(list[Interest], list(self.interests))
+        return cast(list[Interest], list(self.interests)[: len(self.interests) - len(self.given)])
 
     def prepare(self, rows: Batch, _train: Callable[[nn.Module], object]) -> None:
         """Store what each user clicked in the train rows, or did not, and when."""
@@ -102,5 +96,5 @@ class DIN(nn.Module):
         v, *h = self.embedding.slots(torch.cat([ids[:, [self.item]], *past], 1)).split(
             [1, *(p.shape[1] for p in past)], 1
         )
-        u = [part(h_, v, p != EMPTY) for part, h_, p in zip(self.all_parts(), h, past, strict=True)]
+        u = [part(h_, v, p != EMPTY) for part, h_, p in zip(self.interests, h, past, strict=True)]
         return self.out(self.mlp(torch.cat([self.embedding(ids).flatten(1), *u], 1))).squeeze(1)
