@@ -471,7 +471,7 @@ def test_a_model_that_prepares_trains_another_one_with_the_same_settings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings = {name: p.default for name, p in signature(fit).parameters.items() if p.default is not p.empty}
-    for name in ("log", "checkpoint", "progress"):
+    for name in ("log", "checkpoint", "progress", "refit"):
         del settings[name]
     for name, value in settings.items():  # none of them at its default
         other = {"auc": "logloss", "float32": "bfloat16", None: 0.5}
@@ -479,7 +479,7 @@ def test_a_model_that_prepares_trains_another_one_with_the_same_settings(
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(loop, "prepare", lambda *_, **given: seen.append(given))
     fit(deepfm(), TRAIN, VALID, seed=7, **{**settings, "epochs": 1})
-    assert seen == [{**settings, "epochs": 1, "seed": 7}]
+    assert seen == [{**settings, "epochs": 1, "seed": 7, "rows": TRAIN}]
 
 
 def test_what_the_log_raises_ends_the_training() -> None:

@@ -168,7 +168,10 @@ def _blend(
         ],
         "key": digest([kind, refit, [[member.run.info["key"], count] for member, count in used]]),
         "calibration": calibration.validate(label, valid).calibration,
-        "reads": " + ".join(dict.fromkeys(word for run in runs for word in run.reads.split(" + "))),
+        "reads": " + ".join(
+            dict.fromkeys(word for run in runs for word in run.reads.removesuffix(AGAIN).split(" + "))
+        )
+        + (AGAIN if refit else ""),
         "trainings": sum((1 + refit) * len(run.seeds) * run.info.get("trainings", 1) for run in runs),
         "weights": sum(len(run.seeds) * run.info["weights"] for run in runs),
         "valid_auc": None if refit else metrics.auc(label, valid),
