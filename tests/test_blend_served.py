@@ -1,10 +1,9 @@
-"""Blends and refits from the stages to a package: the report's probabilities, `predict` and MLflow agree."""
+"""Blends and refits from the stages to a package: the report's probabilities and `predict` agree."""
 
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -103,24 +102,6 @@ def test_the_package_of_a_blend_gives_the_reports_probabilities(root: Path, kind
     assert folder_digest(tmp_path / "again") == folder_digest(tmp_path / "package")
 
 
-@pytest.mark.parametrize("kind", ["equal", "greedy"])
-def test_the_registry_has_the_blends_beside_the_champion(root: Path, kind: str, tmp_path: Path) -> None:
-    rows, expected = blended(root, kind)
-    frame = raw(root, rows)
-    store = configure(root)
-    store.client  # noqa: B018 (tells MLflow where its models are)
-    name = f"ctr-{NAME}-blend"
-    found = mlflow.pyfunc.load_model(f"models:/{name}@{kind}").predict(frame)
-    np.testing.assert_allclose(found[RAW], expected, atol=1e-6)
-    frame.to_csv(tmp_path / "rows.csv", index=False)
-    command(root, "predict", "--registered", f"{name}@{kind}", str(tmp_path / "rows.csv"), "-o", "r.parquet")
-    np.testing.assert_allclose(pd.read_parquet(root / "r.parquet")[RAW], expected, atol=1e-6)
-    before = len(store.client.search_model_versions(f"name = '{name}'"))
-    assert before == len({each["key"] for each in report(root)["blends"] if each["valid_auc"]})
-    tracking.sync(root)
-    assert len(store.client.search_model_versions(f"name = '{name}'")) == before
-
-
 def test_refits_are_rows_of_their_own_that_never_compete(root: Path) -> None:
     values = report(root)
     assert {r["variant"] for r in values["refits"]} == {"default + valid", "tuned + valid"}
@@ -177,17 +158,13 @@ def test_the_champions_package_has_the_weights_that_were_chosen_unless_asked(roo
     assert refit.trained_on["test"]["auc"] != chosen.trained_on["test"]["auc"]
 
 
-def test_mlflow_shows_refits_as_runs_with_their_test_metrics(root: Path) -> None:
+def test_mlflow_has_a_child_for_each_refit(root: Path) -> None:
     store = configure(root)
-    experiment = store.experiment(NAME)
-    of_key = {refit["key"]: refit for refit in report(root)["refits"]}
-    for key, refit in of_key.items():
-        (shown,) = store.named(experiment, key)
-        assert shown.data.metrics["refit_test_auc"] == pytest.approx(refit["mean"]["auc"])
-        children = store.children(experiment, shown.info.run_id)
+    for refit in report(root)["refits"]:
+        (shown,) = store.named(store.experiment(NAME), refit["key"])
+        children = store.children(store.experiment(NAME), shown.info.run_id)
         for seed in refit["seeds"]:
             child = children[f"refit-{seed['seed']}"]
-            assert child.data.metrics["test_auc"] == pytest.approx(seed["auc"])
             assert child.data.params["rows"] == "train + valid"
             assert child.data.params["seed"] == str(seed["seed"])
 
