@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from pipeline.common import leftovers
@@ -44,6 +45,17 @@ def test_torn_files_are_removed_and_told(content: bytes, tmp_path: Path) -> None
         line.split()[0] for line in leftovers.heal(tmp_path)
     ]
     assert not any(path.exists() for path in paths)
+
+
+def test_the_unfinished_folder_of_a_killed_stage_goes_and_that_of_a_living_one_stays(tmp_path: Path) -> None:
+    dead, living = (tmp_path / "data/interim" / f".{name}.tmp" for name in ("dead", "living"))
+    for folder in (dead, living):
+        folder.mkdir(parents=True)
+        (folder / "reading.json").write_text("{}")
+    with FileLock(living.with_name(".living.lock")):
+        (line,) = leftovers.heal(tmp_path)
+    assert line.startswith(str(dead)) and not dead.exists()
+    assert (living / "reading.json").exists()
 
 
 @pytest.mark.slow

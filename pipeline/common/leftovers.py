@@ -1,9 +1,12 @@
-"""What a kill leaves of DVC's own files: it writes two of them in place, and then refuses to run."""
+"""What a kill leaves: two files of DVC's that it writes in place, and then refuses to run; unfinished folders."""
 
 import json
+import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -11,7 +14,7 @@ PAUSE_SECONDS = 1  # in which a file that DVC is writing right now becomes whole
 
 
 def heal(root: Path) -> list[str]:
-    """Remove a torn dvc.lock and a torn .dvc/tmp/rwlock; return a line for each.
+    """Remove a torn dvc.lock or .dvc/tmp/rwlock and unfinished folders; return a line for each.
 
     Neither holds anything that is lost: DVC takes the outputs from its cache of runs, or runs a stage again.
     """
@@ -23,6 +26,13 @@ def heal(root: Path) -> list[str]:
         if path.exists() and not whole(path):
             path.unlink()
             lines.append(f"{path} was torn by a kill and is removed: DVC makes it again")
+    for folder in sorted(
+        root.glob("data/*/.*.tmp")
+    ):  # of `stages.new_folder`, whose lock a living writer holds
+        lock = FileLock(folder.with_name(f"{folder.name.removesuffix('.tmp')}.lock"), timeout=0)
+        with suppress(Timeout), lock:
+            shutil.rmtree(folder, ignore_errors=True)
+            lines.append(f"{folder}, half a result of a killed stage, is removed")
     return lines
 
 
