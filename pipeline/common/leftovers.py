@@ -1,4 +1,4 @@
-"""What a kill leaves: two files of DVC's that it writes in place, and then refuses to run; unfinished folders."""
+"""What a kill leaves: unfinished folders, and two files that DVC writes in place and then refuses to read."""
 
 import json
 import shutil
