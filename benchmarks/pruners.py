@@ -34,7 +34,7 @@ def whole_trials(dataset: str, model: str, trials: int) -> list[list[float]]:
     train = config.train
     processed = Path("data/processed", dataset)
     splits = runs.Resources(processed, train.device, train.threads, train.rows_in_memory).load()
-    header = runs.RunHeader.of("tune", dataset, model, config.architecture, {}, processed)
+    header = runs.RunHeader.of("tune", dataset, model, config.architecture, {"model": config.model}, processed)
     key = f"valid_{config.tune.metric}"
     with TemporaryDirectory() as folder:
 

@@ -47,8 +47,8 @@ def test_a_split_by_time_and_a_model_that_reads_times_are_refused_with_the_cure(
     assert not has_column(processed, "train", "time")
     assert not {"hour", "weekday"} & {field.name for field in read_schema(processed).fields}
     with pytest.raises(PipelineError, match=f"my-din needs timestamps, which toy does not have: {why}"):
-        RunHeader.of("train", "toy", "my-din", "din", {}, processed)
-    assert RunHeader.of("train", "toy", "fm", "fm", {}, processed).dataset == "toy"
+        RunHeader.of("train", "toy", "my-din", "din", {"model": {}}, processed)
+    assert RunHeader.of("train", "toy", "fm", "fm", {"model": {}}, processed).dataset == "toy"
 
 
 def test_who_knows_them_to_be_right_can_say_so(
@@ -59,7 +59,7 @@ def test_who_knows_them_to_be_right_can_say_so(
     processed = run(folder, project.DATASET, "split") / "processed/synthetic"
     assert has_column(processed, "train", "time")
     assert {"hour", "weekday"} <= {field.name for field in read_schema(processed).fields}
-    assert RunHeader.of("train", "toy", "din", "din", {}, processed).architecture == "din"
+    assert RunHeader.of("train", "toy", "din", "din", {"model": {}}, processed).architecture == "din"
 
 
 def test_a_field_of_the_time_that_is_asked_for_is_refused_with_the_cure(tmp_path: Path, run: Run) -> None:

@@ -77,7 +77,7 @@ def test_rows_are_the_same_whatever_they_are_called_and_other_ones_with_any_othe
     folder = RESOURCES.processed
     before = head()
     write_report("another")
-    after = runs.RunHeader.of("train", "another", "fm", "fm", {}, folder)
+    after = runs.RunHeader.of("train", "another", "fm", "fm", {"model": {}}, folder)
     assert after.rows == before.rows
     assert after.input != before.input
     assert after.key != before.key
