@@ -335,13 +335,14 @@ def test_every_option_reaches_the_model(name: str) -> None:
     ids = random_ids(schema, 30)
 
     def result(chosen: dict[str, Any]) -> tuple[Tensor, int]:
-        """The scores in training and, behind them, what a step would minimise."""
+        """The scores in training, what a step would minimise, and how much L2 the tables have."""
         model = ready(name, schema, chosen)
         wake(model)
         torch.manual_seed(3)
         scores = score(model.train(), ids)
         loss, _ = training_loss(model, Batch(ids, (ids[:, 0] % 2).float(), times(ids)), nullcontext())
-        return torch.cat([scores, loss[None]]), sum(p.numel() for p in model.parameters())
+        l2 = torch.tensor([layer.l2_factor for layer in model.modules() if hasattr(layer, "l2_factor")])
+        return torch.cat([scores, loss[None], l2]), sum(p.numel() for p in model.parameters())
 
     for key, argument in arguments(MODELS[name]).items():
         base = options(name, **NEEDS.get(key, {}))
