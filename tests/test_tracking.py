@@ -145,7 +145,8 @@ def content(root: Path) -> dict[str, Any]:
             "models": len(run.outputs.model_outputs) if run.outputs else 0,
         }
     champion = store.get_model_version_by_alias("ctr-toy", "champion")
-    tags = {k: v for k, v in champion.tags.items() if k != "checkout"}
+    # a champion that came back has another reason to lead; tests/test_challenge.py is about reasons
+    tags = {k: v for k, v in champion.tags.items() if k not in ("checkout", "reason")}
     return {"runs": said, "champion": (champion.version, tags)}
 
 
