@@ -9,7 +9,7 @@ from pipeline.datasets import DATASETS
 from pipeline.preprocess import clean_table
 
 FILES = {path.stem for path in Path(inspect.getfile(DATASETS["synthetic"])).parent.glob("*.py")} - {
-    "__init__"
+    *("__init__", "generated"),  # what the generated logs share
 }
 
 

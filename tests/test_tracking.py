@@ -942,7 +942,7 @@ def test_a_disk_too_full_for_the_database_costs_one_warning_and_a_sync(
 
     sqlalchemy.event.listen(sqlalchemy.engine.Engine, "connect", full)
     try:
-        with tracking.live(HEADER, "train-fm") as live:
+        with tracking.live(HEADER, TRAIN_ROWS) as live:
             for seed in (1, 2):
                 with live.child(f"seed-{seed}", f"{HEADER['key']}/seed-{seed}", {}) as log:
                     for step in range(3):

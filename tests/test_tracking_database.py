@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.common.errors import PipelineError
 from pipeline.tracking import database
+from pipeline.tracking.progress import LAYOUT, NOW
 
 
 def write(path: Path, artifacts: Path, *, dataset: str = "toy") -> None:
@@ -27,11 +28,13 @@ def write(path: Path, artifacts: Path, *, dataset: str = "toy") -> None:
     rows = [
         ("experiments", (1, f"{old}/{dataset}", "active")),
         ("experiment_tags", (1, "pipeline.dataset", dataset)),
+        ("experiment_tags", (1, LAYOUT, NOW)),
         ("runs", ("r1", f"{old}/{dataset}/r1/artifacts", "FINISHED", "active", 1)),
         ("runs", ("r2", f"{old}/{dataset}/r2/artifacts", "RUNNING", "active", 1)),
         ("runs", ("r3", f"{old}/{dataset}/r3/artifacts", "FINISHED", "deleted", 1)),
         ("tags", ("r1", "pipeline.key", "a")),
         ("tags", ("r1", "pipeline.complete", "true")),
+        ("tags", ("r1", LAYOUT, NOW)),
         ("tags", ("r1", "mlflow.pipeline.report.b", "true")),
         ("tags", ("r1", "mlflow.pipeline.logged_model", "m-1")),
         ("tags", ("r2", "pipeline.key", "c")),
@@ -72,6 +75,9 @@ def test_progress_is_what_is_published(tmp_path: Path) -> None:
         file.touch()
     whole = replace(lacking, whole={"a": frozenset()}, champions=frozenset({"ctr-toy"}))
     assert database.read_progress(path, artifacts) == whole
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("DELETE FROM experiment_tags WHERE key = ?", [LAYOUT])
+    assert database.read_progress(path, artifacts).outdated
 
 
 def test_all_five_columns_follow_the_checkout(tmp_path: Path) -> None:
