@@ -40,7 +40,10 @@ def main() -> None:
             return
         cells, ratios = {}, {}
         for log, names in logs.items():
-            made = list(experiment.run(exhibit, values, names, processes, NullRun()))
+            made = []
+            for cell in experiment.run(exhibit, values, names, processes, NullRun()):
+                print(experiment.told(exhibit, cell), flush=True)
+                made.append(cell)
             cells[log] = values["data"][log]["source"], made
             rows = read_report(Path("data/processed", log))
             ratios[log] = rows["test"]["rows"] / rows["train"]["rows"]

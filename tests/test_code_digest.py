@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pipeline.train import cache
 from pipeline.train.code_digest import LEFT_OUT, ROOT, closure, code_digest
@@ -54,6 +55,16 @@ def test_a_change_of_what_runs_is_another_digest(toy: Path, name: str) -> None:
     path.write_text(path.read_text() + "z = 1\n")
     runs_it = name in closure(toy / "pipeline/go.py", toy / "pipeline/models/a.py", root=toy)
     assert (of(toy) != before) == runs_it
+
+
+def test_another_model_on_the_list_is_no_other_training_of_the_rest(toy: Path) -> None:
+    path = toy / "pipeline/models/__init__.py"
+    text = path.read_text() if path.exists() else ""
+    path.write_text(text + 'CLASSES = {"a": "A"}\n')
+    before = of(toy)
+    path.write_text(text + 'CLASSES = {"a": "A", "b": "B"}\n')
+    assert of(toy) == before
+    assert cache.environment("fm", torch.device("cpu"))["class"] == "FM"
 
 
 def test_words_and_layout_do_nothing(toy: Path) -> None:

@@ -88,9 +88,13 @@ def test_datasets_are_those_of_the_paper_grouped_by_log() -> None:
     }
     with pytest.raises(PipelineError, match=r"is about movielens-100k, .*`datasets` in params.yaml names no"):
         experiment.datasets(exhibit, VALUES)
+    with pytest.raises(PipelineError, match=r"such as `datasets: \[movielens-1m\]`"):
+        experiment.datasets(EXHIBITS["flsest-figure-5"], {**VALUES, "datasets": ["movielens-100k"]})
 
 
-def cell(label: str, dataset: str, shift: float, seed: int, condition: Any = "published") -> Cell:
+def cell(
+    label: str, dataset: str, shift: float, seed: int, condition: Any = "published", capped: int = 0
+) -> Cell:
     """A model whose scores are the better, the larger the shift of clicks against the others."""
     rng = np.random.default_rng(seed)
     label_of_row = (np.arange(2000) % 2).astype(np.uint8)
@@ -106,6 +110,7 @@ def cell(label: str, dataset: str, shift: float, seed: int, condition: Any = "pu
         [0.5] * 2,
         of,
         7,
+        capped,
     )
 
 
@@ -133,6 +138,16 @@ def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
     assert "| **the reverse** |" in page
     assert ("corrected resampled t-test" in page) == (len(splits) > 1)
     assert report.to_csv(joined).count("\n") == 4
+
+
+@pytest.mark.parametrize(("condition", "is_told"), [("default", True), ("published", False)])
+def test_a_page_says_that_trainings_were_cut_off_but_for_those_that_the_paper_has_so(
+    condition: str, is_told: bool
+) -> None:
+    cells = [cell(label, "one", 1.0, 3, condition, capped=1) for label in "ABC"]
+    joined = report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25})
+    page = report.to_markdown(TOY, joined, "picture.png")
+    assert ("**3 of 6 trainings ended at the last of `epochs`" in page) == is_told
 
 
 @pytest.mark.slow

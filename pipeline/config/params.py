@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from pipeline import models
 from pipeline.common.errors import PipelineError, error_context, is_main_process, nearest, unknown
 from pipeline.common.names import check, check_targets
 from pipeline.config import yaml_file
@@ -156,10 +157,14 @@ class Params:
                     raise self._error(key, unknown(kind, name, known))
         variants = self.blocks - MODELS.keys()
         for name in self._file.models:
+            if name in variants and "base" not in self._file.model[name]:
+                raise self._error("models", self._no_class(name))
             if name in variants:
                 raise self._error("models", f"{name!r} is a variant: list it under `variants`")
             if name not in MODELS:
-                raise self._error("models", unknown("model", name, MODELS))
+                file = Path(models.__file__).parent / f"{name}.py"
+                told = self._no_class(name) if file.exists() else unknown("model", name, MODELS)
+                raise self._error("models", told)
             if name not in self._file.model:
                 raise self._error("model", f"has no block {name!r}; write `{name}: {{}}` for its defaults")
         for name in self._file.variants:
@@ -354,6 +359,12 @@ class Params:
             return kind.model_validate(values)
         except ValidationError as error:
             raise self._error(*explain(error, kind, values, place, origins)) from None
+
+    def _no_class(self, name: str) -> str:
+        return (
+            f"{name!r} is no model yet: name the class in pipeline/models/{name}.py in CLASSES of "
+            "pipeline/models/__init__.py; a variant of another model needs its name as `base`"
+        )
 
     def _error(self, key: str, message: str) -> PipelineError:
         return PipelineError(f"{self._name}: {key}: {message}" if key else f"{self._name}: {message}")

@@ -42,6 +42,7 @@ class Cell:
         auc, logloss: of each seed on the test rows.
         estimate: of the test AUC, with its error.
         weights: how many the model has.
+        capped: how many of the trainings ended at the last of `epochs`, still getting better.
     """
 
     row: Row
@@ -53,6 +54,7 @@ class Cell:
     logloss: list[float]
     estimate: Estimate
     weights: int
+    capped: int
 
     @property
     def megabytes(self) -> float:
@@ -76,9 +78,11 @@ def datasets(exhibit: Exhibit, values: Block) -> dict[str, list[str]]:
             kind = json.dumps([entry[key] for key in ("source", "download", "preprocess", "encode")])
             logs.setdefault(kind, []).append(name)
     if not logs:
+        fit = [name for name, entry in values["data"].items() if entry["source"] in exhibit.sources]
+        add = f"add one, such as `datasets: [{fit[0]}]`" if fit else "`data` has no entry of them either"
         raise PipelineError(
             f"{exhibit.name} is about {', '.join(exhibit.sources)}, and `datasets` in params.yaml names no "
-            "entry with such a source: add one, such as `datasets: [movielens-100k]`"
+            f"entry with such a source: {add}"
         )
     return {names[0]: names for names in logs.values()}
 
@@ -106,6 +110,12 @@ def run(
                 for value in range(len(sweep.values)) if sweep else [None]:
                     config = configured(exhibit, values, name, row, condition, value)
                     yield _cell(name, row, condition, value, config, processes, view)
+
+
+def told(exhibit: Exhibit, cell: Cell) -> str:
+    """Return a line on what has been found."""
+    value = "" if exhibit.sweep is None or cell.value is None else f" {exhibit.sweep.names[cell.value]}"
+    return f"{cell.dataset} {cell.row.label}{value} ({cell.condition}): test AUC {np.mean(cell.auc):.4f}"
 
 
 def configured(
@@ -177,6 +187,7 @@ def _cell(
         [metrics.logloss(label, score) for score in scores],
         estimate(label, scores, group),
         trained[0].weights,
+        sum(runs.capped(one.state.curve, one.state.best, options["train"]) for one in trained),
     )
 
 

@@ -66,6 +66,7 @@ def _row(exhibit: Exhibit, source: str, cells: Sequence[Cell]) -> Block:
         "high": high,
         "logloss": float(np.mean([np.mean(cell.logloss) for cell in cells])),
         "weights": first.weights,
+        "capped": sum(cell.capped for cell in cells),
         "megabytes": first.megabytes,
         "published": first.row.published.get(source, Figures())._asdict(),
     }
@@ -125,12 +126,12 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
     """Return the page."""
     lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
     for log in joined["logs"]:
-        splits = log["splits"]
         lines += [f"## {title(log)}", "", *_over(log), ""]
         lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
+        lines += _unfinished(log)
         if log["claims"]:
             lines += ["Which of the paper's statements hold on these rows:", "", *_claims_table(log), ""]
-            lines += [_method(log, len(splits)), ""]
+            lines += [_method(log), ""]
     conditions = {row["condition"] for log in joined["logs"] for row in log["rows"]}
     notes = [*exhibit.notes, *(exhibit.assumed if "published" in conditions else ())]
     if notes:
@@ -228,12 +229,24 @@ def _claims_table(log: Block) -> list[str]:
     return lines
 
 
-def _method(log: Block, splits: int) -> str:
-    by = (
-        "test rows, clustered by user where the log has users, and seeds"
-        if splits == 1
-        else "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
+def _unfinished(log: Block) -> list[str]:
+    """Say which trainings were cut off by `epochs`; the papers' own settings have no early stopping."""
+    rows = [row for row in log["rows"] if row["condition"] != "published"]
+    if not any(row["capped"] for row in rows):
+        return []
+    capped, trained = sum(r["capped"] for r in rows), sum(r["seeds"] * len(log["splits"]) for r in rows)
+    told = (
+        f"**{capped} of {counted(trained, 'training')} ended at the last of `epochs` and might have become "
+        "better: what is compared here is how far they came, not how good the models are.**"
     )
+    return [told, ""]
+
+
+def _method(log: Block) -> str:
+    by = "test rows, clustered by user where the log has users"
+    by += ", and seeds" if log["rows"][0]["seeds"] > 1 else " (one seed says nothing of how trainings vary)"
+    if len(log["splits"]) > 1:
+        by = "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
     return (
         f"Differences in test AUC; intervals by {by}; a verdict other than {VERDICTS[0]!r} is significant at "
         f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}."

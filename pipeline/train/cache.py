@@ -111,6 +111,7 @@ def environment(architecture: str, device: torch.device) -> Block:
     cuda = device.type == "cuda"
     return {
         "code": code_digest(*code_of(architecture)),
+        "class": MODELS[architecture].__name__,
         "torch": torch.__version__,
         "numpy": np.__version__,
         "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
