@@ -34,7 +34,8 @@ def whole_trials(dataset: str, model: str, trials: int) -> list[list[float]]:
     train = config.train
     processed = Path("data/processed", dataset)
     splits = runs.Resources(processed, train.device, train.threads, train.rows_in_memory).load()
-    header = runs.RunHeader.of("tune", dataset, model, config.architecture, {"model": config.model}, processed)
+    params = {"model": config.model}
+    header = runs.RunHeader.of("tune", dataset, model, config.architecture, params, processed)
     key = f"valid_{config.tune.metric}"
     with TemporaryDirectory() as folder:
 

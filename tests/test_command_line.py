@@ -1,6 +1,7 @@
 """`ctr` and the stages: help, typing errors, first and last words."""
 
 import resource
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -196,6 +197,14 @@ def test_the_wheel_has_the_library_its_licence_and_the_command(tmp_path: Path) -
         [sys.executable, "-c", imported], cwd=tmp_path, env=env, capture_output=True, text=True
     )
     assert done.stdout.startswith(str(place)), done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:
+    program = "import time; time.sleep(1); print('x' * 100_000)"
+    wrapped = f"from pipeline.common.errors import exit_with_message as e; e(lambda: exec({program!r}))"
+    command = f"{sys.executable} -c {shlex.quote(wrapped)} | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, cwd=project.ROOT)
+    assert done.stderr == ""
 
 
 def test_a_sync_outside_a_project_is_no_success(tmp_path: Path) -> None:

@@ -37,7 +37,12 @@ def test_whole_files_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0" * 100, b"schema: '2.0'\nsta", b"schema: '2.0'\nstages:\n  a:\n    cm"]
+    "content",
+    [
+        *(b"", b"\0" * 100, b"schema: '2.0'\nsta", b"schema: '2.0'\nstages:\n  a:\n    cm"),
+        b"schema: '2.0'\nstages:\n  a:\n    cmd: x\n    deps:\n    - path:",  # YAML, and no lock
+        b"schema: '2.0'\nstages:\n  a:\n    cmd:",
+    ],
 )
 def test_torn_files_are_removed_and_told(content: bytes, tmp_path: Path) -> None:
     paths = files(tmp_path, content, content[:20])

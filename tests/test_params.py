@@ -186,6 +186,18 @@ def test_a_wrong_value_is_named(values: dict[str, Any], path: str, value: Any, m
     assert str(caught.value).startswith("params.yaml: ")
 
 
+def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing_for_it(values: dict[str, Any]) -> None:
+    values["trian"] = values.pop("train")
+    with pytest.raises(PipelineError, match=r"unknown key 'trian'; did you mean 'train'\?"):
+        Params(values)
+
+
+def test_a_file_that_is_no_model_yet_is_told_from_a_variant(values: dict[str, Any]) -> None:
+    values["model"]["my_fm"] = {}
+    with pytest.raises(PipelineError, match=r"'my_fm' is no model yet: name the class .* in CLASSES"):
+        Params({**values, "models": ["my_fm"]})
+
+
 def test_rows_in_memory_may_be_left_out(values: dict[str, Any]) -> None:
     assert Params(put(values, "train/rows_in_memory", 9)).config("synthetic", "fm").train.rows_in_memory == 9
     del values["train"]["rows_in_memory"]

@@ -120,6 +120,10 @@ def exit_with_message(main: Callable[[], None]) -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads the output has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except PipelineError as error:
         _report(f"error: {error}", first=not isinstance(error, LostRank))
         raise SystemExit(1) from None

@@ -28,7 +28,7 @@ def heal(root: Path) -> list[str]:
             lines.append(f"{path} was torn by a kill and is removed: DVC makes it again")
     for folder in sorted(
         root.glob("data/*/.*.tmp")
-    ):  # of `stages.new_folder`, whose lock a living writer holds
+    ):  # of `stages.new_folder`: a living writer holds its lock
         lock = FileLock(folder.with_name(f"{folder.name.removesuffix('.tmp')}.lock"), timeout=0)
         with suppress(Timeout), lock:
             shutil.rmtree(folder, ignore_errors=True)
@@ -37,11 +37,15 @@ def heal(root: Path) -> list[str]:
 
 
 def _is_lock(path: Path) -> bool:
+    """Whether DVC would read a lock: cut behind `- path:` it is still YAML, and DVC refuses it."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_bytes())
-        return all({"cmd"} <= stage.keys() for stage in values["stages"].values())
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError):
+        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path.read_bytes()))
+    except (YAMLError, Invalid, ValueError):
         return False
+    return True
 
 
 def _is_json(path: Path) -> bool:

@@ -37,7 +37,8 @@ def explain(
         place: the key of the block `values`; empty for the whole file.
         origins: the block that a key of `values` comes from, where that is not `place`.
     """
-    first = error.errors()[0]
+    # where a required key is misspelt, it is missing, too: the key that is there says more
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     loc, hint, value = first["loc"], kind, values
     path = [origins.get(str(loc[0]), place) if loc else place]
     for step in loc:  # steps that are not in the value name a branch of a union, or a missing key

@@ -22,6 +22,8 @@ def learnt(found: Block, dataset: str, model: str) -> Figure:
     fields, pairs = (found[name]["found"][:MOST] for name in ("fields", "pairs"))
     first = fields[0]
     title = f"{model} lives by {first['field']} most: without it, AUC falls by {first['auc_lost']:.3f}"
+    if first["low"] <= 0:
+        title = f"{model}: what any one field is worth cannot be told from chance on these rows"
     figure = titled_figure(
         0.9 + 0.2 * max(len(fields), len(pairs)),
         title,
@@ -36,7 +38,11 @@ def learnt(found: Block, dataset: str, model: str) -> Figure:
         left.plot([row["low"], row["high"]], [y, y], color=SLATE, linewidth=1.1)
     left.set_title("AUC lost")
     names = ["{first} x {second}".format(**row) for row in pairs]
-    _bars(right, names, [row["interaction"] for row in pairs], COLOURS[2])
+    if pairs:
+        _bars(right, names, [row["interaction"] for row in pairs], COLOURS[2])
+    else:
+        right.text(0.5, 0.5, "no pair interacts in this model", ha="center", color=SLATE)
+        right.set(xticks=[], yticks=[])
     right.set_title("interaction, in logits")
     return figure
 

@@ -53,6 +53,7 @@ def summarise(
     first = set(fields["field"].head(FIELDS))
     few, _ = spread(rows, max(predictions // (1 + len(first) + comb(len(first), 2)), LEAST_ROWS))
     crossed = pairs(network, few, together=together, among=first).head(PAIRS)
+    crossed = crossed[crossed["interaction"].round(DIGITS) > 0]  # LR has none
     return {
         name: {"rows": len(used), "found": table.round(DIGITS).to_dict("records")}
         for name, used, table in (("fields", some, fields), ("pairs", few, crossed))
