@@ -34,8 +34,8 @@ def whole_trials(dataset: str, model: str, trials: int) -> list[list[float]]:
     train = config.train
     processed = Path("data/processed", dataset)
     splits = runs.Resources(processed, train.device, train.threads, train.rows_in_memory).load()
-    params = {"model": config.model}
-    header = runs.RunHeader.of("tune", dataset, model, config.architecture, params, processed)
+    options = {"model": config.model}
+    header = runs.RunHeader.of("tune", dataset, model, config.architecture, options, processed)
     key = f"valid_{config.tune.metric}"
     with TemporaryDirectory() as folder:
 

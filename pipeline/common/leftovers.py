@@ -26,9 +26,8 @@ def heal(root: Path) -> list[str]:
         if path.exists() and not whole(path):
             path.unlink()
             lines.append(f"{path} was torn by a kill and is removed: DVC makes it again")
-    for folder in sorted(
-        root.glob("data/*/.*.tmp")
-    ):  # of `stages.new_folder`: a living writer holds its lock
+    # of `stages.new_folder`, whose lock a living writer holds
+    for folder in sorted(root.glob("data/*/.*.tmp")):
         lock = FileLock(folder.with_name(f"{folder.name.removesuffix('.tmp')}.lock"), timeout=0)
         with suppress(Timeout), lock:
             shutil.rmtree(folder, ignore_errors=True)
@@ -37,13 +36,15 @@ def heal(root: Path) -> list[str]:
 
 
 def _is_lock(path: Path) -> bool:
-    """Whether DVC would read a lock: cut behind `- path:` it is still YAML, and DVC refuses it."""
+    """Whether DVC would read a lock: cut behind `- path:` it is YAML still, and refused."""
+    from dvc.exceptions import DvcException
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA
-    from voluptuous import Invalid
+    from dvc.utils.strictyaml import validate
 
     try:
-        COMPILED_LOCKFILE_SCHEMA(YAML(typ="safe", pure=True).load(path.read_bytes()))
-    except (YAMLError, Invalid, ValueError):
+        text = path.read_text("utf-8")
+        validate(YAML(typ="safe", pure=True).load(text), COMPILED_LOCKFILE_SCHEMA, text)
+    except (YAMLError, DvcException, ValueError):
         return False
     return True
 
