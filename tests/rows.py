@@ -1,9 +1,13 @@
 """Small schemas and rows that several tests share."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline.common.files import write_json
 from pipeline.data.batches import Split
 from pipeline.schema import EMPTY, Field, Schema
 
@@ -84,3 +88,12 @@ def wake(model: torch.nn.Module, seed: int = 0) -> None:
         for module in model.modules():
             if isinstance(getattr(module, "table", None), torch.nn.Parameter):
                 module.table[EMPTY] = 0
+
+
+def write_splits(folder: Path, schema: Schema, **rows: int) -> None:
+    """Write the schema, and random ids and labels of each split, as split does, without a seal."""
+    write_json(folder / "schema.json", schema.to_json())
+    for part, size in rows.items():
+        split = random_split(schema, size, seed=size)
+        np.save(folder / f"{part}.ids.npy", split.ids.numpy())
+        np.save(folder / f"{part}.label.npy", split.label.numpy().astype(np.uint8))

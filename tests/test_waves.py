@@ -9,11 +9,10 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 import torch
-from rows import SCHEMAS, random_split
+from rows import SCHEMAS, write_splits
 
 from pipeline.common.files import seal, write_json
 from pipeline.config.settings import Config, Train
@@ -87,11 +86,7 @@ def searched(
     monkeypatch.chdir(folder)
     processed = RESOURCES.processed
     processed.mkdir()
-    write_json(processed / "schema.json", SCHEMA.to_json())
-    for part, size in (("train", 600), ("valid", 300)):
-        split = random_split(SCHEMA, size, seed=size)
-        np.save(processed / f"{part}.ids.npy", split.ids.numpy())
-        np.save(processed / f"{part}.label.npy", split.label.numpy().astype(np.uint8))
+    write_splits(processed, SCHEMA, train=600, valid=300)
     write_json(processed / "report.json", {"dataset": "d", "origin": None})
     seal(processed)
     resources = replace(RESOURCES, processes=processes)

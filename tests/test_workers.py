@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from rows import SCHEMAS, random_split
+from rows import SCHEMAS, write_splits
 
 from pipeline.common import engine
 from pipeline.common.errors import Diverged, PipelineError
@@ -43,11 +43,7 @@ def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
     folder = RESOURCES.processed
     folder.mkdir()
-    write_json(folder / "schema.json", SCHEMA.to_json())
-    for part, size in (("train", 400), ("valid", 200)):
-        split = random_split(SCHEMA, size, seed=size)
-        np.save(folder / f"{part}.ids.npy", split.ids.numpy())
-        np.save(folder / f"{part}.label.npy", split.label.numpy().astype(np.uint8))
+    write_splits(folder, SCHEMA, train=400, valid=200)
     write_report()
     yield
     torch.use_deterministic_algorithms(False)
