@@ -100,6 +100,11 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("--row", type=int, required=True, help="which, as `predict` numbers them")
     _add_model(added, required=False)
     added.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote")
+    added = command(costs, "tell what the models of a leaderboard cost to train and to score here")
+    added.add_argument("dataset", help="an entry of params.yaml that was evaluated")
+    added.add_argument("--models", default="", metavar="A,B", help="of its report (default: all)")
+    added.add_argument("--rounds", type=int, default=3, help="measurements of each (default: 3)")
+    added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for Markdown, CSV and a picture")
     added = command(check, "check params.yaml, and mend what a kill left of DVC's own files")
     added.add_argument("--files", action="store_true", help="also every file in data/, byte by byte")
     command(refresh, "copy your own files again if they have changed")
@@ -368,6 +373,19 @@ def explain(arguments: Namespace) -> None:
     model = _dataset_or_package(arguments)
     from_file = arguments.package is not None
     print(explaining.explain(model, arguments.root, arguments.rows, arguments.row, from_file=from_file))
+
+
+def costs(arguments: Namespace) -> None:
+    """Tell what the models of a leaderboard cost: time of a training, time of scoring, parameters.
+
+    They are measured in turn on this machine. A price is compared with the others of the same call.
+    """
+    from pipeline.commands import pricing
+
+    if arguments.rounds < 1:
+        raise PipelineError(f"--rounds {arguments.rounds}: must be at least 1")
+    models = [name for name in arguments.models.split(",") if name]
+    print(pricing.costs(arguments.root, arguments.dataset, models, arguments.rounds, arguments.out), end="")
 
 
 def _dataset_or_package(arguments: Namespace) -> "Model":
