@@ -207,21 +207,21 @@ def sync(arguments: Namespace) -> None:
 
 
 def check(arguments: Namespace) -> None:
-    """Check params.yaml before DVC reads it, whose messages name no cure; mend DVC's files after a kill.
+    """Check params.yaml and the columns of your own logs before DVC starts; mend DVC's files after a kill.
 
     With --files also every byte that a stage has written: DVC hashes a file again only if its time or size
     has changed, so that it calls one that a disk has damaged up to date.
     """
-    from pipeline.commands import project
+    from pipeline.commands import checks
     from pipeline.common import leftovers
     from pipeline.config import params
 
     for line in leftovers.heal(arguments.root):
         print(line)
 
-    params.load(arguments.root / "params.yaml")
+    checks.own_logs(arguments.root, params.load(arguments.root / "params.yaml"))
     if arguments.files:
-        print(project.check_files(arguments.root))
+        print(checks.files(arguments.root))
 
 
 def compare(arguments: Namespace) -> None:

@@ -464,10 +464,25 @@ def test_without_a_label_the_entry_is_not_complete(look: Look):
     assert "label: # which column is the label?" in found.entry
 
 
-def test_records_without_a_label_are_reported(look: Look):
+def test_records_without_a_label_are_reported_and_left_out(look: Look) -> None:
     rows = log()
     rows[5][-1] = ""
-    assert "1 record without a label will be rejected" in look(rows).report
+    found = look(rows)
+    assert "1 record without a label will be left out" in found.report
+    assert parsed(found)["preprocess"]["label"] == {"column": CLICK, "drop": [None]}
+
+
+def test_a_log_with_times_of_day_is_split_by_time(look: Look) -> None:
+    """And only there: a date has few values, of which one may be a fifth of the rows."""
+    times = [datetime.fromtimestamp(1.6e9 + 9000 * i, UTC).isoformat() for i in range(600)]
+    for at, method in (
+        (lambda i, r: times[i], "time"),
+        (lambda i, r: times[i][:10], "random"),
+        (lambda i, r: times[i // 10], "random"),
+    ):
+        found = look(log(at=at))
+        assert parsed(found)["split"]["method"] == method
+        assert ("split by time: the newest fifth are the test rows" in found.report) == (method == "time")
 
 
 # ---- leaks and duplicates ----

@@ -22,6 +22,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from benchmarks import damaged_logs
+from pipeline import __main__ as commands
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import seal
 from pipeline.config.params import Params
@@ -478,3 +479,51 @@ def test_the_campaign_notices_a_lost_record_and_a_crash(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(tabular, "read", crashing)
     assert "boom" in damaged_logs.run(damaged_logs.read, range(1)).faults[0]
+
+
+# ---- before DVC starts ----
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, None),
+        ({"download": {"path": "gone.csv"}}, r"data.mine: gone.csv does not exist \(download.path"),
+        (
+            {"preprocess": {"fields": {"usr": "user"}}},
+            "preprocess.fields.usr: unknown column 'usr'",
+        ),
+        ({"preprocess": {"label": "clik"}}, "preprocess.label: unknown column 'clik'"),
+        ({"preprocess": {"separator": ";"}}, "clicks.csv:1: the first line has no ';'"),
+        ({"source": "synthetic"}, None),
+    ],
+)
+def test_check_looks_at_own_logs_before_dvc_starts(
+    change: dict[str, Any], says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a typo in a column's name is told after the download, or after hours of other datasets."""
+    (tmp_path / "clicks.csv").write_text("user,click\na,1\nb,0\n")
+    entry: dict[str, Any] = {
+        "source": "tabular",
+        "download": {"path": "clicks.csv"},
+        "preprocess": {"label": "click", "fields": {"user": "user"}},
+        "split": {"method": "random", "seed": 1},
+        "encode": {},
+        "settings": {},
+    }
+    for key, value in change.items():
+        entry[key] = {**entry[key], **value} if isinstance(value, dict) else value
+    if entry["source"] == "synthetic":
+        entry = project.own_params()["data"]["synthetic"]
+    project.make_project(tmp_path, datasets=["mine"], data={"mine": entry})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ctr", "check"])
+    if says is None:
+        commands.main()
+        return
+    with pytest.raises(PipelineError, match=says):
+        commands.main()
+    (raw := tmp_path / "data/raw/mine").mkdir(parents=True)
+    (raw / "manifest.json").write_text("{}")
+    if "gone" in says:  # the copy is used
+        commands.main()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.commands import project as project_commands
+from pipeline.commands import checks
 from pipeline.common import files
 from pipeline.common.errors import PipelineError
 
@@ -86,11 +86,11 @@ def test_every_byte_is_checked_where_dvc_looks_at_times_alone(tmp_path: Path) ->
         (tmp_path / "data" / name).mkdir(parents=True)
         (tmp_path / "data" / name / "file").write_bytes(b"content")
         files.seal(tmp_path / "data" / name)
-    assert project_commands.check_files(tmp_path) == "2 files as the stages left them"
+    assert checks.files(tmp_path) == "2 files as the stages left them"
     path = tmp_path / "data/runs/a/lr/default/file"
     times = path.stat()
     path.write_bytes(b"contenT")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     files._sha256_once.cache_clear()  # as in a new process
     with pytest.raises(PipelineError, match=r"default/file was changed .* then run `dvc repro`"):
-        project_commands.check_files(tmp_path)
+        checks.files(tmp_path)

@@ -3,7 +3,14 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from pipeline.evaluate.significance import clusters, compare, corrected_resampled_t, estimate, holm
+from pipeline.evaluate.significance import (
+    clusters,
+    compare,
+    corrected_resampled_t,
+    error_by_counts,
+    estimate,
+    holm,
+)
 from pipeline.metrics import auc
 
 Rng = np.random.Generator
@@ -234,3 +241,11 @@ def test_only_the_corrected_test_keeps_its_level_over_random_splits() -> None:
 
 def test_equal_models_over_all_splits_differ_by_nothing() -> None:
     assert corrected_resampled_t([0.0, 0.0], 0.25) == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+
+
+def test_the_error_by_counts_is_that_of_exponential_scores() -> None:
+    """As Hanley and McNeil assume; negative scores of mean 1 and positive ones of mean 4 have AUC 4 / 5."""
+    draw, clicks, others = np.random.default_rng(1), 30, 80
+    aucs = [(draw.exponential(4, clicks)[:, None] > draw.exponential(1, others)).mean() for _ in range(4000)]
+    assert np.mean(aucs) == pytest.approx(0.8, abs=0.005)
+    assert error_by_counts(0.8, clicks, others) == pytest.approx(np.std(aucs), rel=0.04)

@@ -1051,6 +1051,9 @@ def test_a_missing_file_is_named_and_the_rest_is_shown(
 def test_a_report_without_its_runs_waits_for_them(fresh: Path) -> None:
     """A fresh clone has the reports that are in git, and none of the runs."""
     shutil.rmtree(fresh / "data/runs")
+    (fresh / "params.yaml").write_text("datasets: [toy]\n")
     said = tracking.sync(fresh)
     assert "the report of toy waits for its runs" in said
+    (fresh / "params.yaml").write_text("datasets: [other]\n")
+    assert "waits" not in tracking.sync(fresh), "one that is not on the list is nobody's business"
     assert not (fresh / "mlflow.db").exists()

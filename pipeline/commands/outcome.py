@@ -34,6 +34,9 @@ def _lines(name: str, report: Block) -> list[str]:
     winner = by_key[report["champion"]["model"], report["champion"]["variant"]]
     metric = report["champion"].get("metric", "auc")
     value = f"{'AUC' if metric == 'auc' else metric} {winner[f'valid_{metric}']:.4f}"
+    error = report["champion"].get("valid_auc_error") if metric == "auc" else None
+    if error is not None:
+        value += f" (standard error {error:.4f})"
     best = max(report["results"], key=lambda r: (r["mean"]["auc"], r is winner))
     return [
         f"{name}: {len({model for model, _ in by_key})} models on {report['rows']:,} test rows",

@@ -8,8 +8,6 @@ from typing import NoReturn
 
 from pipeline.commands.outcome import outcome
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import SEAL, check_folder
-from pipeline.common.text import counted
 from pipeline.config import yaml_file
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -43,23 +41,6 @@ def run(root: Path, targets: list[str]) -> None:
             raise SystemExit(code)
     reported = [name for name in datasets(root) if (root / "data/reports" / name / "report.json").exists()]
     print(f"\n{outcome(root, reported)}")
-
-
-def check_files(root: Path) -> str:
-    """Check every file that a stage has sealed; return how many there are.
-
-    Raises:
-        PipelineError: some are missing or damaged; the message says how to recreate each.
-    """
-    files, wrong = 0, []
-    for seal in sorted((root / "data").rglob(SEAL)):
-        try:
-            files += len(check_folder(seal.parent, "run `dvc repro`"))
-        except PipelineError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise PipelineError("\n".join(wrong))
-    return f"{counted(files, 'file')} as the stages left them"
 
 
 def datasets(root: Path) -> list[str]:

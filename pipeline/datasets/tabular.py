@@ -28,6 +28,7 @@ category or a value of a bag that is a whole number has no decimals: 12.0 is `12
 whose integers are categories by their digits and whose lists are bags.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -264,13 +265,28 @@ def read(
         decimal=decimal,
     )
     layout = Layout(separator, encoding, quote, escape, None if names is None else tuple(names))
-    layout.check()
     files = [file for file in sorted(folder.iterdir()) if file.name not in ("manifest.json", SEAL)]
     if not files:
         raise PipelineError(f"{folder} contains no file; run the download stage again")
-    opened = tables.open_folder(files, layout)
-    plan.check(opened)
+    opened = plan.open(files, layout)
     return ClickLog(plan.columns(opened), _rows(opened, plan, rejects))
+
+
+def check(files: Sequence[Path], **arguments: Any) -> None:
+    """Raise if files cannot be what `read` is told they are, by their headers and first lines.
+
+    Args:
+        files: of the user, before they are copied.
+        arguments: of `read`; others are ignored.
+
+    Raises:
+        PipelineError: as `read` does.
+    """
+    of_plan, of_layout = (
+        {field.name: arguments[field.name] for field in dataclasses.fields(kind) if field.name in arguments}
+        for kind in (Plan, Layout)
+    )
+    plan_of(**of_plan).open(files, Layout(**of_layout))
 
 
 def plan_of(
@@ -363,6 +379,17 @@ class Plan:
             f.format for f in self.fields.values() if f.source == self.time.column and f.type == "timestamp"
         )
         return self.time.format or next(same, None) or "iso"
+
+    def open(self, files: Sequence[Path], layout: Layout) -> list[Table]:
+        """Open files and check their columns.
+
+        Raises:
+            PipelineError: the layout fits no file, or a file lacks a column or has one of another type.
+        """
+        layout.check()
+        opened = tables.open_folder(files, layout)
+        self.check(opened)
+        return opened
 
     def check(self, opened: Sequence[Table]) -> None:
         """Raise if a file lacks a column, or has one of a type that cannot be used so."""

@@ -80,11 +80,7 @@ def copy_own(
         PipelineError: the path does not exist, or the folder contains no such file.
     """
     own = Path(path).expanduser()
-    named_by = " (download.path of this dataset in params.yaml)"
-    if names is None or not own.is_dir():
-        found = own_files(own, suffixes, named_by=named_by)
-    else:
-        found = [file for name in sorted(set(names)) for file in own_files(own / name, named_by=named_by)]
+    found = wanted_files(own, suffixes, names)
     for file in found:
         with open(file, "rb") as opened, open(folder / file.name, "wb") as target:
             copy(opened, target, file.stat().st_size, file.name)
@@ -95,6 +91,14 @@ def copy_own(
         "whole_folder": own.is_dir() and names is None,
     }
     write_json(folder / "manifest.json", content)
+
+
+def wanted_files(path: Path, suffixes: tuple[str, ...], names: Sequence[str] | None) -> list[Path]:
+    """Return what `copy_own` would copy; see there."""
+    named_by = " (download.path of this dataset in params.yaml)"
+    if names is None or not path.is_dir():
+        return own_files(path, suffixes, named_by=named_by)
+    return [file for name in sorted(set(names)) for file in own_files(path / name, named_by=named_by)]
 
 
 def own_files(path: Path, suffixes: tuple[str, ...] = ("",), *, named_by: str = "") -> list[Path]:

@@ -137,7 +137,7 @@ def explanation(report: Block) -> str:
         "over these seeds among the best trials and the default. "
         f"**The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
         f"by its mean {METRICS[best['metric']]} on validation data, "
-        f"{chosen['valid_' + best['metric']]:.4f}; test metrics played no role in "
+        f"{chosen['valid_' + best['metric']]:.4f}{_valid_rows(report)}; test metrics played no role in "
         f"that.{_distance(report)}"
     )
     reading = "Higher is better for AUC (0.5 is random)"
@@ -148,7 +148,7 @@ def explanation(report: Block) -> str:
         )
     reading += "; lower is better for logloss (nats)."
     if any(result["relaimpr"] is not None for result in results):
-        reading += " RelaImpr is the gain in AUC - 0.5 over LR of the same variant."
+        reading += " RelaImpr is the gain in AUC - 0.5 over LR, its better variant on validation data."
     if longer := {r["model"]: r["trainings"] for r in results if r.get("trainings", 1) > 1}:
         listed = ", ".join(f"{model} {n}" for model, n in sorted(longer.items()))
         reading += f" Trainings a run needs, each with the whole budget of epochs (all others one): {listed}."
@@ -159,6 +159,15 @@ def explanation(report: Block) -> str:
             "share of that AUC - 0.5 which a model reached."
         )
     return f"{origin}\n\n{reading}"
+
+
+def _valid_rows(report: Block) -> str:
+    """Say how sure the figure is by which the champion was chosen, where that is an AUC."""
+    error, splits = report["champion"].get("valid_auc_error"), report["splits"]
+    if error is None or splits is None or report["champion"]["metric"] != "auc":
+        return ""
+    clicks = counted(splits["valid"]["clicks"], "positive row")
+    return f" (standard error {error:.4f}, with {clicks} of {splits['valid']['rows']:,})"
 
 
 def significance(report: Block) -> str:

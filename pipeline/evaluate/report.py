@@ -18,12 +18,13 @@ from pipeline.evaluate import blend, budget, calibration, mechanisms, refits, sl
 from pipeline.evaluate.calibration import Calibration, Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.ranking import Ranking, reliability
-from pipeline.evaluate.runs import Block, Run
+from pipeline.evaluate.runs import Block, Run, better
 from pipeline.evaluate.significance import (
     LEVEL,
     Estimate,
     clusters,
     compare,
+    error_by_counts,
     estimate,
     estimate_ranked,
     holm,
@@ -104,15 +105,15 @@ def build_report(
                 error = estimate_ranked(rankings, group)
                 again.append(refits.summarise(refit, figures, error, estimates[variant]))
         comparisons.append(_compare(pair["tuned"], pair["default"], estimates["tuned"], estimates["default"]))
-        better = min(pair.values(), key=lambda run: run.rank)
-        of = slices.measure(label, _by_seed(better, scores), train_rows or {})
-        sliced.append({"model": model, "variant": better.variant, "slices": of})
+        (best,) = better(list(pair.values()))
+        of = slices.measure(label, _by_seed(best, scores), train_rows or {})
+        sliced.append({"model": model, "variant": best.variant, "slices": of})
         if model != leader.model:
-            comparisons.append(_compare(leader, better, leading, estimates[better.variant]))
+            comparisons.append(_compare(leader, best, leading, estimates[best.variant]))
     correct(comparisons)
     _add_distance(results, comparisons, leader)
     bayes = _bayes(holdout)
-    _add_relative(results, bayes)
+    _add_relative(results, next((run for run in better(runs) if run.model == BASELINE), None), bayes)
     report = {
         "dataset": dataset,
         "origin": holdout.origin,
@@ -135,6 +136,7 @@ def build_report(
             "seed": seed,
             "key": leader.info["key"],
             "metric": leader.metric,
+            "valid_auc_error": _valid_error(leader, holdout.splits),
         },
     }
     if again:
@@ -250,6 +252,14 @@ def _result(run: Run, figures: list[dict[str, float]], valid: list[Validation], 
     }
 
 
+def _valid_error(run: Run, splits: Block | None) -> float | None:
+    """Return the standard error of a run's validation AUC by its rows; None if they are not recorded."""
+    if splits is None:
+        return None
+    rows, clicks = splits["valid"]["rows"], splits["valid"]["clicks"]
+    return error_by_counts(run.valid("auc"), clicks, rows - clicks)
+
+
 def _add_distance(results: list[Block], comparisons: list[Block], leader: Run) -> None:
     """Add `p` and `p_holm` of the comparison with the champion, where there is one."""
     first = {"model": leader.model, "variant": leader.variant}
@@ -264,12 +274,18 @@ def _sides(comparison: Block) -> tuple[Block, Block]:
     return comparison["first"], comparison["second"]
 
 
-def _add_relative(results: list[Block], bayes: dict[str, float] | None) -> None:
-    """Add RelaImpr over the baseline and, for generated data, the share of the learnable AUC."""
-    base = {r["variant"]: r["mean"]["auc"] for r in results if r["model"] == BASELINE}
+def _add_relative(results: list[Block], baseline: Run | None, bayes: dict[str, float] | None) -> None:
+    """Add RelaImpr over the baseline and, for generated data, the share of the learnable AUC.
+
+    Args:
+        baseline: the better variant of it on validation data, one for all rows: so that equal AUCs get equal
+            figures.
+    """
+    key = (baseline.model, baseline.variant) if baseline else None
+    base = next((r["mean"]["auc"] for r in results if (r["model"], r["variant"]) == key), float("nan"))
     for result in results:
         auc = result["mean"]["auc"]
-        gain = metrics.relative_improvement(auc, base.get(result["variant"], float("nan")))
+        gain = metrics.relative_improvement(auc, base)
         result["relaimpr"] = None if math.isnan(gain) else gain
         if bayes is not None:
             result["learned"] = (auc - 0.5) / (bayes["auc"] - 0.5)

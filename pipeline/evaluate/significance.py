@@ -142,6 +142,17 @@ def holm(p: Sequence[float]) -> list[float]:
     return [float(value) for value in corrected]
 
 
+def error_by_counts(auc: float, clicks: int, others: int) -> float:
+    """Return the standard error of an AUC that only the numbers of rows are known of.
+
+    Source: Hanley and McNeil, "The Meaning and Use of the Area under a ROC Curve", Radiology 143, 1982; its
+    Q1 and Q2 are those of exponentially distributed scores.
+    """
+    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = (clicks - 1) * (first - auc**2) + (others - 1) * (second - auc**2)
+    return math.sqrt((auc * (1 - auc) + spread) / (clicks * others))
+
+
 def corrected_resampled_t(differences: Sequence[float], test_train_ratio: float) -> Test:
     """Compare two models over several random splits of one dataset: mean difference, 95 % interval and p.
 

@@ -20,7 +20,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import write_text
 from pipeline.common.names import LONGEST
 from pipeline.config import yaml_file
-from pipeline.datasets.tabular import MISSING, RESERVED, Settings
+from pipeline.datasets.tabular import MISSING, RESERVED, Label, Settings
 from pipeline.inspection.findings import Findings
 from pipeline.inspection.guessing import is_past
 from pipeline.preprocess import tables
@@ -28,6 +28,8 @@ from pipeline.preprocess.tables import Layout
 from pipeline.schema import SPLITS
 
 _WRITTEN: dict[str, str] = {}
+RANDOM = {"method": "random", "seed": 1024, "test": 0.2, "valid": 0.1}  # the split of a log without times
+LEAST_TIMES = 100  # distinct ones; rows of one time stay together
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
 
 
@@ -96,7 +98,7 @@ def write(name: str, findings: Findings, root: Path) -> str:
     path = findings.path
     if not path.is_absolute() and path.parts[:1] != ("~",) and root.resolve() != Path.cwd():
         path = Path(os.path.relpath(path, root))
-    label = one_line(short(findings.labels[0].label)) if findings.labels else "# which column is the label?"
+    label = one_line(short(proposed_label(findings))) if findings.labels else "# which column is the label?"
     lines = [
         f"{name}:",
         "  source: tabular",
@@ -111,6 +113,21 @@ def write(name: str, findings: Findings, root: Path) -> str:
         "  settings: {}",
     ]
     return "".join(f"  {line}\n" for line in lines)
+
+
+def proposed_label(findings: Findings) -> Label:
+    """Return the likeliest label; records without one are left out, since a few of them may be normal."""
+    label = findings.labels[0].label
+    missing = findings.survey.profiles[label.column].missing
+    return label.model_copy(update={"drop": [None]}) if missing else label
+
+
+def by_time(findings: Findings) -> bool:
+    """Whether the log has times of day by which it can be split into past and future."""
+    if findings.split is not None or (column := _time(findings)) is None:
+        return False
+    hours = "hour" in (findings.fields[column].parts or [])
+    return hours and findings.survey.profiles[column].distinct >= LEAST_TIMES
 
 
 def short(settings: Settings) -> Any:
@@ -199,9 +216,9 @@ def _encode(findings: Findings) -> dict[str, Any]:
 
 
 def _split(findings: Findings) -> dict[str, Any]:
-    """Return the block `split`: by the first column that names the splits, else at random."""
+    """Return the block `split`: by the first column that names the splits, else by time, else at random."""
     if (column := findings.split) is None:
-        return {"method": "random", "seed": 1024, "test": 0.2, "valid": 0.1}
+        return {"method": "time", "test": 0.2, "valid": 0.1} if by_time(findings) else dict(RANDOM)
     parts = findings.guesses[column].parts or {}
     block: dict[str, Any] = {"method": "column", "column": column}
     if any(text not in (part, str(SPLITS.index(part))) for text, part in parts.items()):

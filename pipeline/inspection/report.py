@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.common.text import counted
 from pipeline.datasets.tabular import MISSING, clicks_of
 from pipeline.inspection import profiling
-from pipeline.inspection.entry import one_line, short
+from pipeline.inspection.entry import RANDOM, by_time, one_line, proposed_label, short
 from pipeline.inspection.findings import Findings, first_rejects
 from pipeline.inspection.labels import MAX_VALUES
 from pipeline.inspection.profiling import shown
@@ -61,21 +61,22 @@ def _label(findings: Findings) -> Iterator[str]:
     if not findings.labels:
         yield "  label: no column looks like one; name it with --label COLUMN"
         return
-    first, *others = (f"{one_line(short(c.label))}, {100 * c.rate:.2f} % clicks" for c in findings.labels[:6])
+    labels = [proposed_label(findings), *(candidate.label for candidate in findings.labels[1:6])]
+    rates = (f"{100 * candidate.rate:.2f} % clicks" for candidate in findings.labels)
+    first, *others = (f"{one_line(short(label))}, {rate}" for label, rate in zip(labels, rates, strict=False))
     unsure = " (guessed from its values alone: check it, or name another with --label COLUMN)"
     yield f"  label: {first}{unsure if findings.labels[0].doubt > 2 else ''}"
     yield from (f"     or: {other}" for other in others)
     profile = findings.survey.profiles[findings.labels[0].label.column]
     if profile.missing:
-        yield f"  ! {counted(profile.missing, 'record')} without a label will be rejected; to leave them out:"
-        drop = findings.labels[0].label.model_copy(update={"drop": [None]})
-        yield f"      `label: {one_line(short(drop))}`"
+        records = counted(profile.missing, "record")
+        yield f"  ! {records} without a label will be left out; without `drop: [null]` they are rejected"
     yield from _invalid_labels(findings)
 
 
 def _invalid_labels(findings: Findings) -> Iterator[str]:
     """Warn of values that the label's rule rejects: which, where the first is, and what to do."""
-    label = findings.labels[0].label
+    label = proposed_label(findings)
     profile = findings.survey.profiles[label.column]
     assert profile.values is not None
     clicks, valid = clicks_of(profile.values.dictionary_encode(), label)
@@ -94,7 +95,7 @@ def _invalid_labels(findings: Findings) -> Iterator[str]:
     yield f"      their records will be rejected{stops}; fix the file, or change the label in the entry"
     if len(values) > MAX_VALUES:
         return
-    drop = label.model_copy(update={"drop": values})
+    drop = label.model_copy(update={"drop": [*(label.drop or []), *values]})
     yield f"      to leave them out: `label: {one_line(short(drop))}`"
     if words:
         equals = label.model_copy(
@@ -137,6 +138,9 @@ def _warnings(findings: Findings) -> Iterator[str]:
     for column, guess in findings.guesses.items():
         if guess.warning:
             yield f"  ! {shown(column)}: {guess.warning}"
+    if by_time(findings):
+        yield "  split by time: the newest fifth are the test rows, as a model meets them;"
+        yield f"      `split: {one_line(RANDOM)}` mixes old and new, as papers do"
     if findings.is_text and findings.layout.encoding != "utf-8":
         yield f"  ! its text is not UTF-8 and was read as {findings.layout.encoding}, a guess: look at the"
         yield "      examples, and set `encoding` (cp1252, gbk, big5, shift_jis, ...) if they look wrong"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.text import counted, without_secrets
+from pipeline.config import yaml_file
 from pipeline.tracking.database import Unavailable
 from pipeline.tracking.guards import mlflow_errors, read
 from pipeline.tracking.live import close_dead_runs
@@ -27,8 +28,9 @@ def sync(root: Path) -> str:
     root = root.resolve()
     runs = [path.parent for path in sorted(root.glob("data/runs/*/*/*/run.json"))]
     reports = [path.parent for path in sorted(root.glob("data/reports/*/report.json"))]
-    waiting = [folder for folder in reports if not _has_runs(folder, root)]
-    reports = [folder for folder in reports if folder not in waiting]
+    without = [folder for folder in reports if not _has_runs(folder, root)]
+    reports = [folder for folder in reports if folder not in without]
+    waiting = _on_the_list(without, root)
     store = Store.of(root)
     done, problems = list[str](), list[str]()
     try:
@@ -57,9 +59,7 @@ def sync(root: Path) -> str:
         problems.append(f"- {error}")
     if waiting:
         names = ", ".join(folder.name for folder in waiting)
-        done.append(
-            f"the report of {names} waits for its runs, which `dvc repro` makes once `datasets` names it"
-        )
+        done.append(f"the report of {names} waits for its runs, which `dvc repro` makes")
     if problems:
         raise PipelineError(
             "\n".join([f"MLflow is incomplete ({', '.join(done) or 'nothing done'}):", *problems])
@@ -79,6 +79,14 @@ def _update(update: Callable[[Path], bool], folders: list[Path], problems: list[
         except PipelineError as error:
             problems.append(f"- {error}")
     return published
+
+
+def _on_the_list(reports: list[Path], root: Path) -> list[Path]:
+    """Return the reports of datasets that run; nobody waits for others, as a fresh clone has."""
+    if not reports:
+        return []
+    running = yaml_file.read(root / "params.yaml")[1]["datasets"]
+    return [folder for folder in reports if folder.name in running]
 
 
 def _has_runs(report: Path, root: Path) -> bool:

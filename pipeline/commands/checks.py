@@ -1,0 +1,52 @@
+"""`ctr check`: the user's own logs before DVC starts, and the bytes that stages have written."""
+
+from pathlib import Path
+
+from pipeline.common.errors import PipelineError
+from pipeline.common.files import SEAL, check_folder
+from pipeline.common.text import counted
+from pipeline.config.params import Params
+from pipeline.datasets import DATASETS, tabular
+from pipeline.download.obtain import wanted_files
+from pipeline.preprocess.tables import SUFFIXES
+
+
+def own_logs(root: Path, settings: Params) -> None:
+    """Check that the user's own logs that run are there and have the columns that params.yaml names.
+
+    The download stage says so, too, but only when DVC has come to it, and preprocess later still.
+
+    Args:
+        settings: params.yaml of that folder.
+
+    Raises:
+        PipelineError: the first thing that is wrong, with its dataset.
+    """
+    for name in settings.datasets:
+        entry = settings.entry(name)
+        if DATASETS[entry.source] is not tabular:
+            continue
+        own = root / Path(entry.download["path"]).expanduser()
+        if not own.exists() and (root / "data/raw" / name / "manifest.json").exists():
+            continue  # its copy is used, which `refresh` says
+        try:
+            tabular.check(wanted_files(own, SUFFIXES, entry.download.get("files")), **entry.preprocess)
+        except PipelineError as error:
+            raise PipelineError(f"data.{name}: {error}") from None
+
+
+def files(root: Path) -> str:
+    """Check every file that a stage has sealed; return how many there are.
+
+    Raises:
+        PipelineError: some are missing or damaged; the message says how to recreate each.
+    """
+    count, wrong = 0, []
+    for seal in sorted((root / "data").rglob(SEAL)):
+        try:
+            count += len(check_folder(seal.parent, "run `dvc repro`"))
+        except PipelineError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise PipelineError("\n".join(wrong))
+    return f"{counted(count, 'file')} as the stages left them"
