@@ -80,6 +80,9 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("rows", type=Path, help="a file of raw rows, or a folder of them")
     _add_choice(added)
     added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for watch.json and watch.png")
+    added = command(join, "train trials of a search that is on a server (docs/scale.md)")
+    for name in ("dataset", "model"):
+        added.add_argument(f"--{name}", required=True, help="as of the search, in params.yaml")
     added = command(importance, "tell which fields and pairs of fields a trained model lives by")
     added.add_argument(
         "rows", type=Path, nargs="?", help="raw rows that training did not see (default: the test rows)"
@@ -339,6 +342,17 @@ def watch(arguments: Namespace) -> None:
         plot_style.save(picture.changes(found), arguments.out / "watch.png")
     if alarms := report.alarms(found):
         raise PipelineError(f"{arguments.rows} is not like the test rows: " + ", ".join(alarms))
+
+
+def join(arguments: Namespace) -> None:
+    """Take trials of a search from the server that `studies` or CTR_STUDIES names, until all are finished.
+
+    The search itself, `dvc repro tune@<dataset>-<model>`, runs on this machine or another one, from the same
+    settings and the same encoded rows; it ends alike with or without this.
+    """
+    from pipeline.commands import joining
+
+    joining.join(arguments.root, arguments.dataset, arguments.model)
 
 
 def importance(arguments: Namespace) -> None:

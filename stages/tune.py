@@ -7,7 +7,7 @@ from pipeline.common import engine
 from pipeline.common.errors import error_context, exit_with_message
 from pipeline.config import params
 from pipeline.train import runs
-from pipeline.tune import study
+from pipeline.tune import shared, study
 from stages import alone, arguments
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     splits = resources.load()
     header = study.describe(dataset, model, config, splits, processed)
     with tracking.live(header.to_json(), splits[0]) as view:
-        found = study.run(header, config, splits, resources, view)
+        found = study.run(header, config, splits, resources, view, shared.server_of(file.studies))
         with error_context(config.where(found.point)):
             result = runs.train_seeds(header, found.options, splits, seeds, view.child, out, resources)
     found.write(out)

@@ -1,8 +1,6 @@
 """Several checkouts on one PostgreSQL database: no traceback, nothing twice, everything to be loaded."""
 
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import fixtures_mlflow
 import mlflow
+import postgresql
 import pytest
 from mlflow import MlflowClient
 
@@ -22,31 +21,10 @@ CHECKOUTS = 4
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """An empty database of a PostgreSQL of our own, on a free port of this machine alone."""
-    found = [*sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True), shutil.which("pg_ctl")]
-    if found[0] is None:
-        pytest.skip("no PostgreSQL: install the package `postgresql` (Debian's name)")
-    pytest.importorskip("psycopg2", reason="no driver for PostgreSQL: pip install psycopg2-binary")
-    home = Path("/tmp", f"ctr-postgresql-{os.getpid()}")  # a socket's path must be short
-    home.mkdir()
-    user = []  # PostgreSQL refuses to run as root
-    if os.getuid() == 0:
-        shutil.chown(home, "postgres")
-        user = ["runuser", "-u", "postgres", "--"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    control = [*user, str(found[0]), "-D", f"{home}/data", "-w"]
-    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off"
-    setup = {"cwd": home, "check": True, "stdout": subprocess.DEVNULL}
-    subprocess.run([*control, "initdb", "-o", "-A trust -U postgres"], **setup)
-    try:
-        subprocess.run([*control, "-l", f"{home}/log", "-o", options, "start"], **setup)
-        yield f"postgresql+psycopg2://postgres@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], cwd=home, stdout=subprocess.DEVNULL)
-        shutil.rmtree(home)
-        mlflow.set_tracking_uri("")
+    """An empty database of a PostgreSQL of our own."""
+    with postgresql.running() as server:
+        yield server.address("postgresql+psycopg2")
+    mlflow.set_tracking_uri("")
 
 
 def sync(root: Path, uri: str) -> "subprocess.Popen[str]":

@@ -17,6 +17,9 @@ def without_secrets(text: str) -> str:
 
     >>> without_secrets("cannot fetch https://me:pass@host/a.zip?token=1&part=2")
     'cannot fetch https://***@host/a.zip?token=***&part=2'
+    >>> without_secrets("postgresql://me:pa/ss@host/studies, https://host:80/a@b")
+    'postgresql://***@host/studies, https://host:80/a@b'
     """
-    text = re.sub(r"(\w://)[^\s/]*@", r"\1***@", text)
+    # a password may hold a slash; what begins with digits and a slash is a port
+    text = re.sub(r"(\w://)(?:[^\s/]*|[^\s/:@]*:(?!\d+/)[^\s@]*)@", r"\1***@", text)
     return re.sub(r"(?i)([?&][\w-]*(?:token|key|secret|sig|signature|password)=)[^&\s]+", r"\1***", text)

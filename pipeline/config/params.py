@@ -56,6 +56,7 @@ class Params:
         models: names of the models and variants that run.
         blocks: names of all models and variants that have a block, whether they run or not.
         processes: among which the seeds of a run are shared: a number, or `auto`.
+        studies: address of the server that keeps the searches; None for a file.
 
     Raises:
         PipelineError: something is wrong, with its dotted key.
@@ -69,7 +70,7 @@ class Params:
         self.mirror, self.evaluate, self.paper = self._file.mirror, self._file.evaluate, self._file.paper
         self.watch = self._file.watch
         self.processes: int | str = self._file.processes
-        self.engine = self._file.engine
+        self.engine, self.studies = self._file.engine, self._file.studies
         if self.processes != "auto" and (type(self.processes) is not int or self.processes < 1):
             raise self._error("processes", f"must be `auto` or a positive integer (it is {self.processes!r})")
         for name in self.evaluate.blend:

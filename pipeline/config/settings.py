@@ -121,6 +121,7 @@ class File(Strict):
     mirror: str | None = None
     processes: Any = "auto"
     engine: Literal["local", "ray"] = "local"
+    studies: str | None = None
     data: dict[str, Any]  # each a `Dataset`; checked one by one, so that one need not stop the others
     model: dict[str, Block]
     train: Block

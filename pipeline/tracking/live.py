@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.common.process import is_alive
 from pipeline.tracking import provenance, record
 from pipeline.tracking.guards import Guard
-from pipeline.tracking.process import is_alive
 from pipeline.tracking.provenance import Speed
 from pipeline.tracking.record import Block, Row
 from pipeline.tracking.store import Store, configure, enabled, is_complete, points

@@ -14,11 +14,11 @@ from urllib.parse import quote, unquote
 from filelock import FileLock, Timeout
 
 from pipeline.common.errors import PipelineError, explain
+from pipeline.common.process import is_alive, this_process
 from pipeline.common.text import without_secrets
 from pipeline.tracking import database, record
 from pipeline.tracking.database import Unavailable
 from pipeline.tracking.guards import MlflowFailure, mlflow_errors
-from pipeline.tracking.process import is_alive, this_process
 from pipeline.tracking.progress import LAYOUT, MODEL, NOW, REPORT, Progress, Shown
 from pipeline.tracking.record import Block
 

@@ -1,18 +1,22 @@
-"""The hyper-parameter search; the only file that imports optuna.
+"""The hyper-parameter search on Optuna.
 
 Trials end one at a time, and a trial's sampler depends only on the study's seed and the trials finished
 before it. So a search that is killed anywhere and started again ends like one that was never stopped: the
 interrupted trial runs again, from its last checkpoint.
 
 With `wave: N` N trials are proposed at a time, from the trials of the waves before alone. So workers may
-train them ahead, in any number: the search still goes through its trials in order, and finds most of the work
-done.
+train them ahead, in any number: the search still goes through its trials in order, and finds most of the
+work done. Where the study is on a server, processes that know nothing of each other take the trials of a
+wave as they come (`shared`).
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +29,19 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import canonical, digest
+from pipeline.common.text import without_secrets
 from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
 from pipeline.train.workers import Wait
+from pipeline.tune import shared
 from pipeline.tune.pruning import Rule, Values
 
 Point = dict[str, Any]
@@ -47,7 +54,7 @@ ATTEMPTS = 100  # proposals in a row that repeat an earlier trial, after which t
 
 @dataclass(frozen=True)
 class Finished:
-    """A finished trial; `number` counts finished trials only, so kills do not change it."""
+    """A finished trial; `number` is its place in the search, so kills do not change it."""
 
     number: int
     state: str
@@ -71,7 +78,8 @@ class QuantilePruner(optuna.pruners.BasePruner):
         """Whether the trial should stop; steps are counted from 1."""
         rule = Rule(*self._settings, study.direction == optuna.study.StudyDirection.MAXIMIZE)
         finished = _finished(study)
-        earlier = finished[: _start_of_wave(len(finished), self._wave)]
+        number = trial.user_attrs.get(shared.NUMBER, len(finished))
+        earlier = finished[: _start_of_wave(number, self._wave)]
         return rule.stops(trial.intermediate_values, [one.intermediate_values for one in earlier])
 
 
@@ -102,6 +110,7 @@ def search(
     after_trial: Callable[[list[Finished]], None] = lambda _finished: None,
     prefetch: Prefetch = lambda _points, _earlier: nullcontext(lambda _number: None),
     journal: Path = JOURNAL,
+    server: str | None = None,
 ) -> tuple[list[Finished], dict[str, dict[str, float]]]:
     """Run or resume a study until `settings.trials` trials are finished.
 
@@ -117,12 +126,15 @@ def search(
             before it; may train some ahead of `objective`. What it yields is called with the number of a
             trial before that one begins.
         journal: Optuna's journal file, shared by all studies; `optuna-dashboard` reads it.
+        server: address of the study instead, from which other processes may take trials (`take_part`); then
+            `prefetch` is not called.
 
     Returns:
         the first `settings.trials` finished trials, and the importance of each axis by method.
 
     Raises:
-        PipelineError: another process is working on this study, or the journal is damaged.
+        PipelineError: another process of this folder is working on this study, the journal is damaged, or
+            the server cannot be used.
     """
     journal.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(journal.parent / f".{name}.lock")
@@ -132,27 +144,98 @@ def search(
         raise PipelineError(
             f"the study {name} is busy: another process is working on it; wait for it or stop it first"
         ) from None
-    with lock:
-        study = _open(name, settings, journal)
-        _check_trials(study, settings, journal)
-        if before := len(_finished(study)):
-            print(f"{_label(study)}: {before} of {settings.trials} trials were done before", flush=True)
-        for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.tell(stale.number, state=TrialState.FAIL)
-        while len(_finished(study)) < settings.trials:
-            before = len(_finished(study))
-            if settings.wave == 1:
-                trial = _propose(study, space, starts, settings, before, _points(_finished(study)))
-                if trial is not None:
-                    _run(study, trial, space, objective, settings)
-                    after_trial(_described(_finished(study), space))
-            else:
-                _run_wave(study, space, starts, objective, settings, after_trial, prefetch)
-            if len(_finished(study)) == before:
-                print(f"{_label(study)}: the search space is exhausted after {before} trials")
-                break
-        done = _finished(study)[: settings.trials]
+    try:
+        if server is not None:
+            done = take_part(name, space, starts, objective, settings, server, after_trial=after_trial)
+        else:
+            done = _search(name, space, starts, objective, settings, after_trial, prefetch, journal)
         return _described(done, space), _importances(done, settings)
+    finally:
+        lock.release()
+
+
+def _search(
+    name: str,
+    space: dict[str, Dimension],
+    starts: Sequence[Point],
+    objective: Objective,
+    settings: Tune,
+    after_trial: Callable[[list[Finished]], None],
+    prefetch: Prefetch,
+    journal: Path,
+) -> list[FrozenTrial]:
+    """Go through the trials in order; nobody else is at work on the study."""
+    study = _open_journal(name, settings, journal)
+    _check_trials(study, settings, partial(_damaged, journal))
+    if before := len(_finished(study)):
+        print(f"{_label(study)}: {before} of {settings.trials} trials were done before", flush=True)
+    for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(stale.number, state=TrialState.FAIL)
+    while len(_finished(study)) < settings.trials:
+        before = len(_finished(study))
+        if settings.wave == 1:
+            trial = _propose(study, space, starts, settings, before, _points(_finished(study)))
+            if trial is not None:
+                _run(study, trial, before, space, objective, settings)
+                print(_line(study, space, starts, settings, before), flush=True)
+                after_trial(_described(_finished(study), space))
+        else:
+            _run_wave(study, space, starts, objective, settings, after_trial, prefetch)
+        if len(_finished(study)) == before:
+            _say_exhausted(study)
+            break
+    return _finished(study)[: settings.trials]
+
+
+def take_part(
+    name: str,
+    space: dict[str, Dimension],
+    starts: Sequence[Point],
+    objective: Objective,
+    settings: Tune,
+    server: str,
+    *,
+    after_trial: Callable[[list[Finished]], None] = lambda _finished: None,
+    show: bool = True,
+) -> list[FrozenTrial]:
+    """Take trials of a study on a server until all are finished, whoever trains them.
+
+    Args:
+        name, space, starts, objective, settings, after_trial: as of `search`, and the same for all of them.
+        show: whether to print a line for each trial that is finished, whoever trained it.
+
+    Raises:
+        PipelineError: the server cannot be used, or what it has was changed.
+    """
+    with shared.storage_at(server) as storage:
+        study = _open_study(name, settings, storage)
+        _check_trials(study, settings, partial(shared.changed, server))
+        told = set(_ended(study))
+        if show:
+            where = f"{study.study_name} at {without_secrets(server)}"
+            print(f"{where}: {len(told)} of {settings.trials} trials were done before", flush=True)
+        claims = shared.Claims(study)
+        distributions = {axis: _distribution(dimension) for axis, dimension in space.items()}
+
+        while (before := len(_finished(study))) < settings.trials:
+            wave = _proposals(study, space, starts, settings)
+            while left := {number: wave[number] for number in wave if number not in _ended(study)}:
+                trial = claims.take(left, distributions)
+                if trial is None:
+                    claims.wait()
+                else:
+                    # another process has taken it if it took this one for gone
+                    with shared.beating(trial), suppress(UpdateFinishedTrialError):
+                        _run(study, trial, trial.user_attrs[shared.NUMBER], space, objective, settings)
+                for number in _ended(study).keys() - told:
+                    told.add(number)
+                    if show:
+                        print(_line(study, space, starts, settings, number), flush=True)
+                    after_trial(_described(_finished(study), space))
+            if len(_finished(study)) == before:
+                _say_exhausted(study)
+                break
+        return _finished(study)[: settings.trials]
 
 
 def finalists(trials: list[Finished], metric: str, count: int) -> list[Finished]:
@@ -170,9 +253,14 @@ def finalists(trials: list[Finished], metric: str, count: int) -> list[Finished]
 
 
 def _run(
-    study: optuna.Study, trial: Trial, space: dict[str, Dimension], objective: Objective, settings: Tune
+    study: optuna.Study,
+    trial: Trial,
+    number: int,
+    space: dict[str, Dimension],
+    objective: Objective,
+    settings: Tune,
 ) -> None:
-    number, curve = len(_finished(study)), list[dict[str, float]]()
+    curve = list[dict[str, float]]()
     value: float | None = None
     key, better = (f"valid_{settings.metric}", max if settings.metric == "auc" else min)
 
@@ -196,22 +284,34 @@ def _run(
         value = better((row[key] for row in curve), default=None)
     told = value if state == TrialState.COMPLETE else None
     trial.set_user_attr("seal", _seal(number, state, told, trial.params, trial.distributions, curve))
-    study.tell(trial, told, state=state)
-    print(_line(study, space, settings, number, value), flush=True)
+    study.tell(trial, told, state=state, skip_if_finished=True)
 
 
 def _line(
-    study: optuna.Study, space: dict[str, Dimension], settings: Tune, number: int, value: float | None
+    study: optuna.Study,
+    space: dict[str, Dimension],
+    starts: Sequence[Point],
+    settings: Tune,
+    number: int,
 ) -> str:
     """Say how a trial went, what differs from the first one, and which is the best so far."""
-    trials, sign = _finished(study), 1 if settings.metric == "auc" else -1
+    trials, sign = _ended(study), 1 if settings.metric == "auc" else -1
     metric = "AUC" if settings.metric == "auc" else settings.metric
-    first, point = (_decode(space, trials[i].params) for i in (0, number))
-    changed = [f"{axis.split('.')[-1]} {_short(point[axis])}" for axis in point if point[axis] != first[axis]]
-    complete = [(sign * trial.value, -i) for i, trial in enumerate(trials) if trial.value is not None]
+    trial, point = trials[number], _decode(space, trials[number].params)
+    curve = [sign * row[f"valid_{settings.metric}"] for row in trial.user_attrs["curve"]]
+    value = trial.value if trial.state == TrialState.COMPLETE else sign * max(curve, default=-math.inf)
+    assert value is not None
+    changed = [
+        f"{axis.split('.')[-1]} {_short(point[axis])}" for axis in point if point[axis] != starts[0][axis]
+    ]
+    complete = [
+        (sign * each.value, -i)
+        for i, each in trials.items()
+        if each.state == TrialState.COMPLETE and each.value is not None
+    ]
     words = [
-        "diverged" if value is None else f"valid {metric} {value:.4f}",
-        *(["pruned"] if trials[number].state == TrialState.PRUNED else []),
+        f"valid {metric} {value:.4f}" if math.isfinite(value) else "diverged",
+        *(["pruned"] if trial.state == TrialState.PRUNED else []),
         *([f"best {sign * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
     ]
     what = ", ".join(changed) if number else "the default"
@@ -279,6 +379,26 @@ def _run_wave(
 ) -> None:
     """Propose a wave, or again what is left of one, and run its trials in order."""
     finished = _finished(study)
+    wave = _proposals(study, space, starts, settings)
+    left = {number: params for number, params in wave.items() if number >= len(finished)}
+    points = {number: _decode(space, params) for number, params in left.items()}
+    earlier = finished[: _start_of_wave(len(finished), settings.wave)]
+    with prefetch(points, [trial.intermediate_values for trial in earlier]) as wait:
+        for number, params in left.items():
+            wait(number)
+            _run(study, _begin(study, space, params), number, space, objective, settings)
+            print(_line(study, space, starts, settings, number), flush=True)
+            after_trial(_described(_finished(study), space))
+
+
+def _proposals(
+    study: optuna.Study, space: dict[str, Dimension], starts: Sequence[Point], settings: Tune
+) -> dict[int, Point]:
+    """Return the parameters of the wave in which the first unfinished trial is, by number.
+
+    They follow from the trials of the waves before alone, whatever is finished of this one.
+    """
+    finished = _finished(study)
     first = _start_of_wave(len(finished), settings.wave)
     earlier = finished[:first]
     # a study of its own, which has seen nothing of the wave but its proposals
@@ -291,13 +411,7 @@ def _run_wave(
             break
         seen.add(canonical(trial.params))
         wave[number] = trial.params
-    left = {number: params for number, params in wave.items() if number >= len(finished)}
-    points = {number: _decode(space, params) for number, params in left.items()}
-    with prefetch(points, [trial.intermediate_values for trial in earlier]) as wait:
-        for number, params in left.items():
-            wait(number)
-            _run(study, _begin(study, space, params), space, objective, settings)
-            after_trial(_described(_finished(study), space))
+    return wave
 
 
 def _begin(study: optuna.Study, space: dict[str, Dimension], params: Point) -> Trial:
@@ -309,30 +423,33 @@ def _begin(study: optuna.Study, space: dict[str, Dimension], params: Point) -> T
     return trial
 
 
-def _open(name: str, settings: Tune, journal: Path) -> optuna.Study:
+def _open_journal(name: str, settings: Tune, journal: Path) -> optuna.Study:
     lock = _JournalLock(journal)
     _drop_torn_line(journal, lock)
-    pruner = QuantilePruner(
-        settings.pruner_quantile,
-        settings.pruner_startup_trials,
-        settings.pruner_warmup_evaluations,
-        settings.wave,
-    )
     try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal), lock)),
-            study_name=name,
-            direction="maximize" if settings.metric == "auc" else "minimize",
-            pruner=pruner,
-            load_if_exists=True,
-        )
-        name_of = {"auc": "validation AUC", "logloss": "validation logloss"}
-        if study.metric_names is None:  # what optuna-dashboard writes at its axes
-            with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-                study.set_metric_names([name_of[settings.metric]])
-        return study
+        return _open_study(name, settings, JournalStorage(JournalFileBackend(str(journal), lock)))
     except Exception as error:  # noqa: BLE001  Optuna replays what the lines say, and they may say anything
         raise _damaged(journal, repr(error)) from None
+
+
+def _open_study(name: str, settings: Tune, storage: BaseStorage) -> optuna.Study:
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        direction="maximize" if settings.metric == "auc" else "minimize",
+        pruner=QuantilePruner(
+            settings.pruner_quantile,
+            settings.pruner_startup_trials,
+            settings.pruner_warmup_evaluations,
+            settings.wave,
+        ),
+        load_if_exists=True,
+    )
+    name_of = {"auc": "validation AUC", "logloss": "validation logloss"}
+    if study.metric_names is None:  # what optuna-dashboard writes at its axes
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            study.set_metric_names([name_of[settings.metric]])
+    return study
 
 
 def _damaged(journal: Path, reason: str) -> PipelineError:
@@ -342,11 +459,11 @@ def _damaged(journal: Path, reason: str) -> PipelineError:
     )
 
 
-def _check_trials(study: optuna.Study, settings: Tune, journal: Path) -> None:
+def _check_trials(study: optuna.Study, settings: Tune, damaged: Callable[[str], PipelineError]) -> None:
     """Raise unless every finished trial is as it was when it ended."""
     if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != (settings.metric == "auc"):
-        raise _damaged(journal, f"{study.study_name} has another direction")
-    for number, trial in enumerate(_finished(study)):
+        raise damaged(f"{study.study_name} has another direction")
+    for number, trial in _ended(study).items():
         curve = trial.user_attrs.get("curve", [])
         told = trial.value if trial.state == TrialState.COMPLETE else None
         seal = _seal(number, trial.state, told, trial.params, trial.distributions, curve)
@@ -356,7 +473,7 @@ def _check_trials(study: optuna.Study, settings: Tune, journal: Path) -> None:
         if trial.state == TrialState.PRUNED:  # Optuna takes the last report for its value
             whole &= trial.value in (None, *reported[-1:])
         if not whole or None in (trial.datetime_start, trial.datetime_complete):  # Optuna insists on times
-            raise _damaged(journal, f"trial {trial.number} of {study.study_name} was changed after its end")
+            raise damaged(f"trial {trial.number} of {study.study_name} was changed after its end")
 
 
 def _seal(
@@ -388,8 +505,22 @@ def _drop_torn_line(journal: Path, lock: _JournalLock) -> None:
         lock.release()
 
 
+def _ended(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """Return the finished trials by number; the first of several that processes trained at the same time."""
+    found = dict[int, FrozenTrial]()
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+        found.setdefault(trial.user_attrs.get(shared.NUMBER, len(found)), trial)
+    return found
+
+
 def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    """Return the finished trials in order, up to the first that is still missing."""
+    ended = _ended(study)
+    return [ended[number] for number in takewhile(ended.__contains__, count())]
+
+
+def _say_exhausted(study: optuna.Study) -> None:
+    print(f"{_label(study)}: the search space is exhausted after {len(_finished(study))} trials")
 
 
 def _described(trials: list[FrozenTrial], space: dict[str, Dimension]) -> list[Finished]:

@@ -1,16 +1,17 @@
 """A whole search: its trials, the finals, the winner."""
 
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.common.errors import error_context
 from pipeline.common.files import digest, write_json
 from pipeline.config.settings import Config
-from pipeline.train import cache, runs
+from pipeline.train import cache, runs, workers
 from pipeline.train.loop import LogFn
 from pipeline.train.refit import REFIT
 from pipeline.train.runs import Resources, RunHeader, Splits
@@ -98,39 +99,88 @@ def describe(dataset: str, model: str, config: Config, splits: Splits, processed
     return RunHeader.of("tune", dataset, model, config.architecture, defaults, processed, **extra)
 
 
-def run(header: RunHeader, config: Config, splits: Splits, resources: Resources, view: View) -> Study:
+@dataclass(frozen=True)
+class _Trials:
+    """What all who train trials of a search agree on.
+
+    Attributes:
+        header: what `describe` returns.
+        splits: the rows.
+    """
+
+    header: RunHeader
+    config: Config
+    splits: Splits
+
+    @cached_property
+    def study(self) -> str:
+        """The study's name: it goes on if only budget or finals grow; another change starts a new one."""
+        settings = {**self.header.extra["tune"], "trials": None, "finalists": None}
+        named = {key: value for key, value in self.header.to_json().items() if key != REFIT}
+        return f"{self._who}-{digest({**named, 'key': None, 'tune': settings})}"
+
+    @cached_property
+    def name(self) -> str:
+        """The name by which it is kept: an environment that computes other bits has another study."""
+        fingerprint = digest(cache.environment(self.config.architecture, self.splits[0].device))
+        return f"{self._who}-{digest([self.study, fingerprint])[:8]}"
+
+    @property
+    def _who(self) -> str:
+        return f"{self.header.dataset}-{self.header.model}"
+
+    def at(self, point: Point) -> Block:
+        """Return {"model": ..., "train": ...} at a point of the space."""
+        return dict(zip(("model", "train"), self.config.at(point), strict=True))
+
+    def train(self, number: int, point: Point, *logs: LogFn, progress: bool = True) -> float:
+        """Train a trial on the first seed; return its value."""
+        config, wave = self.config, self.config.tune.wave
+        with error_context(config.where(point)):
+            kept = train_trial(
+                self.header,
+                self.splits,
+                self.at(point),
+                config.train.seeds[0],
+                logs=logs,
+                checkpoint=checkpoint_of(self.study, number),
+                first=number // wave * wave,
+                progress=f"{self.header.model} trial-{number:03d}" if progress else None,
+            )
+        return kept[f"valid_{config.tune.metric}"]
+
+    def take_part(self, server: str, *, show: bool) -> None:
+        """Train trials of the study on a server until all are finished."""
+
+        def objective(number: int, point: Point, report: LogFn) -> float:
+            return self.train(number, point, report, progress=show)
+
+        config = self.config
+        search.take_part(self.name, config.space, config.starts, objective, config.tune, server, show=show)
+
+
+def run(
+    header: RunHeader,
+    config: Config,
+    splits: Splits,
+    resources: Resources,
+    view: View,
+    server: str | None = None,
+) -> Study:
     """Search or go on searching; then train the best trials and the default on every seed.
 
     Args:
         header: what `describe` returns.
         view: shows the trials.
+        server: address of the studies; None for the file.
     """
-    dataset, model, seeds, metric = header.dataset, header.model, config.train.seeds, config.tune.metric
-    # a study continues if only its budget or its finals grow; a change of anything else starts a new one
-    settings = {**header.extra["tune"], "trials": None, "finalists": None}
-    named = {key: value for key, value in header.to_json().items() if key != REFIT}
-    study = f"{dataset}-{model}-{digest({**named, 'key': None, 'tune': settings})}"
-    # ... and so does an environment that computes other bits: trials from there do not count here
-    fingerprint = digest(cache.environment(config.architecture, splits[0].device))
-
-    def at(point: Point) -> Block:
-        return dict(zip(("model", "train"), config.at(point), strict=True))
+    seeds, metric = config.train.seeds, config.tune.metric
+    these = _Trials(header, config, splits)
 
     def objective(number: int, point: Point, report: LogFn) -> float:
-        options, name = at(point), f"trial-{number:03d}"
-        child = view.child(name, f"{header.key}/{name}", options)
-        with error_context(config.where(point)), child as log:
-            kept = train_trial(
-                header,
-                splits,
-                options,
-                seeds[0],
-                logs=(log, report),
-                checkpoint=checkpoint_of(study, number),
-                first=number // config.tune.wave * config.tune.wave,
-                progress=f"{model} {name}",
-            )
-        return kept[f"valid_{metric}"]
+        name = f"trial-{number:03d}"
+        with view.child(name, f"{header.key}/{name}", these.at(point)) as log:
+            return these.train(number, point, log, report)
 
     def ahead(points: dict[int, Point], earlier: list[Values]) -> AbstractContextManager[Wait]:
         tune = config.tune
@@ -140,26 +190,60 @@ def run(header: RunHeader, config: Config, splits: Splits, resources: Resources,
             tune.pruner_warmup_evaluations,
             maximise=metric == "auc",
         )
-        trials = {number: at(point) for number, point in points.items()}
-        wave = Wave(header, resources, study, seeds[0], metric, rule, earlier, trials)
+        trials = {number: these.at(point) for number, point in points.items()}
+        wave = Wave(header, resources, these.study, seeds[0], metric, rule, earlier, trials)
         return wave.train_ahead(splits)
 
     def show(trials: list[Finished]) -> None:
-        if (best := budget(trials, [], metric, len(splits[0]))["best"][-1]) is not None:
+        if trials and (best := budget(trials, [], metric, len(splits[0]))["best"][-1]) is not None:
             view.log({f"search_best_{metric}": best}, trials[-1].number)
 
-    trials, importances = search.search(
-        f"{dataset}-{model}-{digest([study, fingerprint])[:8]}",
-        config.space,
-        config.starts,
-        objective,
-        config.tune,
-        after_trial=show,
-        prefetch=ahead,
-    )
+    with _helpers(header, config, splits, resources, server):
+        trials, importances = search.search(
+            these.name,
+            config.space,
+            config.starts,
+            objective,
+            config.tune,
+            after_trial=show,
+            prefetch=ahead,
+            server=server,
+        )
     best = search.finalists(trials, metric, config.tune.finalists)
     with error_context(config.where()):
-        finalists = finals.play(best, metric, at, header, splits, seeds, resources)
+        finalists = finals.play(best, metric, these.at, header, splits, seeds, resources)
     winner = finals.winner(finalists, metric)
     print(finals.verdict(winner, finalists, metric), flush=True)
-    return Study(study, header, trials, finalists, winner, importances, metric, len(splits[0]), at)
+    rows = len(splits[0])
+    return Study(these.study, header, trials, finalists, winner, importances, metric, rows, these.at)
+
+
+def join(header: RunHeader, config: Config, splits: Splits, server: str) -> None:
+    """Take trials of a search on a server until all are finished, whoever ends it.
+
+    Args:
+        header: what `describe` returns here: with other rows, settings or another environment it is
+            another search.
+    """
+    _Trials(header, config, splits).take_part(server, show=True)
+
+
+@contextmanager
+def _helpers(
+    header: RunHeader, config: Config, splits: Splits, resources: Resources, server: str | None
+) -> Iterator[None]:
+    """Let workers of this machine take trials from the server, too, for as long as the block lasts."""
+    if server is None:
+        yield
+        return
+    most = min(resources.count(splits, config.train.fit["epochs"]), config.tune.wave, config.tune.trials)
+    with workers.prefetch_seeds(partial(_help, header, config, resources, server), range(most), most):
+        yield
+
+
+def _help(
+    header: RunHeader, config: Config, resources: Resources, server: str, numbers: Sequence[int]
+) -> Iterator[int]:
+    """Be such a worker; whatever ends it, the search goes on."""
+    _Trials(header, config, resources.load()).take_part(server, show=False)
+    yield from numbers

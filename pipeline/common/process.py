@@ -1,4 +1,4 @@
-"""Identify the process that writes a run, and check whether it is alive."""
+"""Identify the process that writes a run or trains a trial, and check whether it is alive."""
 
 import os
 import socket
@@ -12,7 +12,12 @@ def this_process() -> str:
 
 
 def is_alive(owner: str, *, local: bool) -> bool:
-    """Whether a process is alive; on another host it may be, unless the database is local."""
+    """Whether a process is alive; on another host it may be, unless there is no other one.
+
+    Args:
+        owner: what `this_process` returned there.
+        local: whether all processes are of this host.
+    """
     host, pid, started = owner.split()
     if host != socket.gethostname():
         return not local
