@@ -237,7 +237,7 @@ def test_every_key_of_params_is_a_parameter_of_a_stage() -> None:
     lists = " ".join(str(STAGES[stage].get("matrix", STAGES[stage].get("foreach"))) for stage in STAGES)
     # where the bytes come from does not change them, nor among how many processes the seeds are shared;
     # `watch` is no stage
-    changes_nothing = {"mirror", "processes", "engine", "watch"}
+    changes_nothing = {"mirror", "processes", "engine", "studies", "watch"}
     assert not changes_nothing & {key.split(".")[0] for key in read}
     for key in PARAMS.keys() - {"data"} - changes_nothing:
         listed = f"${{{key}}}" in lists
