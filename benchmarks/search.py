@@ -53,7 +53,7 @@ def prepare(folder: Path, model: str, rows: int, trials: int, wave: int) -> None
     values = YAML_FILE.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     values["datasets"], values["models"], values["processes"] = ["synthetic"], [model], 1
     values["data"]["synthetic"]["download"]["rows"] = rows
-    values["train"]["threads"] = 1
+    values["train"] |= {"threads": 1, "seeds": [1, 2]}
     values["tune"] |= {"trials": trials, "wave": wave}
     folder.mkdir()
     with open(folder / "params.yaml", "w", encoding="utf-8") as file:
