@@ -4,10 +4,10 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError, error_context, exit_with_message, unknown
 from pipeline.common.files import seal, write_json
-from pipeline.data.storage import REPORT, SplitWriter
+from pipeline.data.storage import REPORT, SplitWriter, write_vectors
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
-from pipeline.split import repeats, warm
+from pipeline.split import repeats, vectors, warm
 from pipeline.split.assign import assign, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from stages import dataset_entry, new_folder
@@ -38,11 +38,13 @@ def main() -> None:
                 lambda field: train_rows(table.column_blocks(field), assignment),
                 table.columns,
                 earlier=earlier,
+                vectors=(given := table.vectors()),
                 **encode,
             )
         encoder = Encoder(vocabulary, table.column_blocks)
         write_json(folder / "vocabulary.json", vocabulary)
         write_json(folder / "schema.json", encoder.schema.to_json())
+        write_vectors(folder, vectors.tables(vocabulary, given))
         with SplitWriter(folder, encoder.schema, extra, assignment) as writer:
             truncated = writer.write(table.field_blocks(), encoder)
         found = repeated.report(assignment)

@@ -39,7 +39,7 @@ T = TypeVar("T", bound=BaseModel)
 SUPPLIED = {
     "download": {"mirror"},
     "fit": {"seed", "log", "checkpoint", "progress", "refit"},
-    "fit_vocabulary": {"earlier"},
+    "fit_vocabulary": {"earlier", "vectors"},
 }
 
 

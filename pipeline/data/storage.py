@@ -6,6 +6,8 @@
                         bags that were truncated; of `repeated` rows: the `copies` of earlier ones, how many
                         were `dropped`, how many rows of valid and test have one `in_train`, and the
                         `agreement` of rows alike (split/repeats.py)
+    vectors.safetensors of each field whose values are given vectors, that of each id (size, width) float32,
+                        zero for an id without one; not there if no field is given any
     start/<model>/      files of the package that the model's training begins from, if any; see split/warm.py
     SHA256SUMS          the SHA-256 of every other file
     <split>.ids.npy     (N, S) int32
@@ -22,8 +24,9 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +34,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
 
 from pipeline.common.engine import map_ordered
 from pipeline.common.files import check_folder, how_to_recreate, read_json, require_file, sealed_digests
@@ -44,7 +48,7 @@ if TYPE_CHECKING:
 
 Column = Literal["ids", "label", "row", "group", "time", "truth", "grade"]
 OPTIONAL: tuple[Column, ...] = ("group", "time", "truth")
-REPORT = "report.json"
+REPORT, VECTORS = "report.json", "vectors.safetensors"
 
 # ---- reading ----
 
@@ -74,12 +78,15 @@ def open_column(folder: Path, split: SplitName, column: Column) -> NDArray[Any]:
 
 
 def read_schema(folder: Path) -> Schema:
-    """Return what the columns of ids mean.
+    """Return what the columns of ids mean, with the vectors that values are given.
 
     Raises:
-        PipelineError: the file is missing.
+        PipelineError: a file is missing.
     """
-    return Schema.from_json(read_json(require_file(folder / "schema.json", "split")))
+    schema = Schema.from_json(read_json(require_file(folder / "schema.json", "split")))
+    if all(field.given is None for field in schema.fields):
+        return schema
+    return replace(schema, vectors=load_file(require_file(folder / VECTORS, "split")))
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -114,6 +121,12 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 # ---- writing ----
+
+
+def write_vectors(folder: Path, tables: Mapping[str, NDArray[np.float32]]) -> None:
+    """Write the given vectors of fields, if there are any."""
+    if tables:
+        save_file(dict(tables), folder / VECTORS)
 
 
 class SplitWriter:

@@ -25,7 +25,7 @@ values and names is cut off. A value that is one of `missing` is missing: a cate
 empty bag. A record is rejected, with file and line, if its label is missing or invalid or if a number or
 time is malformed; infinite numbers stay. The files of a folder are read in the order of their names. A
 category or a value of a bag that is a whole number has no decimals: 12.0 is `12`, in text as in Parquet,
-whose integers are categories by their digits and whose lists are bags.
+whose integers are categories by their digits and whose lists are bags, or vectors of numbers.
 """
 
 import dataclasses
@@ -61,7 +61,8 @@ from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout, Table
 from pipeline.preprocess.timestamps import DatePart, check_format, date_part, offset_seconds, seconds
 from pipeline.preprocess.units import Clean, Lines, Unit, cleaned
-from pipeline.schema import Column, Domain
+from pipeline.preprocess.vectors import Found, Gathered, in_rows
+from pipeline.schema import Column, Domain, Given
 
 Value = str | bool | int | float
 Mask = NDArray[np.bool_]
@@ -103,7 +104,8 @@ class Feature(Settings):
     Attributes:
         domain: whose property it is.
         type: `category`; `number`, which `split` will cut into bins; `bag`, several values in one;
-            `timestamp`, whose parts become the fields `<name>_<part>`.
+            `timestamp`, whose parts become the fields `<name>_<part>`; `vector`, a list of numbers, such as a
+            pre-trained embedding, which is a property of the value of another column, `key`.
         column: where it is read from (default: the field's name).
         separator: between the values of a bag (default: `|`); not for lists of Parquet.
         table: of a bag, the field whose values its own are, such as the items of a user's history: it has
@@ -111,19 +113,30 @@ class Feature(Settings):
             20, slots_from: end}` bags keep their last 20 values, in their order.
         format: of a timestamp: iso, seconds, milliseconds or a pattern like %d.%m.%Y %H:%M.
         parts: of a timestamp, each a category (default: hour and weekday).
+        key: of a vector, the column whose values have the vectors, such as the item's: rows of the same value
+            have the same one, and the field is a category by this value.
+        file: of a vector, the Parquet file that it is in, one of `download.vectors` (default: the log itself,
+            row by row); it may have vectors of values that are not in the log.
+        file_key: the column of `file` with the values of `key` (default: of the same name).
+        trained: of a vector, whether training goes on from it, value by value (default: it stays as it is,
+            and models learn what it means).
         utc_offset: of a timestamp, the clock that its parts are of, such as +08:00 (default: UTC, whatever
             offset a time is written with).
     """
 
     word: ClassVar[str] = "domain"
     domain: Domain
-    type: Literal["category", "number", "bag", "timestamp"] = "category"
+    type: Literal["category", "number", "bag", "timestamp", "vector"] = "category"
     column: str | None = None
     separator: str | None = Field(default=None, min_length=1)
     table: str | None = None
     format: TimeFormat | None = None
     parts: list[DatePart] | None = Field(default=None, min_length=1)
     utc_offset: Offset | None = None
+    key: str | None = None
+    file: str | None = None
+    file_key: str | None = None
+    trained: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -136,9 +149,16 @@ class Feature(Settings):
     def _matches(self) -> "Feature":
         keys = dict.fromkeys(("separator", "table"), "bag")
         keys |= dict.fromkeys(("format", "parts", "utc_offset"), "timestamp")
+        keys |= dict.fromkeys(("key", "file", "file_key", "trained"), "vector")
         for key, type_ in keys.items():
-            if getattr(self, key) is not None and self.type != type_:
+            if getattr(self, key) not in (None, False) and self.type != type_:
                 raise ValueError(f"{key} belongs to type {type_}, and this is a {self.type}")
+        if self.type == "vector" and self.key is None:
+            raise ValueError(
+                "a vector needs `key`: the column of the log to whose value it belongs, as item_id"
+            )
+        if self.file_key is not None and self.file is None:
+            raise ValueError("file_key is a column of `file`, which is not given")
         if self.parts and len(set(self.parts)) < len(self.parts):
             raise ValueError("parts contains one twice")
         return self
@@ -149,8 +169,15 @@ class Feature(Settings):
 
     @property
     def source(self) -> str:
-        """The column that it is read from."""
-        assert self.column is not None
+        """The column of the log that its values are read from."""
+        found = self.key if self.type == "vector" else self.column
+        assert found is not None
+        return found
+
+    @property
+    def lists(self) -> str:
+        """Of a vector, the column that it is read from."""
+        assert self.type == "vector" and self.column is not None
         return self.column
 
     def date_parts(self, name: str) -> dict[str, DatePart]:
@@ -200,7 +227,13 @@ class Time(Settings):
 
 
 def download(
-    folder: Path, cache: Path, *, path: str, files: Sequence[str] | None = None, mirror: str | None = None
+    folder: Path,
+    cache: Path,
+    *,
+    path: str,
+    files: Sequence[str] | None = None,
+    vectors: Sequence[str] = (),
+    mirror: str | None = None,
 ) -> None:
     """Copy a file, or the files of a folder that look like tables.
 
@@ -210,9 +243,10 @@ def download(
     Args:
         path: of the file or folder; relative paths start at the project's folder.
         files: names of those of the folder, such as `[u1.base, u1.test]` (default: all that end like tables).
+        vectors: paths of Parquet files with vectors of values: `file` of fields of the type `vector`.
     """
     del cache, mirror
-    copy_own(path, folder, source="tabular", suffixes=tables.SUFFIXES, names=files)
+    copy_own(path, folder, source="tabular", suffixes=tables.SUFFIXES, names=files, further=vectors)
 
 
 def read(
@@ -265,11 +299,46 @@ def read(
         decimal=decimal,
     )
     layout = Layout(separator, encoding, quote, escape, None if names is None else tuple(names))
-    files = [file for file in sorted(folder.iterdir()) if file.name not in ("manifest.json", SEAL)]
+    found = {file.name: file for file in sorted(folder.iterdir()) if file.name not in ("manifest.json", SEAL)}
+    vectors = {name: Gathered(field.lists) for name, field in plan.fields.items() if field.type == "vector"}
+    for wanted, name in plan.aside.items():
+        if wanted not in found:
+            raise PipelineError(
+                f"preprocess.fields.{name}.file: {unknown('file', wanted, found)}; the paths of vectors' "
+                f"files belong under `download`, as `vectors: [../{Path(wanted).name}]`, and `file` is the "
+                "name alone"
+            )
+    files = [path for name, path in found.items() if name not in plan.aside]
     if not files:
-        raise PipelineError(f"{folder} contains no file; run the download stage again")
+        raise PipelineError(f"{folder} contains no file of a log; run the download stage again")
     opened = plan.open(files, layout)
-    return ClickLog(plan.columns(opened), _rows(opened, plan, rejects))
+    for name, gathered in vectors.items():
+        if (own := plan.fields[name].file) is not None:
+            _gather(gathered, found[own], name, plan)
+    return ClickLog(plan.columns(opened), _rows(opened, plan, rejects, vectors), vectors)
+
+
+def _gather(vectors: Gathered, file: Path, name: str, plan: "Plan") -> None:
+    """Read the vectors of a field from its own file."""
+    field, where = plan.fields[name], f"preprocess.fields.{name}"
+    table, key = tables.open_table(file, Layout()), field.file_key or field.source
+    tables.check_column(table.path, f"{where}.{'file_key' if field.file_key else 'key'}", key, table.types)
+    tables.check_column(
+        table.path, f"{where}{'.column' if field.lists != name else ''}", field.lists, table.types
+    )
+    _check_usable(table, field.lists, where, "vector")
+    _check_usable(table, key, f"{where}.key", "category")
+    for block, lines in table.blocks([key, field.lists], RejectLog()):
+        keys = parse.texts(chunk(block[key]), plan.missing, plan.decimal)
+        if keys.null_count:
+            row = int(np.flatnonzero(keys.is_null().to_numpy(zero_copy_only=False))[0])
+            raise PipelineError(
+                f"{file.name}:{lines[row]}: {key!r} is missing, and a vector belongs to its value: fill it "
+                "in, or take the row out"
+            )
+        vectors.add(in_rows(keys, chunk(block[field.lists]), lines, table.path.name, field.lists))
+    if not vectors.keys:
+        raise PipelineError(f"{where}: {file.name} has no vector in {field.lists!r}")
 
 
 def check(files: Sequence[Path], **arguments: Any) -> None:
@@ -286,7 +355,8 @@ def check(files: Sequence[Path], **arguments: Any) -> None:
         {field.name: arguments[field.name] for field in dataclasses.fields(kind) if field.name in arguments}
         for kind in (Plan, Layout)
     )
-    plan_of(**of_plan).open(files, Layout(**of_layout))
+    plan = plan_of(**of_plan)
+    plan.open([file for file in files if file.name not in plan.aside], Layout(**of_layout))
 
 
 def plan_of(
@@ -360,10 +430,22 @@ class Plan:
     def uses(self) -> list[tuple[str, str, str]]:
         """Every use of a column: the column, the key of params.yaml that names it, and what it is used as."""
         uses = [(self.label.column, "label", "category")] if self.label else []
-        uses += [(field.source, f"fields.{name}", field.type) for name, field in self.fields.items()]
+        for name, field in self.fields.items():
+            if field.type != "vector":
+                uses.append((field.source, f"fields.{name}", field.type))
+                continue
+            uses.append((field.source, f"fields.{name}.key", "category"))
+            if self.label is not None and field.file is None:  # rows to score have the values alone
+                uses.append((field.lists, f"fields.{name}", "vector"))
         uses += [(self.group, "group", "category")] if self.group is not None else []
         uses += [(self.time.column, "time", "timestamp")] if self.time else []
         return uses + [(column, "keep", "category") for column in self.kept]
+
+    @property
+    def aside(self) -> dict[str, str]:
+        """The files that hold vectors and no records, with the first field that reads each."""
+        pairs = ((field.file, name) for name, field in reversed(self.fields.items()))
+        return {file: name for file, name in pairs if file is not None}
 
     @property
     def plain(self) -> set[str]:
@@ -397,13 +479,7 @@ class Plan:
             for column, key, _ in self.uses:
                 tables.check_column(table.path, f"preprocess.{key}", column, table.types)
             for column, key, use in self.uses:
-                type_ = table.types[column]
-                if not parse.usable(type_, use):
-                    types = {"list": "; its type is bag", "time": "; its type is timestamp"}
-                    raise PipelineError(
-                        f"{table.path}: preprocess.{key}: the column {column!r} holds {type_}, which cannot "
-                        f"be read as a {use}{types.get(parse.kind(type_), '')}"
-                    )
+                _check_usable(table, column, f"preprocess.{key}", use)
 
     def columns(self, opened: Sequence[Table]) -> tuple[Column, ...]:
         """Return the fields of the clean table."""
@@ -413,6 +489,9 @@ class Plan:
                 lists = any(parse.kind(table.types[field.source]) == "list" for table in opened)
                 separator = tables.LIST_SEPARATOR if lists else field.separator or "|"
                 made.append(Column(name, "bag", field.domain, separator, table=field.table))
+            elif field.type == "vector":
+                given: Given = "trained" if field.trained else "frozen"
+                made.append(Column(name, "category", field.domain, given=given))
             else:
                 kind: Literal["category", "number"] = "number" if field.type == "number" else "category"
                 made += [Column(column, kind, field.domain) for column in field.columns(name)]
@@ -436,7 +515,7 @@ class Plan:
             raise PipelineError(f"preprocess.file: the name {self.file!r} is taken by {made[self.file]}")
 
     def _check_tables(self) -> None:
-        known = [name for name, field in self.fields.items() if field.type == "category"]
+        known = [name for name, field in self.fields.items() if field.type in ("category", "vector")]
         for name, field in self.fields.items():
             if field.table is not None and field.table not in known:
                 what = unknown("field of one value a row", field.table, known)
@@ -458,9 +537,29 @@ class Plan:
                 raise PipelineError(f"preprocess.{key}: {clicks!r} is the label's column")
 
 
-def _rows(opened: Sequence[Table], plan: Plan, rejects: RejectLog) -> Iterator[pa.Table]:
+def _check_usable(table: Table, column: str, key: str, use: str) -> None:
+    """Raise if a column cannot be read so."""
+    type_ = table.types[column]
+    if parse.usable(type_, use):
+        return
+    types = {"list": "; its type is bag", "time": "; its type is timestamp"}
+    if use == "vector":
+        types = {parse.kind(type_): ": vectors are lists of numbers, in a Parquet file"}
+    elif parse.usable(type_, "vector"):
+        types["list"] += ", or vector"
+    raise PipelineError(
+        f"{table.path}: {key}: the column {column!r} holds {type_}, which cannot be read as a "
+        f"{use}{types.get(parse.kind(type_), '')}"
+    )
+
+
+def _rows(
+    opened: Sequence[Table], plan: Plan, rejects: RejectLog, vectors: Mapping[str, Gathered]
+) -> Iterator[pa.Table]:
     hinted = False
-    for rows in cleaned(_tasks(opened, plan), rejects):
+    for rows, found in cleaned(_tasks(opened, plan), rejects):
+        for name, some in found.items():
+            vectors[name].add(some)
         hinted = hinted or rejects.add_hint(tables.hint)
         yield rows
     for table in opened:
@@ -488,7 +587,7 @@ def _checked(
     table: pa.Table,
     lines: Lines,
     rejects: RejectLog,
-) -> pa.Table:
+) -> tuple[pa.Table, dict[str, Found]]:
     alarm = first and len(table) >= ALARM_RECORDS
     return _clean(Check(table, lines, file, rejects, alarm), plan, separators)
 
@@ -531,8 +630,8 @@ class Check:
         self.good &= ~new
 
 
-def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
-    """Return the clean rows of a block."""
+def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> tuple[pa.Table, dict[str, Found]]:
+    """Return the clean rows of a block, and the vectors that they have, by field."""
     assert plan.label is not None
     texts = cache(lambda name: parse.texts(chunk(check.table[name]), plan.missing, plan.decimal))
     clicks, dropped = label_of(texts(plan.label.column), plan, check)
@@ -548,7 +647,14 @@ def _clean(check: Check, plan: Plan, separators: Mapping[str, str]) -> pa.Table:
     if plan.file is not None:
         made[plan.file] = parse.texts(pa.repeat(check.file, len(check.table)))
     check.rejects.drop(check.file, int((check.good & dropped).sum()))
-    return keep_rows(pa.table(made), check.lines, check.good & ~dropped)[0]
+    kept = check.good & ~dropped
+    vectors = {}
+    for name, field in plan.fields.items():
+        if field.type == "vector" and field.file is None:
+            lists = chunk(check.table[field.lists]).filter(pa.array(kept))
+            keys = made[name].filter(pa.array(kept))
+            vectors[name] = in_rows(keys, lists, check.lines[kept], check.file, field.lists)
+    return keep_rows(pa.table(made), check.lines, kept)[0], vectors
 
 
 def features_of(
@@ -565,7 +671,7 @@ def features_of(
     """
     made: dict[str, pa.Array] = {}
     for name, field in plan.fields.items():
-        if field.type == "category":
+        if field.type in ("category", "vector"):
             made[name] = texts(field.source)
             continue
         column = chunk(check.table[field.source])

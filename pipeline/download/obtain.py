@@ -62,6 +62,7 @@ def copy_own(
     source: str,
     suffixes: tuple[str, ...] = ("",),
     names: Sequence[str] | None = None,
+    further: Sequence[str] = (),
     licence: str = "the user's own data",
 ) -> None:
     """Copy the user's own file, or the files of a folder, into the raw folder and write `manifest.json`.
@@ -74,13 +75,19 @@ def copy_own(
         suffixes: endings of the wanted files of a folder, such as `.csv` (default: all). Subfolders and
             names that begin with a dot or an underscore are left out.
         names: of the wanted files of a folder, whatever they end in (default: all with these endings).
+        further: paths of files to copy beside them.
         licence: what its publisher allows, in a sentence.
 
     Raises:
-        PipelineError: the path does not exist, or the folder contains no such file.
+        PipelineError: a path does not exist, the folder contains no such file, or two files have one name.
     """
     own = Path(path).expanduser()
     found = wanted_files(own, suffixes, names)
+    for file in further_files(further):
+        same = next((other for other in found if other.name == file.name), file)
+        if not same.samefile(file):
+            raise PipelineError(f"{file} has the name of {same}, another file of the dataset: rename it")
+        found += [file] if same is file else []
     for file in found:
         with open(file, "rb") as opened, open(folder / file.name, "wb") as target:
             copy(opened, target, file.stat().st_size, file.name)
@@ -99,6 +106,22 @@ def wanted_files(path: Path, suffixes: tuple[str, ...], names: Sequence[str] | N
     if names is None or not path.is_dir():
         return own_files(path, suffixes, named_by=named_by)
     return [file for name in sorted(set(names)) for file in own_files(path / name, named_by=named_by)]
+
+
+def further_files(paths: Sequence[str], root: Path = Path()) -> list[Path]:
+    """Return the files of `download.vectors`.
+
+    Args:
+        root: the project's folder.
+
+    Raises:
+        PipelineError: one is not there.
+    """
+    found = [root / Path(path).expanduser() for path in paths]
+    for path in found:
+        if not path.is_file():
+            raise PipelineError(f"{path} is no file (download.vectors of this dataset in params.yaml)")
+    return [_named(path) for path in found]
 
 
 def own_files(path: Path, suffixes: tuple[str, ...] = ("",), *, named_by: str = "") -> list[Path]:

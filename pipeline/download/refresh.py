@@ -28,33 +28,40 @@ def stale(root: Path = Path()) -> list[str]:
             check("dataset", name)
             if name not in values["data"]:
                 raise PipelineError(f"{path}: datasets: {unknown('dataset', name, values['data'])}")
-        sources = {name: values["data"][name]["download"].get("path") for name in values["datasets"]}
+        blocks = {name: values["data"][name]["download"] for name in values["datasets"]}
+        sources = {name: (block.get("path"), block.get("vectors") or []) for name, block in blocks.items()}
     except (LookupError, TypeError, AttributeError):
         return []  # the stages report what is wrong with the parameters
     found = []
-    for name, source in sources.items():
+    for name, (source, vectors) in sources.items():
         manifest = root / "data/raw" / name / "manifest.json"
         if not source or not manifest.exists():
             continue  # nothing was copied yet
-        own = root / Path(source).expanduser()
-        if not own.exists():
-            print(f"{name}: {source} no longer exists; the copy in data/raw/{name} is used")
-        elif _changed(own, manifest):
+        own, *further = [root / Path(path).expanduser() for path in (source, *vectors)]
+        gone = [
+            path for path, file in zip((source, *vectors), (own, *further), strict=True) if not file.exists()
+        ]
+        for path in gone:
+            print(f"{name}: {path} no longer exists; the copy in data/raw/{name} is used")
+        if not gone and _changed(own, further, manifest):
             found.append(name)
     return found
 
 
-def _changed(own: Path, manifest: Path) -> bool:
-    content = read_json(manifest)
+def _changed(own: Path, further: list[Path], manifest: Path) -> bool:
+    content, beside = read_json(manifest), {file.name: file for file in further}
     copied = content["files"]
     files = {own.name: own}
     if own.is_dir():
-        kinds = {Path(name).suffix for name in copied} if content["whole_folder"] else set()
+        kinds = (
+            {Path(name).suffix for name in copied if name not in beside} if content["whole_folder"] else set()
+        )
         files = {
             file.name: file
             for file in own.iterdir()
             if file.name in copied or (file.is_file() and file.suffix in kinds and file.name[0] not in "._")
         }
+    files |= beside
     if set(files) != set(copied):
         return True
     copied_at = manifest.stat().st_ctime

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.datasets.tabular import MISSING, RESERVED, Feature
 from pipeline.download.obtain import own_files
+from pipeline.inspection import vectors
 from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
 from pipeline.inspection.labels import Candidate, candidates
 from pipeline.inspection.leaks import copied_rows, redundant
@@ -99,6 +100,7 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
         column: guess(profile, found.sample.get(column, pa.array([])), named=named)
         for column, profile in found.profiles.items()
     }
+    guesses |= vectors.keyed(found.sample, found.profiles, guesses)
     if label is None:
         labels = candidates(found.profiles.values(), named=named, chosen=False)
     else:

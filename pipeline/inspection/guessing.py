@@ -21,6 +21,7 @@ FRACTION = r"^[\s\[]*[+-]?([0-9]*\.[0-9]+([eE][+-]?[0-9]+)?|[0-9]+[eE]-[0-9]+)[\
 TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
 MIN_COUNTS = 20  # distinct integers, below which it does not matter whether they count something
 UNIQUE = "unique in every row"
+NUMBERS = "list of numbers"
 BAG_SEPARATORS = ("|", ";", "^")  # commas and spaces also occur in ordinary text
 
 
@@ -227,9 +228,7 @@ def _list(kind: str, feature: Feature, sample: pa.DictionaryArray, separator: st
     """Return a bag; one of fractions, such as an embedding, is not proposed: each would be a category."""
     values = pc.list_flatten(pc.split_pattern(sample.dictionary[:1000], separator))
     if (pc.mean(pc.match_substring_regex(values, FRACTION)).as_py() or 0) > 0.5:
-        return Guess(
-            "list of numbers", feature, left_out="a list of numbers, each of which would be a category"
-        )
+        return Guess(NUMBERS, feature, left_out="a list of numbers, each of which would be a category")
     return Guess(kind, feature)
 
 

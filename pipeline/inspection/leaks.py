@@ -35,6 +35,8 @@ def redundant(
         key = codes.tobytes()
         if _leaks(values, codes, guess.feature.type, clicks, valid):
             found[name] = f"predicts the label, {shown(label.column)}: a leak, unless known before the click"
+        elif guess.feature.type == "vector":  # which is the information of its key, in other words
+            continue
         elif key in seen and len(codes) >= MIN_MATCHING_ROWS and codes.max() + 1 < len(codes):
             found[name] = f"same information as {shown(seen[key])}"
         seen.setdefault(key, name)

@@ -10,6 +10,7 @@ from pipeline.layers.excitation import SENET, SEST
 from pipeline.layers.lookup import lookup
 from pipeline.layers.mlp import Dropout
 from pipeline.layers.neighbours import NeighbourSchema
+from pipeline.layers.vectors import Projection, given_fields, rows_of
 from pipeline.schema import EMPTY, Schema
 
 Transform = Literal["none", "senet", "sest", "senet-bare", "sest-bare"]
@@ -19,25 +20,41 @@ def _table(schema: Schema, dim: int, std: float) -> nn.Parameter:
     """Rows ~ N(0, std^2); the empty row and each field's unseen row are initialised at zero.
 
     With min_count 1 no train row has an unseen value, so that its row would keep its random initial
-    value: zero means "nothing known" instead.
+    value: zero means "nothing known" instead. The rows beside given vectors start at zero, too.
     """
-    table = torch.randn(schema.vocabulary_size, dim) * std
-    table[[EMPTY, *schema.offsets]] = 0.0
+    table = torch.randn(schema.rows, dim) * std
+    table[[EMPTY, *schema.row_offsets]] = 0.0
+    for field, first in zip(schema.fields, schema.row_offsets, strict=True):
+        if field.given == "trained":
+            table[first : first + field.size] = 0.0
     return nn.Parameter(table)
 
 
-def _with_neighbours(
-    schema: Schema, ids: Int[Tensor, "B S"], table: Float[Tensor, "V D"], *, lazy: bool
-) -> Float[Tensor, "B N D"]:
-    """Return the row of every id and behind them, where the schema has them, the two neighbour fields."""
-    rows = lookup(table, ids, sparse=lazy)
+def _projection(schema: Schema, dim: int, std: float) -> Projection | None:
+    return Projection(schema, dim, std) if given_fields(schema) else None
+
+
+def _whole(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
+    """Return the vector of every id and behind them, where the schema has them, the two neighbour fields."""
+    schema = layer.schema
+    rows = lookup(layer.table, rows_of(schema, ids), sparse=layer.lazy)
+    if layer.given is not None:
+        rows = layer.given.added(rows, ids)
     if not isinstance(schema, NeighbourSchema):
         return rows
-    return torch.cat([rows, schema.neighbours.pool(schema, ids, table, sparse=lazy)], 1)
+    return torch.cat([rows, schema.neighbours.pool(schema, ids, layer.table, sparse=layer.lazy)], 1)
+
+
+def _each(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+    """Return the vector of every id, of any columns."""
+    rows = lookup(layer.table, rows_of(layer.schema, ids), sparse=layer.lazy)
+    return rows if layer.given is None else rows + layer.given(ids)
 
 
 class FieldEmbedding(nn.Module):
     """Embed every field as one vector: a value's row, or the sum of a bag's rows.
+
+    A value with a given vector has what `layers/vectors.py` makes of it.
 
     Shapes: ids (B, S) -> E (B, F, D). An empty slot adds nothing; an all-empty bag is the zero
     vector (FLSEST, section 3.2).
@@ -68,7 +85,7 @@ class FieldEmbedding(nn.Module):
         transform: Transform = "none",
     ) -> None:
         super().__init__()
-        self.table = _table(schema, dim, std)
+        self.table, self.given = _table(schema, dim, std), _projection(schema, dim, std)
         self.dropout = Dropout(dropout)
         self.schema, self.fields = schema, len(schema.fields)
         derived = [i for i, field in enumerate(schema.fields) if not field.slots]
@@ -87,11 +104,11 @@ class FieldEmbedding(nn.Module):
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embed ids of any columns separately, with dropout in training; no neighbour fields."""
-        return self.dropout(lookup(self.table, ids, sparse=self.lazy))
+        return self.dropout(_each(self, ids))
 
     def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
         """Embed every slot, and the neighbour fields."""
-        return _with_neighbours(self.schema, ids, self.table, lazy=self.lazy)
+        return _whole(self, ids)
 
     def pool(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B F D"]:
         """Sum the slots of each field; a neighbour field is pooled already."""
@@ -120,7 +137,7 @@ class FieldEmbedding(nn.Module):
 
 
 class FieldLinear(nn.Module):
-    """The linear term w0 + sum_i w_i x_i: one weight per id, one bias.
+    """The linear term w0 + sum_i w_i x_i: one weight per id, one bias; w v_i of a given vector v_i.
 
     Shapes: ids (B, S) -> (B,).
     """
@@ -129,9 +146,14 @@ class FieldLinear(nn.Module):
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
-        self.schema, self.table = schema, _table(schema, 1, 0.0)
+        self.schema, self.table, self.given = schema, _table(schema, 1, 0.0), _projection(schema, 1, 0.0)
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        weights = _with_neighbours(self.schema, ids, self.table, lazy=self.lazy)
+        weights = _whole(self, ids)
+        return self.bias + weights.sum((1, 2))
+
+    def of(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, " B"]:
+        """Return the term of ids of any columns, without neighbour fields."""
+        weights = _each(self, ids)
         return self.bias + weights.sum((1, 2))

@@ -88,7 +88,7 @@ class Neighbours(Prepared):
         if self._last and self._last[:2] == (tuple(map(id, state)), version):
             return self._last[3]
         (user, item), (users, items) = places(schema, ids), sizes(schema)
-        first, second = schema.offsets[-2:]
+        first, second = schema.row_offsets[-2:]
         if self.earlier:
             time = self.moment
             assert time is not None and len(time) == len(ids), "the rows have no times: see `moment`"
@@ -110,7 +110,7 @@ class Neighbours(Prepared):
 class NeighbourSchema(Schema):
     """A schema whose last two fields are neighbour fields, and the memory that its layers look into."""
 
-    neighbours: Neighbours = field(compare=False)
+    neighbours: Neighbours = field(compare=False, kw_only=True)
 
 
 def with_neighbours(
@@ -137,7 +137,7 @@ def with_neighbours(
         Field(f"{user.name}s met", user.size, 0, "item"),
     )
     memory = Neighbours(neighbour_limit, earlier=neighbour_times == "earlier")
-    return NeighbourSchema((*schema.fields, *derived), memory)
+    return NeighbourSchema((*schema.fields, *derived), vectors=schema.vectors, neighbours=memory)
 
 
 def memory_of(model: nn.Module) -> Neighbours | None:

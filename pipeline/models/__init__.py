@@ -10,6 +10,7 @@ from torch import nn
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.layers.neighbours import MEMORY, NeighbourSchema, with_neighbours
 from pipeline.layers.options import arguments, grouped
+from pipeline.layers.vectors import GIVEN, GivenVectors, with_vectors
 from pipeline.schema import Schema
 
 BASE_LOGIT = "base_logit"  # the buffer of a model that is added to its output: see `train.start`
@@ -97,11 +98,13 @@ def build(name: str, schema: Schema, options: dict[str, Any], *, seed: int) -> n
         try:
             shared = {key: value for key, value in options.items() if key in arguments(with_neighbours)}
             own = {key: value for key, value in options.items() if key not in shared}
-            schema = with_neighbours(schema, **shared)
+            schema = with_neighbours(with_vectors(schema), **shared)
             model = MODELS[name](schema, **grouped(MODELS[name], own))
         except ValueError as error:
             raise PipelineError(str(error)) from None
     if isinstance(schema, NeighbourSchema):
         setattr(model, MEMORY, schema.neighbours)
+    if isinstance(schema.vectors, GivenVectors):
+        setattr(model, GIVEN, schema.vectors)
     model.register_buffer(BASE_LOGIT, torch.zeros(()))
     return model

@@ -93,8 +93,8 @@ class DisenCTR(nn.Module):
         a_u, e, e_users, e_items = self.embed(u, root, users, items)
         x = convolve(e, e_users, e_items, users != EMPTY, items != EMPTY, self.q, self.q_loop)
         a_h, a_v = self.w1(x[:, :-1]) + e[:, :-1], self.w2(x[:, -1]) + e[:, -1]
-        delta = F.softplus(self.delta(u)).unsqueeze(1)
-        tau = F.softplus(self.tau(h.view(-1, 1))).view_as(h)
+        delta = F.softplus(self.delta.of(u)).unsqueeze(1)
+        tau = F.softplus(self.tau.of(h.view(-1, 1))).view_as(h)
         decay = torch.exp(-delta * (t - t_h) / self.by_user.span) * (h != EMPTY)
         y = hawkes(a_h, a_u.squeeze(1), a_v, tau, decay, noisy=self.training, route=self.pi)
         return self.scale * y + self.bias

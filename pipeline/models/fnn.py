@@ -56,6 +56,8 @@ class FNN(nn.Module):
         """Copy the parameters of a trained FM."""
         self.w0.copy_(fm.linear.bias)
         self.w.table.copy_(fm.linear.table)
+        if self.w.given is not None and fm.linear.given is not None:
+            self.w.given.load_state_dict(fm.linear.given.state_dict())
         self.v.load_state_dict(fm.embedding.state_dict())
 
     def prepare(self, rows: Batch, train: Callable[[nn.Module], Any]) -> None:

@@ -4,8 +4,9 @@ Categories and bags are dictionary-encoded; a bag (multi-valued field) is one st
 by the separator of its column.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -22,6 +23,7 @@ from pipeline.common.files import read_json, require_file, seal, write_json
 from pipeline.common.ranges import Count, Share
 from pipeline.preprocess.parse import chunk, encoded, filled
 from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.vectors import Gathered, Keyed
 from pipeline.schema import Column, Role
 
 EXTRA_COLUMNS = ("label", "group", "time", "truth", "grade")  # see ClickLog
@@ -38,10 +40,13 @@ class ClickLog:
     since 1970), `truth` (float64, the true click probability), `grade` (uint8, an ordered grade behind the
     label, which is one of its thresholds: every click has a higher one than every other row) and further
     columns that a split may use.
+
+    `vectors` are those of the fields that are `given` some, whole when the last table was read.
     """
 
     columns: tuple[Column, ...]
     tables: Iterator[pa.Table]
+    vectors: Mapping[str, Gathered] = attribute(default_factory=dict)
 
 
 def write(
@@ -59,6 +64,8 @@ def write(
     unverified_times: bool = False,
 ) -> dict[str, Any]:
     """Write `table.parquet`, `columns.json` and `report.json`, seal the folder; return the report.
+
+    The given vectors of field n, counted from 0, are in `vectors-<n>.parquet`: a `key` and a `vector` a row.
 
     Args:
         origin: where the raw files come from (`download.manifest.origin`), copied into the report.
@@ -113,6 +120,8 @@ def write(
     report = rejects.check(rows_out, max_rejected=max_rejected, name=name)
     write_json(folder / "columns.json", [column.to_json() for column in columns])
     report = {"dataset": name, "clicks": clicks, "origin": origin, **report}
+    if vectors := _write_vectors(folder, columns, log.vectors):
+        report["vectors"] = vectors
     write_json(folder / "report.json", report)
     seal(folder)
     return report
@@ -136,6 +145,7 @@ class CleanTable:
             require_file(folder / name, "preprocess")
             for name in ("table.parquet", "report.json", "columns.json")
         )
+        self._folder = folder
         self.origin: dict[str, Any] | None = read_json(report)["origin"]
         self.columns = [Column(**column) for column in read_json(columns)]
         schema = pq.read_schema(path)
@@ -160,6 +170,18 @@ class CleanTable:
         for block in range(len(self.block_rows)):
             yield self._open().read_row_group(block, columns=names)
 
+    def vectors(self) -> dict[str, Keyed]:
+        """Load the keys (N,) and the vectors (N, K) of each field that is given some."""
+        found = {}
+        for place, column in enumerate(self.columns):
+            if column.given is not None:
+                path = require_file(self._folder / _vectors_file(place), "preprocess")
+                table = pq.read_table(path, memory_map=False)
+                vectors = chunk(table["vector"])
+                values = vectors.flatten().to_numpy().reshape(len(vectors), -1)
+                found[column.name] = chunk(table["key"]), values
+        return found
+
     def load_extra(self, *named: str) -> pa.Table:
         """Load those of `EXTRA_COLUMNS` that the table has, and of `named`, in full.
 
@@ -173,6 +195,32 @@ class CleanTable:
         if "group" in table and "group" in extra:
             table["group"] = pa.chunked_array([_codes_by_first_row(table["group"])])
         return pa.table(table)
+
+
+def _vectors_file(place: int) -> str:
+    return f"vectors-{place}.parquet"
+
+
+def _write_vectors(
+    folder: Path, columns: Sequence[Column], found: Mapping[str, Gathered]
+) -> dict[str, dict[str, int]]:
+    """Write the given vectors of each field; return how many there are, and their length.
+
+    Raises:
+        PipelineError: a field has none.
+    """
+    counts = {}
+    for place, column in enumerate(columns):
+        if column.given is None:
+            continue
+        values, keys = found[column.name].values, found[column.name].keys
+        if not keys:
+            raise PipelineError(f"preprocess.fields.{column.name}: there is no vector in any row")
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+        table = pa.table({"key": pa.array(keys, pa.string()), "vector": vectors})
+        pq.write_table(table, folder / _vectors_file(place), write_statistics=False)
+        counts[column.name] = {"values": len(keys), "width": values.shape[1]}
+    return counts
 
 
 def _selected(columns: Sequence[Column], fields: Sequence[str] | None, name: str) -> list[Column]:

@@ -30,13 +30,15 @@ def kind(type_: pa.DataType) -> str:
     for name, those in tests.items():
         if any(test(type_) for test in those):
             return name
-    if _is_list(type_) and kind(type_.value_type) not in ("list", "something else"):
+    if is_list(type_) and kind(type_.value_type) not in ("list", "something else"):
         return "list"
     return "something else"
 
 
 def usable(type_: pa.DataType, use: str) -> bool:
-    """Whether a column of an Arrow type can be used as a category, number, bag or timestamp."""
+    """Whether a column of an Arrow type can be used as a category, number, bag, timestamp or vector."""
+    if use == "vector":
+        return is_list(type_) and (is_.is_floating(type_.value_type) or is_.is_integer(type_.value_type))
     kinds = {
         "category": ("text", "flag", "number", "time", "nothing"),
         "number": ("text", "flag", "number", "nothing"),
@@ -101,7 +103,7 @@ def bags(column: pa.Array, separator: str, missing: Collection[str] = ()) -> pa.
         separator: that of a column of texts; a list is joined by it.
         missing: texts that stand for a missing value, alone or in a list.
     """
-    if not _is_list(column.type):
+    if not is_list(column.type):
         return recode(texts(column, missing), lambda values: _whole_parts(_unbracketed(values), separator))
     column = pc.cast(column, pa.list_(column.type.value_type))
     values = recode(texts(column.values, missing), lambda v: pc.replace_substring(v, separator, " "))
@@ -185,7 +187,8 @@ def chunk(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
-def _is_list(type_: pa.DataType) -> bool:
+def is_list(type_: pa.DataType) -> bool:
+    """Whether an Arrow type is one of lists."""
     tests = (is_.is_list, is_.is_large_list, is_.is_fixed_size_list, is_.is_list_view, is_.is_large_list_view)
     return any(test(type_) for test in tests)
 

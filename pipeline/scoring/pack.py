@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, sha256, target
-from pipeline.data.storage import has_column, open_column
+from pipeline.data.storage import VECTORS, has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
 from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, load_runs
 from pipeline.scoring import reading
@@ -83,6 +83,7 @@ def of_run(root: Path, run: Run) -> Package:
             "valid": {name: best["best"][f"valid_{name}"] for name in ("auc", "logloss")},
             "test": _result(report, run).get("mean", {}),
         },
+        vectors=_vectors(root, dataset, vocabulary),
     )
 
 
@@ -127,7 +128,15 @@ def _of_blend(root: Path, dataset: str, kind: str, refit: bool) -> Package:
             "test": {key: found[key] for key in ("auc", "logloss")},
         },
         members=tuple(members),
+        vectors=_vectors(root, dataset, vocabulary),
     )
+
+
+def _vectors(root: Path, dataset: str, vocabulary: Vocabulary) -> bytes:
+    """Return the file of the vectors that values are given, if any are."""
+    if not any(entry.get("given") for entry in vocabulary):
+        return b""
+    return require_file(root / "data/processed" / dataset / VECTORS, "split").read_bytes()
 
 
 def _identity(run: Run, seed: int) -> Block:

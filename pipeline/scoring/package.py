@@ -8,6 +8,7 @@
     vocabulary.json       values and bins of each field; see pipeline/split/vocabulary.py
     reading.json          how raw columns become fields; see `reading.py`
     calibration.json      from logits to probabilities; see pipeline/evaluate/calibration.py
+    vectors.safetensors   the vectors that values of fields are given, if any; see pipeline/data/storage.py
     weights.safetensors   the weights, and what the model remembers of its train rows; of a blend
                           weights-1.safetensors and so on, in the order of `members`
     SHA256SUMS            the SHA-256 of each
@@ -17,19 +18,22 @@ The same training gives the same bytes.
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
 from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import check_folder, read_json, seal, write_json
 from pipeline.data.batches import Batch
+from pipeline.data.storage import VECTORS
 from pipeline.models import build
 from pipeline.schema import Schema
 from pipeline.split import vocabulary as vocabularies
@@ -84,6 +88,7 @@ class Package:
         weights: the bytes of a safetensors file.
         trained_on: where it comes from.
         members: of a blend.
+        vectors: the bytes of the file of given vectors; none if no field is given any.
     """
 
     architecture: str
@@ -94,11 +99,17 @@ class Package:
     weights: bytes
     trained_on: Block
     members: tuple[Member, ...] = ()
+    vectors: bytes = b""
 
-    @property
+    @cached_property
     def schema(self) -> Schema:
         """What the ids mean."""
-        return vocabularies.schema(self.vocabulary)
+        found = vocabularies.schema(self.vocabulary)
+        if not self.vectors:
+            return found
+        return replace(
+            found, vectors={name: value.copy() for name, value in load_arrays(self.vectors).items()}
+        )
 
     def network(self) -> nn.Module:
         """Return the trained network on the CPU, in evaluation mode.
@@ -140,6 +151,8 @@ class Package:
                 write_json(temporary / f"{name}.json", getattr(self, name))
             for name, part in self._files():
                 (temporary / name).write_bytes(part.weights)
+            if self.vectors:
+                (temporary / VECTORS).write_bytes(self.vectors)
             seal(temporary)
             if folder.exists():
                 shutil.rmtree(folder)
@@ -178,6 +191,7 @@ class Package:
             weights=b"" if members else (folder / WEIGHTS).read_bytes(),
             trained_on=head["trained_on"],
             members=members,
+            vectors=(folder / VECTORS).read_bytes() if (folder / VECTORS).exists() else b"",
         )
 
 

@@ -4,13 +4,15 @@ It reads, splits, encodes, trains and calibrates by what the stages use, with on
 model is better, and by how much, is a question for the pipeline.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 from pipeline.data.batches import Split
@@ -20,11 +22,12 @@ from pipeline.models import build
 from pipeline.preprocess import clean_table
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.vectors import Matrix
 from pipeline.schema import SPLITS
 from pipeline.scoring.model import Model
 from pipeline.scoring.package import Package
 from pipeline.scoring.reading import OF_FILES, OF_VALUES
-from pipeline.split import repeats
+from pipeline.split import repeats, vectors
 from pipeline.split.assign import Assignment, assign, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from pipeline.train.loop import fit
@@ -41,6 +44,7 @@ def train(
     options: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     encode: Mapping[str, Any] | None = None,
+    vectors_files: Sequence[str | Path] = (),
     seed: int = 1,
     **settings: Any,
 ) -> Model:
@@ -51,6 +55,7 @@ def train(
         preprocess: what its columns are, as in a dataset's entry: `label`, `fields` and what else is needed.
         model, options: which model, and its options, such as `{"embedding_size": 8}`.
         split, encode: arguments of `assign` and `fit_vocabulary`, as in an entry.
+        vectors_files: those that fields of the type `vector` name, `download.vectors` of an entry.
         seed: of the weights and of training.
         settings: of the training, see `train.loop.fit`.
 
@@ -63,17 +68,23 @@ def train(
         raw, clean = Path(scratch, "raw"), Path(scratch, "clean")
         for folder in (raw, clean):
             folder.mkdir()
-        tabular.download(raw, raw, path=str(Path(log).resolve()))
+        own = [str(Path(path).resolve()) for path in vectors_files]
+        tabular.download(raw, raw, path=str(Path(log).resolve()), vectors=own)
         rejects = RejectLog()
         roles = {key: preprocess[key] for key in PARTS if key in preprocess}
         clean_table.write(clean, tabular.read(raw, rejects, **reading), rejects, name, **roles)
         table = CleanTable(clean)
-        extra = table.load_extra()
+        column = (split or {}).get("column")
+        extra = table.load_extra(*([column] if column else []))
         assignment = assign(extra, name, repeats.of_log(table.field_blocks(), extra), **(split or {}))
         vocabulary = fit_vocabulary(
-            lambda field: train_rows(table.column_blocks(field), assignment), table.columns, **(encode or {})
+            lambda field: train_rows(table.column_blocks(field), assignment),
+            table.columns,
+            vectors=(given := table.vectors()),
+            **(encode or {}),
         )
-        parts = _splits(table, Encoder(vocabulary, table.column_blocks), assignment)
+        arrays = vectors.tables(vocabulary, given)
+        parts = _splits(table, Encoder(vocabulary, table.column_blocks), assignment, arrays)
     network = build(model, parts[0].schema, chosen, seed=seed)
     fit(network, parts[0], parts[1], seed=seed, **settings)
     trained_on: dict[str, Any] = {"dataset": name, "model": model, "variant": "default", "seed": seed}
@@ -90,17 +101,19 @@ def train(
             calibration=calibration.fit(label, calibration.logit(probability)),
             weights=save(network.state_dict()),
             trained_on=trained_on,
+            vectors=save_arrays(arrays) if arrays else b"",
         )
     )
 
 
-def _splits(table: CleanTable, encoder: Encoder, assignment: Assignment) -> list[Split]:
+def _splits(
+    table: CleanTable, encoder: Encoder, assignment: Assignment, arrays: dict[str, Matrix]
+) -> list[Split]:
     """Return train, valid and test rows in memory."""
     found = [part for block, fields in enumerate(table.field_blocks()) for part in encoder.ids(block, fields)]
     ids, extra = torch.from_numpy(np.concatenate(found)), table.load_extra()
     label = torch.from_numpy(extra["label"].to_numpy().astype(np.float32))
     time = torch.tensor(extra["time"].to_numpy()) if "time" in extra.column_names else None
     picked = [torch.from_numpy(np.flatnonzero(assignment == number)) for number in range(len(SPLITS))]
-    return [
-        Split(encoder.schema, ids[rows], label[rows], None if time is None else time[rows]) for rows in picked
-    ]
+    schema = replace(encoder.schema, vectors=arrays)
+    return [Split(schema, ids[rows], label[rows], None if time is None else time[rows]) for rows in picked]

@@ -10,6 +10,10 @@ A vocabulary is plain JSON and is all that is needed to encode new rows. Per fie
               number of `slots`; `slots_from: end` if longer bags keep their last values; `table`, the field
               whose values and ids its own are, if it has none of its own
 
+A category whose values are `given` vectors has `width`, `centre` and `scale` of these (split/vectors.py), and
+its `values` are those of the train rows, then all others that have a vector: what training never saw has an
+id, too.
+
 The first id of a field is its unseen id, for values that fewer than `min_count` train rows have.
 An infinite number falls into the outermost bin; NaN counts as missing.
 
@@ -21,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +37,9 @@ from pipeline.common.engine import map_ordered
 from pipeline.common.errors import PipelineError
 from pipeline.common.ranges import Count
 from pipeline.preprocess.parse import chunk, codes_of, encoded
+from pipeline.preprocess.vectors import Keyed
 from pipeline.schema import EMPTY, Column, Field, Kind, Schema
+from pipeline.split.vectors import fit as fit_vectors
 
 Vocabulary = list[dict[str, Any]]
 Ids = NDArray[np.int32]
@@ -56,12 +63,13 @@ def fit_vocabulary(
     max_slots: Count = 8,
     slots_from: Literal["start", "end"] = "start",
     earlier: Vocabulary | None = None,
+    vectors: Mapping[str, Keyed] = MappingProxyType({}),
 ) -> Vocabulary:
     """Fit the vocabularies on the train rows, several columns at a time.
 
     Args:
         blocks: the train rows of a column.
-        min_count: values that fewer train rows have get the unseen id.
+        min_count: values that fewer train rows have get the unseen id, unless they have a given vector.
         bins: number of quantile bins of a number (fewer where values repeat).
         numbers: `bins`: a number is the category of its bin; `steps`: it is the bag of all bins up to its own
             (thermometer coding), whose weights add up to a function that rises and falls by learnt steps.
@@ -72,9 +80,10 @@ def fit_vocabulary(
         earlier: a vocabulary to grow: its values keep their order and their places whether they occur or not,
             new ones of `min_count` rows follow, and numbers keep their bins and bags their slots, whatever
             the other arguments say.
+        vectors: of each column whose values are given some.
 
     Raises:
-        PipelineError: the earlier vocabulary is not one of these columns.
+        PipelineError: the earlier vocabulary is not one of these columns, or vectors do not belong to them.
     """
     columns = list(columns)
     before = _matched(columns, earlier) if earlier is not None else {}
@@ -87,6 +96,14 @@ def fit_vocabulary(
             entry |= _bins([np.asarray(_floats(block)) for block in blocks(column.name)], bins)
             entry["steps"] = numbers == "steps"
             entry["slots"] = len(entry["edges"]) + 1 if entry["steps"] else 1
+        elif column.given is not None:
+            counted = [_counted(block) for block in blocks(column.name)]
+            own = vectors[column.name]
+            entry |= {"given": column.given, **_ranked(counted, min_count, own[0])}
+            entry |= fit_vectors(own, entry["values"], column.name)
+            known = set(entry["values"])
+            entry["values"] += sorted(key for key in own[0].to_pylist() if key not in known)
+            _check_width(before.get(column.name, entry), entry)
         elif column.kind == "category":
             entry |= _ranked((_counted(block) for block in blocks(column.name)), min_count)
         else:
@@ -109,7 +126,7 @@ def fit_vocabulary(
 
 
 # what a field has in common with its earlier self
-IDENTITY = ("name", "kind", "domain", "role", "separator", "table")
+IDENTITY = ("name", "kind", "domain", "role", "separator", "table", "given")
 
 
 def _matched(columns: Sequence[Column], earlier: Vocabulary) -> dict[str, dict[str, Any]]:
@@ -122,12 +139,20 @@ def _matched(columns: Sequence[Column], earlier: Vocabulary) -> dict[str, dict[s
         )
     for column, entry in zip(columns, earlier, strict=True):
         for key in IDENTITY:
-            if (key in entry or key == "table") and getattr(column, key) != entry.get(key):
+            if (key in entry or key in ("table", "given")) and getattr(column, key) != entry.get(key):
                 raise PipelineError(
                     f"the {key} of the field {column.name!r} is {getattr(column, key)!r}, the earlier "
                     f"vocabulary has {entry.get(key)!r}; train without `warm_start` once"
                 )
     return {entry["name"]: entry for entry in earlier}
+
+
+def _check_width(old: dict[str, Any], new: dict[str, Any]) -> None:
+    if old["width"] != new["width"]:
+        raise PipelineError(
+            f"the vectors of the field {new['name']!r} have {new['width']} numbers, those of the earlier "
+            f"vocabulary {old['width']}: they are of another model; train without `warm_start` once"
+        )
 
 
 def _grown(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -146,6 +171,8 @@ def schema(vocabulary: Vocabulary) -> Schema:
             Field(
                 *(entry["name"], 1 + _entries(entry), entry.get("slots", 1), entry["domain"], entry["role"]),
                 table=entry.get("table"),
+                given=entry.get("given"),
+                width=entry.get("width"),
             )
             for entry in vocabulary
         )
@@ -306,8 +333,14 @@ def _bags(column: pa.Array, separator: str) -> tuple[pa.Array, NDArray[np.int64]
     return values, held, int(sizes.max(initial=0))
 
 
-def _ranked(parts: Iterable[tuple[pa.Array, NDArray[np.int64]]], min_count: int) -> dict[str, Any]:
-    """Merge counts and order the values: the most frequent first, ties alphabetically with null first."""
+def _ranked(
+    parts: Iterable[tuple[pa.Array, NDArray[np.int64]]], min_count: int, kept: pa.Array | None = None
+) -> dict[str, Any]:
+    """Merge counts and order the values: the most frequent first, ties alphabetically with null first.
+
+    Args:
+        kept: values that stay, however rare.
+    """
     tables = []
     for values, counts in parts:
         held = counts > 0
@@ -315,7 +348,10 @@ def _ranked(parts: Iterable[tuple[pa.Array, NDArray[np.int64]]], min_count: int)
     none = pa.table({"value": pa.array([], pa.string()), "count": pa.array([], pa.int64())})
     whole = pa.concat_tables([none, *tables])
     merged = whole.group_by("value").aggregate([("count", "sum")])
-    common = merged.filter(pc.greater_equal(merged["count_sum"], min_count))
+    stays = pc.greater_equal(merged["count_sum"], min_count)
+    if kept is not None:
+        stays = pc.or_(stays, pc.is_in(merged["value"], kept))
+    common = merged.filter(stays)
     common = common.sort_by([("value", "ascending")])
     # the sort above puts the missing value last; a rank of its own brings it to the front of a tie
     count = common["count_sum"].to_numpy()

@@ -76,7 +76,7 @@ def fit(
         l2_rows: number of train rows that they are meant for; with N they are multiplied by l2_rows / N,
             so that they stay the same Gaussian prior on the weights (0: taken as they are).
         clip_norm: maximum norm of the gradient (0: no clipping).
-        lazy_rows: with a vocabulary of at least this many ids, all tables are lazy: see `adam.Adam`.
+        lazy_rows: with tables of at least this many rows, all of them are lazy: see `adam.Adam`.
         precision: of the matrix products in training. Weights, gradients and every evaluation are
             float32 in any case; bfloat16 pays on processors and GPUs that support it.
         average_epochs: time constant of the average of the weights that is evaluated and kept (0: the
@@ -103,7 +103,7 @@ def fit(
     first, train = train, train if refit is None else refit.rows
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     ranks.check(size)
-    mark_lazy(model, train.schema.vocabulary_size >= lazy_rows)
+    mark_lazy(model, train.schema.rows >= lazy_rows)
     batches = train.count(size)
     scale = l2_rows / len(train) if l2_rows else 1.0
     linear = embedding_l2 if linear_l2 is None else linear_l2

@@ -297,7 +297,7 @@ def remarks(splits: Splits, rows_in_memory: int, settings: Block) -> list[str]:
         settings: arguments of `fit`.
     """
     train = splits[0]
-    ids, least = train.schema.vocabulary_size, settings.get("lazy_rows", DEFAULTS["lazy_rows"])
+    ids, least = train.schema.rows, settings.get("lazy_rows", DEFAULTS["lazy_rows"])
     lines = [
         f"{name} split streamed: {len(split):,} rows are more than rows_in_memory ({rows_in_memory:,})"
         for name, split in zip(SPLITS, splits, strict=False)

@@ -22,6 +22,7 @@ from pipeline.common.files import canonical, digest, read_json
 from pipeline.data.batches import Batch, Split
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.prepared import Prepared
+from pipeline.layers.vectors import blank
 from pipeline.models import BASE_LOGIT, build
 from pipeline.schema import EMPTY, Schema
 
@@ -80,7 +81,7 @@ def begin(model: nn.Module, package: Path) -> None:
             "or trees) is learnt anew from the new rows, and its weights belong to that. Take it off "
             "encode.warm_start, and it begins anew"
         )
-    schema = Schema.from_json(read_json(package / "schema.json"))
+    schema = blank(Schema.from_json(read_json(package / "schema.json")))
     old = build(head["architecture"], schema, head["options"], seed=0)
     old.load_state_dict(load((package / "weights.safetensors").read_bytes()))
     before, modules = old.state_dict(), dict(old.named_modules())
@@ -108,8 +109,8 @@ def begin(model: nn.Module, package: Path) -> None:
 def rows(old: Schema, new: Schema) -> Tensor:
     """Return, for every row of a table of the new schema (V,), the row of the old one that it begins from."""
     found = [torch.tensor([EMPTY])]
-    for first, before, after in zip(old.offsets, old.fields, new.fields, strict=True):
-        if after.table is not None:  # its rows are those of another field
+    for first, before, after in zip(old.row_offsets, old.fields, new.fields, strict=True):
+        if after.table is not None or after.given == "frozen":  # its rows are another field's, or none
             continue
         place = torch.arange(after.size)
         found.append(first + torch.where(place < before.size, place, 0))
