@@ -657,7 +657,7 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
         (
             "fields/price/type",
             "numeric",
-            "fields.price.type: should be 'category', 'number', 'bag' or 'timestamp' (it is",
+            "fields.price.type: should be 'category', 'number', 'bag', 'timestamp' or 'vector' (it is",
         ),
         (
             "fields/price/domain",

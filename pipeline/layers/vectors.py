@@ -99,7 +99,8 @@ class Projection(nn.Module):
             nn.init.normal_(layer.weight, std=std)
         self.maps = nn.ModuleList(maps)
 
-    def _of(self, field: int, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+    def projected(self, field: int, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+        """Return W v of the values of one field, by its number among those with vectors."""
         first, size = self.blocks[field]
         place = torch.where((ids >= first) & (ids < first + size), ids - first, 0)
         found: Tensor = self.maps[field](nn.functional.embedding(place, self.vectors[self.names[field]]))
@@ -110,8 +111,8 @@ class Projection(nn.Module):
         for field, columns in enumerate(self.columns):
             if columns:
                 there = torch.tensor(columns, device=ids.device)
-                rows = rows.index_add(1, there, self._of(field, ids.index_select(1, there)))
+                rows = rows.index_add(1, there, self.projected(field, ids.index_select(1, there)))
         return rows
 
     def forward(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
-        return torch.stack([self._of(field, ids) for field in range(len(self.names))]).sum(0)
+        return torch.stack([self.projected(field, ids) for field in range(len(self.names))]).sum(0)
