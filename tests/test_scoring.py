@@ -3,6 +3,7 @@
 import gzip
 import io
 import sys
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def test_no_folder_of_something_else_is_replaced(package: Package, tmp_path: Pat
 
 def test_weights_of_another_model_are_refused(package: Package) -> None:
     with pytest.raises(PipelineError, match=r"weights\.safetensors does not fit fm"):
-        Model(Package(**{**vars(package), "architecture": "fm", "options": {}}))
+        Model(replace(package, architecture="fm", options={}))
 
 
 def test_a_timed_model_needs_the_time_of_each_row(folder: Path) -> None:
