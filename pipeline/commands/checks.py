@@ -8,6 +8,7 @@ from pipeline.common.text import counted
 from pipeline.config.params import Params
 from pipeline.datasets import DATASETS, tabular
 from pipeline.download.obtain import wanted_files
+from pipeline.download.remote import is_remote
 from pipeline.preprocess.tables import SUFFIXES
 
 
@@ -24,7 +25,7 @@ def own_logs(root: Path, settings: Params) -> None:
     """
     for name in settings.datasets:
         entry = settings.entry(name)
-        if DATASETS[entry.source] is not tabular:
+        if DATASETS[entry.source] is not tabular or is_remote(entry.download["path"]):
             continue
         own = root / Path(entry.download["path"]).expanduser()
         if not own.exists() and (root / "data/raw" / name / "manifest.json").exists():

@@ -237,16 +237,19 @@ def download(
 ) -> None:
     """Copy a file, or the files of a folder that look like tables.
 
-    DVC does not see when the original changes: `dvc repro -f download@my-clicks` copies it again. `cache`
-    and `mirror` are for datasets that have a publisher.
+    DVC does not see when the original changes: `dvc repro -f download@my-clicks` copies it again. A `mirror`
+    is for datasets that have a publisher.
 
     Args:
-        path: of the file or folder; relative paths start at the project's folder.
+        cache: keeps what comes from an address.
+        path: of the file or folder; relative paths start at the project's folder. Or the address of a file, a
+            folder or a pattern of files, such as `s3://bucket/clicks/*.parquet`: see `download/remote.py`.
         files: names of those of the folder, such as `[u1.base, u1.test]` (default: all that end like tables).
         vectors: paths of Parquet files with vectors of values: `file` of fields of the type `vector`.
     """
-    del cache, mirror
-    copy_own(path, folder, source="tabular", suffixes=tables.SUFFIXES, names=files, further=vectors)
+    del mirror
+    suffixes = tables.SUFFIXES
+    copy_own(path, folder, source="tabular", suffixes=suffixes, names=files, further=vectors, cache=cache)
 
 
 def read(

@@ -17,6 +17,7 @@ from pipeline.common.files import write_json
 from pipeline.download.archive import unpack
 from pipeline.download.fetch import Auth, Unreachable, accept, beside, copy, fetch
 from pipeline.download.manifest import File, Source, manifest, matches_publisher
+from pipeline.download.remote import fetch_all, is_remote
 
 
 class NotInMirror(PipelineError):
@@ -64,39 +65,50 @@ def copy_own(
     names: Sequence[str] | None = None,
     further: Sequence[str] = (),
     licence: str = "the user's own data",
+    cache: Path | None = None,
 ) -> None:
     """Copy the user's own file, or the files of a folder, into the raw folder and write `manifest.json`.
 
     They are copied, not linked, since DVC makes the files of the raw folder read-only.
 
     Args:
-        path: of the file or folder; a relative one starts at the project's folder.
+        path: of the file or folder; a relative one starts at the project's folder. Or an address: see
+            `remote.fetch_all`.
         source: name for the manifest.
         suffixes: endings of the wanted files of a folder, such as `.csv` (default: all). Subfolders and
             names that begin with a dot or an underscore are left out.
         names: of the wanted files of a folder, whatever they end in (default: all with these endings).
         further: paths of files to copy beside them.
         licence: what its publisher allows, in a sentence.
+        cache: folder that files come to from an address, and are linked from.
 
     Raises:
+        Unreachable: an address does not answer, or refuses.
         PipelineError: a path does not exist, the folder contains no such file, or two files have one name.
     """
-    own = Path(path).expanduser()
-    found = wanted_files(own, suffixes, names)
+    own, fetched = Path(path).expanduser(), list[Path]()
+    if cache is not None and is_remote(path):
+        with _locked(cache):
+            fetched = [_named(file) for file in fetch_all(str(path), cache, suffixes, names)]
+            for file in fetched:
+                _link(file, folder / file.name)
+    found = [*fetched] or wanted_files(own, suffixes, names)
     for file in further_files(further):
         same = next((other for other in found if other.name == file.name), file)
         if not same.samefile(file):
             raise PipelineError(f"{file} has the name of {same}, another file of the dataset: rename it")
         found += [file] if same is file else []
-    for file in found:
+    for file in found[len(fetched) :]:
         with open(file, "rb") as opened, open(folder / file.name, "wb") as target:
             copy(opened, target, file.stat().st_size, file.name)
+    _describe_own(folder, source, licence, found, whole_folder=own.is_dir() and names is None)
+
+
+def _describe_own(
+    folder: Path, source: str, licence: str, found: Sequence[Path], *, whole_folder: bool
+) -> None:
     described = Source(source, url="", licence=licence, files=tuple(File(file.name) for file in found))
-    content = {
-        **manifest(described, folder),
-        "publisher": None,
-        "whole_folder": own.is_dir() and names is None,
-    }
+    content = {**manifest(described, folder), "publisher": None, "whole_folder": whole_folder}
     write_json(folder / "manifest.json", content)
 
 

@@ -9,6 +9,7 @@ from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, sha256
 from pipeline.common.names import check
 from pipeline.config import yaml_file
+from pipeline.download.remote import is_remote
 
 
 def stale(root: Path = Path()) -> list[str]:
@@ -35,8 +36,8 @@ def stale(root: Path = Path()) -> list[str]:
     found = []
     for name, (source, vectors) in sources.items():
         manifest = root / "data/raw" / name / "manifest.json"
-        if not source or not manifest.exists():
-            continue  # nothing was copied yet
+        if not source or is_remote(source) or not manifest.exists():
+            continue  # nothing was copied yet, or a store would have to be asked
         own, *further = [root / Path(path).expanduser() for path in (source, *vectors)]
         gone = [
             path for path, file in zip((source, *vectors), (own, *further), strict=True) if not file.exists()
