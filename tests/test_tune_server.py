@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -18,8 +19,10 @@ from test_tuning import SETTINGS, SPACE, STARTS, Killed, climb, run
 from test_waves import CONFIG, RESOURCES, Silent, searched
 
 from pipeline.common.errors import PipelineError
+from pipeline.config.params import Params
 from pipeline.train.loop import LogFn
 from pipeline.tune import search, shared, study
+from tests import project
 
 pytestmark = [pytest.mark.slow, pytest.mark.kill]
 NUMBERS = count()  # of databases
@@ -208,6 +211,15 @@ def test_one_two_and_four_workers_on_a_server_come_to_what_the_file_has(
     assert len(fits) == 2 * trained
     assert on_server_searched(tmp_path / "2", monkeypatch, 2, fresh()) == alone
     assert on_server_searched(tmp_path / "4", monkeypatch, 4, fresh()) == alone
+
+
+def test_the_settings_of_params_yaml_reach_a_worker() -> None:
+    config = Params(project.own_params()).config("synthetic", "deepfm")
+    sent = pickle.loads(pickle.dumps(study.portable(config)))
+    assert sent.space.keys() == config.space.keys() and sent.starts == config.starts
+    assert [axis.model_dump() for axis in sent.space.values()] == [
+        axis.model_dump() for axis in config.space.values()
+    ]
 
 
 JOIN = textwrap.dedent(

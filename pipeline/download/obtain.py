@@ -101,14 +101,12 @@ def copy_own(
     for file in found[len(fetched) :]:
         with open(file, "rb") as opened, open(folder / file.name, "wb") as target:
             copy(opened, target, file.stat().st_size, file.name)
-    _describe_own(folder, source, licence, found, whole_folder=own.is_dir() and names is None)
-
-
-def _describe_own(
-    folder: Path, source: str, licence: str, found: Sequence[Path], *, whole_folder: bool
-) -> None:
     described = Source(source, url="", licence=licence, files=tuple(File(file.name) for file in found))
-    content = {**manifest(described, folder), "publisher": None, "whole_folder": whole_folder}
+    content = {
+        **manifest(described, folder),
+        "publisher": None,
+        "whole_folder": own.is_dir() and names is None,
+    }
     write_json(folder / "manifest.json", content)
 
 

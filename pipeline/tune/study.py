@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from pipeline.common.errors import error_context
 from pipeline.common.files import digest, write_json
 from pipeline.config.settings import Config
+from pipeline.config.space import Dimension
 from pipeline.train import cache, runs, workers
 from pipeline.train.loop import LogFn
 from pipeline.train.refit import REFIT
@@ -237,8 +238,15 @@ def _helpers(
         yield
         return
     most = min(resources.count(splits, config.train.fit["epochs"]), config.tune.wave, config.tune.trials)
+    config = portable(config)
     with workers.prefetch_seeds(partial(_help, header, config, resources, server), range(most), most):
         yield
+
+
+def portable(config: Config) -> Config:
+    """Return settings that another process can be sent: the axes of params.yaml have types made for them."""
+    space = {axis: Dimension(**dimension.model_dump()) for axis, dimension in config.space.items()}
+    return config.model_copy(update={"space": space})
 
 
 def _help(
