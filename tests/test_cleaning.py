@@ -13,9 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipeline.common.errors import PipelineError
+from pipeline.preprocess import parse
 from pipeline.preprocess.cleaning import equals, keep, missing, screen
 from pipeline.preprocess.joins import Side, side_table
-from pipeline.preprocess.parse import NUMBER, chunk, encoded, numbers, recode
+from pipeline.preprocess.parse import NUMBER, chunk, encoded, numbers, recode, texts
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import CODED, Dialect
 
@@ -34,6 +35,24 @@ def coded(values: Values) -> pa.Array:
     distinct = ["unused", *sorted({value for value in values if value is not None})]
     codes = [None if value is None else distinct.index(value) for value in values]
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), plain(distinct))
+
+
+WRITTEN = [
+    *("", "NA", "-99", "-99.0"),
+    *(" a", "a", "a\u2003", "\x1f", "\xe9"),
+    *("1.0", "1,0", "+7.0", "x.0"),
+]
+
+
+@given(values=st.lists(st.one_of(st.none(), st.sampled_from(WRITTEN))), decimal=st.sampled_from(".,"))
+def test_few_texts_are_cleaned_one_by_one_as_many_are_together(values: Values, decimal: str) -> None:
+    missing = {"", "NA", "-99.0"}
+    few = texts(plain(values), missing, decimal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parse, "FEW", -1)
+        many = texts(plain(values), missing, decimal)
+    assert few.to_pylist() == many.to_pylist()
+    assert texts(few, missing, decimal).to_pylist() == few.to_pylist()  # once clean, clean
 
 
 both = pytest.mark.parametrize("made", [plain, coded])

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from pipeline.common.files import canonical
 from pipeline.data import storage
+from pipeline.preprocess import parse
 from pipeline.preprocess.parse import chunk
 from pipeline.schema import Column
+from pipeline.split import vocabulary as vocabularies
 from pipeline.split.vocabulary import TYPES, Encoder, Places, Vocabulary, apply, fit_vocabulary, schema
 
 CITY, PRICE, TAGS = (
@@ -25,6 +27,15 @@ CITY, PRICE, TAGS = (
     Column("tags", "bag", "item"),
 )
 COLUMNS = [CITY, PRICE, TAGS]
+
+
+@pytest.fixture(name="few", scope="module", params=[0, parse.FEW], autouse=True)
+def _few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With Python's way of looking through few strings, and with Arrow's alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (parse, vocabularies):
+            patch.setattr(module, "FEW", request.param)
+        yield
 
 
 def rows(

@@ -3,6 +3,7 @@
 import gzip
 import io
 import sys
+import threading
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -17,9 +18,10 @@ import scoring_rows as mine
 
 from pipeline.common.errors import PipelineError
 from pipeline.datasets import tabular
-from pipeline.preprocess import text
+from pipeline.preprocess import parse, text
 from pipeline.scoring import Model, load, reading, score
 from pipeline.scoring.package import Package
+from pipeline.split import vocabulary
 
 RAW, CALIBRATED = "raw_probability", "probability"
 
@@ -83,6 +85,44 @@ FORMS: dict[str, Any] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_the_form_of_the_rows_does_not_matter(form: str, model: Model, frame: pd.DataFrame, raw: Any) -> None:
     np.testing.assert_allclose(model.predict(FORMS[form](frame))[RAW], raw, rtol=1e-6)
+
+
+@pytest.mark.parametrize("few", [0, 128])
+def test_few_rows_get_the_probability_that_they_have_among_many(
+    model: Model, frame: pd.DataFrame, raw: Any, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of few rows strings are looked through one by one, and columns together: whatever is in them."""
+    wild = frame.head(6).assign(
+        user_id=["1003.0", " 1004", "nobody", "NA", "1006\u2003", "1007"],
+        item_id=["", "i01 ", "\xa0i02", "i03.0", "1.0", None],
+        tags=["new|new| sale ", "Caf\xe9|new", "[new, 'sale']", "never|neither|new", "|", "1.0|1+1"],
+        age=["31.0", "31", "+31.0", "031", "nan", ""],
+    )
+    alone = model.predict(wild)
+    monkeypatch.setattr(reading, "FEW_ROWS", few)
+    monkeypatch.setattr(parse, "FEW", few)
+    monkeypatch.setattr(vocabulary, "FEW", few)
+    pd.testing.assert_frame_equal(model.predict(wild), alone, rtol=1e-6)
+    np.testing.assert_allclose(
+        [model.predict(frame.iloc[row : row + 1])[RAW].item() for row in range(20)], raw[:20], rtol=1e-6
+    )
+
+
+def test_a_request_starts_no_thread(
+    model: Model, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads a request would cost as much as all its work."""
+    model.predict(frame.head(1))
+    monkeypatch.setattr(threading.Thread, "start", lambda _self: pytest.fail("a thread was started"))
+    for rows in (1, 100):
+        assert len(model.predict(frame.head(rows))) == rows
+
+
+def test_the_types_of_the_rows_before_say_nothing_of_the_next(model: Model, frame: pd.DataFrame) -> None:
+    model.predict(frame)
+    with pytest.raises(PipelineError, match="the column 'age' holds struct"):
+        model.predict(frame.head(3).assign(age=[{"a": 1}] * 3))
+    assert len(model.predict(frame.head(3).astype(object))) == 3
 
 
 def test_the_index_stays_and_no_row_gives_no_score(model: Model, frame: pd.DataFrame) -> None:

@@ -683,6 +683,8 @@ def features_of(
             check.reject(malformed, field.source, "is not a number", remedy=_NUMBER_REMEDY)
             made[name] = pa.array(values)
         elif field.type == "bag":
+            if parse.kind(column.type) == "text" and plan.decimal == ".":
+                column = texts(field.source)  # which `parse.bags` starts with, too
             made[name] = _bag(column, field, separators[name], plan.missing)
         else:
             times = _times(column, field.source, field.format or "iso", plan, check)

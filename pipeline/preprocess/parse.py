@@ -13,7 +13,7 @@ import pyarrow.types as is_
 from numpy.typing import NDArray
 
 NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
-FEW = 64  # values on which a call of Arrow costs more than its work, as in a request of one row
+FEW = 128  # values on which a call of Arrow costs more than its work, as in a request of one row
 
 
 def kind(type_: pa.DataType) -> str:
@@ -61,11 +61,15 @@ def texts(column: pa.Array, missing: Collection[str] = (), decimal: str = ".") -
     if is_.is_dictionary(column.type) and len(column.dictionary) > len(column):
         column = column.dictionary_decode()  # the dictionary is that of a whole file
     coded = encoded(pc.cast(column, pa.float32()) if is_.is_float16(column.type) else column)
-    if is_.is_string(coded.type.value_type) and _is_clean(coded.dictionary, missing, decimal):
-        if coded.indices.type == pa.int32():
-            return coded
-        return pa.DictionaryArray.from_arrays(pc.cast(coded.indices, pa.int32()), coded.dictionary)
-    gone = {*missing, *whole(pa.array(sorted(missing), pa.string()), decimal).to_pylist()}
+    gone = _with_whole(frozenset(missing), decimal)
+    if is_.is_string(coded.type.value_type):
+        few = few_plain(coded.dictionary, f"{decimal}0")
+        if few is not None and (None in few or not gone.isdisjoint(few)):
+            return recode(coded, lambda _: pa.array([None if t in gone else t for t in few], pa.string()))
+        if few is not None or _is_clean(coded.dictionary, gone, decimal):
+            if coded.indices.type == pa.int32():
+                return coded
+            return pa.DictionaryArray.from_arrays(pc.cast(coded.indices, pa.int32()), coded.dictionary)
     return recode(coded, lambda values: trimmed(whole(trimmed(as_text(values), ()), decimal), gone))
 
 
@@ -104,7 +108,10 @@ def bags(column: pa.Array, separator: str, missing: Collection[str] = ()) -> pa.
         missing: texts that stand for a missing value, alone or in a list.
     """
     if not is_list(column.type):
-        return recode(texts(column, missing), lambda values: _whole_parts(_unbracketed(values), separator))
+        coded = texts(column, missing)
+        if few_plain(coded.dictionary, "[", ".0") is not None:  # none has what is changed below
+            return coded
+        return recode(coded, lambda values: _whole_parts(_unbracketed(values), separator))
     column = pc.cast(column, pa.list_(column.type.value_type))
     values = recode(texts(column.values, missing), lambda v: pc.replace_substring(v, separator, " "))
     lists = pa.ListArray.from_arrays(column.offsets, pc.fill_null(values.dictionary_decode(), ""))
@@ -114,6 +121,8 @@ def bags(column: pa.Array, separator: str, missing: Collection[str] = ()) -> pa.
 
 def as_text(values: pa.Array) -> pa.Array:
     """Return values of any usable type as texts: 12.0 as `12`, times in UTC, NaN as missing."""
+    if is_.is_string(values.type):
+        return values
     if is_.is_float16(values.type):
         values = pc.cast(values, pa.float32())  # Arrow computes nothing with halves
     if is_.is_floating(values.type):
@@ -134,6 +143,8 @@ def as_text(values: pa.Array) -> pa.Array:
 def trimmed(values: pa.StringArray, missing: Collection[str]) -> pa.StringArray:
     """Return texts without the white space around them, null where they stand for a missing value."""
     text = pc.utf8_trim_whitespace(values)
+    if not missing:
+        return text
     absent = pc.is_in(text, pa.array(sorted(missing), pa.string()))
     return pc.if_else(absent, pa.scalar(None, pa.string()), text)
 
@@ -148,7 +159,8 @@ def whole(values: pa.StringArray, decimal: str = ".") -> pa.StringArray:
 def recode(column: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.DictionaryArray:
     """Apply a function of strings to the distinct values; where it gives null, the rows are missing."""
     coded = encoded(column)
-    changed = pc.cast(change(coded.dictionary), pa.string()).dictionary_encode()
+    changed = change(coded.dictionary)
+    changed = (changed if is_.is_string(changed.type) else pc.cast(changed, pa.string())).dictionary_encode()
     return pa.DictionaryArray.from_arrays(changed.indices.take(coded.indices), changed.dictionary)
 
 
@@ -193,18 +205,30 @@ def is_list(type_: pa.DataType) -> bool:
     return any(test(type_) for test in tests)
 
 
+def few_plain(values: pa.Array, *signs: str) -> list[str | None] | None:
+    """Return a few texts of visible ASCII, without blanks around them and without these signs; or None.
+
+    On those, and on no others, Python's string methods do what Arrow's functions do, without a call's cost.
+    """
+    if len(values) > FEW:
+        return None
+    found: list[str | None] = values.to_pylist()
+    for text in found:
+        if text and not (text.isascii() and text.isprintable() and text == text.strip()):
+            return None
+        if text and any(sign in text for sign in signs):
+            return None
+    return found
+
+
+@cache
+def _with_whole(missing: frozenset[str], decimal: str) -> frozenset[str]:
+    """Return the texts that stand for a missing value, and what `whole` makes of them."""
+    return missing.union(whole(pa.array(sorted(missing), pa.string()), decimal).to_pylist())
+
+
 def _is_clean(values: pa.Array, missing: Collection[str], decimal: str) -> bool:
     """Whether `trimmed` and `whole` would change nothing."""
-    if len(values) <= FEW and all(
-        text is not None
-        and text.isascii()
-        and text.isprintable()
-        and text == text.strip()
-        and text not in missing
-        and f"{decimal}0" not in text
-        for text in values.to_pylist()
-    ):
-        return True
     absent = pc.is_in(values, pa.array(sorted(missing), pa.string()))
     if values.null_count or pc.any(absent).as_py():
         return False
@@ -239,8 +263,9 @@ def _floats(column: pa.Array) -> NDArray[np.float64]:
     if is_.is_duration(column.type):
         units_per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
         column = pc.cast(column, pa.int64())
-    values = pc.fill_null(pc.cast(column, pa.float64(), safe=False), np.nan)
-    return np.asarray(values.to_numpy(zero_copy_only=False) / units_per_second)
+    values = column if is_.is_float64(column.type) else pc.cast(column, pa.float64(), safe=False)
+    counted = values.to_numpy(zero_copy_only=False)  # null: NaN
+    return np.asarray(counted if units_per_second == 1 else counted / units_per_second)
 
 
 def _unbracketed(values: pa.Array) -> pa.Array:

@@ -16,7 +16,7 @@ from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.scoring.package import Package
 from pipeline.scoring.reading import ROWS, Reading, to_table
-from pipeline.split.vocabulary import Encoder, Ids, Index
+from pipeline.split.vocabulary import ROWS_PER_CHUNK, Encoder, Ids, Index
 from pipeline.train.predict import logits, needs_times
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Model:
                 f"{package.architecture} needs times, and its package names no column of them"
             )
         self._index = Index(package.vocabulary)
+        self._checked: pa.Schema | None = None  # that of the last rows in memory, which could be read
 
     @property
     def columns(self) -> list[str]:
@@ -114,7 +115,9 @@ class Model:
     def _clean(self, frame: Any, *, optional: bool = False) -> pa.RecordBatch:
         """Return the fields of raw rows, all of which must be well-formed."""
         table = to_table(frame, self.columns, optional=optional)
-        self.reading.check(dict(zip(table.column_names, table.schema.types, strict=True)), "the rows")
+        if table.schema != self._checked:  # requests of one client are alike
+            self.reading.check(dict(zip(table.column_names, table.schema.types, strict=True)), "the rows")
+            self._checked = table.schema
         rejects = RejectLog()
         rejects.count(ROWS, len(table))
         clean, good = self.reading.clean(table, np.arange(1, len(table) + 1), ROWS, rejects)
@@ -132,7 +135,8 @@ class Model:
 
     def encode(self, clean: pa.Table | pa.RecordBatch) -> Ids:
         """Return the ids (n, S) of clean rows."""
-        encoder = Encoder(self.package.vocabulary, lambda name: [chunk(clean[name])], self._index)
+        few = len(clean) <= ROWS_PER_CHUNK
+        encoder = Encoder(self.package.vocabulary, lambda name: [chunk(clean[name])], self._index, few=few)
         parts = list(encoder.ids(0, clean))
         return np.concatenate(parts) if parts else np.empty((0, encoder.schema.slots), np.int32)
 
@@ -142,8 +146,11 @@ class Model:
         time = torch.tensor(clean["time"].to_numpy()) if self.timed else None
         rows = Batch(torch.from_numpy(ids), torch.zeros(len(ids)), time)
         size = ROWS_PER_THREAD * torch.get_num_threads()
-        batches = (rows.rows(slice(start, start + size)) for start in range(0, len(ids), size))
-        found = torch.cat([torch.empty(0), *(logits(self.network, batch).float() for batch in batches)])
+        if 0 < len(ids) <= size:
+            found = logits(self.network, rows).float()
+        else:
+            batches = (rows.rows(slice(start, start + size)) for start in range(0, len(ids), size))
+            found = torch.cat([torch.empty(0), *(logits(self.network, batch).float() for batch in batches)])
         calibrated = calibration.apply(self.package.calibration, found.numpy())
         return {CALIBRATED: calibrated.astype(np.float32), RAW: found.sigmoid().numpy()}
 

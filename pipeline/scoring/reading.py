@@ -1,14 +1,15 @@
 """How raw columns become the fields of a model, as `preprocess` reads those of training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pyarrow.types import is_string
 
 from pipeline.common.errors import PipelineError, nearest
 from pipeline.datasets import tabular
@@ -24,6 +25,7 @@ Settings = dict[str, Any]
 OF_FILES = ("separator", "encoding", "quote", "escape", "names")  # arguments of `tabular.read`: `Layout`
 OF_VALUES = ("fields", "time", "missing", "decimal")  # ... and `tabular.plan_of`
 EXAMPLE_TIMES = (datetime(2017, 7, 14, 2, 40, tzinfo=UTC), datetime(2017, 7, 14, 20, 5, tzinfo=UTC))
+FEW_ROWS = 1024  # up to which a call of Arrow costs more than its work, so that columns share it
 ROWS = "row"  # what stands for the file in messages about rows in memory
 
 
@@ -123,14 +125,21 @@ class Reading:
     ) -> tuple[pa.RecordBatch, NDArray[np.bool_]]:
         """Return the fields of all rows (and `time`), and which of the rows (n,) are not rejected."""
         check = tabular.Check(table, lines, file, rejects, alarm=False)
-        texts = {
-            name: partial(parse.texts, chunk(table[name]), self.plan.missing, self.plan.decimal)
-            for name in self.uses
-        }
-        made = tabular.features_of(check, self.plan, self._separators, lambda name: texts[name]())
+        made = tabular.features_of(check, self.plan, self._separators, self._texts(table))
         return pa.record_batch(
             {name: made[name] for name in self._fields} | tabular.times_of(check, self.plan)
         ), check.good
+
+    def _texts(self, table: pa.Table | pa.RecordBatch) -> Callable[[str], pa.Array]:
+        """Return what gives a column's values as `parse.texts` does; of few rows all columns at once."""
+        how = self.plan.missing, self.plan.decimal
+        names = [name for name in self.uses if len(table) <= FEW_ROWS and is_string(table[name].type)]
+        if not names:
+            return lambda name: parse.texts(chunk(table[name]), *how)
+        joined = pa.concat_arrays([chunk(table[name]) for name in names])
+        made = parse.texts(joined, *how).dictionary_decode()
+        parts = {name: made.slice(number * len(table), len(table)) for number, name in enumerate(names)}
+        return lambda name: parts[name] if name in parts else parse.texts(chunk(table[name]), *how)
 
 
 def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> pa.RecordBatch:
@@ -156,7 +165,7 @@ def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> p
     given = frame.column_names if isinstance(frame, pa.Table) else frame
     names = {str(name).strip(): name for name in given}
     size = len(next(iter(frame.values()), ())) if isinstance(frame, Mapping) else len(frame)
-    made = {}
+    made: dict[str, pa.Array] = {}
     for column in columns:
         if column in names:
             made[column] = _array(frame[names[column]], column)
@@ -166,7 +175,7 @@ def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> p
             raise PipelineError(
                 f"the rows: no column {column!r}, which the model reads{nearest(column, names)}"
             )
-    return pa.record_batch(made)
+    return pa.record_batch(_small_texts(made))
 
 
 def _array(values: Any, column: str) -> pa.Array:
@@ -175,12 +184,25 @@ def _array(values: Any, column: str) -> pa.Array:
     if getattr(values, "ndim", 1) != 1:
         raise PipelineError(f"the rows have several columns {column!r}")
     own = getattr(values, "array", None)  # of a column of pandas, some of whose arrays are Arrow's
+    if hasattr(own, "__arrow_array__"):
+        values = own
+    elif isinstance(getattr(values, "dtype", None), np.dtype):
+        values = np.asarray(values)  # a column of pandas costs Arrow several times as much
     try:
-        made = chunk(pa.array(own if hasattr(own, "__arrow_array__") else values, from_pandas=True))
+        made = chunk(pa.array(values, from_pandas=True))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise PipelineError(f"column {column!r}: its values are not of one type ({reason})") from None
-    # what pandas calls str; the readers of text are faster on the small one
-    if not pa.types.is_large_string(made.type):
-        return made
-    return pa.array(made.to_pylist(), pa.string()) if len(made) <= parse.FEW else pc.cast(made, pa.string())
+    return made
+
+
+def _small_texts(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Return the columns; what pandas calls str as `string`, on which readers of text are faster."""
+    large = {name: column for name, column in columns.items() if pa.types.is_large_string(column.type)}
+    if not large:
+        return columns
+    rows = len(next(iter(large.values())))
+    if rows > FEW_ROWS:
+        return columns | {name: pc.cast(column, pa.string()) for name, column in large.items()}
+    joined = pc.cast(pa.concat_arrays(list(large.values())), pa.string())
+    return columns | {name: joined.slice(number * rows, rows) for number, name in enumerate(large)}

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from pipeline.common.engine import map_ordered
 from pipeline.common.errors import PipelineError
 from pipeline.common.ranges import Count
-from pipeline.preprocess.parse import chunk, codes_of, encoded
+from pipeline.preprocess.parse import FEW, chunk, codes_of, encoded, few_plain
 from pipeline.preprocess.vectors import Keyed
 from pipeline.schema import EMPTY, Column, Field, Kind, Schema
 from pipeline.split.vectors import fit as fit_vectors
@@ -207,7 +207,8 @@ class Places:
 
     def of(self, strings: pa.Array | pa.ChunkedArray) -> NDArray[np.int32]:
         """Return the position of each string."""
-        if SMALL * len(strings) < len(self._values):  # Arrow would hash the whole vocabulary for each call
+        # a call of Arrow costs more than the work on few strings, and hashes the whole vocabulary each time
+        if len(strings) <= FEW or SMALL * len(strings) < len(self._values):
             found = (self._position.get(text, 0) for text in strings.to_pylist())
             return np.fromiter(found, np.int32, len(strings))
         places = pc.add(pc.index_in(strings, self._array), pa.scalar(1, pa.int32()))
@@ -239,23 +240,26 @@ class Encoder:
     Args:
         blocks: the columns of the table, in the blocks that `ids` will be called with.
         index: of the vocabulary, where many tables are encoded one after the other.
+        few: whether the table has so few rows that threads would cost more than the work that they share.
     """
 
-    def __init__(self, vocabulary: Vocabulary, blocks: Blocks, index: "Index | None" = None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, blocks: Blocks, index: "Index | None" = None, *, few: bool = False
+    ) -> None:
         index = index or Index(vocabulary)
         self.schema = index.schema
-        self._vocabulary = vocabulary
+        self._vocabulary, self._few = vocabulary, few
 
         def rows(place: tuple[Mapping[str, Any], Field, int]) -> list[_IdsOfStrings]:
             entry, field, first = place
             if entry["kind"] == "number":
                 return []
-            dictionaries = [encoded(block).dictionary for block in blocks(entry["name"])]
+            dictionaries = [_strings(block, few=few) for block in blocks(entry["name"])]
             make = _category_rows if entry["kind"] == "category" else _bag_rows
             return list(make(entry, index.places[entry["name"]], field, first, dictionaries))
 
         places = zip(vocabulary, self.schema.fields, self.schema.offsets, strict=True)
-        self._rows = list(map_ordered(rows, places))
+        self._rows = list(map(rows, places) if few else map_ordered(rows, places))
 
     def ids(
         self, block: int, table: pa.Table | pa.RecordBatch, truncated: Counter[str] | None = None
@@ -273,8 +277,12 @@ class Encoder:
             if entry["kind"] == "number":
                 sources.append((np.asarray(_bin(_floats(column), entry, first)), np.empty(0, np.int32)))
                 continue
-            made, coded = rows[block], encoded(column)
-            codes = codes_of(coded, len(coded.dictionary))
+            made = rows[block]
+            if self._few and not pa.types.is_dictionary(column.type):
+                codes = np.arange(len(column), dtype=np.int32)
+            else:
+                coded = encoded(column)
+                codes = codes_of(coded, len(coded.dictionary))
             sources.append((codes, made.ids))
             if truncated is not None and entry["kind"] == "bag":
                 counts = np.bincount(codes, minlength=len(made.truncated))
@@ -378,7 +386,7 @@ def _category_rows(
 ) -> Iterator[_IdsOfStrings]:
     if not dictionaries:
         return
-    places = find.of(pa.chunked_array(dictionaries))
+    places = find.of(_joined(dictionaries))
     start = 0
     for dictionary in dictionaries:
         ids = np.full((len(dictionary) + 1, 1), first + find.missing, np.int32)
@@ -394,15 +402,15 @@ def _bag_rows(
     bags = [_distinct(dictionary, entry["separator"], last=last) for dictionary in dictionaries]
     if not bags:
         return
-    places = find.of(pa.chunked_array([values for _, values in bags]))
+    places = find.of(_joined([values for _, values in bags]))
     start = 0
     for dictionary, (row, values) in zip(dictionaries, bags, strict=True):
         code = places[start : start + len(values)].astype(np.int64)
         start += len(values)
         ids = np.full((len(dictionary) + 1, field.slots), EMPTY, np.int32)
-        # all unseen values have one id, which a bag contains once
-        keep = _one_of_each(row, code, last=last)
-        row, code = row[keep], code[keep]
+        if np.count_nonzero(code == 0) > 1:  # all unseen values have one id, which a bag contains once
+            keep = _one_of_each(row, code, last=last)
+            row, code = row[keep], code[keep]
         starts = np.flatnonzero(np.append(True, row[1:] != row[:-1])[: len(row)])
         sizes = np.diff(np.append(starts, len(row)))
         place = np.arange(len(row)) - np.repeat(starts, sizes)
@@ -439,12 +447,31 @@ def _steps(ids: Ids, end: int, slots: int) -> Ids:
     return steps
 
 
+def _strings(column: pa.Array, *, few: bool) -> pa.Array:
+    """Return the strings of a column to look up: its distinct ones, or, where they are few, its own."""
+    if few and not pa.types.is_dictionary(column.type):
+        return column
+    return encoded(column).dictionary
+
+
+def _joined(arrays: Sequence[pa.Array]) -> pa.Array | pa.ChunkedArray:
+    return arrays[0] if len(arrays) == 1 else pa.chunked_array(arrays)
+
+
 def _distinct(texts: pa.Array, separator: str, *, last: bool = False) -> tuple[NDArray[np.int64], pa.Array]:
     """Return (row, value) of the bags' values in order, each value once a row, empty ones left out.
 
     Args:
         last: a repeated value stands where it is last.
     """
+    if (few := few_plain(texts)) is not None:
+        rows, parts = [], []
+        for number, text in enumerate(few):
+            each = [value for part in (text or "").split(separator) if (value := part.strip())]
+            each = list(dict.fromkeys(reversed(each)))[::-1] if last else list(dict.fromkeys(each))
+            rows += [number] * len(each)
+            parts += each
+        return np.array(rows, np.int64), pa.array(parts, pa.string())
     bags = pc.split_pattern(texts, separator)
     row, values = pc.list_parent_indices(bags), pc.utf8_trim_whitespace(pc.list_flatten(bags))
     full = pc.not_equal(values, "")

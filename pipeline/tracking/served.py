@@ -25,6 +25,8 @@ class ClickProbability(PythonModel):
         if "mlflow.pyfunc.scoring_server.app" in sys.modules:  # this process is MLflow's server
             torch.set_num_threads(1)  # requests are in threads of their own already
             bound(int(context.model_config["bytes"]))
+        # what is imported, made or looked up once is not left to the first request
+        self.model.predict(self.model.example())
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ARG002
         """Score rows; what is wrong with them is a bad request that names the column."""
