@@ -49,6 +49,7 @@ CLASSES = {
     "eulernet": "EulerNet",
     "afn": "AFN",
     "wukong": "Wukong",
+    "rankmixer": "RankMixer",
     "gbdt_lr": "GBDTLR",
     "autorec": "AutoRec",
 }
