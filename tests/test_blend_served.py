@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -167,6 +168,51 @@ def test_mlflow_has_a_child_for_each_refit(root: Path) -> None:
             child = children[f"refit-{seed['seed']}"]
             assert child.data.params["rows"] == "train + valid"
             assert child.data.params["seed"] == str(seed["seed"])
+
+
+def test_a_refits_test_metrics_are_those_of_its_runs(root: Path) -> None:
+    """Of each seed as its child's, and their means as the run's own, beside those of the chosen weights."""
+    store = configure(root)
+    for refit in report(root)["refits"]:
+        (shown,) = store.named(store.experiment(NAME), refit["key"])
+        children = store.children(store.experiment(NAME), shown.info.run_id)
+        for seed in refit["seeds"]:
+            child = children[f"refit-{seed['seed']}"].data.metrics
+            assert child["test/auc"] == pytest.approx(seed["auc"], abs=1e-6)
+            assert child["test/calibrated_logloss"] == pytest.approx(seed["calibrated_logloss"], abs=1e-6)
+        have = shown.data.metrics
+        (result,) = [each for each in report(root)["results"] if each["key"] == refit["key"]]
+        assert have["refit/auc"] == pytest.approx(refit["mean"]["auc"], abs=1e-6)
+        assert have["refit/logloss_std"] == pytest.approx(refit["std"]["logloss"], abs=1e-6)
+        assert have["refit/auc_low"] == pytest.approx(refit["auc_low"], abs=1e-6)
+        assert have["test/auc"] == pytest.approx(result["mean"]["auc"], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["equal", "greedy", "equal + valid"])
+def test_a_blend_in_the_registry_gives_the_reports_probabilities(root: Path, kind: str) -> None:
+    rows, expected = blended(root, kind)
+    name = f"ctr-{NAME}-blend-{kind.replace(' + valid', '-valid')}"
+    client = configure(root).client
+    version = client.get_model_version_by_alias(name, "champion")
+    mlflow.set_tracking_uri(client.tracking_uri)
+    model = mlflow.pyfunc.load_model(f"models:/{name}@champion")
+    np.testing.assert_allclose(model.predict(raw(root, rows))[RAW], expected, atol=1e-6)
+    (found,) = [each for each in report(root)["blends"] if each["kind"] == kind]
+    assert version.tags["variant"] == kind
+    assert float(version.tags["test_auc"]) == pytest.approx(found["auc"], abs=1e-6)
+    assert f"Test AUC {found['auc']:.4f}" in str(version.description)
+
+
+def test_blends_are_registered_once_and_again_where_one_was_lost(root: Path) -> None:
+    client = configure(root).client
+    name = f"ctr-{NAME}-blend-greedy"
+    assert tracking.sync(root).endswith("nothing to do")
+    before = client.get_model_version_by_alias(name, "champion")
+    client.delete_registered_model(name)
+    assert "1 report published" in tracking.sync(root)
+    again = client.get_model_version_by_alias(name, "champion")
+    assert again.tags["key"] == before.tags["key"]
+    assert tracking.sync(root).endswith("nothing to do")
 
 
 def test_what_is_not_there_is_said(root: Path) -> None:

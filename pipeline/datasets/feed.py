@@ -21,18 +21,14 @@ Files: clicks.csv (the log, by time) and truth.csv (P(click) of every row, not a
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.common.draws import Floats, Levels, normal, normalised, pick, stream, uniform, zipf
 from pipeline.common.permutation import permutation
-from pipeline.common.ranges import Count, Seed
 from pipeline.datasets import generated
 from pipeline.datasets.generated import DAYS
-from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import FILLED
-from pipeline.preprocess.rejects import RejectLog
 from pipeline.schema import Column
 
 COLUMNS = (
@@ -67,29 +63,12 @@ LIFE = 6.0  # days in which exposure and freshness of an item fall by a factor o
 OLD = 0.4  # the share of items that are there from the start
 DRAWS = 3 + 2 * CANDIDATES + SLATE  # uniform numbers per request
 REQUESTS_PER_BLOCK = 1 << 13
-
-
-def download(
-    folder: Path, cache: Path, *, rows: Count = 200_000, seed: Seed = 7, mirror: str | None = None
-) -> None:
-    """Generate the raw files in `folder`; the same `rows` and `seed` give the same bytes.
-
-    `cache` and `mirror` are not used.
-    """
-    del cache, mirror
-    generated.write(folder, "feed", HEADER, _blocks(rows, seed), rows=rows, seed=seed)
-
-
-def read(folder: Path, rejects: RejectLog, *, shuffle_labels: bool = False) -> ClickLog:
-    """Read the log in its order, with hour and weekday taken from the time.
-
-    Args:
-        shuffle_labels: permute the labels over the rows. Nothing can be learnt then, so an AUC above 0.5
-            reveals a leak; the truth is left out.
-    """
-    rules = {"user": FILLED, "item": FILLED, "fresh": (r"[0-9]+(\.[0-9]+)?", "a number"),
-             "position": ("[1-9]", "a position")}  # fmt: skip
-    return generated.read(folder, rejects, HEADER, COLUMNS, rules, shuffle_labels=shuffle_labels)
+RULES = {
+    "user": FILLED,
+    "item": FILLED,
+    "fresh": (r"[0-9]+(\.[0-9]+)?", "a number"),
+    "position": ("[1-9]", "a position"),
+}
 
 
 def _blocks(rows: int, seed: int) -> Iterator[tuple[list[str], Floats]]:
@@ -214,3 +193,6 @@ class _Feed:
             if len(clicked):
                 self.last[who] = category[row, clicked[-1]]
         return (u < probability).astype(np.int64), probability
+
+
+download, read = generated.source("feed", HEADER, COLUMNS, RULES, _blocks, rows=200_000)

@@ -1,6 +1,6 @@
 """What generated logs share: clicks.csv (the log) and truth.csv (the click probability of every row)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from pipeline.common.draws import Floats, Levels
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import sha256, write_json, writing
 from pipeline.common.permutation import permutation
+from pipeline.common.ranges import Count, Seed
 from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import equals, keep, missing, reject, screen
 from pipeline.preprocess.parse import chunk, numbers
@@ -22,6 +23,52 @@ from pipeline.schema import Column
 TIME = (r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", "a time like 2026-01-05 14:03:59")
 START, DAYS = np.datetime64("2026-01-05T00:00:00", "s"), 28  # a Monday; whole weeks
 HOUR_WEIGHTS = [3, 2, 1, 1, 1, 2, 4, 6, 8, 8, 8, 9, 10, 9, 8, 8, 9, 10, 12, 14, 15, 13, 9, 6]
+
+
+Blocks = Callable[[int, int], Iterable[tuple[list[str], Floats]]]
+
+
+def source(
+    name: str,
+    header: list[str],
+    columns: tuple[Column, ...],
+    rules: Mapping[str, tuple[str, str]],
+    blocks: Blocks,
+    *,
+    rows: int,
+) -> tuple[Callable[..., None], Callable[..., ClickLog]]:
+    """Return `download` and `read` of a generated log, as a module of a dataset has them.
+
+    Args:
+        header: the columns of clicks.csv, `time`, `user` and `click` among them.
+        columns: the fields.
+        rules: what a record must look like, by column; the time and the label are checked anyway.
+        blocks: of a number of rows and a seed, the lines of the log and their click probabilities.
+        rows: how many there are where nothing is said.
+    """
+    default = rows
+
+    def download(
+        folder: Path, cache: Path, *, rows: Count = default, seed: Seed = 7, mirror: str | None = None
+    ) -> None:
+        """Generate the raw files in `folder`; the same `rows` and `seed` give the same bytes.
+
+        `cache` and `mirror` are not used.
+        """
+        del cache, mirror
+        write(folder, name, header, blocks(rows, seed), rows=rows, seed=seed)
+
+    def read(folder: Path, rejects: RejectLog, *, shuffle_labels: bool = False) -> ClickLog:
+        """Read the log in its order, with hour and weekday taken from the time.
+
+        Args:
+            shuffle_labels: permute the labels over the rows. Nothing can be learnt then, so an AUC above 0.5
+                reveals a leak; the truth is left out.
+        """
+        tables = _rows(folder, rejects, header, columns, rules)
+        return ClickLog(columns, _shuffled(tables) if shuffle_labels else tables)
+
+    return download, read
 
 
 def write(
@@ -59,27 +106,6 @@ def write(
             "matches_publisher": None,
         },
     )
-
-
-def read(
-    folder: Path,
-    rejects: RejectLog,
-    header: list[str],
-    columns: tuple[Column, ...],
-    rules: Mapping[str, tuple[str, str]],
-    *,
-    shuffle_labels: bool = False,
-) -> ClickLog:
-    """Read a generated log in its order, with hour and weekday taken from the time.
-
-    Args:
-        header: the columns of clicks.csv, `time`, `user` and `click` among them.
-        columns: the fields.
-        rules: what a record must look like, by column; the time and the label are checked anyway.
-        shuffle_labels: permute the labels over the rows and leave out the truth.
-    """
-    tables = _rows(folder, rejects, header, columns, rules)
-    return ClickLog(columns, _shuffled(tables) if shuffle_labels else tables)
 
 
 def _rows(

@@ -17,17 +17,13 @@ Files: clicks.csv (the log) and truth.csv (the click probability of every row, n
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 
 from pipeline.common.draws import Floats, Levels, normal, normalised, pick, stream, uniform, zipf
 from pipeline.common.permutation import permutation
-from pipeline.common.ranges import Count, Seed
 from pipeline.datasets import generated
-from pipeline.preprocess.clean_table import ClickLog
 from pipeline.preprocess.cleaning import FILLED
-from pipeline.preprocess.rejects import RejectLog
 from pipeline.schema import Column
 
 COLUMNS = (
@@ -110,17 +106,7 @@ HEADER = [
 ]  # fmt: skip
 DRAWS = 7  # uniform numbers per row, see _World.rows
 ROWS_PER_BLOCK = 1 << 16
-
-
-def download(
-    folder: Path, cache: Path, *, rows: Count = 100_000, seed: Seed = 7, mirror: str | None = None
-) -> None:
-    """Generate the raw files in `folder`; the same `rows` and `seed` give the same bytes.
-
-    `cache` and `mirror` are not used.
-    """
-    del cache, mirror
-    generated.write(folder, "synthetic", HEADER, _blocks(rows, seed), rows=rows, seed=seed)
+RULES = {"user": FILLED, "item": FILLED, "price": (r"([0-9]+(\.[0-9]+)?)?", "a number")}
 
 
 def _blocks(rows: int, seed: int) -> Iterator[tuple[list[str], Floats]]:
@@ -128,17 +114,6 @@ def _blocks(rows: int, seed: int) -> Iterator[tuple[list[str], Floats]]:
     for start in range(0, rows, ROWS_PER_BLOCK):
         count = min(ROWS_PER_BLOCK, rows - start)
         yield world.rows(uniform(source, count * DRAWS).reshape(count, DRAWS), start, rows)
-
-
-def read(folder: Path, rejects: RejectLog, *, shuffle_labels: bool = False) -> ClickLog:
-    """Read the log in its order, with hour and weekday taken from the time.
-
-    Args:
-        shuffle_labels: permute the labels over the rows. Nothing can be learnt then, so an AUC above 0.5
-            reveals a leak; the truth is left out.
-    """
-    rules = {"user": FILLED, "item": FILLED, "price": (r"([0-9]+(\.[0-9]+)?)?", "a number")}
-    return generated.read(folder, rejects, HEADER, COLUMNS, rules, shuffle_labels=shuffle_labels)
 
 
 class _World:
@@ -260,3 +235,6 @@ def _outer(vectors: list[Floats]) -> Floats:
 def _price_level(price: Floats) -> Levels:
     level = np.searchsorted(PRICE_BOUNDS, price, side="right")
     return np.where(np.isnan(price), len(PRICE_BOUNDS) + 1, level)
+
+
+download, read = generated.source("synthetic", HEADER, COLUMNS, RULES, _blocks, rows=100_000)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.evaluate import seeds
 from pipeline.evaluate.runs import Block, Run
 from pipeline.evaluate.significance import Estimate, compare
 from pipeline.train.refit import REFIT
@@ -22,9 +23,6 @@ def summarise(run: Run, figures: Sequence[dict[str, float]], error: Estimate, be
         error: of its AUC.
         before: of that of the run without it.
     """
-    low, high = error.interval()
-    columns = {key: [row[key] for row in figures] for key in figures[0]}
-    several = len(figures) > 1
     return {
         "model": run.model,
         "variant": run.variant,
@@ -33,12 +31,7 @@ def summarise(run: Run, figures: Sequence[dict[str, float]], error: Estimate, be
         "weights": run.info["weights"],
         "trainings": 2 * run.info.get("trainings", 1),
         "epochs": float(np.mean([again["curve"][-1]["epoch"] for again in run.info[REFIT]])),
-        "seeds": [{"seed": int(s["seed"]), **row} for s, row in zip(run.seeds, figures, strict=True)],
-        "mean": {key: float(np.mean(values)) for key, values in columns.items()},
-        "std": {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if several else None,
-        "auc_standard_error": error.error,
-        "auc_low": low,
-        "auc_high": high,
+        **seeds.summarise(run, figures, error),
         "against_run": compare(error, before),
     }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import metrics
-from pipeline.evaluate import blend, budget, calibration, mechanisms, refits, slices
+from pipeline.evaluate import blend, budget, calibration, mechanisms, refits, seeds, slices
 from pipeline.evaluate.calibration import Calibration, Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
 from pipeline.evaluate.ranking import Ranking, reliability
@@ -25,7 +25,6 @@ from pipeline.evaluate.significance import (
     clusters,
     compare,
     error_by_counts,
-    estimate,
     estimate_ranked,
     holm,
 )
@@ -86,30 +85,26 @@ def build_report(
     count = clusters(label, holdout.group)
     group = None if count is None else holdout.group
     leader, seed = champion(runs)
-    leading = estimate(label, _by_seed(leader, read_predictions(predictions[leader.model])), group)
-    results, comparisons, curves, sliced, again = [], [], {}, [], []
+    results, curves, sliced, again = [], {}, [], []
+    estimates: dict[Entry, Estimate] = {}
     for model, variants in groupby(runs, key=lambda run: run.model):
         pair = {run.variant: run for run in variants}
         scores = read_predictions(predictions[model])
-        estimates = {}
         for variant, run in pair.items():
             by_seed = _by_seed(run, scores)
             valid = [validations[model][variant, result["seed"]] for result in run.seeds]
             settings = ([each.calibration for each in valid], holdout.group, bins, entropy)
             rankings, figures = _measured(label, by_seed, *settings)
-            estimates[variant] = estimate_ranked(rankings, group)
-            results.append(_result(run, figures, valid, estimates[variant]))
+            estimates[model, variant] = error = estimate_ranked(rankings, group)
+            results.append(_result(run, figures, valid, error))
             curves[model, variant] = _curves(rankings, by_seed, bins)
             if refit := run.again:
                 rankings, figures = _measured(label, _by_seed(refit, scores), *settings)
-                error = estimate_ranked(rankings, group)
-                again.append(refits.summarise(refit, figures, error, estimates[variant]))
-        comparisons.append(_compare(pair["tuned"], pair["default"], estimates["tuned"], estimates["default"]))
+                again.append(refits.summarise(refit, figures, estimate_ranked(rankings, group), error))
         (best,) = better(list(pair.values()))
         of = slices.measure(label, _by_seed(best, scores), train_rows or {})
         sliced.append({"model": model, "variant": best.variant, "slices": of})
-        if model != leader.model:
-            comparisons.append(_compare(leader, best, leading, estimates[best.variant]))
+    comparisons = _comparisons(runs, leader, estimates)
     correct(comparisons)
     _add_distance(results, comparisons, leader)
     bayes = _bayes(holdout)
@@ -143,6 +138,7 @@ def build_report(
         report["refits"] = again
     if blends:
         candidates = blend.members(runs, predictions, valids or {})
+        leading = estimates[leader.model, leader.variant]
         report["blends"] = blend.summarise(candidates, blends, holdout, leading, group)
     return report, curves
 
@@ -224,10 +220,6 @@ def _measured(
 
 def _result(run: Run, figures: list[dict[str, float]], valid: list[Validation], error: Estimate) -> Block:
     """The entry of `results`: every metric seed by seed, their mean and standard deviation."""
-    low, high = error.interval()
-    columns = {key: [row[key] for row in figures] for key in figures[0]}
-    several = len(figures) > 1
-    std = {key: float(np.std(values, ddof=1)) for key, values in columns.items()} if several else None
     return {
         "model": run.model,
         "variant": run.variant,
@@ -239,13 +231,8 @@ def _result(run: Run, figures: list[dict[str, float]], valid: list[Validation], 
         **budget.counts(run),
         "valid_auc": run.valid("auc"),
         "valid_logloss": run.valid("logloss"),
-        "seeds": [{"seed": int(s["seed"]), **row} for s, row in zip(run.seeds, figures, strict=True)],
+        **seeds.summarise(run, figures, error),
         "calibrations": [each.calibration for each in valid],
-        "mean": {key: float(np.mean(values)) for key, values in columns.items()},
-        "std": std,
-        "auc_standard_error": error.error,
-        "auc_low": low,
-        "auc_high": high,
         "valid_normalised_entropy": float(np.mean([each.normalised_entropy for each in valid])),
         "valid_mean_prediction_ratio": float(np.mean([each.mean_prediction_ratio for each in valid])),
         "warning": complaint(valid),
@@ -299,6 +286,20 @@ def _bayes(holdout: Holdout) -> dict[str, float] | None:
         "auc": metrics.auc(holdout.label, holdout.truth),
         "logloss": metrics.logloss(holdout.label, holdout.truth),
     }
+
+
+def _comparisons(runs: Sequence[Run], leader: Run, estimates: Mapping[Entry, Estimate]) -> list[Block]:
+    """Return, model by model, its two variants compared, and the better one with the champion."""
+    found = []
+    for model, variants in groupby(runs, key=lambda run: run.model):
+        pair = {run.variant: run for run in variants}
+        error = {variant: estimates[model, variant] for variant in pair}
+        found.append(_compare(pair["tuned"], pair["default"], error["tuned"], error["default"]))
+        if model != leader.model:
+            (best,) = better(list(pair.values()))
+            leading = estimates[leader.model, leader.variant]
+            found.append(_compare(leader, best, leading, error[best.variant]))
+    return found
 
 
 def _compare(first: Run, second: Run, a: Estimate, b: Estimate) -> Block:

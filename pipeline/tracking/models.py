@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.common.errors import PipelineError
 from pipeline.evaluate.runs import Run
 from pipeline.scoring import load, pack
+from pipeline.scoring.package import Package
 from pipeline.tracking import record
 from pipeline.tracking.guards import MlflowFailure
 from pipeline.tracking.record import Block
@@ -49,27 +50,63 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
         PipelineError: it cannot be packed or saved.
         MlflowFailure: MLflow refused it, as when another checkout has deleted it meanwhile.
     """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model as Description
+    from mlflow.entities import Metric
 
     package = pack.of_run(root, Run(folder, run))
     seed = package.trained_on["seed"]
-    logged = store.client.create_logged_model(
+    model = log_package(
+        store,
         experiment,
+        parent,
+        package,
         name=record.name(run),
-        source_run_id=parent,
         tags={"pipeline.key": run["key"], "seed": str(seed)},
         params={**record.params(run), "seed": str(seed)},
-        model_type="click probability",
+        metadata={**{name: run[name] for name in METADATA}, "seed": seed},
+    )
+    store.log(parent, tags={"mlflow.pipeline.logged_model": model, "pipeline.seed": seed})
+    child = store.children(experiment, parent)[f"seed-{seed}"].info.run_id
+    best = next(each for each in run["seeds"] if each["seed"] == seed)
+    for name in record.shown(record.summary(best["best"])):
+        # the same point again, time included, so it is not duplicated; now the model's page has it too
+        for point in store.client.get_metric_history(child, name):
+            again = Metric(name, point.value, point.timestamp, point.step, model_id=model)
+            store.log(child, metrics=[again])
+
+
+def log_package(
+    store: Store,
+    experiment: str,
+    run: str,
+    package: Package,
+    *,
+    name: str,
+    tags: dict[str, str],
+    params: dict[str, str],
+    metadata: Block,
+) -> str:
+    """Log a package as a model of a run; return the model's id.
+
+    Args:
+        metadata: stored with the model.
+
+    Raises:
+        PipelineError: it cannot be saved.
+        MlflowFailure: MLflow refused it.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model as Description
+
+    logged = store.client.create_logged_model(
+        experiment, name=name, source_run_id=run, tags=tags, params=params, model_type="click probability"
     )
     description = Description(
         artifact_path=logged.artifact_location,
-        run_id=parent,
+        run_id=run,
         model_uuid=logged.model_id,
         model_id=logged.model_id,
     )
-    metadata = {**{name: run[name] for name in METADATA}, "seed": seed}
     try:
         with tempfile.TemporaryDirectory() as scratch:
             package.write(Path(scratch, "package"))
@@ -80,17 +117,10 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
     except Exception as error:
         store.client.delete_logged_model(logged.model_id)
         kind = MlflowFailure if isinstance(error, MlflowException) else PipelineError
-        raise kind(f"{folder}: its model cannot be saved: {error}") from error
+        raise kind(f"{metadata['dataset']}: the model {name} cannot be saved: {error}") from error
     store.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    store.client.log_outputs(parent, [LoggedModelOutput(logged.model_id, step=0)])
-    store.log(parent, tags={"mlflow.pipeline.logged_model": logged.model_id, "pipeline.seed": seed})
-    child = store.children(experiment, parent)[f"seed-{seed}"].info.run_id
-    best = next(each for each in run["seeds"] if each["seed"] == seed)
-    for name in record.shown(record.summary(best["best"])):
-        # the same point again, time included, so it is not duplicated; now the model's page has it too
-        for point in store.client.get_metric_history(child, name):
-            again = Metric(name, point.value, point.timestamp, point.step, model_id=logged.model_id)
-            store.log(child, metrics=[again])
+    store.client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
 
 
 def save(package: Path, folder: Path, **more: object) -> None:

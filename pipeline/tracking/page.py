@@ -37,6 +37,32 @@ python -m pipeline predict --registered {name}@champion rows.csv -o scores.parqu
 """
 
 
+def of_blend(report: Block, blend: Block, name: str, link: str) -> str:
+    """Return the description of a blend's version: its members, its figures on the test rows, how to use it.
+
+    Args:
+        name: of the registered model.
+        link: to the report.
+    """
+    members = ", ".join(
+        f"{part['weight']} x {part['model']} ({part['variant']})" for part in blend["members"]
+    )
+    gap = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**blend["against_champion"])
+    return f"""**{blend["kind"]}** blend on {report["dataset"]}: the mean of the logits of {members},
+over all seeds.
+
+Test AUC {blend["auc"]:.4f}, logloss {blend["logloss"]:.4f}; minus the champion's AUC {gap}. It costs
+{blend["trainings"]} trainings and {blend["weights"]:,} weights. {link}
+
+```python
+import mlflow
+
+model = mlflow.pyfunc.load_model("models:/{name}@champion")
+scores = model.predict(model.input_example)  # or your rows, a DataFrame
+```
+"""
+
+
 def of_version(report: Block, result: Block, tags: Mapping[str, str], link: str) -> str:
     """Return the description of a version: its figures on the test rows, its size, how it calibrates.
 

@@ -9,7 +9,19 @@ Row = dict[str, float]
 AXES = {"step", "epoch"}  # of an evaluation; not metrics
 MECHANISM = "mechanism_"  # start of the metrics of a model's mechanisms
 # what a metric is about: MLflow's page makes a section of all that has one of these before its `/`
-GROUPS = ("train", "valid", "test", "best", "search", "mechanism", "bayes", "blend", "speed", "model")
+GROUPS = (
+    "train",
+    "valid",
+    "test",
+    "best",
+    "search",
+    "mechanism",
+    "bayes",
+    "blend",
+    "speed",
+    "model",
+    "refit",
+)
 RENAMED = {"lr": "train/learning_rate", "weights": "model/weights", "capped": "train/capped"}
 DIGITS = 6  # significant ones on the page, which cuts longer numbers; the files have all
 # of all seeds of a result together, and not their mean
@@ -243,6 +255,15 @@ def metric(name: str) -> str:
     ('test/auc', 'best/valid_normalised_entropy')
     """
     return grouped(f"best_{name}" if name.startswith("valid_") else f"test_{name}")
+
+
+def refit_metric(name: str) -> str:
+    """Return what MLflow calls a test metric of a run's refit, trained on train and validation rows.
+
+    >>> refit_metric("auc")
+    'refit/auc'
+    """
+    return grouped(f"refit_{name}")
 
 
 def warning_tags(result: Block) -> dict[str, str]:

@@ -24,6 +24,7 @@ from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
 
 if TYPE_CHECKING:
+    from mlflow import MlflowClient
     from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
@@ -129,15 +130,9 @@ class Candidate:
             reason: why it does, or does not.
             link: to its report, for the pages of the model and of the version.
         """
-        from mlflow.exceptions import MlflowException
-
         client = self.store.client
         tags = {**self.tags, **({REASON: reason} if reason else {})}
-        try:
-            client.create_registered_model(self.name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
+        create(client, self.name)
         chosen = next((each for each in self._versions() if each.source == self.model), None)
         new = chosen is None
         if chosen is None:
@@ -156,8 +151,7 @@ class Candidate:
             if chosen.tags.get(tag) != value and (leads or tag != "checkout"):
                 client.set_model_version_tag(self.name, chosen.version, tag, value)
         said = of_version(self.report, record.champion(self.report), tags, link)
-        if chosen.description != said:
-            client.update_model_version(self.name, chosen.version, said)
+        describe(client, chosen, said)
         said = of_model(self.name, self.report, link)
         if leads and client.get_registered_model(self.name).description != said:
             client.update_registered_model(self.name, said)
@@ -188,11 +182,33 @@ class Candidate:
 
     def _leader(self) -> "ModelVersion | None":
         """Return the version that has the alias now."""
-        from mlflow.exceptions import MlflowException
+        return leader(self.store.client, self.name)
 
-        try:
-            return self.store.client.get_model_version_by_alias(self.name, ALIAS)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            return None
+
+def create(client: "MlflowClient", name: str) -> None:
+    """Make a registered model, unless it is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def describe(client: "MlflowClient", version: "ModelVersion", text: str) -> None:
+    """Give a version a description, if it has another one."""
+    if version.description != text:
+        client.update_model_version(version.name, version.version, text)
+
+
+def leader(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    """Return the version of a registered model that has the alias now."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version_by_alias(name, ALIAS)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None

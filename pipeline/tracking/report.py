@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import folder_digest
-from pipeline.tracking import record
+from pipeline.tracking import blends, record
 from pipeline.tracking.database import Unavailable
 from pipeline.tracking.guards import read, warn, warn_only
 from pipeline.tracking.progress import LAYOUT, MODEL, NOW, REPORT, Progress
@@ -76,7 +76,7 @@ def update_report(folder: Path, *, known: Progress | None = None) -> bool:
             known.has(key)
             and {(each, key) for each in keys} <= known.reported
             and key in known.shown
-            and registered_name(report) in known.champions
+            and {registered_name(report), *blends.names(report)} <= known.champions
         ):
             return False
     return attempts(folder, root, lambda store: _publish_report(store, folder, report, key))
@@ -109,13 +109,13 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
         and store.has_file(evaluation, "report.json")
     )
     if up_to_date and shown >= shows and all(mark in run.data.tags for run in runs.values()):
-        return candidate.register(leads=leads, reason=verdict.reason, link=_link(evaluation, folder))
+        assert evaluation is not None
+        link = _link(evaluation, folder)
+        changed = candidate.register(leads=leads, reason=verdict.reason, link=link)
+        return blends.register(store, experiment, evaluation, report, leads=leads, link=link) or changed
 
     children = {each: store.children(experiment, run.info.run_id) for each, run in runs.items()}
-    for result in report["results"]:
-        if run := runs.get(result["key"]):
-            _log_test(store, run, children[result["key"]], result, correct=shows)
-            store.log(run.info.run_id, tags=record.warning_tags(result))
+    _log_figures(store, report, runs, children, correct=shows)
     note = record.note(report)
     if evaluation is None:
         tags = {
@@ -127,6 +127,7 @@ def _publish_report(store: Store, folder: Path, report: Block, key: str) -> bool
         _log_evaluation(store, evaluation, folder, report, note)
     link = _link(evaluation, folder)
     candidate.register(leads=leads, reason=verdict.reason, link=link)
+    blends.register(store, experiment, evaluation, report, leads=leads, link=link)
     searches = [
         [child for name, child in each.items() if name.startswith("trial-")] for each in children.values()
     ]
@@ -156,6 +157,24 @@ def _mark(store: Store, mark: str, runs: "Iterable[Run]", trials: "Iterable[Run]
         store.log(run.info.run_id, tags={**note, mark: "true"})
 
 
+def _log_figures(
+    store: Store,
+    report: Block,
+    runs: "Mapping[str, Run]",
+    children: "Mapping[str, Mapping[str, Run]]",
+    *,
+    correct: bool,
+) -> None:
+    """Log what a report says of the runs, by key, and of their refits; see `_log_test`."""
+    for result in report["results"]:
+        if run := runs.get(result["key"]):
+            _log_test(store, run, children[result["key"]], result, correct=correct)
+            store.log(run.info.run_id, tags=record.warning_tags(result))
+    for refit in report.get("refits", []):
+        if run := runs.get(refit["key"]):
+            _log_refit(store, run, children[refit["key"]], refit, correct=correct)
+
+
 def _log_test(
     store: Store, run: "Run", children: "Mapping[str, Run]", result: Block, *, correct: bool
 ) -> None:
@@ -168,16 +187,41 @@ def _log_test(
     figures = [(run, {**result["mean"], **spread, **whole})]
     figures += [(child, seed) for seed in result["seeds"] if (child := children.get(f"seed-{seed['seed']}"))]
     for owner, values in figures:
-        named = record.shown({record.metric(name): value for name, value in values.items() if name != "seed"})
-        have = owner.data.metrics
-        new = {
-            name: value
-            for name, value in named.items()
-            if name not in have or (correct and have[name] != value)
-        }
+        new = _new(
+            owner, {record.metric(name): value for name, value in values.items() if name != "seed"}, correct
+        )
         logged = str(values.get("seed")) == run.data.tags.get("pipeline.seed")
         model = run.data.tags.get(MODEL) if logged else None
         store.log(owner.info.run_id, metrics=points(new, model=model))
+
+
+def _log_refit(
+    store: Store, run: "Run", children: "Mapping[str, Run]", refit: Block, *, correct: bool
+) -> None:
+    """Log the test metrics of a refit: those of a seed as its child's, their means as the run's `refit/`.
+
+    The run keeps `test/` for the weights that were chosen; a refit never competes with them.
+    """
+    spread = {f"{name}_std": value for name, value in (refit.get("std") or {}).items()}
+    whole = {name: refit[name] for name in ("auc_standard_error", "auc_low", "auc_high", "epochs")}
+    figures = {
+        record.refit_metric(name): value for name, value in {**refit["mean"], **spread, **whole}.items()
+    }
+    store.log(run.info.run_id, metrics=points(_new(run, figures, correct)))
+    for seed in refit["seeds"]:
+        if child := children.get(f"refit-{seed['seed']}"):
+            figures = {record.metric(name): value for name, value in seed.items() if name != "seed"}
+            store.log(child.info.run_id, metrics=points(_new(child, figures, correct)))
+
+
+def _new(owner: "Run", figures: Block, correct: bool) -> record.Row:
+    """Return the metrics that a run lacks and, if `correct`, those with another value."""
+    have = owner.data.metrics
+    return {
+        name: value
+        for name, value in record.shown(figures).items()
+        if name not in have or (correct and have[name] != value)
+    }
 
 
 def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block, note: str) -> None:
