@@ -11,6 +11,8 @@ PORT ?= 5000
 export LOGNAME ?= $(shell id -un 2>/dev/null || id -u)
 export HOME ?= $(CURDIR)/.dvc/tmp
 unexport PYTHONSAFEPATH
+# every stage and every worker of the tests is a process: none should compile the project again
+unexport PYTHONDONTWRITEBYTECODE
 
 # An environment knows its folder and its Python: after a move or an upgrade it is made again.
 PLACE := cd $(VENV) && pwd -P && bin/python -c 'import sys; print(*sys.version_info[:2])'
@@ -54,7 +56,7 @@ ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui POR
 	@exec python -m pipeline ui --port $(PORT)
 
 quick: setup ## unit tests only, within a minute
-	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)"
+	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)" --hypothesis-profile=quick
 
 test: setup ## all tests that a merge needs
 	@python -m pytest -n $(WORKERS)

@@ -1,12 +1,16 @@
 """What every test starts from: shapes checked as types, one thread, the same random numbers."""
 
+import gc
 import importlib
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jaxtyping
+
+gc.disable()  # until everything is imported and collected: see `pytest_collection_finish`
 
 # Before anything imports these modules: from here on every call checks the shapes it declares.
 jaxtyping.install_import_hook(
@@ -23,9 +27,24 @@ from pipeline.train import runs  # noqa: E402
 from pipeline.train.checkpoint import State  # noqa: E402
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=60, database=None)
+settings.register_profile("quick", settings.get_profile("project"), max_examples=10)
 settings.load_profile("project")
 
 torch.set_num_threads(1)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests are left out, do not import a file of slow tests alone, with MLflow and browsers."""
+    left_out = re.fullmatch(r"not slow( and not \w+)*|not \(slow( or \w+)*\)", config.option.markexpr)
+    if not left_out or not collection_path.match("tests/test_*.py"):
+        return None
+    return bool(re.search(r"(?m)^pytestmark = .*\bslow\b", collection_path.read_text("utf-8"))) or None
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: the garbage collector need not go through them again and again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

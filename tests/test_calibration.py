@@ -100,6 +100,7 @@ def test_awkward_rows_give_finite_probabilities(logits: np.ndarray, clicks: int)
         assert found == {"method": "none"}
 
 
+@pytest.mark.slow
 def test_right_probabilities_are_not_made_worse_by_chance() -> None:
     """Of 40 samples of 500 rows, what is fitted costs mostly nothing on others, and never much."""
     other, unseen = clicks(20000, seed=99)

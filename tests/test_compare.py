@@ -144,6 +144,7 @@ def test_the_page_marks_the_best_and_who_cannot_be_told_from_it() -> None:
     assert "**+0.0" in lines[-1]
 
 
+@pytest.mark.slow
 def test_the_command_writes_page_table_and_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

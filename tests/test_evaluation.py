@@ -51,6 +51,7 @@ def _changed(project: Project, tmp_path: Path) -> Project:
 # predictions
 
 
+@pytest.mark.slow
 def test_predictions_have_the_promised_columns_and_order(project: Project, evaluated: tuple) -> None:
     for model, path in evaluated[1].items():
         schema = pq.read_schema(path)
@@ -64,6 +65,7 @@ def test_predictions_have_the_promised_columns_and_order(project: Project, evalu
         assert len(table) == 4 * len(np.load(project.processed / "test.row.npy"))
 
 
+@pytest.mark.slow
 def test_each_variant_and_seed_has_every_test_row_once_and_no_other(
     project: Project, evaluated: tuple
 ) -> None:
@@ -77,6 +79,7 @@ def test_each_variant_and_seed_has_every_test_row_once_and_no_other(
             assert not set(table.row) & (rows["train"] | rows["valid"])
 
 
+@pytest.mark.slow
 def test_predictions_need_no_file_of_the_train_split_and_read_no_test_label(
     project: Project, changed: Project, evaluated: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +103,7 @@ def test_predictions_need_no_file_of_the_train_split_and_read_no_test_label(
     assert (after.label == 1 - before.label).all()
 
 
+@pytest.mark.slow
 def test_stored_predictions_are_what_was_predicted(project: Project, evaluated: tuple) -> None:
     holdout = Holdout.load(project.processed)
     for run in project.load():
@@ -124,6 +128,7 @@ def calibrated(calibration: dict, p: np.ndarray) -> np.ndarray:
     return special.expit(z)
 
 
+@pytest.mark.slow
 def test_every_figure_can_be_recomputed_from_the_stored_predictions(
     project: Project, evaluated: tuple
 ) -> None:
@@ -177,6 +182,7 @@ def test_every_figure_can_be_recomputed_from_the_stored_predictions(
         assert result["relaimpr"] == pytest.approx((result["mean"]["auc"] - 0.5) / (lr - 0.5) - 1, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_champion_says_how_sure_its_validation_auc_is(evaluated: tuple) -> None:
     """By the rows of the validation split, which the processed folder of these tests does not record."""
     made, _ = evaluated
@@ -190,6 +196,7 @@ def test_the_champion_says_how_sure_its_validation_auc_is(evaluated: tuple) -> N
     assert said in leaderboard.explanation(told)
 
 
+@pytest.mark.slow
 def test_the_true_probabilities_give_the_best_figures_there_are(project: Project, evaluated: tuple) -> None:
     report, _ = evaluated
     truth, label = (np.load(project.processed / f"test.{name}.npy") for name in ("truth", "label"))
@@ -203,6 +210,7 @@ def test_the_true_probabilities_give_the_best_figures_there_are(project: Project
         assert 0 < result["learned"] < 1
 
 
+@pytest.mark.slow
 def test_validation_figures_keys_and_budget_come_from_the_runs(project: Project, evaluated: tuple) -> None:
     results = evaluated[0]["results"]
     assert [(r["model"], r["variant"]) for r in results] == [
@@ -215,6 +223,7 @@ def test_validation_figures_keys_and_budget_come_from_the_runs(project: Project,
         assert result["trials"] == (8 if run.variant == "tuned" else 0)
 
 
+@pytest.mark.slow
 def test_errors_are_clustered_by_user_and_comparisons_corrected(project: Project, evaluated: tuple) -> None:
     report, _ = evaluated
     group = np.load(project.processed / "test.group.npy")
@@ -244,6 +253,7 @@ def test_equal_scores_count_as_no_comparison() -> None:
     assert [c["p_holm"] for c in comparisons] == [1.0, 0.03, 1.0]
 
 
+@pytest.mark.slow
 def test_calibrations_and_warnings_come_from_validation_rows_alone(
     changed: Project, evaluated: tuple, tmp_path: Path
 ) -> None:
@@ -255,6 +265,7 @@ def test_calibrations_and_warnings_come_from_validation_rows_alone(
             assert new[key] == old[key]
 
 
+@pytest.mark.slow
 def test_without_a_group_or_the_truth_or_lr_their_figures_are_left_out(tmp_path: Path) -> None:
     project = make_project(tmp_path, models=("fm",), extras=False)
     report, _ = project.report(tmp_path / "predictions", "fm")
@@ -269,6 +280,7 @@ def test_without_a_group_or_the_truth_or_lr_their_figures_are_left_out(tmp_path:
 # champion
 
 
+@pytest.mark.slow
 def test_the_champion_is_chosen_on_validation_whatever_the_test_metrics(
     changed: Project, evaluated: tuple, tmp_path: Path
 ) -> None:
@@ -318,6 +330,7 @@ def test_ties_for_champion_are_broken_by_logloss_then_name() -> None:
 # comparisons
 
 
+@pytest.mark.slow
 def test_comparisons_cover_tuning_and_the_champion_against_each_other_model(evaluated: tuple) -> None:
     report, _ = evaluated
     best = (report["champion"]["model"], report["champion"]["variant"])

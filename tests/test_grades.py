@@ -78,6 +78,7 @@ def test_cuts_start_where_the_thresholds_are() -> None:
     assert Thresholds(rows, 0.5).cuts[0].item() == pytest.approx(first - label, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_grades_teach_more_than_the_label_alone_and_nobody_reads_those_of_validation() -> None:
     """Few rows, a latent amount: finer labels halve nothing, but they must help on the label itself."""
     train, valid = graded(300, 2), graded(4000, 3)

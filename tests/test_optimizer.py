@@ -86,22 +86,22 @@ def test_a_table_is_updated_as_documented(lazy: bool) -> None:
     assert untouched > 50 or not lazy
 
 
-@pytest.mark.parametrize("every", [1, 30, 300, 1000])
-def test_a_lazy_row_moves_as_far_as_a_dense_one_however_rare_it_is(every: int) -> None:
-    """One gradient in `every` steps: with the usual sparse Adam a lazy row moves up to ten times less."""
+def test_a_lazy_row_moves_as_far_as_a_dense_one_however_rare_it_is() -> None:
+    """One gradient in so many steps: with the usual sparse Adam a lazy row moves up to ten times less."""
+    steps_between = {2: 1, 3: 30, 4: 300, 5: 1000}  # by row; what happens to one is nothing to the others
 
-    def distance(lazy: bool) -> float:
+    def distances(lazy: bool) -> list[float]:
         layer = FieldLinear(SCHEMA)
         mark_lazy(layer, lazy)
         optimizer = Adam(parameter_groups(layer, 0.0, 0.0, 0.0), lr=0.01)
         for step in range(1100):
             optimizer.zero_grad()
-            row = torch.tensor([[3 if step % every == 50 % every else 1]])
-            nn.functional.embedding(row, layer.table, sparse=lazy).sum().backward()
+            rows = torch.tensor([row for row, every in steps_between.items() if step % every == 50 % every])
+            nn.functional.embedding(rows, layer.table, sparse=lazy).sum().backward()
             optimizer.step()
-        return layer.table[3].abs().item()
+        return layer.table[2:6, 0].abs().tolist()
 
-    assert distance(lazy=True) == pytest.approx(distance(lazy=False), rel=0.15)
+    assert distances(lazy=True) == pytest.approx(distances(lazy=False), rel=0.15)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
@@ -114,11 +114,11 @@ def test_l2_means_the_same_for_rare_and_frequent_ids(lazy: bool) -> None:
     layer = FieldLinear(SCHEMA)
     mark_lazy(layer, lazy)
     optimizer, l2 = Adam(parameter_groups(layer, 0.0, 0.05, 0.0), lr=0.02), 0.05
-    for step in range(6000):
+    for step in range(2400):
         optimizer.zero_grad()
         rows = torch.tensor([row for row, every in ((1, 1), (2, 4), (3, 20)) if step % every == 0])
         (nn.functional.embedding(rows, layer.table, sparse=lazy) - 1).square().sum().mul(0.5).backward()
-        optimizer.lr = 0.02 * 0.999**step
+        optimizer.lr = 0.02 * 0.9975**step
         optimizer.step()
     least = [share / (share + l2) for share in (1, 1 / 4, 1 / 20)]
     assert layer.table[1:4, 0].tolist() == pytest.approx(least, rel=0.03)

@@ -618,7 +618,8 @@ def test_rejected_lines_come_with_what_to_try(read: Read):
 
 @pytest.fixture(name="values")
 def _values() -> dict[str, Any]:
-    values: dict[str, Any] = YAML(typ="safe", pure=True).load((project.ROOT / "params.yaml").read_text())
+    values = project.own_params()
+    values["data"] = {name: values["data"][name] for name in values["datasets"]}
     values["data"]["mine"] = {
         "source": "tabular",
         "download": {"path": "log.csv"},
@@ -862,7 +863,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(damage=DAMAGE, dialect=st.sampled_from(DIALECTS), whole=st.integers(0, 3))
 def test_damaged_text_is_accounted_for_or_an_error_as_a_whole(
     folder: Path, damage: Damage, dialect: dict[str, Any], whole: int
@@ -943,7 +944,7 @@ LABELS = ["y", {"column": "y", "at_least": 1}, {"column": "y", "equals": [1, "x"
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(data=st.data(), size=st.integers(0, 5), spec=st.sampled_from(SPECS), label=st.sampled_from(LABELS))
 def test_parquet_of_any_types_is_accounted_for_or_an_error_as_a_whole(
     folder: Path, data: st.DataObject, size: int, spec: Any, label: Any

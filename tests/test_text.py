@@ -162,7 +162,7 @@ BLOCK_BYTES = st.one_of(st.integers(1, 12), st.integers(12, 200))
 
 @pytest.mark.slow
 @given(text=TEXT, block=BLOCK_BYTES, span=st.sampled_from([1, 2, 64]))
-@settings(max_examples=1500)
+@settings(max_examples=25 * settings.default.max_examples)
 @example((CSV, b'x","\n'), 1, 64)  # an even number of quotes, yet one is open
 @example((CSV, b'a,b,"x\n1","2,3\n'), 100, 64)
 @example((CSV, b'x","\n"'), 1, 1)  # ... on the last line but for a rejected one
@@ -188,7 +188,7 @@ def test_rows_lines_and_rejects_are_those_of_the_naive_reader(
     header=st.booleans(),
     name=st.just("f"),
 )
-@settings(max_examples=400)
+@settings(max_examples=7 * settings.default.max_examples)
 @example(b"\xff\xfea", CSV, 1, False, "f")
 @example(b"\xef\xbb\xbf", CSV, 1, False, "f")
 @example(gzip.compress(b"1,2,3\n", mtime=0) + b"x", CSV, 9, False, "f.gz")
@@ -211,7 +211,7 @@ def test_random_bytes_end_in_rows_rejects_or_one_clear_error(
     coded=st.sets(st.sampled_from(NAMES)),
     only=st.sets(st.sampled_from(NAMES), min_size=1),
 )
-@settings(max_examples=200)
+@settings(max_examples=4 * settings.default.max_examples)
 def test_which_columns_are_wanted_and_how_they_are_kept_changes_no_row(
     write: Write, text: tuple[Dialect, bytes], block: int, coded: set[str], only: set[str]
 ):
@@ -232,7 +232,7 @@ def test_which_columns_are_wanted_and_how_they_are_kept_changes_no_row(
 
 
 @given(text=TEXT, block=BLOCK_BYTES)
-@settings(max_examples=200)
+@settings(max_examples=4 * settings.default.max_examples)
 def test_in_a_file_of_one_column_a_blank_line_is_no_record_and_an_empty_field_is_one(
     write: Write, text: tuple[Dialect, bytes], block: int
 ):

@@ -224,7 +224,9 @@ def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("rate", [0.001, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "rate", [0.001, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.5, 0.9))]
+)
 def test_every_model_starts_at_the_log_odds_of_the_train_rows(name: str, rate: float) -> None:
     train = with_rate(TRAIN, rate)
     model = build(name, SCHEMA, {}, seed=1)

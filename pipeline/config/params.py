@@ -35,6 +35,7 @@ from pipeline.split.warm import take
 from pipeline.train.loop import fit
 
 T = TypeVar("T", bound=BaseModel)
+R = TypeVar("R")
 # By the name of a function, the arguments that a stage supplies itself: they are no keys of the file.
 SUPPLIED = {
     "download": {"mirror"},
@@ -64,6 +65,7 @@ class Params:
 
     def __init__(self, values: Any, file: str = "params.yaml", *, every_entry: bool = True) -> None:
         self._name = file
+        self._found: dict[tuple[Any, ...], Any] = {}  # by `_once`
         self._file = self._validated(File, values, "")
         self.datasets, self.models = self._file.datasets, self._file.models + self._file.variants
         self.blocks = self._file.model.keys()
@@ -113,24 +115,25 @@ class Params:
         self.entry(dataset)
         if model not in self._file.model:
             raise self._error("model", unknown("model", model, self._file.model))
-        tune = self._tune(dataset)
+        tune = self._once(self._tune, dataset)
         config = Config(
             architecture=self._architecture(model),
             model=self._model_block(model, dataset),
-            paper=self._paper_block(model),
-            train=self._train(dataset),
+            paper=self._once(self._paper_block, model),
+            train=self._once(self._train, dataset),
             tune=tune,
             space={},
             file=self._name,
             place=self._place(model, dataset),
         )
         for axis, (place, dimension) in self._space(model, dataset, tune).items():
-            config.space[axis] = dimension
-            config.space[axis] = dimension = dimension.with_choice(config.start[axis])
-            if not dimension.holds(config.start[axis]):
+            block, option = axis.split(".")
+            start = (config.model if block == "model" else config.train.fit)[option]
+            config.space[axis] = dimension = dimension.with_choice(start)
+            if not dimension.holds(start):
                 raise self._error(
                     place,
-                    f"does not contain {config.start[axis]!r}, the default of {model} "
+                    f"does not contain {start!r}, the default of {model} "
                     f"(data.{dataset}.settings and the blocks above it), which is the first trial: "
                     "widen it or change the default",
                 )
@@ -226,6 +229,14 @@ class Params:
 
     # ---- settings of one model on one dataset; of several layers the later wins ----
 
+    def _once(self, find: Callable[..., R], *about: Any) -> R:
+        """Return what a method finds, asked only once: models share a dataset, and datasets a model."""
+        key = find.__name__, *about
+        if key not in self._found:
+            self._found[key] = find(*about)
+        found: R = self._found[key]
+        return found
+
     def _train(self, dataset: str) -> Train:
         own = self.data[dataset].settings.train
         default = {"rows_in_memory": ROWS_IN_MEMORY}
@@ -317,7 +328,7 @@ class Params:
         own = {key: top for top in ("train", "model") for key in known[top].model_fields}
         for key in tune.space.keys() - known:
             raise self._error("tune.space", unknown("key", key, known))
-        shared, names = tune.space.get("model") or {}, MODELS.keys() | self.blocks
+        shared, names = tune.space.get("model") or {}, {*MODELS, *self.blocks}
         blocks: dict[tuple[str, ...], Block] = {
             ("model",): {key: value for key, value in shared.items() if key not in names}
         }
@@ -337,10 +348,10 @@ class Params:
         for name, (place, value) in sorted(axes.items()):
             if value is not None:
                 block_name, key = name.split(".")
-                result[name] = (
-                    place,
-                    self._validated(_axis(type_of(known[block_name].model_fields[key])), value, place),
-                )
+                kind = _axis(type_of(known[block_name].model_fields[key]))
+                if (place, kind) not in self._found:
+                    self._found[place, kind] = self._validated(kind, value, place)
+                result[name] = place, self._found[place, kind]
         return result
 
     def _space_place(self, dataset: str, path: tuple[str, ...]) -> str:

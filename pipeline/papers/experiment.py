@@ -131,7 +131,7 @@ def configured(
         entry["settings"] = exhibit.settings(entry["source"])
     if exhibit.sweep is not None and value is not None:
         _set(entry["settings"], exhibit.sweep, row.model, value)
-    changed = {**values, "datasets": [dataset], "data": {**values["data"], dataset: entry}}
+    changed = {**values, "datasets": [dataset], "data": {dataset: entry}}  # no other entry is asked for
     if condition != "tuned":  # nothing is searched, and these settings may lie outside the axes
         entry["settings"].pop("tune", None)
         changed["tune"] = {**values["tune"], "space": {}}
