@@ -439,7 +439,7 @@ def test_the_library_knows_no_stage() -> None:
 def test_every_library_that_is_imported_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    declared = project["dependencies"] + extras["export"] + extras["scale"]
+    declared = project["dependencies"] + extras["export"] + extras["scale"] + extras["torchrec"]
     names = {re.split(r"[^\w.-]", line)[0].lower() for line in declared}
     owners = packages_distributions()
     for path in sources(ROOT).values():

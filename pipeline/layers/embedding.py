@@ -1,6 +1,6 @@
 """From ids to vectors: one table for all fields."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -34,10 +34,16 @@ def _projection(schema: Schema, dim: int, std: float) -> Projection | None:
     return Projection(schema, dim, std) if given_fields(schema) else None
 
 
+def _looked_up(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+    """Return the row of every id: of a table here, or of one whose rows other processes hold."""
+    table, rows = layer.table, rows_of(layer.schema, ids)
+    return lookup(table, rows, sparse=layer.lazy) if isinstance(table, Tensor) else table(rows)
+
+
 def _whole(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
     """Return the vector of every id and behind them, where the schema has them, the two neighbour fields."""
     schema = layer.schema
-    rows = lookup(layer.table, rows_of(schema, ids), sparse=layer.lazy)
+    rows = _looked_up(layer, ids)
     if layer.given is not None:
         rows = layer.given.added(rows, ids)
     if not isinstance(schema, NeighbourSchema):
@@ -47,7 +53,7 @@ def _whole(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]) -> Fl
 
 def _each(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
     """Return the vector of every id, of any columns."""
-    rows = lookup(layer.table, rows_of(layer.schema, ids), sparse=layer.lazy)
+    rows = _looked_up(layer, ids)
     return rows if layer.given is None else rows + layer.given(ids)
 
 
@@ -74,6 +80,7 @@ class FieldEmbedding(nn.Module):
     slot_field: Tensor
     lazy = False  # whether only the rows that a batch looks up get a gradient (see `pipeline.train.adam`)
     l2_factor = 1.0  # of the training's `embedding_l2`
+    table: Any  # a parameter; where its rows are sharded, a module (see `pipeline.train.sharded`)
 
     def __init__(
         self,
@@ -100,7 +107,7 @@ class FieldEmbedding(nn.Module):
     @property
     def width(self) -> int:
         """F * D, the size of all fields' vectors of a row."""
-        return self.fields * self.table.shape[1]
+        return self.fields * int(self.table.shape[1])
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embed ids of any columns separately, with dropout in training; no neighbour fields."""
@@ -143,6 +150,7 @@ class FieldLinear(nn.Module):
     """
 
     lazy = False  # as in `FieldEmbedding`
+    table: Any
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()

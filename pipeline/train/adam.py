@@ -52,9 +52,10 @@ def parameter_groups(
     The penalty is added to the gradient: not decoupled decay. A `FieldEmbedding` may have a multiple of it.
     Only the matrices of `MLP`s have `network_l2`. What weighs, gates or scales something (attention,
     excitations, thresholds, cross weights, gains, biases) has none: its gradients are small, and Adam, which
-    divides by their size, would drive it to exactly zero by a penalty of any strength.
+    divides by their size, would drive it to exactly zero by a penalty of any strength. What needs no gradient
+    is in no group, nor are sharded tables: see `sharded`.
     """
-    layers = tables(model)
+    layers = [layer for layer in tables(model) if isinstance(layer.table, Tensor)]
     embeddings = dict[float, list[Tensor]]()  # by their factor
     for layer in layers:
         if isinstance(layer, FieldEmbedding):
@@ -68,7 +69,7 @@ def parameter_groups(
         if isinstance(layer, nn.Linear)
     ]
     known = {id(p) for p in (*chain(*embeddings.values()), *linear, *matrices)}
-    rest = [p for p in model.parameters() if id(p) not in known]
+    rest = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
     lazy = any(layer.lazy for layer in layers)
     groups = [
         *(Group(own, factor * embedding_l2, rows=True, lazy=lazy) for factor, own in embeddings.items()),

@@ -13,6 +13,7 @@ from pipeline.data.batches import Batch, Split
 from pipeline.layers.neighbours import memory_of
 from pipeline.models import BASE_LOGIT
 from pipeline.train import ranks
+from pipeline.train.sharded import is_sharded
 
 METRICS = ("auc", "logloss", "normalised_entropy", "mean_prediction")
 
@@ -99,6 +100,8 @@ def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) ->
     none = torch.empty(0, dtype=dtype, device=split.device)
     batches = islice(split.batches(size, skip=own.start), len(own))
     probability = torch.cat([none, *(logits(model, batch).sigmoid() for batch in batches)])
+    if is_sharded(model) and len(own) * ranks.count() < split.count(size):
+        logits(model, next(iter(split.batches(size))))  # the others have a batch more, and ask for rows here
     model.train(was_training)
     return ranks.concatenated(probability)
 
