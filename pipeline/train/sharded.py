@@ -151,20 +151,18 @@ def whole(model: nn.Module) -> dict[str, Tensor]:
 
 def _sharded(rows: int, dim: int, sharding: Sharding, rank: int, lr: float) -> Any:
     """Return TorchRec's collection of one sharded table, whose gradients are summed over the ranks."""
-    from torch.distributed.optim import (  # type: ignore[attr-defined]
-        _apply_optimizer_in_backward as optimizer_in_backward,
-    )
     from torchrec.distributed import comm_ops, sharding_plan
     from torchrec.distributed.embedding import EmbeddingCollectionSharder
     from torchrec.distributed.types import ShardingEnv
     from torchrec.modules.embedding_configs import EmbeddingConfig
     from torchrec.modules.embedding_modules import EmbeddingCollection
+    from torchrec.optim.apply_optimizer_in_backward import apply_optimizer_in_backward
     from torchrec.optim.rowwise_adagrad import RowWiseAdagrad
 
     comm_ops.set_gradient_division(False)  # ours are weighted already: see `ranks.backward`
     config = EmbeddingConfig(num_embeddings=rows, embedding_dim=dim, name="table", feature_names=["id"])
     collection = EmbeddingCollection(tables=[config], device=torch.device("meta"))
-    optimizer_in_backward(RowWiseAdagrad, collection.parameters(), {"lr": lr})
+    apply_optimizer_in_backward(RowWiseAdagrad, collection.parameters(), {"lr": lr})
     how = (
         sharding_plan.row_wise(compute_kernel="fused")
         if sharding == "row_wise"
