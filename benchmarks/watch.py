@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from pipeline.common.errors import PipelineError
 from pipeline.config import params
 from pipeline.scoring import Model, pack
-from pipeline.watch import report
+from pipeline.watch import reference, report
 
 DATASET = "mine"
 ENTRY: dict[str, Any] = {
@@ -117,12 +117,14 @@ def make(folder: Path, rows: int, model: str) -> None:
         subprocess.run(words, cwd=folder, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, check=True)
 
 
-def alarms(root: Path, settings: params.Params, model: Model, frame: pd.DataFrame) -> list[str]:
+def alarms(
+    root: Path, settings: params.Params, model: Model, compared: reference.Block, frame: pd.DataFrame
+) -> list[str]:
     """Write a new log and watch it; return the alarms, or the error."""
     path = root / "new.csv"
     frame.to_csv(path, index=False)
     try:
-        return report.alarms(report.watch(root, model, path, settings.watch, settings.evaluate.bins))
+        return report.alarms(report.watch(model, compared, path, settings.watch))
     except PipelineError as error:
         return [str(error)]
 
@@ -141,6 +143,7 @@ def main() -> None:
             make(root, 30_000, "deepfm")
         settings = params.load(root / "params.yaml")
         model = Model(pack.pack(root, DATASET, "deepfm", "default"))
+        compared = reference.of_test_rows(root, model, settings.evaluate.bins)
         print("| new log | rows | logs | with an alarm | with its own | alarms |")
         print("|---|---:|---:|---:|---:|---|")
         for rows in arguments.rows:
@@ -148,7 +151,7 @@ def main() -> None:
                 found = []
                 for seed in range(1, arguments.seeds + 1):
                     frame = change(log(rows, seed), np.random.default_rng(seed))
-                    found.append(alarms(root, settings, model, frame))
+                    found.append(alarms(root, settings, model, compared, frame))
                 which = Counter(alarm.split(";")[0].split(": ")[-1] for each in found for alarm in each)
                 hits = sum(any(own in alarm for alarm in each) for each in found) if own else "-"
                 named = ", ".join(f"{alarm} {count}" for alarm, count in which.most_common(4))

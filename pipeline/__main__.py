@@ -76,9 +76,11 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("--format", choices=("onnx", "torch"), default="onnx", help="default: onnx")
     added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
     added = command(watch, "compare a new log with the test rows of a dataset, and a model with its report")
-    added.add_argument("dataset", help="an entry of params.yaml that was evaluated")
+    added.add_argument("dataset", nargs="?", help="an entry of params.yaml that was evaluated")
     added.add_argument("rows", type=Path, help="a file of raw rows, or a folder of them")
     _add_choice(added)
+    added.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote, for a dataset")
+    added.add_argument("--registered", metavar="NAME@ALIAS", help="a model in MLflow's registry")
     added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for watch.json and watch.png")
     added = command(join, "train trials of a search that is on a server (docs/scale.md)")
     for name in ("dataset", "model"):
@@ -272,7 +274,11 @@ def departures(arguments: Namespace) -> None:
 
 def package(arguments: Namespace) -> None:
     """Write a trained model with its vocabulary and all that is needed to score raw rows into a folder."""
-    _packed(arguments).write(arguments.out)
+    from pipeline.config import params
+    from pipeline.watch import reference
+
+    bins = params.load(arguments.root / "params.yaml").evaluate.bins
+    reference.added(arguments.root, _packed(arguments), bins).write(arguments.out)
     print(arguments.out)
 
 
@@ -324,17 +330,35 @@ def watch(arguments: Namespace) -> None:
 
     Rows that cannot be read, unseen and missing values, distribution (PSI) of each field and of predictions;
     with labels their rate, AUC, logloss and calibration error. Ends with 1 if a figure changed beyond its
-    limit in params.yaml (`watch`), or a column is not there.
+    limit in params.yaml (`watch`), or a column is not there. A package needs no project: it says what its
+    test rows were like, and without a params.yaml the limits are its defaults.
     """
     from pipeline.common.files import write_json
     from pipeline.config import params
+    from pipeline.config.settings import Watch
     from pipeline.evaluate import plot_style
-    from pipeline.scoring import Model
-    from pipeline.watch import picture, report
+    from pipeline.scoring import Model, load
+    from pipeline.watch import picture, reference, report
 
-    settings = params.load(arguments.root / "params.yaml")
-    model = Model(_packed(arguments))
-    found = report.watch(arguments.root, model, arguments.rows, settings.watch, settings.evaluate.bins)
+    ways = arguments.dataset, arguments.package, arguments.registered
+    if sum(way is not None for way in ways) != 1:
+        raise PipelineError("name the model by one of a dataset before the rows, --package and --registered")
+    path, limits = arguments.root / "params.yaml", Watch()
+    if arguments.dataset is not None:
+        settings = params.load(path)
+        model, limits = Model(_packed(arguments)), settings.watch
+        compared = reference.of_test_rows(arguments.root, model, settings.evaluate.bins)
+    else:
+        folder = arguments.package
+        if folder is None:
+            from pipeline.tracking.models import registered_package
+
+            folder = registered_package(arguments.root, arguments.registered)
+        model = load(folder)
+        compared = reference.of_package(model, str(arguments.package or arguments.registered))
+        if path.exists():
+            limits = params.load(path).watch
+    found = report.watch(model, compared, arguments.rows, limits)
     print(report.to_text(found))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -355,9 +355,23 @@ def test_rows_from_the_standard_input(
     stdin = io.TextIOWrapper(io.BytesIO(gzip.compress(data) if packed else data))
     monkeypatch.setattr(sys, "stdin", stdin)
     with score.source("-") as rows:
-        found, _ = scores(model, rows, tmp_path / "scores.csv")
+        found, words = scores(model, rows, tmp_path / "scores.csv")
     assert not rows.exists()
+    assert words.startswith("<stdin>: 400 rows in")
     np.testing.assert_allclose(found[RAW], raw, rtol=1e-5)
+
+
+def test_what_is_wrong_with_the_standard_input_is_said_of_it(
+    model: Model, frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for change, message in (
+        (lambda f: f.drop(columns="price"), r"^<stdin>: no column 'price'"),
+        (lambda f: f.assign(price="dear"), r"^<stdin>: 400 of 400 rows .*\n  <stdin>:2: price 'dear'"),
+    ):
+        data = change(frame).to_csv(index=False).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        with pytest.raises(PipelineError, match=message), score.source("-") as rows:
+            scores(model, rows, tmp_path / "scores.csv")
 
 
 def test_every_argument_of_read_is_known_to_scoring_or_about_labels_and_splits() -> None:

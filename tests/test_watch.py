@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+import scoring_rows as mine
 
 from benchmarks import watch as logs
 from pipeline import __main__ as commands
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
 from pipeline.config.settings import Watch
+from pipeline.datasets import tabular
 from pipeline.schema import EMPTY, Field
 from pipeline.watch import drift
 from pipeline.watch.drift import Noise
+from pipeline.watch.span import Span
 
 LIMITS = Watch()
 FIRST = 10  # id of a field
@@ -146,6 +150,91 @@ def test_rows_that_cannot_be_read_are_counted_and_raise_an_alarm(
         watch(project, frame, monkeypatch, "--out", str(tmp_path))
     found = read_json(tmp_path / "watch.json")
     assert (found["rows_in"], found["rejected"], found["rows"]) == (1500, 50, 1450)
+
+
+# ---- from a package alone ----
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["pipeline", *words])
+    commands.main()
+
+
+@pytest.mark.slow
+def test_a_package_alone_says_what_the_project_says(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The same checks to the last digit, in a folder without a project."""
+    logs.log(1500, 6).to_csv(project / "new.csv", index=False)
+    rows, package = str(project / "new.csv"), str(tmp_path / "package")
+    command(monkeypatch, "--root", str(project), "package", "--dataset", "mine", "-o", package)
+    command(monkeypatch, "--root", str(project), "watch", "mine", rows, "-o", str(tmp_path / "a"))
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    command(monkeypatch, "watch", "--package", package, rows, "-o", str(tmp_path / "b"))
+    found, alone = (read_json(tmp_path / name / "watch.json") for name in "ab")
+    assert alone == found
+    drift = logs.twice_the_rate(logs.log(1500, 2), np.random.default_rng(2))
+    drift.to_csv(tmp_path / "drift.csv", index=False)
+    with pytest.raises(PipelineError, match="label_rate"):
+        command(monkeypatch, "watch", "--package", package, str(tmp_path / "drift.csv"))
+
+
+def test_a_package_without_test_rows_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    mine.write_csv(tmp_path / "log" / "log.csv", mine.log(100))
+    mine.package(tmp_path / "log", "lr").write(tmp_path / "package")
+    words = ["watch", "--package", str(tmp_path / "package"), str(tmp_path / "log" / "log.csv")]
+    with pytest.raises(PipelineError, match=r"package does not say .* `dvc repro evaluate@DATASET`"):
+        command(monkeypatch, *words)
+    with pytest.raises(PipelineError, match="name the model by one of"):
+        command(monkeypatch, "watch", str(tmp_path / "log" / "log.csv"))
+
+
+# ---- fields of time ----
+
+
+def spanning(first: str, last: str) -> Span:
+    plan = tabular.plan_of(
+        fields={
+            "at": {"domain": "context", "type": "timestamp", "parts": ["hour", "weekday", "month"]},
+            "hour": {"domain": "context"},
+        },
+        time="at",
+    )
+    span = Span(plan)
+    for moment in (first, last, "", "no time"):
+        span.add(pa.table({"at": [moment]}))
+    return span
+
+
+@pytest.mark.parametrize(
+    ("last", "left_out"),
+    [
+        ("2024-03-04 10:59:00", ["at_hour", "at_month", "at_weekday", "hour"]),
+        ("2024-03-04 23:10:00", ["at_month", "at_weekday"]),
+        ("2024-03-09 23:59:00", ["at_month", "at_weekday"]),
+        ("2024-03-10 00:30:00", ["at_month"]),
+        ("2025-03-04 00:00:00", []),
+    ],
+)
+def test_fields_of_time_are_left_out_where_a_log_does_not_span_their_cycle(
+    last: str, left_out: list[str]
+) -> None:
+    found = spanning("2024-03-04 00:20:00", last).uncovered(None)
+    assert sorted(found) == left_out
+    assert all("the new log span" in why for why in found.values())
+
+
+def test_and_where_the_test_rows_do_not() -> None:
+    found = spanning("2022-01-01", "2024-03-04").uncovered([0, 3 * 86400])
+    assert found == dict.fromkeys(["at_weekday"], "the test rows span 3.0 days, less than a week") | {
+        "at_month": "the test rows span 3.0 days, less than a year"
+    }
+
+
+def test_a_log_without_times_has_no_field_left_out() -> None:
+    plan = tabular.plan_of(fields={"hour": {"domain": "context"}})
+    assert Span(plan).uncovered([0, 0]) == {}
 
 
 @pytest.mark.slow

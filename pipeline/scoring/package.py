@@ -9,6 +9,7 @@
     reading.json          how raw columns become fields; see `reading.py`
     calibration.json      from logits to probabilities; see pipeline/evaluate/calibration.py
     vectors.safetensors   the vectors that values of fields are given, if any; see pipeline/data/storage.py
+    reference.json        what the test rows were like, if there was a report; see pipeline/watch/reference.py
     weights.safetensors   the weights, and what the model remembers of its train rows; of a blend
                           weights-1.safetensors and so on, in the order of `members`
     SHA256SUMS            the SHA-256 of each
@@ -41,6 +42,7 @@ from pipeline.split.vocabulary import Vocabulary
 from pipeline.train.predict import logits, needs_times
 
 Block = dict[str, Any]
+REFERENCE = "reference.json"
 FORMAT = 1
 HEAD, WEIGHTS = "package.json", "weights.safetensors"
 BLEND = "blend"  # the architecture of a package with members
@@ -89,6 +91,7 @@ class Package:
         trained_on: where it comes from.
         members: of a blend.
         vectors: the bytes of the file of given vectors; none if no field is given any.
+        reference: what `watch` compares a new log with; None if there was no report.
     """
 
     architecture: str
@@ -100,6 +103,7 @@ class Package:
     trained_on: Block
     members: tuple[Member, ...] = ()
     vectors: bytes = b""
+    reference: Block | None = None
 
     @cached_property
     def schema(self) -> Schema:
@@ -149,6 +153,8 @@ class Package:
             write_json(temporary / "schema.json", self.schema.to_json())
             for name in JSON[1:]:
                 write_json(temporary / f"{name}.json", getattr(self, name))
+            if self.reference is not None:
+                write_json(temporary / REFERENCE, self.reference)
             for name, part in self._files():
                 (temporary / name).write_bytes(part.weights)
             if self.vectors:
@@ -192,6 +198,7 @@ class Package:
             trained_on=head["trained_on"],
             members=members,
             vectors=(folder / VECTORS).read_bytes() if (folder / VECTORS).exists() else b"",
+            reference=read_json(folder / REFERENCE) if (folder / REFERENCE).exists() else None,
         )
 
 

@@ -26,6 +26,7 @@ from pipeline.preprocess.tables import Layout
 from pipeline.scoring.model import Model
 from pipeline.split.vocabulary import Ids
 
+STDIN = "<stdin>"  # what rows from there are called
 FILE, ROW = "file", "row"  # columns that say where a row stands
 OUTPUTS = (*tables.PARQUET_SUFFIXES, ".csv")
 
@@ -159,6 +160,7 @@ def run(
     """Score a file, or those of a folder, into another file; return what was found, in words.
 
     Args:
+        rows: where they are, such as what `source` yields.
         layout: how text files are written.
         keep: columns to copy.
         max_rejected: the largest share of corrupted rows.
@@ -178,7 +180,8 @@ def run(
     with _one_thread():
         write(out, parts())
     rows_in, rejected = counts["rows_in"], counts["rejected"]
-    words = f"{rows}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
+    where = STDIN if rows.name.startswith(STDIN) else rows
+    words = f"{where}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
     return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {out}"])
 
 
@@ -212,13 +215,16 @@ def source(rows: str) -> Iterator[Path]:
         yield Path(rows)
         return
     with TemporaryDirectory() as folder:
-        path = Path(folder, "stdin")
+        path = Path(folder, STDIN)
         with open(path, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         with open(path, "rb") as file:
             head = file.read(4)
         packed = {b"\x1f\x8b": ".gz", b"BZ": ".bz2", b"\x28\xb5": ".zst"}
-        yield path.rename(path.with_suffix(packed.get(head[:2], "")))
+        try:
+            yield path.rename(path.with_suffix(packed.get(head[:2], "")))
+        except PipelineError as error:  # nobody knows the folder
+            raise PipelineError(str(error).replace(f"{folder}/", "")) from None
 
 
 def with_changes(layout: Layout, **changes: Any) -> Layout:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.errors import PipelineError
+from pipeline.config.settings import Evaluate
 from pipeline.evaluate.runs import Run
 from pipeline.scoring import load, pack
 from pipeline.scoring.package import Package
@@ -18,6 +19,7 @@ from pipeline.tracking import record
 from pipeline.tracking.guards import MlflowFailure
 from pipeline.tracking.record import Block
 from pipeline.tracking.store import Store
+from pipeline.watch import reference
 
 METADATA = ("key", "dataset", "model", "variant")  # of run.json, stored with the model
 SCRIPT = Path(__file__).with_name("served.py")
@@ -52,7 +54,7 @@ def log_model(store: Store, experiment: str, parent: str, folder: Path, run: Blo
     """
     from mlflow.entities import Metric
 
-    package = pack.of_run(root, Run(folder, run))
+    package = reference.added(root, pack.of_run(root, Run(folder, run)), Evaluate().bins)
     seed = package.trained_on["seed"]
     model = log_package(
         store,

@@ -160,13 +160,19 @@ def of_field(
     ]
 
 
-def of_predictions(reference: Array, new: Array, limits: Any, noise: Noise) -> Check:
-    """Check the distribution of the predicted probabilities, by bins of the reference (m,), (n,)."""
-    edges = np.unique(np.quantile(reference, np.linspace(0, 1, BANDS + 1)[1:-1]))
-    old, now = (
-        np.bincount(np.searchsorted(edges, p), minlength=len(edges) + 1).astype(float)
-        for p in (reference, new)
-    )
+def binned(probability: Array) -> dict[str, list[float]]:
+    """Return the `edges` of bins of probabilities (m,), about as many in each, and the `counts` in them."""
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, BANDS + 1)[1:-1]))
+    return {"edges": edges.tolist(), "counts": _in_bins(edges, probability).tolist()}
+
+
+def _in_bins(edges: Array, probability: Array) -> Array:
+    return np.bincount(np.searchsorted(edges, probability), minlength=len(edges) + 1).astype(float)
+
+
+def of_predictions(reference: Mapping[str, Any], new: Array, limits: Any, noise: Noise) -> Check:
+    """Check the distribution of the predicted probabilities (n,), by the bins of the reference (`binned`)."""
+    old, now = np.array(reference["counts"]), _in_bins(np.array(reference["edges"], new.dtype), new)
     psi, chance, bound = stability(*banded(old, now, ()), noise)
     return Check("psi", "prediction", chance, psi, psi, max(limits.psi + chance, bound))
 

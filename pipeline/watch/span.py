@@ -1,0 +1,88 @@
+"""The time that a log spans, and the fields of time whose cycle it does not cover.
+
+A log of one day has one weekday: that its weekdays are not those of the test rows says nothing.
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.datasets.tabular import Plan
+from pipeline.preprocess.parse import chunk
+from pipeline.preprocess.timestamps import DatePart, offset_seconds, seconds
+
+HOUR, DAY = 3600, 86400
+CYCLES: dict[DatePart, tuple[int, int, str]] = {  # seconds of a step, steps of a cycle, its name
+    "hour": (HOUR, 24, "a day"),
+    "weekday": (DAY, 7, "a week"),
+    "weekend": (DAY, 7, "a week"),
+    "day": (DAY, 31, "a month"),
+    "month": (DAY, 365, "a year"),
+}
+
+
+class Span:
+    """The first and last time of each column of times in a log, told block by block."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._ends: dict[str, list[int]] = {}
+        self._formats = {
+            field.source: field.format or "iso" for field in plan.fields.values() if field.type == "timestamp"
+        }
+        if plan.time is not None:
+            self._formats[plan.time.column] = plan.time_format
+
+    def add(self, block: pa.Table) -> None:
+        """Take note of the times of raw rows; malformed ones do not count."""
+        for column, form in self._formats.items():
+            if column not in block.column_names:
+                continue
+            times, _ = seconds(chunk(block[column]), form, self._plan.missing)
+            ends = pc.min_max(times)
+            if ends["min"].is_valid:
+                low, high = ends["min"].as_py(), ends["max"].as_py()
+                old = self._ends.get(column, [low, high])
+                self._ends[column] = [min(low, old[0]), max(high, old[1])]
+
+    def uncovered(self, reference: Sequence[int] | None) -> dict[str, str]:
+        """Return the fields of time whose cycle the log, or the test rows, do not cover, and why.
+
+        They are the parts of timestamps, and categories that are called as one in a log with times.
+
+        Args:
+            reference: first and last time of the test rows, if they have any.
+        """
+        found: dict[str, str] = {}
+        for name, (part, column, offset) in self._fields().items():
+            step, steps, cycle = CYCLES[part]
+            for what, ends in (("the new log", self._ends.get(column)), ("the test rows", reference)):
+                if ends is not None and _steps(ends, step, offset) < steps:
+                    found.setdefault(name, f"{what} span {_words(ends)}, less than {cycle}")
+        return found
+
+    def _fields(self) -> dict[str, tuple[DatePart, str, int]]:
+        """Return part, column and offset of each field of time."""
+        made: dict[str, tuple[DatePart, str, int]] = {}
+        for name, field in self._plan.fields.items():
+            if field.type == "timestamp":
+                offset = offset_seconds(field.utc_offset or "+00:00")
+                made |= {new: (part, field.source, offset) for new, part in field.date_parts(name).items()}
+            elif field.type == "category" and self._plan.time is not None:
+                for part in get_args(DatePart):
+                    if name == part:
+                        made[name] = (part, self._plan.time.column, 0)
+        return made
+
+
+def _steps(ends: Sequence[int], step: int, offset: int) -> int:
+    first, last = (int(np.floor_divide(end + offset, step)) for end in ends)
+    return last - first + 1
+
+
+def _words(ends: Sequence[int]) -> str:
+    hours = (ends[1] - ends[0]) / HOUR
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
