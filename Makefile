@@ -55,7 +55,7 @@ sync: setup ## bring MLflow up to what the files say
 ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui PORT=5001)
 	@exec python -m pipeline ui --port $(PORT)
 
-quick: setup ## unit tests only, within a minute
+quick: setup ## unit tests only, in a minute or two
 	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)" --hypothesis-profile=quick
 
 test: setup ## all tests that a merge needs

@@ -57,6 +57,7 @@ READERS: dict[str, Words] = {
     "data/reports/synthetic/SHA256SUMS": ("pipeline", "compare", "synthetic", "--out", "comparison"),
     "data/runs/synthetic/*/*/*": ("stages.evaluate", *ON),
 }
+MOST_COPIES = 3  # of one file
 UNREAD = {"trials.csv", "best.json"}  # for people
 
 
@@ -113,8 +114,12 @@ def damage_once(folder: Path, path: Path, reader: Words, how: str, run: Run = ch
     return ""
 
 
-def follow_cure(folder: Path, message: str, limited: Words) -> str:
-    """Do what a message says with the files that it names, then run the DVC target."""
+def follow_cure(folder: Path, message: str, limited: Words, more: int = MOST_COPIES) -> str:
+    """Do what a message says with the files that it names, then run the DVC target.
+
+    Results with the same bytes are one file to DVC's cache, and damaged together: the run of the first may
+    meet the next, and says what to do with that, `more` times at most.
+    """
     if told := re.search(r"(\S+) cannot be read .*; make it readable, or remove it and run", message):
         (folder / told[1]).unlink()
     elif told := re.search(r"remove (.*?), then ", message):
@@ -130,6 +135,8 @@ def follow_cure(folder: Path, message: str, limited: Words) -> str:
     if not target:
         return f"no cure is told: {message}"
     done = chaos.call(folder, *limited, "dvc", "repro", target[1])
+    if done.returncode and more and target[1] not in done.stderr:
+        return follow_cure(folder, done.stderr, limited, more - 1)
     return done.stderr[-300:] if done.returncode else ""
 
 
