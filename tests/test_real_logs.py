@@ -527,3 +527,39 @@ def test_check_looks_at_own_logs_before_dvc_starts(
     (raw / "manifest.json").write_text("{}")
     if "gone" in says:  # the copy is used
         commands.main()
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({}, None),
+        ({"file": "itemz.parquet"}, "preprocess.fields.emb.file: unknown file 'itemz.parquet'; did you mean"),
+        ({"column": "embed"}, "items.parquet: preprocess.fields.emb.column: unknown column 'embed'"),
+        ({"file_key": "id"}, "items.parquet: preprocess.fields.emb.file_key: unknown column 'id'"),
+    ],
+)
+def test_check_looks_at_files_of_vectors_before_dvc_starts(
+    field: dict[str, str], says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clicks.csv").write_text("user,item,click\na,x,1\nb,y,0\n")
+    pq.write_table(
+        pa.table({"item": ["x", "y"], "emb": [[0.5, 1.0], [2.0, 0.0]]}), tmp_path / "items.parquet"
+    )
+    emb = {"domain": "item", "type": "vector", "key": "item", "file": "items.parquet", **field}
+    entry = {
+        "source": "tabular",
+        "download": {"path": "clicks.csv", "vectors": ["items.parquet"]},
+        "preprocess": {"label": "click", "fields": {"user": "user", "item": "item", "emb": emb}},
+        "split": {"method": "random", "seed": 1},
+        "encode": {},
+        "settings": {},
+    }
+    project.make_project(tmp_path, datasets=["mine"], data={"mine": entry})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ctr", "check"])
+    if says is None:
+        commands.main()
+        (tmp_path / "items.parquet").unlink()
+        says = "items.parquet does not exist"
+    with pytest.raises(PipelineError, match=says):
+        commands.main()

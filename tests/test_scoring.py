@@ -307,7 +307,8 @@ def test_bad_rows_are_left_out_and_listed_and_many_are_an_error(
     [
         ("nowhere.csv", [], "does not exist"),
         ("rows.csv", ["clicks"], "--keep: unknown column 'clicks'; did you mean 'click'?"),
-        ("short.csv", [], "short.csv: no column 'price', which the model reads"),
+        ("short.csv", [], "short.csv: no column 'price', which the model reads (there are: "),
+        ("misspelt.csv", [], "no column 'price', which the model reads; did you mean 'prize'?"),
         ("empty", [], "holds no file whose name ends like that of a table"),
     ],
 )
@@ -316,6 +317,7 @@ def test_what_cannot_be_scored_is_said(
 ) -> None:
     frame.to_csv(tmp_path / "rows.csv", index=False)
     frame.drop(columns="price").to_csv(tmp_path / "short.csv", index=False)
+    frame.rename(columns={"price": "prize"}).to_csv(tmp_path / "misspelt.csv", index=False)
     (tmp_path / "empty").mkdir()
     with pytest.raises(PipelineError) as caught:
         scores(model, tmp_path / name, tmp_path / "scores.csv", keep=keep)

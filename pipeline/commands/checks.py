@@ -1,15 +1,17 @@
 """`ctr check`: the user's own logs before DVC starts, and the bytes that stages have written."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import SEAL, check_folder
 from pipeline.common.text import counted
 from pipeline.config.params import Params
 from pipeline.datasets import DATASETS, tabular
 from pipeline.download.obtain import wanted_files
 from pipeline.download.remote import is_remote
-from pipeline.preprocess.tables import SUFFIXES
+from pipeline.preprocess.tables import SUFFIXES, Layout, check_column, open_table
 
 
 def own_logs(root: Path, settings: Params) -> None:
@@ -32,8 +34,38 @@ def own_logs(root: Path, settings: Params) -> None:
             continue  # its copy is used, which `refresh` says
         try:
             tabular.check(wanted_files(own, SUFFIXES, entry.download.get("files")), **entry.preprocess)
+            paths, copies = entry.download.get("vectors", ()), root / "data/raw" / name
+            _own_vectors(root, paths, copies, entry.preprocess["fields"])
         except PipelineError as error:
             raise PipelineError(f"data.{name}: {error}") from None
+
+
+def _own_vectors(root: Path, paths: Sequence[str], copies: Path, fields: Mapping[str, Any]) -> None:
+    """Check that the files of vectors are there and have the columns that fields name.
+
+    Args:
+        paths: of the files.
+        copies: the folder of those that were copied before.
+        fields: of the entry.
+
+    Raises:
+        PipelineError: a file or a column is not there.
+    """
+    there = {Path(path).name: root / Path(path).expanduser() for path in paths}
+    for name, field in tabular.plan_of(fields=dict(fields)).fields.items():
+        if field.file is None:
+            continue
+        key = f"preprocess.fields.{name}"
+        if field.file not in there:
+            raise PipelineError(f"{key}.file: {unknown('file', field.file, there)}; see `download.vectors`")
+        if not there[field.file].exists() and (copies / field.file).exists():
+            continue
+        (file,) = wanted_files(there[field.file], SUFFIXES, None)
+        types = open_table(file, Layout()).types
+        check_column(file, f"{key}.column", field.lists, types)
+        check_column(
+            file, f"{key}.{'file_key' if field.file_key else 'key'}", field.file_key or field.source, types
+        )
 
 
 def files(root: Path) -> str:

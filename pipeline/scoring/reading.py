@@ -1,7 +1,8 @@
 """How raw columns become the fields of a model, as `preprocess` reads those of training."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow.types import is_string
 
-from pipeline.common.errors import PipelineError, nearest
+from pipeline.common.errors import PipelineError
 from pipeline.datasets import tabular
 from pipeline.preprocess import parse
 from pipeline.preprocess.parse import chunk
@@ -112,7 +113,8 @@ class Reading:
         for column, uses in self.uses.items():
             if column not in types:
                 raise PipelineError(
-                    f"{where}: no column {column!r}, which the model reads{nearest(column, types)}"
+                    f"{where}: no column {column!r}, which the model reads"
+                    f"{_instead(column, types, self.uses)}"
                 )
             for use in uses:
                 if not parse.usable(types[column], use):
@@ -173,9 +175,15 @@ def to_table(frame: Any, columns: Sequence[str], *, optional: bool = False) -> p
             made[column] = pa.nulls(size)
         else:
             raise PipelineError(
-                f"the rows: no column {column!r}, which the model reads{nearest(column, names)}"
+                f"the rows: no column {column!r}, which the model reads{_instead(column, names, columns)}"
             )
     return pa.record_batch(_small_texts(made))
+
+
+def _instead(column: str, given: Iterable[str], wanted: Iterable[str]) -> str:
+    """Say which of the given columns may be meant, one that is not wanted itself, or which there are."""
+    near = get_close_matches(column, sorted(set(given) - set(wanted)), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f" (there are: {', '.join(sorted(given)) or 'none'})"
 
 
 def _array(values: Any, column: str) -> pa.Array:

@@ -145,7 +145,7 @@ def check_output(path: Path) -> None:
         PipelineError: it names the endings that are known.
     """
     if not path.name.endswith(OUTPUTS):
-        raise PipelineError(f"{path}: scores are written as {', '.join(OUTPUTS)}")
+        raise PipelineError(f"{path}: scores are written into a file that ends in {' or '.join(OUTPUTS)}")
 
 
 def run(
