@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from pipeline.common.engine import map_ordered
 from pipeline.common.files import check_folder, how_to_recreate, read_json, require_file, sealed_digests
@@ -86,6 +85,8 @@ def read_schema(folder: Path) -> Schema:
     schema = Schema.from_json(read_json(require_file(folder / "schema.json", "split")))
     if all(field.given is None for field in schema.fields):
         return schema
+    from safetensors.numpy import load_file  # a benchmark runs where torch alone is installed
+
     return replace(schema, vectors=load_file(require_file(folder / VECTORS, "split")))
 
 
@@ -126,6 +127,8 @@ def digests(folder: Path) -> dict[str, str]:
 def write_vectors(folder: Path, tables: Mapping[str, NDArray[np.float32]]) -> None:
     """Write the given vectors of fields, if there are any."""
     if tables:
+        from safetensors.numpy import save_file
+
         save_file(dict(tables), folder / VECTORS)
 
 

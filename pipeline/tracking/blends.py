@@ -8,7 +8,6 @@ import socket
 from typing import TYPE_CHECKING
 
 from pipeline.common.files import digest
-from pipeline.evaluate.runs import AGAIN
 from pipeline.tracking.page import of_blend
 from pipeline.tracking.record import Block
 from pipeline.tracking.registry import ALIAS, create, describe, leader, registered_name
@@ -47,7 +46,14 @@ def register(
 
 
 def _name(report: Block, blend: Block) -> str:
-    return f"{registered_name(report)}-blend-{blend['kind'].replace(AGAIN, '-valid')}"
+    return f"{registered_name(report)}-{_short(blend)}"
+
+
+def _short(blend: Block) -> str:
+    """Return a blend's kind as a part of a name."""
+    from pipeline.evaluate.runs import AGAIN  # with torch
+
+    return f"blend-{blend['kind'].replace(AGAIN, '-valid')}"
 
 
 def _register(
@@ -84,7 +90,8 @@ def _register(
 
 def _log(store: Store, experiment: str, evaluation: "Run", report: Block, blend: Block, key: str) -> str:
     """Log a blend's package as a model of the report's run; return its id."""
-    from pipeline.scoring import pack  # with torch
+    from pipeline.evaluate.runs import AGAIN  # with torch
+    from pipeline.scoring import pack
     from pipeline.tracking.models import log_package
 
     kind, refit = blend["kind"].removesuffix(AGAIN), blend["kind"].endswith(AGAIN)
@@ -98,7 +105,7 @@ def _log(store: Store, experiment: str, evaluation: "Run", report: Block, blend:
         experiment,
         evaluation.info.run_id,
         package,
-        name=f"blend-{blend['kind'].replace(AGAIN, '-valid')}",
+        name=_short(blend),
         tags={"pipeline.key": key},
         params={"model": "blend", "variant": blend["kind"], **members},
         metadata={"key": key, "dataset": report["dataset"], "model": "blend", "variant": blend["kind"]},
