@@ -49,6 +49,17 @@ def mean(x: Vector) -> float:
     return sum(x) / len(x)
 
 
+def normed(layer: nn.Module, x: Vector) -> Vector:
+    """Mean 0 and variance 1, then gain and bias; x itself where there is no layer (`nn.Identity`)."""
+    if isinstance(layer, nn.Identity):
+        return x
+    assert isinstance(layer, nn.LayerNorm)
+    mu = mean(x)
+    sigma = math.sqrt(mean([(v - mu) ** 2 for v in x]) + layer.eps)
+    gains = zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)
+    return [g * (v - mu) / sigma + b for v, g, b in gains]
+
+
 def linear(layer: FieldLinear, ids: list[int]) -> float:
     """w0 plus the weight of every value that is there."""
     return layer.bias.item() + sum(layer.table[i, 0].item() for i in ids if i != EMPTY)

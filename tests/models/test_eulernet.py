@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from loops import Vector, dot, embed, exact, mean, relu
+from loops import Vector, dot, embed, exact, normed, relu
 from rows import every_schema, random_ids
 from torch import Tensor, nn
 
@@ -14,15 +14,6 @@ from pipeline.models.eulernet import EulerLayer
 from pipeline.schema import Schema
 
 Complex = list[list[complex]]
-
-
-def normed(layer: nn.Module, x: Vector) -> Vector:
-    if isinstance(layer, nn.Identity):
-        return x
-    mu = mean(x)
-    sigma = math.sqrt(mean([(v - mu) ** 2 for v in x]) + layer.eps)
-    gains = zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)
-    return [g * (v - mu) / sigma + b for v, g, b in gains]
 
 
 def linear(layer: nn.Linear, x: Vector) -> Vector:

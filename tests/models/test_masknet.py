@@ -1,24 +1,14 @@
 """MaskNet against its equations."""
 
-import math
-
 import pytest
 import torch
-from loops import Matrix, Vector, embed, exact, flat, mean, mlp, relu, times
+from loops import Matrix, Vector, embed, exact, flat, mlp, normed, relu, times
 from rows import SCHEMAS, every_schema, random_ids
 from torch import nn
 
 from pipeline.models import build
 from pipeline.models.masknet import MaskBlock
 from pipeline.schema import Schema
-
-
-def normed(layer: nn.LayerNorm, x: Vector) -> Vector:
-    """Mean 0 and variance 1, then gain and bias (eq. 8)."""
-    mu = mean(x)
-    sigma = math.sqrt(mean([(v - mu) ** 2 for v in x]) + layer.eps)
-    gains = zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)
-    return [g * (v - mu) / sigma + b for v, g, b in gains]
 
 
 def affine(layer: nn.Linear, x: Vector) -> Vector:

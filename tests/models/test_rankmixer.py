@@ -4,20 +4,12 @@ import math
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, exact, flat, mean, times
+from loops import Matrix, Vector, dot, embed, exact, flat, mean, normed, times
 from rows import every_schema, random_ids
-from torch import nn
 
 from pipeline.models import build
 from pipeline.models.rankmixer import PerToken, mix
 from pipeline.schema import Schema
-
-
-def normed(layer: nn.LayerNorm, x: Vector) -> Vector:
-    mu = mean(x)
-    sigma = math.sqrt(mean([(v - mu) ** 2 for v in x]) + layer.eps)
-    gains = zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)
-    return [g * (v - mu) / sigma + b for v, g, b in gains]
 
 
 def plus(x: Vector, y: Vector) -> Vector:

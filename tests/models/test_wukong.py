@@ -1,24 +1,16 @@
 """Wukong against its equations."""
 
-import math
 from itertools import product
 
 import pytest
 import torch
-from loops import Matrix, Vector, dot, embed, exact, flat, mean, mlp, times
+from loops import Matrix, Vector, dot, embed, exact, flat, mlp, normed, times
 from rows import every_schema, random_ids
 from torch import Tensor, nn
 
 from pipeline.models import build
 from pipeline.models.wukong import WukongFM, WukongLayer
 from pipeline.schema import Schema
-
-
-def normed(layer: nn.LayerNorm, x: Vector) -> Vector:
-    mu = mean(x)
-    sigma = math.sqrt(mean([(v - mu) ** 2 for v in x]) + layer.eps)
-    gains = zip(x, layer.weight.tolist(), layer.bias.tolist(), strict=True)
-    return [g * (v - mu) / sigma + b for v, g, b in gains]
 
 
 def network(layers: nn.Sequential, x: Vector) -> Vector:
