@@ -293,14 +293,8 @@ def predict(arguments: Namespace) -> None:
     if sum(value is not None for value in (arguments.dataset, arguments.package, arguments.registered)) != 1:
         raise PipelineError("name the model by one of --dataset, --package and --registered")
     score.check_output(arguments.out)
-    if arguments.dataset is not None:
-        model = Model(_packed(arguments))
-    elif arguments.package is not None:
-        model = load(arguments.package)
-    else:
-        from pipeline.tracking.models import registered_package
-
-        model = load(registered_package(arguments.root, arguments.registered))
+    by_dataset = arguments.dataset is not None
+    model = Model(_packed(arguments)) if by_dataset else load(_package_folder(arguments))
     names = arguments.names and arguments.names.split(",")
     layout = score.with_changes(model.reading.layout, separator=arguments.separator, names=names)
     with score.source(arguments.rows) as rows:
@@ -349,12 +343,7 @@ def watch(arguments: Namespace) -> None:
         model, limits = Model(_packed(arguments)), settings.watch
         compared = reference.of_test_rows(arguments.root, model, settings.evaluate.bins)
     else:
-        folder = arguments.package
-        if folder is None:
-            from pipeline.tracking.models import registered_package
-
-            folder = registered_package(arguments.root, arguments.registered)
-        model = load(folder)
+        model = load(_package_folder(arguments))
         compared = reference.of_package(model, str(arguments.package or arguments.registered))
         if path.exists():
             limits = params.load(path).watch
@@ -433,6 +422,15 @@ def _dataset_or_package(arguments: Namespace) -> "Model":
     if (arguments.dataset is None) == (arguments.package is None):
         raise PipelineError("name the model by either --dataset or --package")
     return Model(_packed(arguments)) if arguments.package is None else load(arguments.package)
+
+
+def _package_folder(arguments: Namespace) -> Path:
+    """Return the package that --package names, or that of --registered."""
+    if arguments.package is not None:
+        return Path(arguments.package)
+    from pipeline.tracking.models import registered_package
+
+    return registered_package(arguments.root, arguments.registered)
 
 
 def _packed(arguments: Namespace) -> "Package":
