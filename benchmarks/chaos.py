@@ -252,21 +252,24 @@ def main() -> None:
 
     parser = ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=0)
-    parser.add_argument("--damages", action="store_true")
+    ways = list(damages.DAMAGES)
+    parser.add_argument("--damages", nargs="*", choices=ways, help=f"{', '.join(ways)} (default: all)")
     parser.add_argument("--disk", action="store_true")
     parser.add_argument("--only", default="", help="files whose path has this, or stages of this name")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    hows = ways if arguments.damages == [] else arguments.damages or []
     # with a variant and a blend: what they read is damaged, too
     more: dict[str, Any] = {"variants": ["lr-too"], "model": {"lr-too": {"base": "lr"}}}
     more["evaluate"] = {"blend": ["lr", "lr-too"]}
     with TemporaryDirectory() as temporary:
-        folder = make_project(Path(temporary, "project"), **(more if arguments.damages else {}))
+        folder = make_project(Path(temporary, "project"), **(more if hows else {}))
         if wrong := go_on(folder):
             raise SystemExit(wrong)
         shown, tables = runs_in_mlflow(folder), []
-        if arguments.damages:
-            tables.append(table("damage named, cured, same bits", damages.damages(folder, arguments.only)))
+        if hows:
+            found = damages.damages(folder, hows, arguments.only)
+            tables.append(table("damage named, cured, same bits", found))
         if arguments.disk:
             found = full_disk.fill(folder, Path(temporary, "disk"), arguments.only)
             tables.append(table("full disk named, nothing half-written, same bits with space", found))

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from benchmarks import chaos
@@ -140,10 +140,10 @@ def follow_cure(folder: Path, message: str, limited: Words, more: int = MOST_COP
     return done.stderr[-300:] if done.returncode else ""
 
 
-def damages(folder: Path, only: str = "") -> Counter[tuple[str, bool]]:
-    """Damage each file in each way; return how often every promise held, by way."""
+def damages(folder: Path, hows: Iterable[str] = DAMAGES, only: str = "") -> Counter[tuple[str, bool]]:
+    """Damage each file in these ways; return how often every promise held, by way."""
     found = Counter[tuple[str, bool]]()
-    for how in DAMAGES:
+    for how in hows:
         for path, reader in files(folder):
             if only not in str(path):
                 continue

@@ -1,6 +1,7 @@
 """Seeds in several processes: the same bytes as in one, whatever becomes of the workers."""
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from pipeline.common.files import SEAL, folder_digest, seal, write_json
 from pipeline.train import runs, workers
 from pipeline.train.adam import Adam
 from pipeline.train.loop import LogFn
+from pipeline.tune import finals
+from pipeline.tune.search import Finished
 
 pytestmark = pytest.mark.slow
 
@@ -225,17 +228,16 @@ def test_a_killed_worker_is_reported_once_and_its_seeds_are_trained_here(
 
     assert train("shared", 2, murder) == alone
     assert fits == SEEDS
-    assert capfd.readouterr().err.count("was ended by SIGKILL; its seeds are trained here") == 1
+    assert capfd.readouterr().err.count("was ended by SIGKILL; its trainings are made here") == 1
 
 
 def test_a_worker_keeps_quiet_about_what_the_run_will_meet_itself(capfd: pytest.CaptureFixture[str]) -> None:
     wild = {**PARAMS, "train": {**PARAMS["train"], "lr": 1e30}}
     parts = RESOURCES.load()
-    with workers.prefetch_seeds(
-        partial(runs.train_in_worker, head(wild), wild, RESOURCES), [1, 2], 2
-    ) as wait:
+    jobs = [(wild, 1), (wild, 2)]
+    with workers.prefetch(partial(runs.train_in_worker, head(wild), jobs, RESOURCES), [0, 1], 2) as wait:
+        wait(0)
         wait(1)
-        wait(2)
         with pytest.raises(Diverged, match="not a finite number at step 7"):
             runs.train_once(head(wild), parts, wild, 2, checkpoint=head(wild).seed_checkpoint(2))
     assert capfd.readouterr() == ("", "")
@@ -263,15 +265,39 @@ def test_seeds_that_are_there_need_no_worker(alone: str, monkeypatch: pytest.Mon
     assert train("rest", 3) == alone
 
 
+def test_one_set_of_workers_trains_all_finalists(monkeypatch: pytest.MonkeyPatch, fits: list[int]) -> None:
+    trials = [Finished(number, "COMPLETE", 0.7, {"lr": lr}, []) for number, lr in ((3, 0.02), (0, 1e30))]
+    trials.append(Finished(1, "COMPLETE", 0.7, {"lr": 0.01}, []))
+
+    def at(point: dict[str, Any]) -> runs.Block:
+        return {**PARAMS, "train": {**PARAMS["train"], **point}}
+
+    def play(processes: int) -> list[finals.Finalist]:
+        resources = replace(RESOURCES, processes=processes)
+        return finals.play(trials, "auc", at, head(), resources.load(), SEEDS, resources)
+
+    started, worker = list[list[int]](), workers._worker
+    monkeypatch.setattr(
+        workers, "_worker", lambda train, jobs: (started.append(jobs), worker(train, jobs))[1]
+    )
+    found = play(2)
+    assert started == [[1, 3, 5, 7]], "every other of nine trainings"
+    assert [each.seeds for each in found] == [SEEDS, [1], SEEDS]
+    assert fits == [1, 3, 1, 1, 3], "the rest was found in the cache"
+    shutil.rmtree(runs.cache.FOLDER)
+    assert play(1) == found
+
+
 def test_ctrl_c_is_the_runs_affair() -> None:
     """All processes of a terminal get it; a worker that died of it would print."""
-    with workers.prefetch_seeds(partial(runs.train_in_worker, head(), PARAMS, RESOURCES), [1, 2], 2) as wait:
+    jobs = [(PARAMS, 1), (PARAMS, 2)]
+    with workers.prefetch(partial(runs.train_in_worker, head(), jobs, RESOURCES), [0, 1], 2) as wait:
         (worker,) = children()
         for _ in range(20):
             if worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
                 os.kill(worker.pid, signal.SIGINT)
             time.sleep(0.02)
-        wait(2)
+        wait(1)
     assert list(runs.cache.FOLDER.glob("*.safetensors"))
 
 

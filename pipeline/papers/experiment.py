@@ -204,9 +204,9 @@ def _untuned(
 def _trained(
     header: RunHeader, options: Block, splits: Splits, seeds: Sequence[int], resources: Resources, name: str
 ) -> Iterator[Trained]:
-    with resources.prefetch(header, options, splits, seeds) as wait:
-        for seed in seeds:
-            wait(seed)
+    with resources.prefetch(header, [(options, seed) for seed in seeds], splits) as wait:
+        for number, seed in enumerate(seeds):
+            wait(number)
             checkpoint = header.seed_checkpoint(seed)
             progress = f"{header.dataset} {name} seed-{seed}"
             yield runs.train_once(header, splits, options, seed, checkpoint=checkpoint, progress=progress)

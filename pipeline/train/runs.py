@@ -7,7 +7,7 @@ would give another value: no time, no host, no duration.
 import functools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import digest, seal, write_json, writing
 from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests, has_column, read_origin
@@ -34,6 +34,7 @@ from pipeline.train.start import effective_batch_size
 
 Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[LogFn]]
+Job = tuple[Block, int]  # {"model": of the constructor, "train": of fit}, and a seed
 Splits = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
 DEFAULTS = {name: parameter.default for name, parameter in signature(fit).parameters.items()}
@@ -190,28 +191,34 @@ class Resources:
         )
 
     def prefetch(
-        self, header: RunHeader, arguments: Block, splits: Splits, seeds: Sequence[int]
+        self, header: RunHeader, jobs: Sequence[Job], splits: Splits
     ) -> AbstractContextManager[workers.Wait]:
-        """Start workers for the seeds that are not in the cache; see `workers.prefetch_seeds`."""
-        train, _ = splits
-        missing = [
-            seed
-            for seed in dict.fromkeys(seeds)
-            if not cache.contains(header.cache_key(arguments, seed, train.device))
-        ]
-        count = self.count(splits, arguments["train"]["epochs"])
-        job = partial(train_in_worker, header, arguments, self)
-        return workers.prefetch_seeds(job, missing, min(count, len(missing)))
+        """Start workers for the jobs that are not in the cache; see `workers.prefetch`.
+
+        What it yields is called with the number of a job before that one begins.
+        """
+        device = splits[0].device
+        missing = {
+            digest([arguments, seed]): number
+            for number, (arguments, seed) in reversed(list(enumerate(jobs)))  # of equal ones the first
+            if not cache.contains(header.cache_key(arguments, seed, device))
+        }
+        epochs = min((arguments["train"]["epochs"] for arguments, _ in jobs), default=0)
+        count = min(self.count(splits, epochs), len(missing))
+        job = partial(train_in_worker, header, jobs, self)
+        return workers.prefetch(job, sorted(missing.values()), count)
 
 
 def train_in_worker(
-    header: RunHeader, arguments: Block, resources: Resources, seeds: Sequence[int]
+    header: RunHeader, jobs: Sequence[Job], resources: Resources, numbers: Sequence[int]
 ) -> Iterator[int]:
-    """Train seeds for a run to find in the cache, or at their last checkpoints; yield each when done."""
+    """Train jobs for a run to find in the cache, or at their last checkpoints; yield each when done."""
     splits = resources.load()
-    for seed in seeds:
-        train_once(header, splits, arguments, seed, checkpoint=header.seed_checkpoint(seed))
-        yield seed
+    for number in numbers:
+        arguments, seed = jobs[number]
+        with suppress(Diverged):  # the run meets it, too, and says so
+            train_once(header, splits, arguments, seed, checkpoint=header.seed_checkpoint(seed))
+        yield number
 
 
 def train_again(
@@ -335,11 +342,11 @@ def train_seeds(
     results, again, weights = [], [], 0
     rows = both(resources.processed, *splits) if header.extra.get(REFIT) else None
     network = build(header.architecture, splits[1].schema, arguments["model"], seed=0)
-    with resources.prefetch(header, arguments, splits, seeds) as wait:
-        for seed in seeds:
+    with resources.prefetch(header, [(arguments, seed) for seed in seeds], splits) as wait:
+        for number, seed in enumerate(seeds):
             name = f"seed-{seed}"
             with child(name, f"{header.key}/{name}", arguments) as log:
-                wait(seed)
+                wait(number)
                 trained = train_once(
                     header,
                     splits,

@@ -1,7 +1,7 @@
-"""Train the seeds of a run in parallel worker processes.
+"""Train the seeds of a run, the trials of a wave or the finals of a search in parallel worker processes.
 
 A worker only trains: it leaves its trainings in the cache, and their checkpoints where the run looks for
-them. The run goes through its seeds in order as if it were alone, and finds most of the work done. So its
+them. The run goes through its jobs in order as if it were alone, and finds most of the work done. So its
 outputs cannot depend on the number of processes; what a worker did not finish (it was killed, the training
 diverges) the run does, or meets, itself.
 
@@ -47,22 +47,22 @@ def worthwhile_processes(*, threads: int, device: str, passes: int, nbytes: int)
 
 
 @contextmanager
-def prefetch_seeds(train: Train, seeds: Sequence[int], count: int) -> Iterator[Wait]:
-    """Train in `count` processes: this one, whose share is the first of every `count` seeds, and workers.
+def prefetch(train: Train, jobs: Sequence[int], count: int) -> Iterator[Wait]:
+    """Train in `count` processes: this one, whose share is the first of every `count` jobs, and workers.
 
     Args:
-        train: trains the seeds it is given and yields each when done; sent to the workers by pickle.
-        seeds: those still to be trained.
+        train: trains the jobs it is given and yields each when done; sent to the workers by pickle.
+        jobs: those still to be trained.
 
     Yields:
-        wait(seed): returns when no worker is busy with that seed any more.
+        wait(job): returns when no worker is busy with that job any more.
     """
     with ExitStack() as stack:
         busy: dict[int, _Worker] = {}
         for number in range(1, count):
-            share = seeds[number::count]
+            share = jobs[number::count]
             busy |= dict.fromkeys(share, stack.enter_context(_worker(train, share)))
-        yield lambda seed: busy[seed].wait(seed) if seed in busy else None
+        yield lambda job: busy[job].wait(job) if job in busy else None
 
 
 class _Worker:
@@ -72,9 +72,9 @@ class _Worker:
         self._process, self._connection, self._done = process, done, set[int]()
         self._gone = False
 
-    def wait(self, seed: int) -> None:
-        """Return when the seed is trained, or the worker gone."""
-        while seed not in self._done and not self._gone:
+    def wait(self, job: int) -> None:
+        """Return when the job is done, or the worker gone."""
+        while job not in self._done and not self._gone:
             try:
                 self._done.add(self._connection.recv())
             except (EOFError, OSError):
@@ -86,17 +86,17 @@ class _Worker:
         code = self._process.exitcode or 0
         if code < 0:
             print(
-                f"warning: a worker process was ended by {signal.Signals(-code).name}; its seeds are trained "
-                "here (`processes: 1` in params.yaml trains without workers)",
+                f"warning: a worker process was ended by {signal.Signals(-code).name}; its trainings are "
+                "made here (`processes: 1` in params.yaml trains without workers)",
                 file=sys.stderr,
             )
 
 
 @contextmanager
-def _worker(train: Train, seeds: Sequence[int]) -> Iterator[_Worker]:
+def _worker(train: Train, jobs: Sequence[int]) -> Iterator[_Worker]:
     spawn = get_context("spawn")
     reader, writer = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(train, seeds, writer), daemon=True)
+    process = spawn.Process(target=_work, args=(train, jobs, writer), daemon=True)
     resource_tracker.ensure_running()  # else `start` would do so, and unblock SIGINT
     # Ctrl-C reaches all processes of a terminal and one must answer. A child inherits the blocked signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -113,12 +113,12 @@ def _worker(train: Train, seeds: Sequence[int]) -> Iterator[_Worker]:
         reader.close()
 
 
-def _work(train: Train, seeds: Sequence[int], done: Connection) -> None:
-    """Be a worker: train, and report each seed."""
+def _work(train: Train, jobs: Sequence[int], done: Connection) -> None:
+    """Be a worker: train, and report each job."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        for seed in train(seeds):
-            done.send(seed)
+        for job in train(jobs):
+            done.send(job)
     except PipelineError:
         pass  # the run meets it, too, and reports it
 

@@ -1,12 +1,13 @@
 """The finals of a search: its best trials and the default, trained on all seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
 from pipeline.common.errors import Diverged, PipelineError
-from pipeline.train.runs import Resources, RunHeader, Splits, train_once
+from pipeline.train.runs import Job, Resources, RunHeader, Splits, train_once
+from pipeline.train.workers import Wait
 from pipeline.tune.search import Finished, Point
 
 Block = dict[str, Any]
@@ -53,10 +54,14 @@ def play(
         trials: the finalists, as `search.finalists` returns them.
         arguments: {"model": ..., "train": ...} at a point of the space.
     """
-    return [
-        _train(trial, f"valid_{metric}", arguments(trial.point), header, splits, seeds, resources)
-        for trial in trials
-    ]
+    jobs = [(arguments(trial.point), seed) for trial in trials for seed in seeds]
+    found = []
+    with resources.prefetch(header, jobs, splits) as wait:
+        for place, trial in enumerate(trials):
+            first = place * len(seeds)
+            numbered = dict(enumerate(jobs[first : first + len(seeds)], first))
+            found.append(_train(trial, f"valid_{metric}", numbered, header, splits, wait))
+    return found
 
 
 def winner(finalists: Sequence[Finalist], metric: str) -> Finalist:
@@ -86,34 +91,22 @@ def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: str) -> str
 
 
 def _train(
-    trial: Finished,
-    key: str,
-    arguments: Block,
-    header: RunHeader,
-    splits: Splits,
-    seeds: Sequence[int],
-    resources: Resources,
+    trial: Finished, key: str, jobs: Mapping[int, Job], header: RunHeader, splits: Splits, wait: Wait
 ) -> Finalist:
     finalist = Finalist(trial.number, [], [], [])
     label = f"{header.model} finalist trial-{trial.number:03d}"
-    with resources.prefetch(header, arguments, splits, seeds) as wait:
-        for seed in seeds:
-            wait(seed)
-            finalist.seeds.append(seed)
-            try:
-                state = train_once(
-                    header,
-                    splits,
-                    arguments,
-                    seed,
-                    checkpoint=header.seed_checkpoint(seed),
-                    progress=f"{label} seed-{seed}",
-                ).state
-            except Diverged as error:
-                print(f"{label} seed-{seed}: {error}")
-                break
-            finalist.values.append(state.curve[state.best][key])
-            finalist.epochs.append(state.curve[-1]["epoch"])
+    for number, (arguments, seed) in jobs.items():
+        wait(number)
+        finalist.seeds.append(seed)
+        checkpoint, progress = header.seed_checkpoint(seed), f"{label} seed-{seed}"
+        try:
+            trained = train_once(header, splits, arguments, seed, checkpoint=checkpoint, progress=progress)
+        except Diverged as error:
+            print(f"{label} seed-{seed}: {error}")
+            break
+        curve, best = trained.state.curve, trained.state.best
+        finalist.values.append(curve[best][key])
+        finalist.epochs.append(curve[-1]["epoch"])
     average = "diverged" if finalist.mean is None else f"mean {key.replace('_', ' ')} {finalist.mean:.4f}"
     print(f"{label}: {average}", flush=True)
     return finalist

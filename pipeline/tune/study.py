@@ -239,7 +239,7 @@ def _helpers(
         return
     most = min(resources.count(splits, config.train.fit["epochs"]), config.tune.wave, config.tune.trials)
     config = portable(config)
-    with workers.prefetch_seeds(partial(_help, header, config, resources, server), range(most), most):
+    with workers.prefetch(partial(_help, header, config, resources, server), range(most), most):
         yield
 
 

@@ -76,7 +76,7 @@ class Wave:
     trials: Mapping[int, Block]
 
     def train_ahead(self, splits: Splits) -> AbstractContextManager[Wait]:
-        """Start workers, if there should be any; see `workers.prefetch_seeds`."""
+        """Start workers, if there should be any; see `workers.prefetch`."""
         device = splits[0].device
         missing = [
             number
@@ -85,7 +85,7 @@ class Wave:
         ]
         epochs = min((options["train"]["epochs"] for options in self.trials.values()), default=0)
         count = min(self.resources.count(splits, epochs), len(missing))
-        return workers.prefetch_seeds(self.train, missing, count)
+        return workers.prefetch(self.train, missing, count)
 
     def train(self, numbers: Sequence[int]) -> Iterator[int]:
         """Train trials in a worker; yield each when done."""
