@@ -354,11 +354,11 @@ def test_comparisons_cover_tuning_and_the_champion_against_each_other_model(eval
 
 @pytest.mark.parametrize(("variant", "command"), [("default", "train@toy-fm"), ("tuned", "tune@toy-fm")])
 @pytest.mark.parametrize("lost", ["run.json", "seed-2.safetensors"])
-def test_an_incomplete_run_is_named_with_the_command_that_makes_it(
+def test_the_missing_file_of_a_run_is_named_with_the_command_that_makes_it(
     changed: Project, variant: str, command: str, lost: str
 ) -> None:
     (changed.runs / "toy/fm" / variant / lost).unlink()
-    with pytest.raises(PipelineError, match=rf"toy/fm/{variant}.*dvc repro {command}"):
+    with pytest.raises(PipelineError, match=rf"toy/fm/{variant}/{lost}.*dvc repro {command}"):
         changed.load()
 
 

@@ -122,7 +122,7 @@ def load_runs(
             path = folder / dataset / model / variant
             remedy = f"run `dvc repro {dvc_target(dataset, model, variant)}`"
             if not (path / "run.json").exists():
-                raise PipelineError(f"{path} holds no finished run; {remedy}")
+                raise PipelineError(f"{path}/run.json is missing, so there is no finished run; {remedy}")
             target = dvc_target(dataset, model, variant)
             run = Run(path, read_json(require_file(path / "run.json", target)), _metric(path.parent))
             if run.info["input"] != current:
