@@ -1,0 +1,192 @@
+"""What each step from ids alone to neighbours, grades and averaged weights is worth, and all blended.
+
+    python -m benchmarks.steps                                      five splits of MovieLens-100K, three seeds
+    python -m benchmarks.steps --datasets movielens-1m --seeds 1    one split
+    python -m benchmarks.steps --datasets movielens-1m-x1 --only deepfm-all autorec
+
+Reads the encoded rows of these entries of params.yaml, and says how to prepare those that are missing. Each
+step is DeepFM (or AutoRec) with the settings of params.yaml for the entry and what `STEPS` changes; the first
+ones change one thing at a time. Nothing is chosen here but the epochs of a training, by validation rows; a
+refit repeats a training on train and validation rows. A training that is in data/trainings is not repeated.
+
+Printed for each step: AUC of validation rows, AUC and logloss of test rows, each the mean over splits of
+the mean over seeds; the difference from `deepfm`, with 95 % interval and p by the corrected resampled t-test
+where there are several splits; CPU seconds of the trainings that were not in the cache. Blends are means of
+logits over the seeds of a step, then over steps, and so differ from DeepFM by its seeds as well: `deepfm,
+blended` stands beside them.
+"""
+
+import time
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit, logit
+
+from benchmarks.mechanisms import require
+from pipeline import metrics
+from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.config import params
+from pipeline.config.params import Params
+from pipeline.data.batches import Split
+from pipeline.evaluate.significance import corrected_resampled_t
+from pipeline.models import build
+from pipeline.train import runs
+from pipeline.train.cache import Trained
+from pipeline.train.predict import predict
+from pipeline.train.refit import both
+
+Block = dict[str, Any]
+Array = np.ndarray[Any, Any]
+GRADES, NONE = 0.75, {"average_epochs": 0.0}
+# a step: an entry of `model`, what it changes there and among the arguments of `fit`
+STEPS: dict[str, tuple[str, Block, Block]] = {
+    "deepfm-plain": ("deepfm", {}, NONE),
+    "deepfm": ("deepfm", {}, {}),
+    "deepfm-plain-grades": ("deepfm", {}, {**NONE, "grades": GRADES}),
+    "deepfm-plain-neighbours": ("deepfm-neighbours", {}, NONE),
+    "deepfm-grades": ("deepfm", {}, {"grades": GRADES}),
+    "deepfm-neighbours": ("deepfm-neighbours", {}, {}),
+    "deepfm-all": ("deepfm-neighbours", {}, {"grades": GRADES}),
+    "fm-all": ("fm-neighbours", {}, {"grades": GRADES}),
+    "autorec": ("autorec", {}, {}),
+    "autorec-grades": ("autorec-grades", {}, {"grades": GRADES}),
+}
+BLENDS = {
+    "deepfm, blended": ["deepfm"],
+    "labels alone": ["deepfm-neighbours", "autorec"],
+    "two": ["deepfm-all", "autorec-grades"],
+    "three": ["deepfm-all", "autorec-grades", "fm-all"],
+}
+AGAIN = " + valid"  # a refit
+Result = dict[str, list[Array]]  # by step: the logits (N,) of each seed
+
+
+class Dataset:
+    """The rows of an entry, and what the steps gave on them.
+
+    Attributes:
+        valid, test: logits by step, of each seed.
+        seconds: of the CPU, by step.
+        ratio: test over train rows.
+    """
+
+    def __init__(self, name: str, settings: Params) -> None:
+        config = settings.config(name, "deepfm")
+        self.name, self.settings, self.folder = name, settings, Path("data/processed", name)
+        device, threads, limit = config.train.device, config.train.threads, config.train.rows_in_memory
+        self.splits = runs.Resources(self.folder, device, threads, limit).load()
+        self._test = Split.load(self.folder, "test", self.splits[0].device, rows_in_memory=limit)
+        self.both = both(self.folder, *self.splits)
+        self.label = {"valid": self.splits[1].label.cpu().numpy(), "test": self._test.label.cpu().numpy()}
+        self.ratio = len(self._test) / len(self.splits[0])
+        self.valid, self.test = Result(), Result()
+        self.seconds: dict[str, float] = {}
+
+    def train(self, step: str, seeds: list[int], changes: Block, *, refit: bool) -> None:
+        """Train a step on every seed, and again on train and validation rows."""
+        base, model, train = STEPS[step]
+        config = self.settings.config(self.name, base)
+        arguments = {
+            "model": {**config.model, **model, **changes.get("model", {})},
+            "train": {**config.train.fit, **train, **changes.get("train", {})},
+        }
+        header = runs.RunHeader.of("train", self.name, step, config.architecture, arguments, self.folder)
+        for seed in seeds:
+            start = time.process_time()
+            checkpoint = header.seed_checkpoint(seed)
+            trained = runs.train_once(header, self.splits, arguments, seed, checkpoint=checkpoint)
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.process_time() - start
+            self._score(step, config.architecture, arguments, trained)
+            if refit:
+                again = runs.train_again(header, self.splits, arguments, seed, trained, self.both)
+                self._score(step + AGAIN, config.architecture, arguments, again)
+        print(f"{self.name} {self.line(step)}, {self.seconds[step]:.0f} CPU s", flush=True)
+
+    def _score(self, step: str, architecture: str, arguments: Block, trained: Trained) -> None:
+        network = build(architecture, self.splits[0].schema, arguments["model"], seed=0)
+        network.load_state_dict(trained.tensors)
+        network.to(self.splits[0].device)
+        with torch.no_grad():
+            for into, rows in ((self.valid, self.splits[1]), (self.test, self._test)):
+                scores = logit(predict(network, rows).double().cpu().numpy())
+                into.setdefault(step, []).append(scores)
+
+    def blend(self, name: str, steps: list[str]) -> None:
+        """Add the mean of the logits of some steps, over their seeds and then over them."""
+        for into in (self.valid, self.test):
+            into[name] = [np.mean([np.mean(into[step], axis=0) for step in steps], axis=0)]
+
+    def auc(self, step: str, part: str = "test") -> float:
+        """Return the mean AUC of a step over its seeds."""
+        scores = (self.valid if part == "valid" else self.test)[step]
+        return float(np.mean([metrics.auc(self.label[part], each) for each in scores]))
+
+    def logloss(self, step: str) -> float:
+        """Return the mean logloss of a step's test rows."""
+        return float(np.mean([metrics.logloss(self.label["test"], expit(each)) for each in self.test[step]]))
+
+    def line(self, step: str) -> str:
+        """Describe a step on these rows: of validation rows, since this is seen while others train."""
+        return f"{step}: valid AUC {self.auc(step, 'valid'):.4f}"
+
+
+def row(step: str, datasets: list[Dataset]) -> str:
+    """Return the line of a step in the table."""
+    valid = "" if step.endswith(AGAIN) else f"{np.mean([each.auc(step, 'valid') for each in datasets]):.4f}"
+    test, loss = (np.mean([getattr(each, of)(step) for each in datasets]) for of in ("auc", "logloss"))
+    gains = [each.auc(step) - each.auc("deepfm") for each in datasets if "deepfm" in each.test]
+    told = ""
+    if len(gains) > 1 and any(gains):
+        t = corrected_resampled_t(gains, float(np.mean([each.ratio for each in datasets])))
+        told = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.4f}".format(**t)
+    elif gains and any(gains):
+        told = f"{gains[0]:+.4f}"
+    cost = [each.seconds[step] / len(each.test[step]) for each in datasets if step in each.seconds]
+    seconds = f"{np.mean(cost):.0f}" if cost else ""
+    return f"| {step} | {valid} | {test:.4f} | {loss:.4f} | {told} | {seconds} |"
+
+
+def override(words: list[str]) -> Block:
+    """Read `train.lr=0.01` and `model.embedding_size=64`."""
+    found: Block = {}
+    for word in words:
+        place, _, value = word.partition("=")
+        block, _, key = place.partition(".")
+        if block not in ("model", "train") or not key:
+            raise PipelineError(f"{word!r} is neither model.<option>=<value> nor train.<argument>=<value>")
+        found.setdefault(block, {})[key] = float(value) if "." in value or "e" in value else int(value)
+    return found
+
+
+def main() -> None:
+    """Train and print the tables."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=[f"movielens-100k-s{n}" for n in range(1, 6)])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
+    parser.add_argument("--refit", nargs="*", choices=STEPS, default=["deepfm-all", "autorec-grades"])
+    parser.add_argument("--set", nargs="+", default=[], metavar="train.lr=0.01", help="for every step")
+    options = parser.parse_args()
+    settings = params.load()
+    require(options.datasets, settings)
+    datasets, changes = [], override(options.set)
+    for name in options.datasets:
+        dataset = Dataset(name, settings)
+        for step in options.only:
+            dataset.train(step, options.seeds, changes, refit=step in options.refit)
+        for blend, parts in BLENDS.items():
+            for suffix in ("", AGAIN):
+                named = [part + suffix for part in parts]
+                if all(part in dataset.test for part in named):
+                    dataset.blend(blend + suffix, named)
+        datasets.append(dataset)
+    print("\n| step | valid AUC | test AUC | logloss | minus deepfm | CPU s |\n|---|---:|---:|---:|---|---:|")
+    for step in datasets[0].test:
+        print(row(step, datasets))
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
