@@ -56,6 +56,20 @@ def test_a_picture_is_small_and_keeps_the_colours_of_its_areas_and_lines(tmp_pat
     assert len(seen) <= 64
 
 
+def test_the_palette_is_the_most_frequent_colours_and_the_rest_gets_the_nearest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(plot_style, "PALETTE", 3)
+    red, green, blue, rim, rare = (255, 0, 0), (0, 255, 0), (0, 1, 255), (3, 2, 200), (200, 9, 0)
+    image = Image.new("RGB", (3, 4))
+    image.putdata([red, red, red, blue, blue, blue, blue, green, green, green, rim, rare])
+    small = plot_style.with_palette(image)
+    assert small.mode == "P"
+    assert small.getpalette()[:9] == [*blue, *green, *red]  # of as many pixels the darker one first
+    kept = [red] * 3 + [blue] * 4 + [green] * 3 + [blue, red]
+    assert small.convert("RGB").tobytes() == bytes(value for colour in kept for value in colour)
+
+
 def test_the_same_values_give_the_same_bytes_whatever_the_users_style(
     figures: dict[str, Figure], tmp_path: Path
 ) -> None:

@@ -60,6 +60,7 @@ STYLE: Any = {
 }
 WIDTH_INCHES, DOTS_PER_INCH = 9.0, 150
 PALETTE = 64  # colours of a picture
+_PLACES = np.array([1 << 16, 1 << 8, 1], np.int32)  # of red, green and blue in a number
 HEAD_INCHES = 0.75  # title and subtitle
 styled = style.context(["default", STYLE])  # whatever the user's own matplotlibrc says
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
@@ -85,11 +86,12 @@ def with_palette(image: Image.Image) -> Image.Image:
 
     The rest, the rims of letters and lines, get the nearest of them. (Pillow's own choice changes white.)
     """
-    pixels = np.asarray(image).astype(np.int32)
-    colours, place, count = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True, return_counts=True)
+    pixels = np.asarray(image).astype(np.int32) @ _PLACES  # a number a colour: far faster to sort
+    numbers, place, count = np.unique(pixels, return_inverse=True, return_counts=True)
+    colours = numbers[:, None] // _PLACES % 256
     palette = colours[np.argsort(-count, kind="stable")[:PALETTE]]
     nearest = np.square(colours[:, None] - palette).sum(2).argmin(1).astype(np.uint8)
-    small = Image.fromarray(nearest[place].reshape(pixels.shape[:2]), "P")
+    small = Image.fromarray(nearest[place].reshape(pixels.shape), "P")
     small.putpalette(palette.astype(np.uint8).tobytes())
     return small
 
