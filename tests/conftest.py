@@ -17,20 +17,20 @@ jaxtyping.install_import_hook(
     ["pipeline.models", "pipeline.layers", "pipeline.data", "pipeline.train"], "shapes.checked"
 )
 
-import numpy as np  # noqa: E402
 import project  # noqa: E402
 import pytest  # noqa: E402
-import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
-
-from pipeline.train import runs  # noqa: E402
-from pipeline.train.checkpoint import State  # noqa: E402
 
 settings.register_profile("project", deadline=None, derandomize=True, max_examples=60, database=None)
 settings.register_profile("quick", settings.get_profile("project"), max_examples=10)
 settings.load_profile("project")
 
-torch.set_num_threads(1)
+
+def pytest_collectstart() -> None:
+    """Import torch where tests run: with `-n`, pytest's own process reads this file, too, and runs none."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -47,14 +47,24 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+LONG = [  # files that take longest, the longest first
+    *("told_commands", "blend_served", "end_to_end", "tracking", "dvc_commands", "export", "cures", "served"),
+    *("workers", "parallel", "zoo", "models"),
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that several workers end at the same time."""
+    """Long files come first, then those with slow tests, so that several workers end at the same time."""
+    rank = {f"test_{name}": number for number, name in enumerate(LONG)}
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, rank.get(item.path.stem, len(LONG))))
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  for libraries that read the global state
     torch.default_generator.manual_seed(0)  # torch.manual_seed formats a stack for GPUs every time
@@ -80,9 +90,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seeds that this process really trained, or went on with, instead of taking them from the store."""
+    from pipeline.train import runs
+
     seeds, fit = list[int](), runs.fit
 
-    def counted(*args: Any, seed: int, **more: Any) -> State:
+    def counted(*args: Any, seed: int, **more: Any) -> Any:
         seeds.append(seed)
         return fit(*args, seed=seed, **more)
 

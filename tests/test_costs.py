@@ -67,6 +67,7 @@ def finished(folder: Path, rows: int, steps: list[int], evaluations: int, **more
     return Run(folder, info | {"params": {"model": {}, "train": {"batch_size": rows // 100}}} | more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [2_000, 60_000])  # three epochs, and a part of one
 def test_a_training_costs_its_steps_its_evaluations_and_what_comes_before(
     rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +80,7 @@ def test_a_training_costs_its_steps_its_evaluations_and_what_comes_before(
     assert cost.training == pytest.approx(400 * Clock.step + 4 * 500 * Clock.row + Clock.once)
 
 
+@pytest.mark.slow
 def test_a_model_that_trains_another_first_costs_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

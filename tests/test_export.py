@@ -116,6 +116,7 @@ def test_a_network_that_cannot_be_exported_is_refused_by_name(
         export.save(trained(name, **chosen), SCHEMA, tmp_path / "network.onnx", "onnx")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_says_why(tmp_path: Path) -> None:
     class Chooses(nn.Module):
         def forward(self, ids: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,8 @@ import torch
 from pipeline.schema import Field, Schema
 from pipeline.train.feasibility import obstacles
 
+pytestmark = pytest.mark.slow  # tensors without values load torch._dynamo, which takes seconds
+
 
 def schema(fields: int) -> Schema:
     return Schema(tuple(Field(f"f{i}", 1000, 1, "context") for i in range(fields)))

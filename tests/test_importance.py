@@ -289,6 +289,7 @@ def test_no_more_rows_are_predicted_than_was_stated(monkeypatch: pytest.MonkeyPa
     assert found["pairs"]["rows"] == 5000 // (1 + 4 + 6)
 
 
+@pytest.mark.slow
 def test_fields_of_any_name_can_be_shown(tmp_path: Path) -> None:
     names = ["a|b", "$x_{$", "<b>", "é 漢"]
     schema = Schema(tuple(replace(f, name=name) for f, name in zip(SCHEMA.fields, names, strict=True)))

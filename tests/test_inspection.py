@@ -948,7 +948,6 @@ def test_damaged_text_is_inspected_or_rejected(folder: Path, damage: Damage):
         looked_at(folder)
 
 
-@settings(max_examples=80)
 @given(st.binary(max_size=60))
 def test_any_bytes_are_inspected_or_rejected(folder: Path, data: bytes):
     (folder / "log.csv").write_bytes(data)

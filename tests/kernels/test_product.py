@@ -103,6 +103,7 @@ def test_gradients_of_a_linear_layer_in_float64() -> None:
     assert torch.autograd.gradcheck(layer, torch.randn(3, 5, dtype=torch.float64, requires_grad=True))
 
 
+@pytest.mark.slow
 def test_a_linear_layer_is_plain_in_a_recorded_graph() -> None:
     graph = torch.export.export(Linear(5, 4), (torch.randn(3, 5),)).graph_module.code
     assert "linear" in graph

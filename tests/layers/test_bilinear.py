@@ -67,6 +67,7 @@ def test_layers_side_by_side_concatenate_their_pairs(kind: BilinearKind) -> None
     torch.testing.assert_close(layers(fields), expected)
 
 
+@pytest.mark.slow
 def test_a_layer_of_pairs_can_be_exported() -> None:
     layer, rows = Bilinear(4, 3), torch.export.Dim("rows", min=1, max=4096)
     exported = torch.export.export(layer, (torch.randn(5, 4, 3),), dynamic_shapes=({0: rows},))
