@@ -5,7 +5,7 @@ import shlex
 import subprocess
 import sys
 import zipfile
-from argparse import ArgumentParser
+from argparse import Action, ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,50 @@ def test_a_typing_error_is_answered_with_the_nearest_word(
         commands.parser("ctr").parse_args(words)
     assert ended.value.code == 2
     assert answer in capsys.readouterr().err
+
+
+def wordy() -> list[tuple[str, ArgumentParser]]:
+    """The commands that take words besides options, by name."""
+    (_, *found) = all_parsers(commands.parser("ctr"))
+    return [(each.prog.split()[-1], each) for each in found if each._get_positional_actions()]
+
+
+def value_of(action: Action) -> list[str]:
+    """Words that an option or a positional takes."""
+    one = str(list(action.choices)[-1]) if action.choices else "4"
+    return [] if action.nargs == 0 else [one, one] if action.nargs in ("*", "+") else [one]
+
+
+@pytest.mark.parametrize(("name", "command"), wordy(), ids=[name for name, _ in wordy()])
+def test_an_option_may_stand_anywhere_among_the_words_of_a_command(
+    name: str, command: ArgumentParser
+) -> None:
+    given = [part for action in command._get_positional_actions() for part in value_of(action)]
+    options = [each for each in command._actions if each.option_strings and each.dest != "help"]
+    needed = [word for each in options if each.required for word in (each.option_strings[0], *value_of(each))]
+    for option in options:
+        written = [option.option_strings[0], *value_of(option)]
+        found = [
+            vars(commands.parser("ctr").parse_args([name, *needed, *given[:place], *written, *given[place:]]))
+            for place in range(len(given) + 1)
+        ]
+        assert found[0][option.dest] not in (None, option.default), written
+        assert all(values == found[0] for values in found), written
+    if not options:  # there is nothing to mix, and the words are taken as they are
+        assert commands.parser("ctr").parse_args([name, *given])
+
+
+def test_words_between_options_keep_their_order() -> None:
+    parse = commands.parser("ctr").parse_args
+    found = parse(["--root", "here", "watch", "clicks", "--model", "fm", "new.csv", "--out", "there"])
+    assert (found.dataset, found.model, found.rows) == ("clicks", "fm", Path("new.csv"))
+    assert (found.root, found.out) == (Path("here"), Path("there"))
+    found = parse(["watch", "--package", "folder", "new.csv"])
+    assert (found.dataset, found.rows) == (None, Path("new.csv"))
+    found = parse(["compare", "a", "--out", "x", "b", "c"])
+    assert found.datasets == ["a", "b", "c"]
+    assert parse(["predict", "-", "--package", "p", "-o", "-"]).rows == "-"
+    assert parse(["inspect", "--add", "--", "-odd.csv"]).file == Path("-odd.csv")
 
 
 @pytest.mark.slow
