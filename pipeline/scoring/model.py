@@ -82,10 +82,14 @@ class Model:
         """
         import pandas as pd
 
-        clean = self._clean(frame, optional=optional)
+        scores = self.scores(frame, optional=optional)
         index = frame.index if isinstance(frame, pd.DataFrame) else None
-        scores = self.score(clean, self.encode(clean))
         return pd.DataFrame(np.column_stack(list(scores.values())), index=index, columns=self._outputs)
+
+    def scores(self, frame: Any, *, optional: bool = False) -> Scores:
+        """Do what `predict` does, without pandas: return an array (n,) of each probability by its name."""
+        clean = self._clean(frame, optional=optional)
+        return self.score(clean, self.encode(clean))
 
     def rows(self, frame: Any, label: Any = None) -> Split:
         """Return raw rows as the network reads them, for `pipeline.explain`.
