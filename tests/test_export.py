@@ -1,10 +1,12 @@
 """Networks in other runtimes give the same probabilities."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
+import pyarrow as pa
 import pytest
 import scoring_rows as mine
 import torch
@@ -17,8 +19,9 @@ from pipeline.common.files import check_folder, read_json
 from pipeline.data.batches import Split
 from pipeline.evaluate import calibration
 from pipeline.models import CLASSES, build
+from pipeline.schema import Column
 from pipeline.scoring import Model, export
-from pipeline.split.vocabulary import apply
+from pipeline.split.vocabulary import apply, fit_vocabulary
 from pipeline.train.loop import fit
 from pipeline.train.predict import is_timed, predict
 
@@ -85,6 +88,7 @@ def test_a_folder_scores_raw_rows_as_the_package_does(name: str, tmp_path: Path)
             number = {v: i for i, v in enumerate(vocabulary[slot["field"]]["values"], slot["unseen"] + 1)}
             told = [number.get(value, slot["unseen"]) for value in clean[slot["field"]].to_pylist()]
             assert ids[:, place].tolist() == told
+    assert told_ids(head, vocabulary, clean) == ids.tolist()
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (logit,) = session.run([head["output"]], given)
     found = calibration.apply(read_json(file.parent / "calibration.json"), logit)
@@ -93,6 +97,55 @@ def test_a_folder_scores_raw_rows_as_the_package_does(name: str, tmp_path: Path)
     assert expected.std() > 0.05
     with pytest.raises(PipelineError, match="is there already"):
         export.write(package, tmp_path / "exported", "onnx")
+
+
+def told_ids(head: dict[str, Any], vocabulary: dict[str, Any], clean: pa.Table) -> list[list[int]]:
+    """What `how` in export.json says in words, of each row's values."""
+    rows: list[list[int]] = [[] for _ in range(len(clean))]
+    for field in head["fields"]:
+        entry, empty = vocabulary[field["field"]], head["empty"]
+        number = (
+            {v: i for i, v in enumerate(entry["values"], field["unseen"] + 1)} if "edges" not in entry else {}
+        )
+        for row, value in zip(rows, clean[field["field"]].to_pylist(), strict=True):
+            assert len(row) == field["first_column"]
+            if field["kind"] == "category":
+                own = [number.get(value, field["unseen"])]
+            elif field["kind"] == "bag":
+                parts = [part.strip() for part in (value or "").split(field["separator"]) if part.strip()]
+                if field["keep"] == "last":
+                    parts.reverse()
+                own = list(dict.fromkeys(number.get(part, field["unseen"]) for part in parts))
+                own = own[: field["columns"]]
+                if field["keep"] == "last":
+                    own.reverse()
+            elif value is None or np.isnan(value):
+                own = [field["missing"]]
+            else:
+                last = field["first_bin"] + sum(edge <= value for edge in entry["edges"])
+                own = list(range(field["first_bin"], last + 1)) if field["steps"] else [last]
+            row += own + [empty] * (field["columns"] - len(own))
+    return rows
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [{}, {"numbers": "steps", "max_slots": 2}, {"slots_from": "end", "max_slots": 2, "min_count": 9}],
+)
+def test_ids_can_be_laid_out_by_what_export_json_says(tmp_path: Path, encode: dict[str, Any]) -> None:
+    mine.write_csv(tmp_path / "log" / "log.csv", mine.log(200))
+    package, clean = mine.package(tmp_path / "log", "lr"), mine.clean(tmp_path / "log")
+    columns = [Column(e["name"], e["kind"], e["domain"], e.get("separator", "|")) for e in package.vocabulary]
+    vocabulary = fit_vocabulary(lambda name: clean[name].chunks, columns, bins=5, **encode)
+    head = {"fields": export.layout(replace(package, vocabulary=vocabulary)), "empty": 0}
+    by_name = {entry["name"]: entry for entry in vocabulary}
+    wild = clean.slice(0, 4).set_column(
+        clean.column_names.index("tags"),
+        "tags",
+        pa.array(["new|never| new |neither|sale", "never", "|", None]),
+    )
+    for rows in (clean, wild):
+        assert told_ids(head, by_name, rows) == apply(vocabulary, rows).tolist()
 
 
 @pytest.mark.slow

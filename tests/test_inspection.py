@@ -667,6 +667,24 @@ def test_one_damaged_line_does_not_change_the_encoding(look: Look):
     assert "1 line rejected\n      log.csv:2002: byte 0xff at column 1 is not utf-8" in found.report
 
 
+def with_odd_bytes(rows: int) -> bytes:
+    """A log in ASCII but for one line."""
+    data = text(log(rows, city=lambda i, r: f"c{i % 7}")).encode()
+    return data.replace(b",c4,", b",K\xf6ln,", 1)
+
+
+def test_a_few_odd_bytes_are_damage_in_a_long_log_and_told_in_a_short_one(look: Look):
+    found = look(with_odd_bytes(2000))
+    assert "encoding" not in parsed(found)["preprocess"]
+    assert "1 line rejected\n      log.csv:6: byte 0xf6 at column" in found.report
+    found = look(with_odd_bytes(500))
+    assert parsed(found)["preprocess"]["encoding"] == "latin-1"
+    assert "1 of its first 501 lines not UTF-8, first log.csv:6: byte 0xf6 in b'" in found.report
+    late = log(30_000, city=lambda i, r: f"Stadt {i % 9} mit einem langen Namen und noch mehr dahinter")
+    found = look(text([*late, *[["u1", "Köln", "1"]] * 100]).encode("latin-1"))
+    assert "first log.csv:30002: byte 0xf6 at column 5 is not utf-8" in found.report
+
+
 def test_packed_files_and_folders(look: Look, tmp_path: Path):
     rows = log()
     assert "600 records" in look(gzip.compress(text(rows).encode()), "log.csv.gz").report

@@ -624,6 +624,38 @@ def test_a_file_that_is_not_there_or_has_the_log_s_name_is_told(folder: Path, tm
 # ---- inspect ----
 
 
+def test_inspect_of_a_file_of_vectors_proposes_them_for_the_log_that_they_belong_to(
+    log: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = inspect(log.parent / "items.parquet", "mine")
+    assert not found.complete
+    assert "no log, but a file of vectors of item" in found.report
+    own = YAML(typ="safe").load(found.entry.replace("# which", "x # which"))["mine"]
+    field = {"domain": "item", "type": "vector", "key": "item", "file": "items.parquet"}
+    assert own["preprocess"]["fields"] == {"look": field}
+    entry = entry_of(log)
+    entry["preprocess"]["fields"]["look"] = own["preprocess"]["fields"]["look"]
+    entry["download"]["vectors"] = own["download"]["vectors"]
+    values = project.small_params()
+    values["data"][project.DATASET] = entry
+    project.make_project(folder, **{key: values[key] for key in ("data",)})
+    project.prepare(folder)
+    look = next(
+        f for f in read_schema(folder / "data/processed" / project.DATASET).fields if f.name == "look"
+    )
+    assert (look.given, look.width) == ("frozen", 8)
+
+
+def test_inspect_takes_whole_floats_of_one_length_for_vectors_where_there_is_no_log(tmp_path: Path) -> None:
+    marks = pa.array(np.eye(30)[:, :8].tolist(), pa.list_(pa.float32()))
+    pq.write_table(pa.table({"title": [f"t{i}" for i in range(30)], "film_id": [*range(30)], "mark": marks}),
+                   tmp_path / "marks.parquet")  # fmt: skip
+    assert (
+        "{domain: item, type: vector, key: film_id, file: marks.parquet}"
+        in inspect(tmp_path / "marks.parquet", "mine").entry
+    )
+
+
 def test_inspect_proposes_lists_that_go_with_a_column_as_its_vectors(log: Path, tmp_path: Path) -> None:
     clicks = pq.read_table(log)
     looks = dict(zip(*pq.read_table(log.parent / "items.parquet").to_pydict().values(), strict=True))

@@ -29,6 +29,7 @@ from pipeline.schema import SPLITS
 
 _WRITTEN: dict[str, str] = {}
 RANDOM = {"method": "random", "seed": 1024, "test": 0.2, "valid": 0.1}  # the split of a log without times
+LOG = "THE-LOG"  # stands for the file of a log, where vectors alone were inspected
 LEAST_TIMES = 100  # distinct ones; rows of one time stay together
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
 
@@ -98,11 +99,14 @@ def write(name: str, findings: Findings, root: Path) -> str:
     path = findings.path
     if not path.is_absolute() and path.parts[:1] != ("~",) and root.resolve() != Path.cwd():
         path = Path(os.path.relpath(path, root))
+    download: dict[str, Any] = {"path": path.as_posix()}
+    if findings.vectors is not None:
+        download = {"path": LOG, "vectors": [path.as_posix()]}
     label = one_line(short(proposed_label(findings))) if findings.labels else "# which column is the label?"
     lines = [
         f"{name}:",
         "  source: tabular",
-        f"  download: {one_line({'path': path.as_posix()})}",
+        f"  download: {one_line(download)}",
         "  preprocess:",
         f"    label: {label}",
         "    fields:",

@@ -17,13 +17,11 @@ from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
 from pipeline.inspection.labels import Candidate, candidates
 from pipeline.inspection.leaks import copied_rows, redundant
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
-from pipeline.inspection.sniffing import sniff
+from pipeline.inspection.sniffing import MAX_BROKEN, odd_bytes, sniff
 from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.text import WIDE
 from pipeline.schema import Role
-
-MAX_BROKEN = 0.001  # fraction of lines that are not UTF-8, beyond which the file is read as latin-1
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Findings:
     guesses: dict[str, Guess]  # by column
     labels: list[Candidate]  # the likeliest first
     copied_rows: int  # of the first rows, those that are copies of an earlier one
+    odd_bytes: str = ""  # of a text that is not UTF-8: what was seen, and where
 
     @cached_property
     def label(self) -> str | None:
@@ -58,6 +57,12 @@ class Findings:
             for column, guess in self.guesses.items()
             if guess.feature and not guess.left_out and column != self.label
         }
+
+    @cached_property
+    def vectors(self) -> tuple[str, Feature] | None:
+        """The column of vectors, and the field that it would be, of a file of them beside a log."""
+        found = ((column, field) for column, field in self.fields.items() if field.file is not None)
+        return next(found, None)
 
     @cached_property
     def roles(self) -> dict[str, str]:
@@ -88,10 +93,11 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
         rows = rows or SAMPLE_VALUES // columns
         words = f"{columns:,} columns: the first {rows:,} records are read (more by --rows), for some"
         print(f"{path}: {words} {columns // 300} seconds", file=sys.stderr, flush=True)
+    odd = odd_bytes(texts[0]) if layout.encoding != "utf-8" else ""
     found = survey(opened, MISSING, rows)
-    not_utf8 = any("is not utf-8" in line for line in found.rejects.first)
+    not_utf8 = [line for line in found.rejects.first if "is not utf-8" in line]
     if not_utf8 and layout.encoding == "utf-8" and found.rejected > MAX_BROKEN * max(found.rows, 1):
-        layout = replace(layout, encoding="latin-1")
+        layout, odd = replace(layout, encoding="latin-1"), f"first {not_utf8[0]}"
         found = survey(tables.open_folder(files, layout), MISSING, rows)
     if not found.rows:
         raise PipelineError(f"{path} has no records that can be read{first_rejects(found)}")
@@ -107,8 +113,9 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
         labels = _chosen(label, found.profiles, guesses)
     left_out = redundant(found.sample, guesses, labels[0].label) if labels else {}
     guesses |= {column: replace(guesses[column], left_out=why) for column, why in left_out.items()}
+    guesses |= vectors.of_rows(found.sample, found.profiles, guesses, None if labels else files[0].name)
     copied = copied_rows(found.sample, guesses, labels[0].label) if labels else 0
-    return Findings(path, files, layout, bool(texts), found, guesses, labels, copied)
+    return Findings(path, files, layout, bool(texts), found, guesses, labels, copied, odd)
 
 
 def first_rejects(found: Survey) -> str:

@@ -1,7 +1,6 @@
 """The findings in words: a line about the file, a table of its columns, the label, and warnings."""
 
 from collections.abc import Iterator
-from inspect import signature
 
 import pyarrow as pa
 
@@ -12,10 +11,10 @@ from pipeline.inspection.entry import RANDOM, by_time, one_line, proposed_label,
 from pipeline.inspection.findings import Findings, first_rejects
 from pipeline.inspection.labels import MAX_VALUES
 from pipeline.inspection.profiling import shown
-from pipeline.preprocess import clean_table, tables
+from pipeline.preprocess import tables
+from pipeline.preprocess.clean_table import MAX_REJECTED
 
 FEW_WORDS = 0.05  # of the values of a column that is one of numbers but for them
-MAX_REJECTED = signature(clean_table.write).parameters["max_rejected"].default
 MAX_SHOWN = 3  # invalid labels that are listed with their lines
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
@@ -58,6 +57,12 @@ def _table(findings: Findings) -> Iterator[str]:
 
 
 def _label(findings: Findings) -> Iterator[str]:
+    if findings.vectors is not None:
+        column, field = findings.vectors
+        key, name = shown(field.source), shown(column)
+        yield f"  no log, but a file of vectors of {key}: in the entry of a log with that column"
+        yield f"      name it under `download: {{vectors: [...]}}`, and take the field {name} from here"
+        return
     if not findings.labels:
         yield "  label: no column looks like one; name it with --label COLUMN"
         return
@@ -144,6 +149,9 @@ def _warnings(findings: Findings) -> Iterator[str]:
     if findings.is_text and findings.layout.encoding != "utf-8":
         yield f"  ! its text is not UTF-8 and was read as {findings.layout.encoding}, a guess: look at the"
         yield "      examples, and set `encoding` (cp1252, gbk, big5, shift_jis, ...) if they look wrong"
+        if findings.odd_bytes:
+            yield f"      {findings.odd_bytes};"
+            yield "      if that is damage, leave `encoding` out, and such lines are rejected"
     yield from _odd_values(findings)
     bags = [column for column, field in fields.items() if field.type == "bag"]
     if bags:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError
+from pipeline.common.text import counted
 from pipeline.datasets.tabular import MISSING
 from pipeline.inspection.profiling import MARKS
 from pipeline.preprocess.kinds import check_text
@@ -25,6 +26,8 @@ from pipeline.preprocess.timestamps import seconds
 
 HEAD_BYTES = 1 << 20  # that are looked at
 MAX_RECORDS = 2000  # that are counted
+MAX_BROKEN = 0.001  # fraction of lines that are not UTF-8, beyond which a file is in another encoding
+SHOWN_BYTES = 16  # around the first odd byte
 # of separators that fit equally well the first wins: commas and bars also occur in numbers and lists
 SEPARATORS = ("\t", "\x01", "::", ";", ",", "|")
 STYLES = (('"', None), ('"', "\\"), (None, None))  # quote and escape, the likeliest first
@@ -62,13 +65,16 @@ def sniff(path: Path) -> Layout:
 def encoding_of(head: bytes) -> str:
     """Return utf-8 unless most lines with other bytes than ASCII break it; then gbk, cp1252 or else latin-1.
 
+    A few lines of many that break it are damage, whatever the others are, and will be rejected.
+
     GBK is text whose bytes beyond ASCII come in pairs, nearly all of them Chinese characters. Statistical
     detectors need more text than a log has (charset-normalizer takes `Köln` in latin-1 for Big5),
     and one damaged line would change the encoding of all others.
     """
-    lines = [line for line in head.removeprefix(UTF8_MARK).split(b"\n") if not line.isascii()]
+    whole = head.removeprefix(UTF8_MARK).split(b"\n")
+    lines = [line for line in whole if not line.isascii()]
     broken = [line for line in lines if not _decodes(line, "utf-8")]
-    if len(broken) * 2 <= len(lines):
+    if len(broken) * 2 <= len(lines) or len(broken) <= MAX_BROKEN * len(whole):
         return "utf-8"
     text = b"\n".join(broken)
     if _decodes(text, "gbk"):
@@ -83,6 +89,24 @@ def encoding_of(head: bytes) -> str:
             return "gbk"
     windows = any(0x80 <= byte <= 0x9F for byte in text)  # control characters in latin-1
     return "cp1252" if windows and _decodes(text, "cp1252") else "latin-1"
+
+
+def odd_bytes(path: Path) -> str:
+    """Say in how many of a file's first lines there are bytes that are not UTF-8, and show the first ones."""
+    lines = _head(path).rstrip(b"\n").split(b"\n")
+    places = {number: line for number, line in enumerate(lines, 1) if not _decodes(line, "utf-8")}
+    if not places:
+        return ""
+    number, line = next(iter(places.items()))
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        at = error.start
+    around = line[max(0, at - SHOWN_BYTES) : at + SHOWN_BYTES]
+    return (
+        f"{len(places):,} of its first {counted(len(lines), 'line')} not UTF-8, first {path.name}:{number}: "
+        f"byte 0x{line[at]:02x} in {around!r}"
+    )
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

@@ -28,6 +28,7 @@ from pipeline.schema import Column, Role
 
 EXTRA_COLUMNS = ("label", "group", "time", "truth", "grade")  # see ClickLog
 ROWS_PER_BLOCK = 1 << 20  # at least; a block is a row group of Parquet and has its own dictionaries
+MAX_REJECTED = 0.001  # share of corrupted records that is accepted unless another one is given
 DICTIONARY_BYTES = 1 << 30  # above this Parquet would no longer encode a column by a dictionary
 
 
@@ -60,7 +61,7 @@ def write(
     user: str | None = None,
     item: str | None = None,
     rows: Count | None = None,
-    max_rejected: Share = 0.001,
+    max_rejected: Share = MAX_REJECTED,
     unverified_times: bool = False,
 ) -> dict[str, Any]:
     """Write `table.parquet`, `columns.json` and `report.json`, seal the folder; return the report.

@@ -19,10 +19,22 @@ from torch.export import Dim, ExportedProgram
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import seal, write_json
-from pipeline.schema import Schema
+from pipeline.schema import EMPTY, Schema
 from pipeline.scoring.package import Package
 from pipeline.train.predict import is_timed, output
 
+# by kind, how the values of a field become the ids of its columns
+LAYOUT = {
+    "category": "one column: the id of the value, `unseen` plus its place from 1 in vocabulary.json, where a "
+    "missing value is null; `unseen` for a value that is not there",
+    "bag": "split the text at `separator`, cut white space off the values, leave out empty and repeated "
+    "ones; ids as of a category (all values that are not there are one); keep the first `columns` of them, "
+    "or the last if `keep` says so, in their order; `empty` in the columns behind them. Pooling is the "
+    "network's: most models add up the vectors of a bag's columns, and an empty one adds nothing",
+    "number": "`missing` for a missing one, else `first_bin` plus the number of edges in vocabulary.json "
+    "that are not larger; with `steps` a column for each bin up to this one, counted from the first: its id "
+    "or, beyond it, `empty`; a missing number has its id in the first column, and `empty` behind it",
+}
 NETWORK = {"onnx": "network.onnx", "torch": "network.pt2"}  # by the name of a format, that of the file
 
 
@@ -60,7 +72,9 @@ def write(package: Package, folder: Path, form: str) -> Path:
             {"field": schema.fields[field].name, "unseen": schema.offsets[field]}
             for field in schema.field_of_slot
         ],
-        "empty": 0,  # the id of a slot of a bag without a value
+        "fields": layout(package),
+        "how": LAYOUT,
+        "empty": EMPTY,  # the id of a slot of a bag without a value
         "output": "logit",
         "trained_on": package.trained_on,
     }
@@ -72,6 +86,25 @@ def write(package: Package, folder: Path, form: str) -> Path:
         write_json(folder / f"{name}.json", getattr(package, name))
     seal(folder)
     return folder / NETWORK[form]
+
+
+def layout(package: Package) -> list[dict[str, Any]]:
+    """Return, per field, which columns of the ids are its own, and what `LAYOUT` has to know of it."""
+    schema, column, found = package.schema, 0, []
+    for entry, field, unseen in zip(package.vocabulary, schema.fields, schema.offsets, strict=True):
+        own: dict[str, Any] = {"field": field.name, "kind": entry["kind"], "unseen": unseen}
+        own |= {"first_column": column, "columns": field.slots}
+        if entry["kind"] == "bag":
+            end = "last" if entry.get("slots_from") == "end" else "first"
+            own |= {"separator": entry["separator"], "keep": end, "pooling": "in the network"}
+        elif entry["kind"] == "number":
+            missing = unseen + int(entry["missing"])
+            # no train row has a number: any other one is unseen
+            own |= {"missing": missing, "first_bin": missing + 1 if entry["values"] else unseen}
+            own["steps"] = entry["steps"]
+        found.append(own)
+        column += field.slots
+    return found
 
 
 def graph(model: nn.Module, schema: Schema) -> ExportedProgram:
