@@ -42,7 +42,7 @@ def parser(name: str | None = None) -> ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="command")
 
     def command(act: Callable[[Namespace], None], words: str) -> ArgumentParser:
-        added = commands.add_parser(act.__name__, help=words, description=act.__doc__)
+        added: ArgumentParser = commands.add_parser(act.__name__, help=words, description=act.__doc__)
         added.set_defaults(run=act)
         return added
 
@@ -189,16 +189,17 @@ def _add_predict(parser: ArgumentParser) -> None:
     _add_model(parser, required=False)
     parser.add_argument("--package", type=Path, metavar="FOLDER", help="what `package` wrote")
     parser.add_argument("--registered", metavar="NAME@ALIAS", help="a model in MLflow's registry")
-    parser.add_argument("--out", "-o", type=Path, required=True, metavar="FILE", help=".parquet or .csv")
+    parser.add_argument(
+        "--out", "-o", required=True, metavar="FILE", help=".parquet or .csv, or - for CSV to stdout"
+    )
     parser.add_argument("--keep", default="", metavar="A,B", help="columns to copy beside the probabilities")
     parser.add_argument("--separator", help="between the fields of a text (default: as in training)")
     parser.add_argument("--names", metavar="A,B", help="of the columns of a text without a header")
     parser.add_argument(
         "--max-rejected",
         type=float,
-        default=0.001,
         metavar="SHARE",
-        help="of bad rows (default: 0.001)",
+        help="of bad rows (default: what training allowed, 0.001 if params.yaml does not say)",
     )
 
 
@@ -286,27 +287,35 @@ def predict(arguments: Namespace) -> None:
     """Score raw rows block by block: the line of each row, its raw and its calibrated probability.
 
     Malformed rows are left out, counted and listed. For a public dataset the columns are those of its clean
-    table, data/interim/<dataset>/table.parquet.
+    table, data/interim/<dataset>/table.parquet. With `-o -` the scores go to the standard output as CSV, and
+    all else to the standard error. Where the files of the stages are incomplete, as after one that failed, a
+    dataset's champion is taken from MLflow's registry.
     """
+    from pipeline.commands import packing
     from pipeline.scoring import Model, load, score
 
     if sum(value is not None for value in (arguments.dataset, arguments.package, arguments.registered)) != 1:
         raise PipelineError("name the model by one of --dataset, --package and --registered")
-    score.check_output(arguments.out)
-    by_dataset = arguments.dataset is not None
-    model = Model(_packed(arguments)) if by_dataset else load(_package_folder(arguments))
+    to_stdout = arguments.out == "-"
+    if not to_stdout:
+        score.check_output(Path(arguments.out))
+    if arguments.dataset is None:
+        model = load(_package_folder(arguments))
+    else:
+        of = arguments.root, arguments.dataset, arguments.model, arguments.variant
+        model = Model(packing.packed_or_registered(*of, refit=arguments.refit))
     names = arguments.names and arguments.names.split(",")
     layout = score.with_changes(model.reading.layout, separator=arguments.separator, names=names)
-    with score.source(arguments.rows) as rows:
+    with score.source(arguments.rows) as rows, score.destination(arguments.out) as out:
         found = score.run(
             model,
             rows,
-            arguments.out,
+            out,
             layout=layout,
             keep=[name for name in arguments.keep.split(",") if name],
             max_rejected=arguments.max_rejected,
         )
-    print(found)
+    print(found, file=sys.stderr if to_stdout else sys.stdout)
 
 
 def export(arguments: Namespace) -> None:
@@ -435,15 +444,10 @@ def _package_folder(arguments: Namespace) -> Path:
 
 def _packed(arguments: Namespace) -> "Package":
     """Return the package that the options name."""
-    from pipeline.scoring import pack
-    from pipeline.scoring.package import BLEND
+    from pipeline.commands import packing
 
-    model, variant = arguments.model, arguments.variant
-    if model is None:
-        model, best = pack.champion(arguments.root, arguments.dataset)
-        variant = variant or best
-    variant = variant or ("equal" if model == BLEND else "tuned")
-    return pack.pack(arguments.root, arguments.dataset, model, variant, refit=arguments.refit)
+    of = arguments.root, arguments.dataset, arguments.model, arguments.variant
+    return packing.packed(*of, refit=arguments.refit)
 
 
 def inspect(arguments: Namespace) -> None:

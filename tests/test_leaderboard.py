@@ -91,6 +91,11 @@ def test_models_that_cannot_be_told_from_the_champion_are_marked_and_counted() -
     next(r for r in report["results"] if (r["model"], r["variant"]) == ("lr", "tuned"))["p_holm"] = 0.049
     assert [line[0] for line in table(report, 0)[1:] if "≈" in line[1]] == ["deepfm"]
     assert "1 of the 2 other models (≈" in leaderboard.to_markdown(report)
+    report["results"] = [r for r in report["results"] if r["model"] != "deepfm"]
+    text = " The other model ({}with its better variant on validation data) {} be distinguished from it"
+    assert text.format("", "can") in leaderboard.to_markdown(report)
+    next(r for r in report["results"] if (r["model"], r["variant"]) == ("lr", "tuned"))["p_holm"] = 0.05
+    assert text.format("≈, ", "cannot") in leaderboard.to_markdown(report)
 
 
 def test_probabilities_stand_raw_and_calibrated() -> None:

@@ -147,6 +147,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no number": (lambda f: f.assign(price=["1", "2", "dear"]), "row:3: price 'dear' is not a number"),
     "no time": (lambda f: f.assign(ts=["2024-02-30", "", ""]), "row:1: ts '2024-02-30' is not a time"),
     "several types": (lambda f: f.assign(age=[1, "x", None]), "column 'age': its values are not of one type"),
+    "and the cure": (lambda f: f.assign(age=[1, "x", None]), "give all of them as texts, or all as numbers"),
     "dicts": (lambda f: f.assign(age=[{"a": 1}] * 3), "the column 'age' holds struct<a: int64>"),
     "bytes": (lambda f: f.assign(item_id=[b"x"] * 3), "the column 'item_id' holds binary"),
     "lists where one value belongs": (lambda f: f.assign(age=[[1]] * 3), "the column 'age' holds list"),
@@ -361,6 +362,50 @@ def test_rows_from_the_standard_input(
     assert not rows.exists()
     assert words.startswith("<stdin>: 400 rows in")
     np.testing.assert_allclose(found[RAW], raw, rtol=1e-5)
+
+
+def test_scores_go_to_the_standard_output_once_they_are_whole(
+    model: Model, frame: pd.DataFrame, raw: Any, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    with score.destination("-") as out:
+        words = score.run(model, tmp_path / "rows.csv", out, layout=model.reading.layout, keep=["item_id"])
+        assert capsysbinary.readouterr().out == b""
+    assert words.endswith("\n-> <stdout>")
+    found = pd.read_csv(io.BytesIO(capsysbinary.readouterr().out))
+    assert list(found) == ["row", "item_id", CALIBRATED, RAW]
+    np.testing.assert_allclose(found[RAW], raw, rtol=1e-5)
+    assert not out.exists()
+    frame.assign(price="dear").to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(PipelineError, match="400 of 400 rows are corrupted"), score.destination("-") as out:
+        score.run(model, tmp_path / "rows.csv", out, layout=model.reading.layout)
+    assert capsysbinary.readouterr().out == b""
+
+
+@pytest.mark.parametrize("name", ["-", "rows.csv"])
+def test_rows_without_a_header_are_told_of_names(
+    model: Model, frame: pd.DataFrame, raw: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    rows = frame.to_csv(index=False, header=False).encode()
+    (tmp_path / "rows.csv").write_bytes(rows)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(rows)))
+    message = r"its first line \('1\d+', .*names no column that the model reads: user_id, .*`predict --names"
+    with pytest.raises(PipelineError, match=message), score.source(name) as path:
+        scores(model, path, tmp_path / "scores.csv")
+    layout = score.with_changes(model.reading.layout, names=list(frame))
+    score.run(model, tmp_path / "rows.csv", tmp_path / "scores.csv", layout=layout)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "scores.csv")[RAW], raw, rtol=1e-5)
+
+
+def test_what_training_rejected_may_be_rejected_again(
+    package: Package, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    frame.assign(price=["dear", *frame.price[1:]]).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(PipelineError, match=r"1 of 400 rows are corrupted, more than --max-rejected 0\.001"):
+        scores(Model(package), tmp_path / "rows.csv", tmp_path / "scores.csv")
+    allowed = Model(replace(package, reading={**package.reading, "max_rejected": 0.01}))
+    assert "1 rejected" in scores(allowed, tmp_path / "rows.csv", tmp_path / "scores.csv")[1]
 
 
 def test_what_is_wrong_with_the_standard_input_is_said_of_it(

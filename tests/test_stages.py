@@ -66,14 +66,36 @@ def test_the_three_stages_write_the_same_bytes_twice_and_fit_on_train_rows_alone
     assert (np.load(changed / "test.ids.npy")[:, city] == unseen).all()
 
 
-def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Path, run: Run):
-    data = run(tmp_path, "synthetic", "download")
+def with_corrupted_lines(data: Path, count: int) -> None:
+    """Give so many lines of the raw log one field more, as if it had come like that."""
     raw = data / "raw/synthetic/clicks.csv"
-    raw.write_text(raw.read_text().replace(",phone,", ",phone,,", 50))
+    raw.write_text(raw.read_text().replace(",phone,", ",phone,,", count))
     manifest = read_json(raw.parent / "manifest.json")
-    manifest["files"]["clicks.csv"]["sha256"] = sha256(raw)  # as if it had come like that
+    manifest["files"]["clicks.csv"]["sha256"] = sha256(raw)
     write_json(raw.parent / "manifest.json", manifest)
     seal(raw.parent)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_the_first_corrupted_lines_are_shown(
+    tmp_path: Path, run: Run, count: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = run(tmp_path, "synthetic", "download")
+    with_corrupted_lines(data, count)
+    run(tmp_path, "synthetic", "preprocess")
+    printed = capfd.readouterr().out
+    assert f"{4000 - count} out, {count} corrupted" in printed
+    shown = [line for line in printed.splitlines() if line.startswith("  clicks.csv:")]
+    assert shown == [
+        f"  {line}" for line in read_json(data / "interim/synthetic/report.json")["first_rejects"][:3]
+    ]
+    assert all("fields where" in line for line in shown)
+    assert ("  more of them: data/interim/synthetic/report.json" in printed) == (count > 3)
+
+
+def test_too_many_corrupted_lines_fail_the_stage_and_leave_nothing(tmp_path: Path, run: Run):
+    data = run(tmp_path, "synthetic", "download")
+    with_corrupted_lines(data, 50)
     with pytest.raises(PipelineError) as caught:
         run(tmp_path, "synthetic", "preprocess")
     assert "50 of 4000 records of clicks.csv are corrupted" in str(caught.value)

@@ -3,7 +3,6 @@
 import re
 import sys
 from argparse import ArgumentParser
-from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -25,7 +24,7 @@ class Parser(ArgumentParser):
         self._has_commands = True
         return super().add_subparsers(**options)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what is left over here, where the options of this command are known, not at the top."""
         if self._parsing:  # below, Python 3.11 parses options and the other words in turn
             return super().parse_known_args(args, namespace)

@@ -251,6 +251,12 @@ def _distance(report: Block) -> str:
     if not others:
         return ""
     close = sum(is_close(report, result) for result in others)
+    if len(others) == 1:
+        can, sign = ("cannot", f"{CLOSE}, ") if close else ("can", "")
+        return (
+            f" The other model ({sign}with its better variant on validation data) {can} be distinguished "
+            "from it on these test rows."
+        )
     return (
         f" {close} of the {len(others)} other models ({CLOSE}, each with its better variant on validation "
         "data) cannot be distinguished from it on these test rows."

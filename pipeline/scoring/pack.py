@@ -14,8 +14,8 @@ from pipeline.split.vocabulary import Vocabulary
 
 IDENTITY = ("dataset", "model", "variant", "key", "input", "rows", "warm_start")  # of run.json
 # of reading.json: how values are read, and what a split goes by; the rest says what a click is
-HOW = {*reading.OF_FILES, *reading.OF_VALUES, "keep", "file", "group"}
-READING = "reading.json"  # of the preprocess stage: the source, and the arguments of its `read`
+HOW = {*reading.OF_FILES, *reading.OF_VALUES, reading.LIMIT, "keep", "file", "group"}
+READING = "reading.json"  # of the preprocess stage: the source, the arguments of its `read`, `max_rejected`
 
 
 def champion(root: Path, dataset: str) -> tuple[str, str]:
@@ -158,7 +158,7 @@ def _preprocessing(root: Path, dataset: str) -> tuple[Vocabulary, reading.Settin
 def _reading(settings: reading.Settings, vocabulary: Vocabulary, has_times: bool) -> reading.Settings:
     if settings["source"] != "tabular":
         settings = reading.of_clean_table(vocabulary)
-    kept = {key: value for key, value in settings.items() if key in (*reading.OF_FILES, *reading.OF_VALUES)}
+    kept = {key: value for key, value in settings.items() if key in reading.KEPT}
     if not has_times:
         kept.pop("time", None)
     return kept

@@ -15,6 +15,7 @@ from pyarrow.types import is_string
 from pipeline.common.errors import PipelineError
 from pipeline.datasets import tabular
 from pipeline.preprocess import parse
+from pipeline.preprocess.clean_table import MAX_REJECTED
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout
@@ -25,6 +26,8 @@ from pipeline.split.vocabulary import Vocabulary
 Settings = dict[str, Any]
 OF_FILES = ("separator", "encoding", "quote", "escape", "names")  # arguments of `tabular.read`: `Layout`
 OF_VALUES = ("fields", "time", "missing", "decimal")  # ... and `tabular.plan_of`
+LIMIT = "max_rejected"  # of the preprocess stage
+KEPT = (*OF_FILES, *OF_VALUES, LIMIT)  # what a package knows of how its log was read
 EXAMPLE_TIMES = (datetime(2017, 7, 14, 2, 40, tzinfo=UTC), datetime(2017, 7, 14, 20, 5, tzinfo=UTC))
 FEW_ROWS = 1024  # up to which a call of Arrow costs more than its work, so that columns share it
 ROWS = "row"  # what stands for the file in messages about rows in memory
@@ -47,13 +50,15 @@ class Reading:
     """Reads rows without a label.
 
     Args:
-        settings: those of the arguments of `tabular.read` that are named in `OF_FILES` and `OF_VALUES`.
+        settings: those of the arguments of `tabular.read` that are named in `OF_FILES` and `OF_VALUES`, and
+            the share of bad records that training allowed, if it was not the default.
         vocabulary: of the model.
         timed: whether the model needs times.
 
     Attributes:
         layout: how text files are written.
         uses: raw column -> what each use of it reads it as.
+        max_rejected: the share of bad records that training allowed.
     """
 
     def __init__(self, settings: Settings, vocabulary: Vocabulary, *, timed: bool) -> None:
@@ -63,6 +68,7 @@ class Reading:
         self.plan = tabular.plan_of(**values)
         names = settings.get("names")
         self.layout = Layout(**{key: settings[key] for key in OF_FILES[:-1] if key in settings}, names=names)
+        self.max_rejected = float(settings.get(LIMIT, MAX_REJECTED))
         self._separators = {
             entry["name"]: entry["separator"] for entry in vocabulary if entry["kind"] == "bag"
         }
@@ -200,7 +206,10 @@ def _array(values: Any, column: str) -> pa.Array:
         made = chunk(pa.array(values, from_pandas=True))
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0][:200]
-        raise PipelineError(f"column {column!r}: its values are not of one type ({reason})") from None
+        raise PipelineError(
+            f"column {column!r}: its values are not of one type ({reason}): "
+            "give all of them as texts, or all as numbers"
+        ) from None
     return made
 
 

@@ -26,7 +26,7 @@ from pipeline.preprocess.tables import Layout
 from pipeline.scoring.model import Model
 from pipeline.split.vocabulary import Ids
 
-STDIN = "<stdin>"  # what rows from there are called
+STDIN, STDOUT = "<stdin>", "<stdout>"  # what rows and scores there are called
 FILE, ROW = "file", "row"  # columns that say where a row stands
 OUTPUTS = (*tables.PARQUET_SUFFIXES, ".csv")
 
@@ -92,10 +92,24 @@ def open_rows(model: Model, path: Path, layout: Layout, keep: Sequence[str] = ()
         )
     opened = tables.open_folder(files, layout)
     for table in opened:
+        _check_header(model, table, layout)
         model.reading.check(table.types, str(table.path))
         for name in keep:
             tables.check_column(table.path, "--keep", name, table.types)
     return opened
+
+
+def _check_header(model: Model, table: tables.Table, layout: Layout) -> None:
+    """Raise if the first line of a text, which is to name its columns, names none that the model reads."""
+    if layout.names is not None or isinstance(table, tables.ParquetTable):
+        return
+    if not set(model.columns) & set(table.types):
+        first = ", ".join(map(repr, list(table.types)[:5]))
+        raise PipelineError(
+            f"{table.path}: its first line ({first}, ...) names no column that the model reads: "
+            f"{', '.join(model.columns)}. If it is no header, name the columns of the file in order: "
+            "`predict --names A,B,...`"
+        )
 
 
 def scored(
@@ -155,7 +169,7 @@ def run(
     *,
     layout: Layout,
     keep: Sequence[str] = (),
-    max_rejected: float = 0.001,
+    max_rejected: float | None = None,
 ) -> str:
     """Score a file, or those of a folder, into another file; return what was found, in words.
 
@@ -163,18 +177,19 @@ def run(
         rows: where they are, such as what `source` yields.
         layout: how text files are written.
         keep: columns to copy.
-        max_rejected: the largest share of corrupted rows.
+        max_rejected: the largest share of corrupted rows (default: that of training).
 
     Raises:
         PipelineError: more rows are corrupted, and nothing is written; and as `open_rows` and `write`.
     """
     if out.exists() and out.resolve() in {rows.resolve(), *(path.resolve() for path in rows.glob("*"))}:
         raise PipelineError(f"{out} holds the rows: write the scores into another file")
+    limit = model.reading.max_rejected if max_rejected is None else max_rejected
     rejects, seen, counts = RejectLog(), Seen(), dict[str, Any]()
 
     def parts() -> Iterator[pa.Table]:
         yield from scored(model, open_rows(model, rows, layout, keep), rejects, seen, keep)
-        _check_rejected(rejects, max_rejected, rows)
+        _check_rejected(rejects, limit, rows)
         counts.update(rejects.check(seen.rows, max_rejected=1, name=str(rows)))
 
     with _one_thread():
@@ -182,7 +197,8 @@ def run(
     rows_in, rejected = counts["rows_in"], counts["rejected"]
     where = STDIN if rows.name.startswith(STDIN) else rows
     words = f"{where}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
-    return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {out}"])
+    place = STDOUT if out.name.startswith(STDOUT) else out
+    return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {place}"])
 
 
 @contextmanager
@@ -225,6 +241,20 @@ def source(rows: str) -> Iterator[Path]:
             yield path.rename(path.with_suffix(packed.get(head[:2], "")))
         except PipelineError as error:  # nobody knows the folder
             raise PipelineError(str(error).replace(f"{folder}/", "")) from None
+
+
+@contextmanager
+def destination(scores: str) -> Iterator[Path]:
+    """Yield the path of scores to write; `-` is the standard output, to which CSV goes once it is whole."""
+    if scores != "-":
+        yield Path(scores)
+        return
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"{STDOUT}.csv")
+        yield path
+        with open(path, "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.flush()
 
 
 def with_changes(layout: Layout, **changes: Any) -> Layout:
