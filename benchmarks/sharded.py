@@ -3,16 +3,18 @@
     python -m benchmarks.sharded                                        tables of 2 x 10^6 rows
     python -m benchmarks.sharded --processes 1 2 4 --sharding table_wise --ids 200000
 
-Each number of processes trains the same rows from the same start, by `fit`; rank 0 gathers the weights,
-and one process reads them into the plain model and a package. `tables` is what the largest rank holds of
-tables and their optimizer (the plain model's: the tables alone); `RSS` the largest resident set of a rank
-after training, and `grown by` what of it came with model and training; `difference` the largest of any value
-of the learning curve from that of one process; `alone` the same of the metrics that one process finds, and of
-the probabilities of a thousand raw rows that a package scores. Above stands the plain model with Adam.
+Each number of processes trains the same rows from the same start, by `fit`, with a checkpoint; rank 0 writes
+the weights, and one process reads them into the plain model and a package. `tables` is what the largest rank
+holds of tables and their optimizer (the plain model's: the tables alone); `RSS` the largest resident set of a
+rank after training, `grown by` what of it came with model and training, and `peak` the same of the most it
+ever had; `difference` the largest of any value of the learning curve from that of one process; `alone` the
+same of the metrics that one process finds, and of the probabilities of a thousand raw rows that a package
+scores. Above stands the plain model with Adam.
 """
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -24,9 +26,8 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.data.batches import Split
@@ -35,13 +36,14 @@ from pipeline.schema import Field, Schema
 from pipeline.scoring import load
 from pipeline.scoring.package import Package
 from pipeline.scoring.reading import of_clean_table
-from pipeline.train import ranks, sharded
+from pipeline.train import parts, ranks, sharded
 from pipeline.train.device import reproducible
 from pipeline.train.loop import fit
 from pipeline.train.predict import evaluate, predict
 
 OPTIONS = {"embedding_size": 16, "hidden": [64, 64], "dropout": 0.0}
 SETTINGS = {"epochs": 2, "batch_size": 4096, "lr": 1e-3, "evaluations_per_epoch": 4, "patience": 99}
+SETTINGS |= {"clip_norm": 0.0}  # which sharded tables cannot have
 KEYS = ("train_logloss", "valid_auc", "valid_logloss")
 MIB = 2**20
 
@@ -77,32 +79,29 @@ def train(options: Namespace) -> None:
     of = schema(options.ids)
     splits = rows(of, options.rows, 1), rows(of, options.rows // 10, 2)
     process, out = psutil.Process(), Path(options.out)
-    with ranks.group(torch.device("cpu")):
-        if not dist.is_initialized():  # one process shards, too
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    tables = sharded.Tables(options.sharding, options.table_lr)
+    with ranks.group(torch.device("cpu"), always=not options.plain):  # one process shards, too
         if not options.plain:  # what the libraries take is no part of the model
-            small = schema(200)
-            sharded.shard(build("deepfm", small, OPTIONS, seed=1), small, options.sharding, lr=1.0)
+            sharded.build("deepfm", schema(200), OPTIONS, seed=1, tables=tables)
         before = process.memory_info().rss
-        model = build("deepfm", of, OPTIONS, seed=1)
         if options.plain:
+            model = build("deepfm", of, OPTIONS, seed=1)
             held = sum(layer.table.nbytes for layer in (model.embedding, model.linear))
         else:
-            sharded.shard(model, of, options.sharding, lr=options.table_lr)
-            held = sum(m.nbytes() for m in model.modules() if isinstance(m, sharded.ShardedTable))
+            model = sharded.build("deepfm", of, OPTIONS, seed=1, tables=tables)
+            held = sum(table.nbytes() for table in sharded.sharded_tables(model).values())
         began = time.process_time()
-        state = fit(model, *splits, seed=1, **SETTINGS)
+        state = fit(model, *splits, seed=1, checkpoint=out / "checkpoint", **SETTINGS)
         seconds = time.process_time() - began
         after = process.memory_info().rss
-        each = ranks.gathered((held, after - before, after, seconds))
         valid = evaluate(model, splits[1])
-        weights = sharded.whole(model)
+        with parts.writing(out / "weights") as file:
+            parts.write(file, sharded.weights(model))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        each = ranks.gathered((held, after, after - before, peak - before, seconds))
         if ranks.rank() == 0:
-            save_file({name: value.contiguous() for name, value in weights.items()}, out / "weights")
             found = {"curve": state.curve, "each": each, "valid": valid}
             (out / "found.json").write_text(json.dumps(found), encoding="utf-8")
-        if ranks.count() == 1:
-            dist.destroy_process_group()
 
 
 def measured(options: Namespace, count: int, *, plain: bool = False) -> dict[str, Any]:
@@ -169,21 +168,23 @@ def main() -> None:
         train(options)
         return
     print(
-        "| processes | tables MiB | RSS MiB | grown by | CPU s a rank | AUC | logloss | difference | alone |"
+        "| processes | tables MiB | RSS MiB | grown by | peak "
+        "| CPU s a rank | AUC | logloss | difference | alone |"
     )
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     first = None
     for count, plain in [(1, True), *((count, False) for count in options.processes)]:
         found = measured(options, count, plain=plain)
         first = first if plain else first or found
-        held, grown, rss, seconds = (max(values) for values in zip(*found["each"], strict=True))
+        held, rss, grown, peak, seconds = (max(values) for values in zip(*found["each"], strict=True))
         last = found["curve"][-1]
         gap = difference(found, first) if first else float("nan")
         alone = max(abs(found["alone"][key] - found["valid"][key]) for key in found["valid"])
         print(
             f"| {'1, plain, Adam' if plain else count} | {held / MIB:.1f} | {rss / MIB:.0f} | "
-            f"{grown / MIB:.0f} | {seconds:.1f} | {last['valid_auc']:.5f} | {last['valid_logloss']:.5f} | "
-            f"{gap:.1e} | {alone:.0e}, {found['packaged']:.0e} |",
+            f"{grown / MIB:.0f} | {peak / MIB:.0f} | {seconds:.1f} | "
+            f"{last['valid_auc']:.5f} | {last['valid_logloss']:.5f} | {gap:.1e} | "
+            f"{alone:.0e}, {found['packaged']:.0e} |",
             flush=True,
         )
 

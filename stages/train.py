@@ -23,14 +23,15 @@ def main() -> None:
     processes = engine.processes(file.processes)
     resources = runs.Resources(processed, config.train.device, config.train.threads, limit, processes)
     options = {"model": config.model, "train": config.train.fit}
-    with ranks.group(pick_device(config.train.device)) as device:
+    tables = config.train.sharded
+    with ranks.group(pick_device(config.train.device), always=tables is not None) as device:
         splits = resources.load(device)
         if is_main_process() and not any(out.parents[1].glob("*/*/run.json")):  # the dataset's first training
             others = {name: file.config(dataset, name) for name in file.models}
             models = {name: (each.architecture, each.model) for name, each in others.items()}
             for words in obstacles(splits[0].schema, models, config.train.fit["batch_size"]):
                 print(f"warning: {dataset}: {words}", file=sys.stderr)
-        extra = runs.execution_settings(splits, limit, refit=config.train.refit)
+        extra = runs.execution_settings(splits, limit, refit=config.train.refit, tables=tables)
         header = ranks.on_rank_0(
             lambda: runs.RunHeader.of(
                 "train", dataset, model, config.architecture, {**options, "seeds": seeds}, processed, **extra

@@ -16,11 +16,12 @@ def join(root: Path, dataset: str, model: str) -> None:
         root: folder of the project, with the encoded rows.
 
     Raises:
-        PipelineError: no server is set, it cannot be used, or the rows are not there.
+        PipelineError: no server is set, it cannot be used, the rows are not there, or tables are sharded.
     """
     os.chdir(root)  # trainings and checkpoints lie in the project's folder
     file = params.load()
     config = file.config(dataset, model)
+    config.train.require_whole_tables("a search")
     server = shared.server_of(file.studies)
     if server is None:
         raise PipelineError("no server of studies: set `studies` in params.yaml, or CTR_STUDIES")

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le, Len
 from pydantic import AfterValidator, BaseModel, Field
 
-from pipeline.common.ranges import Count, NonNegative, Seed, Share, TwoOrMore
+from pipeline.common.errors import PipelineError
+from pipeline.common.ranges import Count, NonNegative, Positive, Seed, Share, TwoOrMore
 from pipeline.config.space import Block, Dimension, Tune
 from pipeline.config.validation import Strict
 
@@ -48,6 +49,8 @@ class Execution(Strict):
 
     Attributes:
         refit: whether each run is repeated on train + validation rows at its end; see `train/refit.py`.
+        tables: `whole` in each process, or sharded over those of torchrun; see `train/sharded.py`.
+        tables_lr: learning rate of sharded tables.
     """
 
     seeds: Annotated[list[Seed], Len(1), AfterValidator(_distinct)]
@@ -55,6 +58,25 @@ class Execution(Strict):
     threads: Count
     rows_in_memory: Count
     refit: bool = False
+    tables: Literal["whole", "row_wise", "table_wise"] = "whole"
+    tables_lr: Positive = 0.02
+
+    @property
+    def sharded(self) -> Block | None:
+        """Return the arguments of `train.sharded.Tables`; None for whole tables."""
+        return None if self.tables == "whole" else {"sharding": self.tables, "lr": self.tables_lr}
+
+    def require_whole_tables(self, what: str) -> None:
+        """Refuse sharded tables.
+
+        Raises:
+            PipelineError: tables are sharded.
+        """
+        if self.tables != "whole":
+            raise PipelineError(
+                f"train.tables: {self.tables}: {what} trains whole tables, only the stage `train` shards "
+                "them: set `tables: whole`"
+            )
 
 
 class Train(Execution):

@@ -125,6 +125,9 @@ def configured(
 
     Args:
         value: position in the sweep.
+
+    Raises:
+        PipelineError: they shard tables.
     """
     entry = deepcopy(values["data"][dataset])
     if condition == "published":
@@ -135,7 +138,9 @@ def configured(
     if condition != "tuned":  # nothing is searched, and these settings may lie outside the axes
         entry["settings"].pop("tune", None)
         changed["tune"] = {**values["tune"], "space": {}}
-    return Params(changed, every_entry=False).config(dataset, row.model)
+    config = Params(changed, every_entry=False).config(dataset, row.model)
+    config.train.require_whole_tables("a paper's table or figure")
+    return config
 
 
 def _set(settings: Block, sweep: Sweep, model: str, value: int) -> None:

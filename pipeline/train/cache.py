@@ -14,11 +14,12 @@ import inspect
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,11 +50,15 @@ class Trained(NamedTuple):
         state: as `fit` returned it.
         tensors: the model's state_dict, on the CPU.
         weights: number of trained parameters.
+        file: where the tensors are in place of `tensors`, if a model with sharded tables was trained.
+        measured: of such a model, what `mechanisms.measure` returns.
     """
 
     state: State
     tensors: dict[str, Tensor]
     weights: int
+    file: Path | None = None
+    measured: Block | None = None
 
     @classmethod
     def of(cls, network: nn.Module, state: State) -> "Trained":
@@ -67,6 +72,14 @@ class Trained(NamedTuple):
             tensors[key] = value if whole and place not in seen else value.clone()
             seen.add(place)
         return cls(state, tensors, sum(p.numel() for p in network.parameters()))
+
+    def write(self, file: IO[bytes]) -> None:
+        """Write the tensors, as safetensors."""
+        if self.file is None:
+            file.write(save(self.tensors))
+            return
+        with open(self.file, "rb") as found:
+            shutil.copyfileobj(found, file)
 
 
 def enabled() -> bool:

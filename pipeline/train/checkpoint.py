@@ -1,17 +1,19 @@
 """The state of a training, and the file from which a killed training resumes."""
 
 import hashlib
+import io
 import os
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from pipeline.common.files import sha256, writing
-from pipeline.train import ranks
+from pipeline.common.files import sha256
+from pipeline.train import parts, ranks, sharded
 from pipeline.train.adam import Adam
 
 DIGEST_BYTES = 32  # at the end of a checkpoint
@@ -52,26 +54,48 @@ class State:
 def save(
     path: Path, model: nn.Module, optimizer: Adam, state: State, best_weights: dict[str, Tensor]
 ) -> None:
-    """Write everything that a training needs to resume with the same bits; rank 0 writes it."""
+    """Write everything that a training needs to resume with the same bits; rank 0 writes it.
+
+    One with sharded tables is a safetensors file, since no process has all of it; one process can read it:
+    weights by the names that the plain model has for them, after `model.` and, the best so far, `best.`.
+    """
     rng = [torch.get_rng_state()]
     if torch.cuda.is_available():
         rng.append(torch.cuda.get_rng_state())
     rng = [generator for of_rank in ranks.gathered(rng) for generator in of_rank]
-    if ranks.rank():
+    rest: dict[str, Any] = {"optimizer": optimizer.state_dict(), "state": asdict(state), "rng": rng}
+    tables = sharded.is_sharded(model)
+    if ranks.rank() and not tables:
         return
-    with writing(path) as file:
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "state": asdict(state),
-                "best_weights": best_weights,
-                "rng": rng,
-            },
-            file,
-        )
-        file.flush()
-        file.write(bytes.fromhex(sha256(Path(file.name))))
+    with parts.writing(path) as file:
+        if tables:
+            _save_parts(file, model, best_weights, rest)
+        elif file is not None:
+            torch.save({"model": model.state_dict(), "best_weights": best_weights, **rest}, file)
+        if file is not None:
+            file.flush()
+            file.write(bytes.fromhex(sha256(Path(file.name))))
+
+
+def _save_parts(
+    file: IO[bytes] | None, learner: nn.Module, best_weights: dict[str, Tensor], rest: dict[str, Any]
+) -> None:
+    content = io.BytesIO()
+    torch.save(rest, content)
+    current = sharded.complete(learner, learner.state_dict())
+    best = sharded.complete(_model(learner), best_weights)
+    parts.write(
+        file,
+        {f"model.{name}": value for name, value in current.items()}
+        | {f"best.{name}": value for name, value in best.items()}
+        | {"rest": torch.frombuffer(content.getbuffer(), dtype=torch.uint8)},
+        sha256=DIGEST_BYTES,
+    )
+
+
+def _model(learner: nn.Module) -> nn.Module:
+    """Return the model of what is trained: itself, or the first of it and its thresholds (`grades`)."""
+    return learner[0] if isinstance(learner, nn.ModuleList) else learner
 
 
 def usable(path: Path) -> bool:
@@ -101,7 +125,14 @@ def usable(path: Path) -> bool:
 
 def load(path: Path, model: nn.Module, optimizer: Adam) -> tuple[State, dict[str, Tensor]]:
     """Restore model, optimizer and random generators; return the state and the best weights so far."""
-    saved = torch.load(path, map_location="cpu", weights_only=True)
+    if sharded.is_sharded(model):
+        with safe_open(path, "pt") as file:
+            rest = io.BytesIO(file.get_tensor("rest").numpy().tobytes())
+            saved = torch.load(rest, map_location="cpu", weights_only=True)
+            saved["model"] = sharded.own(model, file, "model.")
+            saved["best_weights"] = sharded.own(_model(model), file, "best.")
+    else:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(saved["model"])
     optimizer.load_state_dict(saved["optimizer"])
     own = ranks.own_range(len(saved["rng"]))

@@ -14,7 +14,7 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
 from pipeline.data.batches import Split
 from pipeline.layers.columns import column_of
-from pipeline.train import ranks
+from pipeline.train import ranks, sharded
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.checkpoint import State, load, save, usable
 from pipeline.train.grades import Thresholds
@@ -22,7 +22,7 @@ from pipeline.train.loss import training_loss
 from pipeline.train.predict import evaluate
 from pipeline.train.progress import progress_bar, summary
 from pipeline.train.refit import Refit
-from pipeline.train.start import effective_batch_size, prepare, start_at_base_rate
+from pipeline.train.start import effective_batch_size, penalties, prepare, start_at_base_rate
 
 LogFn = Callable[[dict[str, float], int], None]
 # arguments of `fit` that another model, trained on the same rows before the first step, has of its own
@@ -89,7 +89,7 @@ def fit(
         log: called with (metrics, step) after every evaluation, and again for the earlier ones after a
             resume; an exception from it stops the training.
         checkpoint: file from which a killed training resumes, with the same result; written at every
-            evaluation, and left for the caller to remove.
+            evaluation, and left for the caller to remove. Ranks with sharded tables all read it.
         progress: label of the progress bar; None for no bar.
         refit: repeat a training on its rows in place of `train`: nothing is evaluated, and the last weights
             are kept.
@@ -105,15 +105,14 @@ def fit(
     ranks.check(size)
     mark_lazy(model, train.schema.rows >= lazy_rows)
     batches = train.count(size)
-    scale = l2_rows / len(train) if l2_rows else 1.0
-    linear = embedding_l2 if linear_l2 is None else linear_l2
+    l2 = penalties(len(train), embedding_l2, linear_l2, network_l2, l2_rows)
     thresholds = Thresholds(train, grades) if grades else None
     learner = model if thresholds is None else nn.ModuleList([model, thresholds])
-    groups = parameter_groups(learner, scale * embedding_l2, scale * linear, scale * network_l2)
-    optimizer = Adam(groups, lr, average=average_epochs * batches)
+    optimizer = Adam(parameter_groups(learner, *l2), lr, average=average_epochs * batches)
     torch.manual_seed(seed)
     if checkpoint is not None and ranks.on_rank_0(lambda: usable(checkpoint)):
         state, best_weights = load(checkpoint, learner, optimizer)
+        sharded.follow(model, optimizer.lr / lr)
         for past in state.curve:
             _report(log, past)
     else:
@@ -143,6 +142,7 @@ def fit(
             if improved := state.record(row, None if refit else monitor):
                 best_weights = _copy(model)
         optimizer.lr = _next_rate(optimizer.lr, state, settings, refit, improved=improved)
+        sharded.follow(model, optimizer.lr / lr)
         if state.batch == batches:
             state.epoch, state.batch = state.epoch + 1, 0
         if checkpoint is not None:

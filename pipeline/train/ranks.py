@@ -44,15 +44,25 @@ def rank() -> int:
 
 
 @contextmanager
-def group(device: torch.device) -> Iterator[torch.device]:
+def group(device: torch.device, *, always: bool = False) -> Iterator[torch.device]:
     """Join the ranks that torchrun started, if it did, and yield this rank's device.
+
+    Args:
+        always: whether a process alone is a group, too, as sharded tables need it.
 
     Raises:
         PipelineError: more processes than GPUs, or a device other than CPU and GPU.
         LostRank: the connection to another rank broke.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield device
+        if always:
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+        try:
+            yield device
+        finally:
+            if always:
+                dist.destroy_process_group()
         return
     if str(device) not in ("cpu", "cuda"):
         raise PipelineError(f"several processes train on `device: cpu` or `device: cuda`, not on {device}")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from pipeline.common.errors import Diverged, PipelineError
@@ -24,19 +23,22 @@ from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests, has_column, read_origin
 from pipeline.models import MODELS, build
 from pipeline.schema import SPLITS
-from pipeline.train import cache, mechanisms, ranks, warm, workers
+from pipeline.train import cache, mechanisms, parts, ranks, sharded, warm, workers
 from pipeline.train.cache import Trained
+from pipeline.train.checkpoint import State
 from pipeline.train.code_digest import code_digest
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import LogFn, fit
 from pipeline.train.refit import REFIT, Refit, both
-from pipeline.train.start import effective_batch_size
+from pipeline.train.sharded import Tables
+from pipeline.train.start import effective_batch_size, penalties
 
 Block = dict[str, Any]
 Child = Callable[[str, str, Block], AbstractContextManager[LogFn]]
 Job = tuple[Block, int]  # {"model": of the constructor, "train": of fit}, and a seed
 Splits = tuple[Split, Split]  # train and valid, on one device
 CHECKPOINTS = Path("data/checkpoints")
+TABLES = "tables"  # in run.json: how tables were sharded
 DEFAULTS = {name: parameter.default for name, parameter in signature(fit).parameters.items()}
 
 
@@ -98,6 +100,11 @@ class RunHeader:
         return {"train": "default", "tune": "tuned"}[self.stage]
 
     @property
+    def tables(self) -> Tables | None:
+        """How tables are sharded; None if each process has whole ones."""
+        return Tables(**self.extra[TABLES]) if TABLES in self.extra else None
+
+    @property
     def key(self) -> str:
         """The name of the run, wherever it appears: a digest of everything but `rows`."""
         return digest(self._named())
@@ -125,6 +132,8 @@ class RunHeader:
         key = cache.key(self.architecture, arguments, seed, rows, device)
         if "warm_start" in self.extra:
             key["warm_start"] = [self.extra["warm_start"], code_digest(Path(warm.__file__))]
+        if TABLES in self.extra:
+            key[TABLES] = self.extra[TABLES]
         return key
 
     def seed_checkpoint(self, seed: int) -> Path:
@@ -140,15 +149,22 @@ def _check_times(dataset: str, model: str, architecture: str, options: Block, pr
         raise PipelineError(f"{model} needs timestamps, which {dataset} does not have: {doubt}")
 
 
-def execution_settings(splits: Splits, rows_in_memory: int, *, refit: bool = False) -> Block:
+def execution_settings(
+    splits: Splits, rows_in_memory: int, *, refit: bool = False, tables: Block | None = None
+) -> Block:
     """Return what decides the result besides the params, for `RunHeader.extra`; usually nothing.
 
-    The order of a streamed split is not that of a resident one, and several processes round and drop out in
-    their own way; neither may resume from the other's checkpoint. `refit` adds trainings.
+    The order of a streamed split is not that of a resident one, several processes round and drop out in
+    their own way, and sharded tables have another optimizer; none may resume from the other's checkpoint.
+    `refit` adds trainings.
+
+    Args:
+        tables: arguments of `sharded.Tables`.
     """
     streamed = any(split.streamed for split in splits)
     found: Block = {"rows_in_memory": rows_in_memory} if streamed else {}
     found |= {"processes": ranks.count()} if ranks.count() > 1 else {}
+    found |= {TABLES: tables} if tables else {}
     return found | ({REFIT: True} if refit else {})
 
 
@@ -204,7 +220,8 @@ class Resources:
             if not cache.contains(header.cache_key(arguments, seed, device))
         }
         epochs = min((arguments["train"]["epochs"] for arguments, _ in jobs), default=0)
-        count = min(self.count(splits, epochs), len(missing))
+        # the processes that share a table are those of torchrun
+        count = 1 if header.tables else min(self.count(splits, epochs), len(missing))
         job = partial(train_in_worker, header, jobs, self)
         return workers.prefetch(job, sorted(missing.values()), count)
 
@@ -265,7 +282,8 @@ def train_once(
     """
     train, valid = splits
     key = header.cache_key(arguments, seed, train.device) | ({"refit": refit.curve} if refit else {})
-    cached = cache.get(key)
+    tables = header.tables
+    cached = cache.get(key) if tables is None else None
     if cached is not None:
         if progress is not None:
             print(f"{progress}: trained before, taken from {cache.FOLDER}", flush=True)
@@ -273,13 +291,17 @@ def train_once(
             for row in cached.state.curve:
                 log(row, int(row["step"]))
         return cached
-    network = build(header.architecture, train.schema, arguments["model"], seed=seed)
+    name = f"{checkpoint.name}-{digest(key)}"
+    if tables is None:
+        network = build(header.architecture, train.schema, arguments["model"], seed=seed)
+    else:
+        network = _sharded(header, train if refit is None else refit.rows, arguments, seed, tables)
     if header.start is not None:
         warm.begin(network, header.start)
         train = warm.rehearsed(train, header.start)
     network.to(train.device)
     if progress is not None:
-        for remark in remarks(splits, header.extra.get("rows_in_memory", 0), arguments["train"]):
+        for remark in remarks(splits, header.extra.get("rows_in_memory", 0), arguments["train"], tables):
             _print_once(remark)
     state = fit(
         network,
@@ -287,18 +309,47 @@ def train_once(
         valid,
         seed=seed,
         log=log,
-        checkpoint=checkpoint.with_name(f"{checkpoint.name}-{digest(key)}.pt"),
+        checkpoint=checkpoint.with_name(f"{name}.pt" if tables is None else f"{name}.safetensors"),
         progress=progress,
         refit=refit,
         **arguments["train"],
     )
+    if tables is not None:
+        return _gathered(network, state, valid, checkpoint.with_name(f"{name}-weights.safetensors"))
     trained = Trained.of(network, state)
     cache.put(key, trained)
     return trained
 
 
-def remarks(splits: Splits, rows_in_memory: int, settings: Block) -> list[str]:
-    """Return a line for whatever is unusual in a training: a streamed split, lazy tables, smaller batches.
+def _sharded(header: RunHeader, train: Split, arguments: Block, seed: int, tables: Tables) -> nn.Module:
+    """Build a model with sharded tables, if its training on these rows can have them."""
+    settings = {**DEFAULTS, **arguments["train"]}
+    sharded.check(settings, train.device, warm=header.start is not None)
+    given = (settings[key] for key in ("embedding_l2", "linear_l2", "network_l2", "l2_rows"))
+    embedding_l2, linear_l2, _ = penalties(len(train), *given)
+    return sharded.build(
+        header.architecture,
+        train.schema,
+        arguments["model"],
+        seed=seed,
+        tables=tables,
+        embedding_l2=embedding_l2,
+        linear_l2=linear_l2,
+    )
+
+
+def _gathered(network: nn.Module, state: State, valid: Split, path: Path) -> Trained:
+    """Write the weights of a model with sharded tables for one process to read; all ranks call it."""
+    with parts.writing(path) as file:
+        parts.write(file, sharded.weights(network))
+    measured = mechanisms.measure(
+        network, valid
+    )  # all ranks score all rows, so that they look up equally often
+    return Trained(state, {}, sharded.size(network), path, measured)
+
+
+def remarks(splits: Splits, rows_in_memory: int, settings: Block, tables: Tables | None = None) -> list[str]:
+    """Return a line for whatever is unusual in a training: streamed splits, tables, smaller batches.
 
     Args:
         settings: arguments of `fit`.
@@ -310,7 +361,12 @@ def remarks(splits: Splits, rows_in_memory: int, settings: Block) -> list[str]:
         for name, split in zip(SPLITS, splits, strict=False)
         if split.streamed
     ]
-    if ids >= least:
+    if tables is not None:
+        lines.append(
+            f"tables of {ids:,} ids sharded over {ranks.count()} processes ({tables.sharding}), updated by "
+            f"row-wise Adagrad with lr {tables.lr:g}"
+        )
+    elif ids >= least:
         lines.append(f"with {ids:,} ids, tables get sparse updates (lazy_rows {least:,})")
     size, steps = settings.get("batch_size", DEFAULTS["batch_size"]), settings.get("min_steps_per_epoch", 0)
     smaller = effective_batch_size(len(train), size, steps)
@@ -341,7 +397,10 @@ def train_seeds(
     """
     results, again, weights = [], [], 0
     rows = both(resources.processed, *splits) if header.extra.get(REFIT) else None
-    network = build(header.architecture, splits[1].schema, arguments["model"], seed=0)
+    # with sharded tables no process has a whole model
+    network = (
+        None if header.tables else build(header.architecture, splits[1].schema, arguments["model"], seed=0)
+    )
     with resources.prefetch(header, [(arguments, seed) for seed in seeds], splits) as wait:
         for number, seed in enumerate(seeds):
             name = f"seed-{seed}"
@@ -357,11 +416,11 @@ def train_seeds(
                     progress=f"{header.model} {header.variant} {name}",
                 )
             with writing(out / f"{name}.safetensors") as file:
-                file.write(save(trained.tensors))
+                trained.write(file)
             state, weights = trained.state, trained.weights
             ended = capped(state.curve, state.best, arguments["train"])
             result = {"seed": seed, "best": state.curve[state.best], "capped": ended, "curve": state.curve}
-            measured = measure_mechanisms(network, trained, splits)
+            measured = trained.measured if network is None else measure_mechanisms(network, trained, splits)
             results.append(result | ({"mechanisms": measured} if measured else {}))
             print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
             if rows is not None:
@@ -387,7 +446,7 @@ def _refit(
         progress = f"{header.model} {header.variant} {name}"
         again = train_again(header, splits, arguments, seed, first, rows, log=log, progress=progress)
     with writing(out / f"{name}.safetensors") as file:
-        file.write(save(again.tensors))
+        again.write(file)
     last = again.state.curve[-1]
     who = f"{header.dataset} {header.model} ({header.variant}) seed {seed}"
     print(f"{who}: again on train + validation rows, {last['epoch']:g} epochs", flush=True)

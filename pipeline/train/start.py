@@ -24,6 +24,15 @@ def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -
     return min(batch_size, max(LEAST_BATCH, rows // min_steps_per_epoch))
 
 
+def penalties(
+    rows: int, embedding_l2: float, linear_l2: float | None, network_l2: float, l2_rows: int
+) -> tuple[float, float, float]:
+    """Return embedding_l2, linear_l2 and network_l2 for so many train rows; see `loop.fit`."""
+    scale = l2_rows / rows if l2_rows else 1.0
+    linear = embedding_l2 if linear_l2 is None else linear_l2
+    return scale * embedding_l2, scale * linear, scale * network_l2
+
+
 def prepare(
     model: nn.Module,
     train: Split,

@@ -8,8 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.common.errors import error_context
-from pipeline.common.files import digest, write_json
+from pipeline.common.errors import PipelineError, error_context
+from pipeline.common.files import digest, read_json, require_file, write_json
 from pipeline.config.settings import Config
 from pipeline.config.space import Dimension
 from pipeline.train import cache, runs, workers
@@ -96,7 +96,8 @@ def describe(dataset: str, model: str, config: Config, splits: Splits, processed
         del settings["wave"]  # it is a search as it was before there were waves
     defaults = {"model": config.model, "train": config.train.fit, "seeds": config.train.seeds}
     limit = config.train.rows_in_memory
-    extra = {"tune": settings, **runs.execution_settings(splits, limit, refit=config.train.refit)}
+    refit, sharded = config.train.refit, config.train.sharded
+    extra = {"tune": settings, **runs.execution_settings(splits, limit, refit=refit, tables=sharded)}
     return RunHeader.of("tune", dataset, model, config.architecture, defaults, processed, **extra)
 
 
@@ -217,6 +218,36 @@ def run(
     print(finals.verdict(winner, finalists, metric), flush=True)
     rows = len(splits[0])
     return Study(these.study, header, trials, finalists, winner, importances, metric, rows, these.at)
+
+
+def of_default(header: RunHeader, config: Config, splits: Splits, default: Path) -> tuple[Study, Block]:
+    """Return a search of one trial, the default, and run.json's remaining values, from its finished run.
+
+    There is no other search where tables are sharded: they are trained by torchrun, one training at a time.
+
+    Args:
+        header: what `describe` returns.
+        default: the folder of the run.
+
+    Raises:
+        PipelineError: it has no finished run of these rows and settings.
+    """
+    cure = f"train@{header.dataset}-{header.model}"
+    again = f"train it first, by torchrun (docs/scale.md) or `dvc repro {cure}`"
+    if not (default / "run.json").exists():
+        raise PipelineError(f"{default} holds no finished run: {again}")
+    run = read_json(require_file(default / "run.json", cure))
+    ours = header.to_json()
+    same = all(run.get(key) == ours.get(key) for key in ("params", "input", runs.TABLES))
+    if not same or (REFIT in run) != (REFIT in ours):
+        raise PipelineError(f"{default} was trained with other settings or on other rows: {again}")
+    seeds, metric = run["seeds"], config.tune.metric
+    values = [seed["best"][f"valid_{metric}"] for seed in seeds]
+    trial = Finished(0, "COMPLETE", values[0], config.start, seeds[0]["curve"])
+    winner = Finalist(0, config.train.seeds, values, [seed["curve"][-1]["epoch"] for seed in seeds])
+    these = _Trials(header, config, splits)
+    found = Study(these.study, header, [trial], [winner], winner, {}, metric, len(splits[0]), these.at)
+    return found, {key: value for key, value in run.items() if key not in ours or key == REFIT}
 
 
 def join(header: RunHeader, config: Config, splits: Splits, server: str) -> None:
