@@ -22,6 +22,7 @@ def _project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("registered") / "project"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CTR_TRACKING", "off")
+        patch.setitem(logs.ENTRY["preprocess"], "max_rejected", 0.02)
         logs.make(folder, 4000, "lr")
     tracking.sync(folder)
     logs.log(1500, 6).to_csv(folder.parent / "new.csv", index=False)
@@ -36,7 +37,11 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 def test_predict_by_a_registered_model_is_predict_by_its_dataset(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    rows, out = str(project.parent / "new.csv"), [tmp_path / f"{name}.parquet" for name in "ab"]
+    """Within the share of corrupted rows that training allowed."""
+    frame = logs.log(1500, 7)
+    frame.loc[:14, "price"] = "dear"
+    frame.to_csv(tmp_path / "rows.csv", index=False)
+    rows, out = str(tmp_path / "rows.csv"), [tmp_path / f"{name}.parquet" for name in "ab"]
     run(project, monkeypatch, "predict", "--dataset", logs.DATASET, rows, "-o", str(out[0]))
     words = capsys.readouterr().out.splitlines()
     run(project, monkeypatch, "predict", "--registered", REGISTERED, rows, "-o", str(out[1]))
@@ -44,6 +49,7 @@ def test_predict_by_a_registered_model_is_predict_by_its_dataset(
     first, second = map(pd.read_parquet, out)
     pd.testing.assert_frame_equal(first, second)
     assert first["probability"].std() > 0.05
+    assert len(first) == 1485
 
 
 def test_watch_by_a_registered_model_is_watch_by_its_dataset(
