@@ -138,7 +138,8 @@ def follow_cure(folder: Path, message: str, limited: Words, more: int = MOST_COP
     if not target:
         return f"no cure is told: {message}"
     done = chaos.call(folder, *limited, "dvc", "repro", target[1])
-    if done.returncode and more and target[1] not in done.stderr:
+    next_told = re.search(r"`dvc repro (\S+)`", done.stderr)
+    if done.returncode and more and next_told and next_told[1] != target[1]:
         return follow_cure(folder, done.stderr, limited, more - 1)
     return done.stderr[-300:] if done.returncode else ""
 
