@@ -13,7 +13,7 @@ Printed for each step: AUC of validation rows, AUC and logloss of test rows, eac
 the mean over seeds; the difference from `deepfm`, with 95 % interval and p by the corrected resampled t-test
 where there are several splits; CPU seconds of the trainings that were not in the cache. Blends are means of
 logits over the seeds of a step, then over steps, and so differ from DeepFM by its seeds as well: `deepfm,
-blended` stands beside them.
+blended` stands beside them. `--picture docs/steps.png` draws the differences of several splits.
 """
 
 import time
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from scipy.special import expit, logit
 
 from benchmarks.mechanisms import require
@@ -31,7 +32,8 @@ from pipeline.common.errors import PipelineError, exit_with_message
 from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.data.batches import Split
-from pipeline.evaluate.significance import corrected_resampled_t
+from pipeline.evaluate.plot_style import COLOURS, GREY, SLATE, save, styled, titled_figure
+from pipeline.evaluate.significance import Test, corrected_resampled_t
 from pipeline.models import build
 from pipeline.train import runs
 from pipeline.train.cache import Trained
@@ -61,6 +63,19 @@ BLENDS = {
     "three": ["deepfm-all", "autorec-grades", "fm-all"],
 }
 AGAIN = " + valid"  # a refit
+# of the picture: a step, its words, what it reads besides ids
+SHOWN = {
+    "deepfm-plain": ("DeepFM, last weights", "ids"),
+    "deepfm": ("DeepFM, averaged weights", "ids"),
+    "deepfm-grades": ("DeepFM + grades", "grades"),
+    "deepfm-neighbours": ("DeepFM + neighbours", "neighbours"),
+    "deepfm-all": ("DeepFM + both", "neighbours, grades"),
+    "fm-all": ("FM + both", "neighbours, grades"),
+    "autorec": ("AutoRec", "neighbours"),
+    "autorec-grades": ("AutoRec, grades", "neighbours, grades"),
+    "two": ("DeepFM + both, AutoRec, blended", "neighbours, grades"),
+    "two + valid": ("the same, on train + validation", "neighbours, grades"),
+}
 Result = dict[str, list[Array]]  # by step: the logits (N,) of each seed
 
 
@@ -133,17 +148,51 @@ class Dataset:
         return f"{step}: valid AUC {self.auc(step, 'valid'):.4f}"
 
 
+def gain(step: str, datasets: list[Dataset]) -> Test | None:
+    """Return the difference of a step's test AUC from DeepFM's over several splits, if there is one."""
+    gains = [each.auc(step) - each.auc("deepfm") for each in datasets if "deepfm" in each.test]
+    if len(gains) < 2 or not any(gains):
+        return None
+    return corrected_resampled_t(gains, float(np.mean([each.ratio for each in datasets])))
+
+
+@styled
+def picture(datasets: list[Dataset]) -> Figure:
+    """Draw the differences from DeepFM with their intervals."""
+    shown = [step for step in SHOWN if step in datasets[0].test]
+    auc = {step: float(np.mean([each.auc(step) for each in datasets])) for step in shown}
+    best = max(shown, key=lambda step: auc[step] if step != "two + valid" else 0)
+    figure = titled_figure(
+        0.29 * len(shown) + 0.5,
+        f"What a row's neighbours and grades know: {auc[best] - auc['deepfm']:+.4f} AUC over DeepFM",
+        f"test AUC minus that of DeepFM, mean of {len(datasets)} splits, 95 % intervals; right: test AUC",
+    )
+    ax = figure.subplots()
+    for place, step in enumerate(shown):
+        test = gain(step, datasets) or {"difference": 0.0, "low": 0.0, "high": 0.0}
+        colour = COLOURS[0] if SHOWN[step][1] == "ids" else COLOURS[2]
+        ax.plot([test["low"], test["high"]], [place, place], color=colour, linewidth=1.5)
+        ax.plot(test["difference"], place, "o", color=colour, markersize=5)
+        where = {"xy": (1.01, place), "xycoords": ("axes fraction", "data"), "va": "center", "size": 8}
+        ax.annotate(f"{auc[step]:.4f}", color=SLATE, **where)
+    ax.axvline(0, color=GREY, linewidth=1, zorder=0)
+    ax.set_yticks(range(len(shown)), [f"{SHOWN[step][0]}\nreads {SHOWN[step][1]}" for step in shown])
+    ax.tick_params(axis="y", labelsize=7)
+    ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:+.4g}" if value else "0")
+    ax.margins(y=0.08)
+    return figure
+
+
 def row(step: str, datasets: list[Dataset]) -> str:
     """Return the line of a step in the table."""
     valid = "" if step.endswith(AGAIN) else f"{np.mean([each.auc(step, 'valid') for each in datasets]):.4f}"
     test, loss = (np.mean([getattr(each, of)(step) for each in datasets]) for of in ("auc", "logloss"))
-    gains = [each.auc(step) - each.auc("deepfm") for each in datasets if "deepfm" in each.test]
     told = ""
-    if len(gains) > 1 and any(gains):
-        t = corrected_resampled_t(gains, float(np.mean([each.ratio for each in datasets])))
-        told = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.4f}".format(**t)
-    elif gains and any(gains):
-        told = f"{gains[0]:+.4f}"
+    if tested := gain(step, datasets):
+        told = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.4f}".format(**tested)
+    elif len(datasets) == 1 and step != "deepfm" and "deepfm" in datasets[0].test:
+        told = f"{datasets[0].auc(step) - datasets[0].auc('deepfm'):+.4f}"
     cost = [each.seconds[step] / len(each.test[step]) for each in datasets if step in each.seconds]
     seconds = f"{np.mean(cost):.0f}" if cost else ""
     return f"| {step} | {valid} | {test:.4f} | {loss:.4f} | {told} | {seconds} |"
@@ -169,6 +218,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
     parser.add_argument("--refit", nargs="*", choices=STEPS, default=["deepfm-all", "autorec-grades"])
     parser.add_argument("--set", nargs="+", default=[], metavar="train.lr=0.01", help="for every step")
+    parser.add_argument("--picture", type=Path, help="PNG to draw, of several splits")
     options = parser.parse_args()
     settings = params.load()
     require(options.datasets, settings)
@@ -186,6 +236,8 @@ def main() -> None:
     print("\n| step | valid AUC | test AUC | logloss | minus deepfm | CPU s |\n|---|---:|---:|---:|---|---:|")
     for step in datasets[0].test:
         print(row(step, datasets))
+    if options.picture:
+        save(picture(datasets), options.picture)
 
 
 if __name__ == "__main__":
