@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from pipeline.common.files import sha256
@@ -126,6 +125,8 @@ def usable(path: Path) -> bool:
 def load(path: Path, model: nn.Module, optimizer: Adam) -> tuple[State, dict[str, Tensor]]:
     """Restore model, optimizer and random generators; return the state and the best weights so far."""
     if sharded.is_sharded(model):
+        from safetensors import safe_open  # a benchmark runs where torch alone is installed
+
         with safe_open(path, "pt") as file:
             rest = io.BytesIO(file.get_tensor("rest").numpy().tobytes())
             saved = torch.load(rest, map_location="cpu", weights_only=True)
