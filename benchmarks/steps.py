@@ -28,7 +28,7 @@ from scipy.special import expit, logit
 
 from benchmarks.mechanisms import require
 from pipeline import metrics
-from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.common.errors import exit_with_message
 from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.data.batches import Split
@@ -43,18 +43,18 @@ from pipeline.train.refit import both
 Block = dict[str, Any]
 Array = np.ndarray[Any, Any]
 GRADES, NONE = 0.75, {"average_epochs": 0.0}
-# a step: an entry of `model`, what it changes there and among the arguments of `fit`
-STEPS: dict[str, tuple[str, Block, Block]] = {
-    "deepfm-plain": ("deepfm", {}, NONE),
-    "deepfm": ("deepfm", {}, {}),
-    "deepfm-plain-grades": ("deepfm", {}, {**NONE, "grades": GRADES}),
-    "deepfm-plain-neighbours": ("deepfm-neighbours", {}, NONE),
-    "deepfm-grades": ("deepfm", {}, {"grades": GRADES}),
-    "deepfm-neighbours": ("deepfm-neighbours", {}, {}),
-    "deepfm-all": ("deepfm-neighbours", {}, {"grades": GRADES}),
-    "fm-all": ("fm-neighbours", {}, {"grades": GRADES}),
-    "autorec": ("autorec", {}, {}),
-    "autorec-grades": ("autorec-grades", {}, {"grades": GRADES}),
+# a step: an entry of `model`, and what it changes among the arguments of `fit`
+STEPS: dict[str, tuple[str, Block]] = {
+    "deepfm-plain": ("deepfm", NONE),
+    "deepfm": ("deepfm", {}),
+    "deepfm-plain-grades": ("deepfm", {**NONE, "grades": GRADES}),
+    "deepfm-plain-neighbours": ("deepfm-neighbours", NONE),
+    "deepfm-grades": ("deepfm", {"grades": GRADES}),
+    "deepfm-neighbours": ("deepfm-neighbours", {}),
+    "deepfm-all": ("deepfm-neighbours", {"grades": GRADES}),
+    "fm-all": ("fm-neighbours", {"grades": GRADES}),
+    "autorec": ("autorec", {}),
+    "autorec-grades": ("autorec-grades", {"grades": GRADES}),
 }
 BLENDS = {
     "deepfm, blended": ["deepfm"],
@@ -100,14 +100,11 @@ class Dataset:
         self.valid, self.test = Result(), Result()
         self.seconds: dict[str, float] = {}
 
-    def train(self, step: str, seeds: list[int], changes: Block, *, refit: bool) -> None:
+    def train(self, step: str, seeds: list[int], *, refit: bool) -> None:
         """Train a step on every seed, and again on train and validation rows."""
-        base, model, train = STEPS[step]
+        base, changes = STEPS[step]
         config = self.settings.config(self.name, base)
-        arguments = {
-            "model": {**config.model, **model, **changes.get("model", {})},
-            "train": {**config.train.fit, **train, **changes.get("train", {})},
-        }
+        arguments = {"model": config.model, "train": {**config.train.fit, **changes}}
         header = runs.RunHeader.of("train", self.name, step, config.architecture, arguments, self.folder)
         for seed in seeds:
             start = time.process_time()
@@ -168,13 +165,13 @@ def picture(datasets: list[Dataset]) -> Figure:
         f"test AUC minus that of DeepFM, mean of {len(datasets)} splits, 95 % intervals; right: test AUC",
     )
     ax = figure.subplots()
+    right = ax.get_yaxis_transform()  # x in shares of the axes
     for place, step in enumerate(shown):
         test = gain(step, datasets) or {"difference": 0.0, "low": 0.0, "high": 0.0}
         colour = COLOURS[0] if SHOWN[step][1] == "ids" else COLOURS[2]
         ax.plot([test["low"], test["high"]], [place, place], color=colour, linewidth=1.5)
         ax.plot(test["difference"], place, "o", color=colour, markersize=5)
-        where = {"xy": (1.01, place), "xycoords": ("axes fraction", "data"), "va": "center", "size": 8}
-        ax.annotate(f"{auc[step]:.4f}", color=SLATE, **where)
+        ax.text(1.01, place, f"{auc[step]:.4f}", transform=right, color=SLATE, va="center", size=8)
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
     ax.set_yticks(range(len(shown)), [f"{SHOWN[step][0]}\nreads {SHOWN[step][1]}" for step in shown])
     ax.tick_params(axis="y", labelsize=7)
@@ -198,18 +195,6 @@ def row(step: str, datasets: list[Dataset]) -> str:
     return f"| {step} | {valid} | {test:.4f} | {loss:.4f} | {told} | {seconds} |"
 
 
-def override(words: list[str]) -> Block:
-    """Read `train.lr=0.01` and `model.embedding_size=64`."""
-    found: Block = {}
-    for word in words:
-        place, _, value = word.partition("=")
-        block, _, key = place.partition(".")
-        if block not in ("model", "train") or not key:
-            raise PipelineError(f"{word!r} is neither model.<option>=<value> nor train.<argument>=<value>")
-        found.setdefault(block, {})[key] = float(value) if "." in value or "e" in value else int(value)
-    return found
-
-
 def main() -> None:
     """Train and print the tables."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
@@ -217,16 +202,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
     parser.add_argument("--refit", nargs="*", choices=STEPS, default=["deepfm-all", "autorec-grades"])
-    parser.add_argument("--set", nargs="+", default=[], metavar="train.lr=0.01", help="for every step")
     parser.add_argument("--picture", type=Path, help="PNG to draw, of several splits")
     options = parser.parse_args()
     settings = params.load()
     require(options.datasets, settings)
-    datasets, changes = [], override(options.set)
+    datasets = []
     for name in options.datasets:
         dataset = Dataset(name, settings)
         for step in options.only:
-            dataset.train(step, options.seeds, changes, refit=step in options.refit)
+            dataset.train(step, options.seeds, refit=step in options.refit)
         for blend, parts in BLENDS.items():
             for suffix in ("", AGAIN):
                 named = [part + suffix for part in parts]
