@@ -19,12 +19,14 @@ from optuna.trial import TrialState
 from pipeline.config import params
 from pipeline.train import runs
 from pipeline.tune import search
+from pipeline.tune.finished import QuantilePruner
+from pipeline.tune.points import Point
 
 PRUNERS: list[tuple[str, BasePruner, int]] = [  # name, pruner, number of the first evaluation
     ("median of the complete, from the 2nd", MedianPruner(n_startup_trials=4, n_warmup_steps=2), 1),
     ("median of the complete, from the 6th", MedianPruner(n_startup_trials=4, n_warmup_steps=5), 0),
     ("PercentilePruner(75), from the 6th", PercentilePruner(75, n_startup_trials=4, n_warmup_steps=5), 0),
-    ("lower quartile of all, from the 6th", search.QuantilePruner(0.25, 4, 5), 1),
+    ("lower quartile of all, from the 6th", QuantilePruner(0.25, 4, 5), 1),
 ]
 
 
@@ -39,7 +41,7 @@ def whole_trials(dataset: str, model: str, trials: int) -> list[list[float]]:
     key = f"valid_{config.tune.metric}"
     with TemporaryDirectory() as folder:
 
-        def objective(number: int, point: search.Point, log: Any) -> float:
+        def objective(number: int, point: Point, log: Any) -> float:
             arguments = dict(zip(("model", "train"), config.at(point), strict=True))
             checkpoint = Path(folder, str(number))
             seed = train.seeds[0]

@@ -36,6 +36,7 @@ from pipeline.train.device import reproducible
 from pipeline.train.loop import LogFn, fit
 from pipeline.train.predict import predict
 from pipeline.tune import search
+from pipeline.tune.points import Point
 
 Array = NDArray[Any]
 MODELS = ["lr", "fm", "deepfm", "flsest", "fiinet"]
@@ -147,7 +148,7 @@ def trained(log: Log, config: Config, options: tuple[dict[str, Any], dict[str, A
 def tuned(log: Log, config: Config, trials: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Search so many trials; return the options of the best."""
 
-    def objective(_: int, point: search.Point, report: LogFn) -> float:
+    def objective(_: int, point: Point, report: LogFn) -> float:
         _, state = trained(log, config, config.at(point), log=report)
         return float(state.curve[state.best][f"valid_{config.tune.metric}"])
 

@@ -14,12 +14,15 @@ that drift from day to day. Train to day d, stop by day d + 1, test on day d + 2
     cold, window  those days alone, from nothing: what the window does without the warm start
 
 Printed for each day: AUC of each way, mean over seeds, with the standard deviation of the cold ones; then
-means over days, and the rows of all passes (rows x epochs, those spent on patience included) over the cold
-training's.
+means over days, the rows of all passes (rows x epochs, those spent on patience included) and the CPU seconds
+of the trainings, both also over the cold ones'. The seconds are from encoded rows to trained weights (the
+package that a way begins from included), without the encoding, which is the same for all, and without the
+first, cold training of the warm ways, which lies before these days.
 """
 
 import argparse
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,11 +118,16 @@ def encoded(
 
 def train(
     table: pa.Table, day: int, way: Way, config: Config, seed: int, package: Path
-) -> tuple[float, float]:
-    """Train for a day, replace the package by the result; return its test AUC and the rows of all passes."""
+) -> tuple[float, float, float]:
+    """Train for a day, replace the package by the result.
+
+    Returns:
+        Its test AUC, the rows of all passes, CPU seconds of the training.
+    """
     start = package if way.warm and package.exists() else None
     earlier = Package.read(start).vocabulary if start else None
     vocabulary, splits = encoded(table, day, way.train_days, earlier)
+    begin = time.process_time()
     rows = splits["train"]
     network = build(config.architecture, rows.schema, config.model, seed=seed)
     if start:
@@ -128,18 +136,19 @@ def train(
     settings = {**config.train.fit, **way.settings}
     state = fit(network, rows, splits["valid"], seed=seed, **settings)
     weights = save(Trained.of(network, state).tensors)
+    seconds = time.process_time() - begin
     assert splits["train"].time is not None
     until = {"until": int(splits["train"].time.max())}
     Package(config.architecture, config.model, vocabulary, {}, {}, weights, until).write(package)
     score = predict(network, splits["test"]).double().numpy()
-    return metrics.auc(splits["test"].label.numpy(), score), state.curve[-1]["epoch"] * len(rows)
+    return metrics.auc(splits["test"].label.numpy(), score), state.curve[-1]["epoch"] * len(rows), seconds
 
 
 def measure(
     table: pa.Table, days: int, history: int, ways: Mapping[str, Way], config: Config, seeds: list[int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return test AUC and rows of all passes (ways, days, seeds); a first, cold day is left out of both."""
-    auc, rows = np.zeros((2, len(ways), days, len(seeds)))
+) -> NDArray[np.float64]:
+    """Return test AUC, rows of all passes and CPU seconds: (3, ways, days, seeds)."""
+    measured = np.zeros((3, len(ways), days, len(seeds)))
     with tempfile.TemporaryDirectory() as folder:
         for w, (name, way) in enumerate(ways.items()):
             for s, seed in enumerate(seeds):
@@ -147,11 +156,9 @@ def measure(
                 if way.warm:
                     train(table, history, Way(warm=False, train_days=0), config, seed, package)
                 for day in range(days):
-                    auc[w, day, s], rows[w, day, s] = train(
-                        table, history + 1 + day, way, config, seed, package
-                    )
-                print(f"# {name}, seed {seed}: {auc[w, :, s].mean():.4f}", flush=True)
-    return auc, rows
+                    measured[:, w, day, s] = train(table, history + 1 + day, way, config, seed, package)
+                print(f"# {name}, seed {seed}: {measured[0, w, :, s].mean():.4f}", flush=True)
+    return measured
 
 
 def main() -> None:
@@ -175,7 +182,7 @@ def main() -> None:
         "cold, window": Way(warm=False, train_days=window),
     }
     table = generate(given.history + given.days + 2, given.rows, seed=1)
-    auc, rows = measure(table, given.days, given.history, ways, config, given.seeds)
+    auc, rows, seconds = measure(table, given.days, given.history, ways, config, given.seeds)
     print(f"\n{given.model}, {given.rows:,} rows a day, window of {window} days, seeds {given.seeds}\n")
     print(f"| test day | {' | '.join(ways)} |\n|---|{'---:|' * len(ways)}")
     several = len(given.seeds) > 1
@@ -189,6 +196,8 @@ def main() -> None:
         print(f"| its deviation over seeds | {' | '.join(f'{each:.4f}' for each in spread)} |")
     print(f"| rows x epochs | {' | '.join(f'{each.sum(0).mean():,.0f}' for each in rows)} |")
     print(f"| of the cold ones | {' | '.join(f'{each.sum() / rows[0].sum():.3f}' for each in rows)} |")
+    print(f"| CPU seconds of training | {' | '.join(f'{each.sum(0).mean():.1f}' for each in seconds)} |")
+    print(f"| of the cold ones | {' | '.join(f'{each.sum() / seconds[0].sum():.3f}' for each in seconds)} |")
 
 
 if __name__ == "__main__":

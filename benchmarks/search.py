@@ -1,14 +1,14 @@
-"""A search by 1, 2 and 4 workers on PostgreSQL: the same trials, winner and report; how much faster.
+"""A search by several workers, from the file and on PostgreSQL: the same trials and report; how much faster.
 
     python -m benchmarks.search                                       a server of its own
     python -m benchmarks.search --server postgresql://me@host/postgres --workers 1 2 4 8
     python -m benchmarks.search --trials 24 --wave 8 --rows 60000 --model deepfm
 
 The log is the synthetic one, prepared and trained by default once; then each number of workers searches in a
-copy of that folder and a database of its own, and one search keeps its study in the file. Compared are the
-bytes of the tuned run (trials, finals, winner, weights) and of the report. `seconds` is the whole stage of
-the search, its finals and the winner's seeds included; `load` is the machine's before it, which must be idle
-for the ratio to mean anything.
+copy of that folder, with the study in a file there or in a database of its own. Compared are the bytes of
+the tuned run (trials, finals, winner, weights) and of the report. `seconds` is the whole stage of the search,
+its finals and the winner's seeds included; `load` is the machine's before it, which must be idle for the ratio
+to mean anything.
 """
 
 import hashlib
@@ -98,7 +98,8 @@ def main() -> None:
     """Print the table."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--server", help="where databases may be created (default: one of its own)")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4], help="on the server")
+    parser.add_argument("--file", type=int, nargs="*", default=[1, 2], help="with the study in a file")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--wave", type=int, default=8)
     parser.add_argument("--rows", type=int, default=60_000)
@@ -110,11 +111,11 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---|---|")
     first, seen = 0.0, set[tuple[str, str]]()
     with server(options.server) as address:
-        for count in [0, *options.workers]:
-            folder = base / f"with{count}"
+        for place, count in [("file", n) for n in options.file] + [("server", n) for n in options.workers]:
+            folder = base / f"{place}{count}"
             shutil.copytree(base / "base", folder, ignore=shutil.ignore_patterns("trainings"))
-            env = {"CTR_PROCESSES": str(max(count, 1))}
-            if count:
+            env = {"CTR_PROCESSES": str(count)}
+            if place == "server":
                 env["CTR_STUDIES"] = database(address, f"ctr_search_{count}")
             load, start = os.getloadavg()[0], time.perf_counter()
             stage(folder, "tune", options.model, **env)
@@ -123,9 +124,8 @@ def main() -> None:
             tuned, report = digest(folder / "data/runs"), digest(folder / "data/reports")
             seen.add((tuned, report))
             first = first or seconds
-            place = "server" if count else "file"
             print(
-                f"| {place} | {max(count, 1)} | {load:.1f} | {seconds:.0f} | {first / seconds:.2f} | "
+                f"| {place} | {count} | {load:.1f} | {seconds:.0f} | {first / seconds:.2f} | "
                 f"{tuned} | {report} |",
                 flush=True,
             )

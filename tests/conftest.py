@@ -100,3 +100,13 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(runs, "fit", counted)
     return seeds
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The workers that a run starts: a `crew.Started`."""
+    from crew import Started
+
+    workers = Started()
+    workers.watch(monkeypatch)
+    return workers

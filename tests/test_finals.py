@@ -13,7 +13,7 @@ from pipeline.train.runs import Resources, RunHeader, capped
 from pipeline.tune import finals
 from pipeline.tune.budget import budget, expected_best
 from pipeline.tune.finals import Finalist
-from pipeline.tune.search import Finished
+from pipeline.tune.finished import Finished
 
 RESOURCES = Resources(Path("nowhere"), "cpu", 1, 100)
 TRIALS = [Finished(number, "COMPLETE", 0.7, {"number": number}, []) for number in (4, 2, 0)]

@@ -93,3 +93,16 @@ def test_a_small_log_becomes_a_model_in_one_call(name: str, tmp_path: Path) -> N
     assert model.predict(LOG)["probability"].between(0, 1).all()
     with pytest.raises(PipelineError, match=r"preprocess\.label: unknown column 'clik'"):
         small.train(tmp_path / "log.csv", {**COLUMNS, "label": "clik"}, model="lr")
+
+
+@pytest.mark.slow
+def test_what_may_be_corrupted_is_a_key_of_its_log_and_of_its_rows(tmp_path: Path) -> None:
+    log = LOG.astype({"click": object})
+    log.loc[:9, "click"] = "?"
+    log.to_csv(tmp_path / "log.csv", index=False)
+    with pytest.raises(PipelineError, match=r"10 of 300 records of log\.csv are corrupted"):
+        small.train(tmp_path / "log.csv", COLUMNS, model="lr")
+    model = small.train(tmp_path / "log.csv", {**COLUMNS, "max_rejected": 0.1}, model="lr", epochs=1)
+    assert model.reading.max_rejected == 0.1
+    with pytest.raises(PipelineError, match=r"preprocess: unknown key 'max_reject'.*'max_rejected'"):
+        small.train(tmp_path / "log.csv", {**COLUMNS, "max_reject": 0.1}, model="lr")

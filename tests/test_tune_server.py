@@ -22,6 +22,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params
 from pipeline.train.loop import LogFn
 from pipeline.tune import search, shared, study
+from pipeline.tune.finished import Finished
 from tests import project
 
 pytestmark = [pytest.mark.slow, pytest.mark.kill]
@@ -61,7 +62,7 @@ def fresh(server: postgresql.Server) -> Callable[[], str]:
 
 def on_server(
     address: str, folder: Path, objective: search.Objective = climb, settings: Any = WAVE
-) -> list[search.Finished]:
+) -> list[Finished]:
     found = search.search(
         "study", SPACE, STARTS, objective, settings, journal=folder / "journal.jsonl", server=address
     )

@@ -19,6 +19,8 @@ from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
 from pipeline.tune import finals, search
 from pipeline.tune.finals import Finalist
+from pipeline.tune.finished import Finished
+from pipeline.tune.points import decode
 
 pytestmark = pytest.mark.slow
 
@@ -52,14 +54,12 @@ def climb(number: int, point: dict[str, Any], log: LogFn) -> None:
         log({"valid_auc": height(point) - 0.1 / step, "step": step}, step)
 
 
-def run(
-    journal: Path, objective: search.Objective = climb, settings: Tune = SETTINGS
-) -> list[search.Finished]:
+def run(journal: Path, objective: search.Objective = climb, settings: Tune = SETTINGS) -> list[Finished]:
     """Search and drop the importances."""
     return search.search("study", SPACE, STARTS, objective, settings, journal=journal)[0]
 
 
-def winner(trials: list[search.Finished], metric: str = "auc") -> search.Finished:
+def winner(trials: list[Finished], metric: str = "auc") -> Finished:
     """The best trial on one seed."""
     return search.finalists(trials, metric, 1)[0]
 
@@ -214,7 +214,7 @@ def test_a_diverged_trial_counts_but_never_wins(tmp_path: Path) -> None:
 
 def test_the_finalists_are_the_best_complete_trials_and_the_default(tmp_path: Path) -> None:
     ends = [("COMPLETE", 0.5), ("PRUNED", None), ("COMPLETE", 0.7), ("COMPLETE", 0.6), ("COMPLETE", 0.7)]
-    trials = [search.Finished(i, state, value, {}, []) for i, (state, value) in enumerate(ends)]
+    trials = [Finished(i, state, value, {}, []) for i, (state, value) in enumerate(ends)]
 
     def numbers(metric: str, count: int) -> list[int]:
         return [trial.number for trial in search.finalists(trials, metric, count)]
@@ -370,7 +370,7 @@ def test_the_lines_of_a_search_are_read_by_people(tmp_path: Path, capsys: pytest
 
 def test_a_stepped_axis_has_round_values() -> None:
     space = {"dropout": Dimension(low=0.0, high=0.5, step=0.1)}
-    assert search._decode(space, {"dropout": 3 * 0.1}) == {"dropout": 0.3}
+    assert decode(space, {"dropout": 3 * 0.1}) == {"dropout": 0.3}
     assert 3 * 0.1 != 0.3
 
 

@@ -11,7 +11,7 @@ from pipeline.config.params import Params
 from pipeline.datasets import DATASETS, tabular
 from pipeline.download.obtain import wanted_files
 from pipeline.download.remote import is_remote
-from pipeline.preprocess.tables import SUFFIXES, Layout, check_column, open_table
+from pipeline.preprocess.tables import SUFFIXES
 
 
 def own_logs(root: Path, settings: Params) -> None:
@@ -33,39 +33,35 @@ def own_logs(root: Path, settings: Params) -> None:
         if not own.exists() and (root / "data/raw" / name / "manifest.json").exists():
             continue  # its copy is used, which `refresh` says
         try:
-            tabular.check(wanted_files(own, SUFFIXES, entry.download.get("files")), **entry.preprocess)
-            paths, copies = entry.download.get("vectors", ()), root / "data/raw" / name
-            _own_vectors(root, paths, copies, entry.preprocess["fields"])
+            files = wanted_files(own, SUFFIXES, entry.download.get("files"))
+            copies, paths = root / "data/raw" / name, entry.download.get("vectors", ())
+            tabular.check(files, _of_vectors(root, paths, copies, entry.preprocess), **entry.preprocess)
         except PipelineError as error:
             raise PipelineError(f"data.{name}: {error}") from None
 
 
-def _own_vectors(root: Path, paths: Sequence[str], copies: Path, fields: Mapping[str, Any]) -> None:
-    """Check that the files of vectors are there and have the columns that fields name.
+def _of_vectors(
+    root: Path, paths: Sequence[str], copies: Path, arguments: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Return the files of vectors that fields name, but for those of which only a copy is there.
 
     Args:
         paths: of the files.
         copies: the folder of those that were copied before.
-        fields: of the entry.
+        arguments: of the entry's `preprocess`.
 
     Raises:
-        PipelineError: a file or a column is not there.
+        PipelineError: a file is not there.
     """
     there = {Path(path).name: root / Path(path).expanduser() for path in paths}
-    for name, field in tabular.plan_of(fields=dict(fields)).fields.items():
-        if field.file is None:
-            continue
-        key = f"preprocess.fields.{name}"
-        if field.file not in there:
-            raise PipelineError(f"{key}.file: {unknown('file', field.file, there)}; see `download.vectors`")
-        if not there[field.file].exists() and (copies / field.file).exists():
-            continue
-        (file,) = wanted_files(there[field.file], SUFFIXES, None)
-        types = open_table(file, Layout()).types
-        check_column(file, f"{key}.column", field.lists, types)
-        check_column(
-            file, f"{key}.{'file_key' if field.file_key else 'key'}", field.file_key or field.source, types
-        )
+    found = {}
+    for file, name in tabular.plan_of(fields=arguments["fields"]).aside.items():
+        if file not in there:
+            where = f"preprocess.fields.{name}.file"
+            raise PipelineError(f"{where}: {unknown('file', file, there)}; see `download.vectors`")
+        if there[file].exists() or not (copies / file).exists():
+            (found[file],) = wanted_files(there[file], SUFFIXES, None)
+    return found
 
 
 def files(root: Path) -> str:

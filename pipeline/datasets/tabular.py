@@ -323,14 +323,7 @@ def read(
 
 def _gather(vectors: Gathered, file: Path, name: str, plan: "Plan") -> None:
     """Read the vectors of a field from its own file."""
-    field, where = plan.fields[name], f"preprocess.fields.{name}"
-    table, key = tables.open_table(file, Layout()), field.file_key or field.source
-    tables.check_column(table.path, f"{where}.{'file_key' if field.file_key else 'key'}", key, table.types)
-    tables.check_column(
-        table.path, f"{where}{'.column' if field.lists != name else ''}", field.lists, table.types
-    )
-    _check_usable(table, field.lists, where, "vector")
-    _check_usable(table, key, f"{where}.key", "category")
+    field, (table, key) = plan.fields[name], _of_vectors(file, name, plan)
     for block, lines in table.blocks([key, field.lists], RejectLog()):
         keys = parse.texts(chunk(block[key]), plan.missing, plan.decimal)
         if keys.null_count:
@@ -341,14 +334,32 @@ def _gather(vectors: Gathered, file: Path, name: str, plan: "Plan") -> None:
             )
         vectors.add(in_rows(keys, chunk(block[field.lists]), lines, table.path.name, field.lists))
     if not vectors.keys:
-        raise PipelineError(f"{where}: {file.name} has no vector in {field.lists!r}")
+        raise PipelineError(f"preprocess.fields.{name}: {file.name} has no vector in {field.lists!r}")
 
 
-def check(files: Sequence[Path], **arguments: Any) -> None:
+def _of_vectors(file: Path, name: str, plan: "Plan") -> tuple[tables.Table, str]:
+    """Open the file of a field's vectors; return it and the column of the values that they belong to.
+
+    Raises:
+        PipelineError: a column is not there, or not of a usable type.
+    """
+    field, where = plan.fields[name], f"preprocess.fields.{name}"
+    table, key = tables.open_table(file, Layout()), field.file_key or field.source
+    tables.check_column(table.path, f"{where}.{'file_key' if field.file_key else 'key'}", key, table.types)
+    tables.check_column(
+        table.path, f"{where}{'.column' if field.lists != name else ''}", field.lists, table.types
+    )
+    _check_usable(table, field.lists, where, "vector")
+    _check_usable(table, key, f"{where}.key", "category")
+    return table, key
+
+
+def check(files: Sequence[Path], of_vectors: Mapping[str, Path], **arguments: Any) -> None:
     """Raise if files cannot be what `read` is told they are, by their headers and first lines.
 
     Args:
         files: of the user, before they are copied.
+        of_vectors: those of vectors, by name; one that is not looked at may be left out.
         arguments: of `read`; others are ignored.
 
     Raises:
@@ -360,6 +371,9 @@ def check(files: Sequence[Path], **arguments: Any) -> None:
     )
     plan = plan_of(**of_plan)
     plan.open([file for file in files if file.name not in plan.aside], Layout(**of_layout))
+    for name, field in plan.fields.items():
+        if field.file is not None and field.file in of_vectors:
+            _of_vectors(of_vectors[field.file], name, plan)
 
 
 def plan_of(

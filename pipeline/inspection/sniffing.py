@@ -73,11 +73,11 @@ def encoding_of(head: bytes) -> str:
     """
     whole = head.removeprefix(UTF8_MARK).split(b"\n")
     lines = [line for line in whole if not line.isascii()]
-    broken = [line for line in lines if not _decodes(line, "utf-8")]
+    broken = [line for line in lines if _odd(line, "utf-8") is not None]
     if len(broken) * 2 <= len(lines) or len(broken) <= MAX_BROKEN * len(whole):
         return "utf-8"
     text = b"\n".join(broken)
-    if _decodes(text, "gbk"):
+    if _odd(text, "gbk") is None:
         beyond = [character for character in text.decode("gbk") if not character.isascii()]
         runs = [len(run) for run in re.findall(rb"[\x80-\xff]+", text)]
         chinese = sum("\u4e00" <= character <= "\u9fff" for character in beyond)
@@ -88,20 +88,17 @@ def encoding_of(head: bytes) -> str:
         ):
             return "gbk"
     windows = any(0x80 <= byte <= 0x9F for byte in text)  # control characters in latin-1
-    return "cp1252" if windows and _decodes(text, "cp1252") else "latin-1"
+    return "cp1252" if windows and _odd(text, "cp1252") is None else "latin-1"
 
 
 def odd_bytes(path: Path) -> str:
     """Say in how many of a file's first lines there are bytes that are not UTF-8, and show the first ones."""
     lines = _head(path).rstrip(b"\n").split(b"\n")
-    places = {number: line for number, line in enumerate(lines, 1) if not _decodes(line, "utf-8")}
+    places = [(number, at) for number, line in enumerate(lines, 1) if (at := _odd(line, "utf-8")) is not None]
     if not places:
         return ""
-    number, line = next(iter(places.items()))
-    try:
-        line.decode()
-    except UnicodeDecodeError as error:
-        at = error.start
+    number, at = places[0]
+    line = lines[number - 1]
     around = line[max(0, at - SHOWN_BYTES) : at + SHOWN_BYTES]
     return (
         f"{len(places):,} of its first {counted(len(lines), 'line')} not UTF-8, first {path.name}:{number}: "
@@ -109,12 +106,13 @@ def odd_bytes(path: Path) -> str:
     )
 
 
-def _decodes(data: bytes, encoding: str) -> bool:
+def _odd(data: bytes, encoding: str) -> int | None:
+    """Return where the first byte is that the encoding does not have; None if there is none."""
     try:
         data.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
 
 
 def _head(path: Path) -> bytes:

@@ -6,6 +6,7 @@ model is better, and by how much, is a question for the pipeline.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
+from pipeline.common.errors import PipelineError, unknown
 from pipeline.data.batches import Split
 from pipeline.datasets import tabular
 from pipeline.evaluate import calibration
@@ -26,14 +28,16 @@ from pipeline.preprocess.vectors import Matrix
 from pipeline.schema import SPLITS
 from pipeline.scoring.model import Model
 from pipeline.scoring.package import Package
-from pipeline.scoring.reading import OF_FILES, OF_VALUES
+from pipeline.scoring.reading import KEPT, LIMIT
 from pipeline.split import repeats, vectors
 from pipeline.split.assign import Assignment, assign, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from pipeline.train.loop import fit
 from pipeline.train.predict import evaluate, predict
 
-PARTS = ("user", "item")  # arguments of `clean_table.write`; the others of a block `preprocess` are of `read`
+# arguments of a block `preprocess`
+OF_READ = tuple(signature(tabular.read).parameters)[2:]
+OF_TABLE = ("user", "item", LIMIT)
 
 
 def train(
@@ -52,7 +56,8 @@ def train(
 
     Args:
         log: a CSV, TSV or Parquet file, or a folder of them.
-        preprocess: what its columns are, as in a dataset's entry: `label`, `fields` and what else is needed.
+        preprocess: what its columns are, as in a dataset's entry: `label`, `fields` and what else is needed,
+            such as `max_rejected`, which also holds for rows to score.
         model, options: which model, and its options, such as `{"embedding_size": 8}`.
         split, encode: arguments of `assign` and `fit_vocabulary`, as in an entry.
         vectors_files: those that fields of the type `vector` name, `download.vectors` of an entry.
@@ -60,10 +65,13 @@ def train(
         settings: of the training, see `train.loop.fit`.
 
     Raises:
-        PipelineError: the log cannot be read so, it cannot be split, or there is no such model or option.
+        PipelineError: the log cannot be read so, it cannot be split, or there is no such key, model or
+            option.
     """
     name, chosen = Path(log).stem, dict(options or {})
-    reading = {key: value for key, value in preprocess.items() if key not in PARTS}
+    for key in preprocess.keys() - {*OF_READ, *OF_TABLE}:
+        raise PipelineError(f"preprocess: {unknown('key', key, (*OF_READ, *OF_TABLE))}")
+    reading = {key: value for key, value in preprocess.items() if key in OF_READ}
     with TemporaryDirectory() as scratch:
         raw, clean = Path(scratch, "raw"), Path(scratch, "clean")
         for folder in (raw, clean):
@@ -71,8 +79,8 @@ def train(
         own = [str(Path(path).resolve()) for path in vectors_files]
         tabular.download(raw, raw, path=str(Path(log).resolve()), vectors=own)
         rejects = RejectLog()
-        roles = {key: preprocess[key] for key in PARTS if key in preprocess}
-        clean_table.write(clean, tabular.read(raw, rejects, **reading), rejects, name, **roles)
+        of_table = {key: preprocess[key] for key in OF_TABLE if key in preprocess}
+        clean_table.write(clean, tabular.read(raw, rejects, **reading), rejects, name, **of_table)
         table = CleanTable(clean)
         column = (split or {}).get("column")
         extra = table.load_extra(*([column] if column else []))
@@ -97,7 +105,7 @@ def train(
             architecture=model,
             options=chosen,
             vocabulary=vocabulary,
-            reading={key: reading[key] for key in (*OF_FILES, *OF_VALUES) if key in reading},
+            reading={key: preprocess[key] for key in KEPT if key in preprocess},
             calibration=calibration.fit(label, calibration.logit(probability)),
             weights=save(network.state_dict()),
             trained_on=trained_on,

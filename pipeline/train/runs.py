@@ -6,7 +6,7 @@ would give another value: no time, no host, no duration.
 
 import functools
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -214,23 +214,32 @@ class Resources:
         What it yields is called with the number of a job before that one begins.
         """
         device = splits[0].device
-        missing = {
-            digest([arguments, seed]): number
-            for number, (arguments, seed) in reversed(list(enumerate(jobs)))  # of equal ones the first
+        missing = [
+            number
+            for number, (arguments, seed) in enumerate(jobs)
             if not cache.contains(header.cache_key(arguments, seed, device))
-        }
+        ]
         epochs = min((arguments["train"]["epochs"] for arguments, _ in jobs), default=0)
         # the processes that share a table are those of torchrun
         count = 1 if header.tables else min(self.count(splits, epochs), len(missing))
-        job = partial(train_in_worker, header, jobs, self)
-        return workers.prefetch(job, sorted(missing.values()), count)
+        train = partial(train_ahead, header, jobs, self)
+        return workers.prefetch(train, partial(train, splits=splits), missing, count)
 
 
-def train_in_worker(
-    header: RunHeader, jobs: Sequence[Job], resources: Resources, numbers: Sequence[int]
+def train_ahead(
+    header: RunHeader,
+    jobs: Sequence[Job],
+    resources: Resources,
+    numbers: Iterable[int],
+    *,
+    splits: Splits | None = None,
 ) -> Iterator[int]:
-    """Train jobs for a run to find in the cache, or at their last checkpoints; yield each when done."""
-    splits = resources.load()
+    """Train jobs for a run to find in the cache, or at their last checkpoints; yield each when done.
+
+    Args:
+        splits: the rows; None in a worker, which loads them.
+    """
+    splits = splits or resources.load()
     for number in numbers:
         arguments, seed = jobs[number]
         with suppress(Diverged):  # the run meets it, too, and says so
@@ -342,9 +351,8 @@ def _gathered(network: nn.Module, state: State, valid: Split, path: Path) -> Tra
     """Write the weights of a model with sharded tables for one process to read; all ranks call it."""
     with parts.writing(path) as file:
         parts.write(file, sharded.weights(network))
-    measured = mechanisms.measure(
-        network, valid
-    )  # all ranks score all rows, so that they look up equally often
+    # all ranks score all rows, so that they look up equally often
+    measured = mechanisms.measure(network, valid)
     return Trained(state, {}, sharded.size(network), path, measured)
 
 

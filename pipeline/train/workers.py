@@ -13,9 +13,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -24,7 +24,7 @@ import psutil
 from pipeline.common.engine import cores
 from pipeline.common.errors import PipelineError
 
-Train = Callable[[Sequence[int]], Iterator[int]]
+Train = Callable[[Iterable[int]], Iterator[int]]
 Wait = Callable[[int], None]
 # Rows times epochs of one training that make a worker worthwhile: it needs some three seconds of imports,
 # and the fastest models take longer than that for so many.
@@ -47,41 +47,60 @@ def worthwhile_processes(*, threads: int, device: str, passes: int, nbytes: int)
 
 
 @contextmanager
-def prefetch(train: Train, jobs: Sequence[int], count: int) -> Iterator[Wait]:
-    """Train in `count` processes: this one, whose share is the first of every `count` jobs, and workers.
+def prefetch(train: Train, here: Train, jobs: Sequence[int], count: int) -> Iterator[Wait]:
+    """Train in `count` processes, this one and workers; each takes the next job when it is done with one.
 
     Args:
-        train: trains the jobs it is given and yields each when done; sent to the workers by pickle.
-        jobs: those still to be trained.
+        train: trains the jobs that it is given and yields each when done; sent to the workers by pickle.
+        here: the same for this process, while it would wait for a job that a worker is busy with.
+        jobs: those still to be trained, in ascending order, in which the run asks for them.
 
     Yields:
-        wait(job): returns when no worker is busy with that job any more.
+        wait(job): returns when no worker is busy with that job: it is done, or the run's to train.
     """
     with ExitStack() as stack:
-        busy: dict[int, _Worker] = {}
-        for number in range(1, count):
-            share = jobs[number::count]
-            busy |= dict.fromkeys(share, stack.enter_context(_worker(train, share)))
-        yield lambda job: busy[job].wait(job) if job in busy else None
+        if count < 2:
+            yield lambda _job: None
+            return
+        tickets = stack.enter_context(_tickets(jobs))
+        workers = [stack.enter_context(_worker(train, tickets)) for _ in range(1, count)]
+        yield _Crew(here, tickets, workers).wait
+
+
+class _Tickets:
+    """Jobs of which each is taken once, by whichever process is first.
+
+    They lie in a pipe, so that a process that is killed leaves neither a lock nor a file.
+    """
+
+    SIZE = 4  # bytes of one; so few are read as a whole
+
+    def __init__(self, reader: Connection) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[int]:
+        while ticket := os.read(self._reader.fileno(), self.SIZE):
+            yield int.from_bytes(ticket, "big")
+
+
+@contextmanager
+def _tickets(jobs: Sequence[int]) -> Iterator[_Tickets]:
+    reader, writer = get_context("spawn").Pipe(duplex=False)
+    with reader:
+        with writer:
+            os.write(writer.fileno(), b"".join(job.to_bytes(_Tickets.SIZE, "big") for job in jobs))
+        yield _Tickets(reader)
 
 
 class _Worker:
-    """The run's end of a worker."""
+    """The run's end of a worker, which says (job, False) when it begins one, (job, True) when it is done."""
 
-    def __init__(self, process: SpawnProcess, done: Connection) -> None:
-        self._process, self._connection, self._done = process, done, set[int]()
-        self._gone = False
+    def __init__(self, process: SpawnProcess, messages: Connection) -> None:
+        self._process, self.messages = process, messages
+        self.begun: int | None = None
 
-    def wait(self, job: int) -> None:
-        """Return when the job is done, or the worker gone."""
-        while job not in self._done and not self._gone:
-            try:
-                self._done.add(self._connection.recv())
-            except (EOFError, OSError):
-                self._gone = True
-                self._report_exit()
-
-    def _report_exit(self) -> None:
+    def report_exit(self) -> None:
+        """Say so if a signal has ended it."""
         self._process.join()
         code = self._process.exitcode or 0
         if code < 0:
@@ -92,11 +111,49 @@ class _Worker:
             )
 
 
+class _Crew:
+    """The run and its workers."""
+
+    def __init__(self, here: Train, tickets: _Tickets, workers: Sequence[_Worker]) -> None:
+        self._here, self._tickets = here, iter(tickets)
+        self._workers = list(workers)  # those that are there
+        self._settled = set[int | None]()  # done, or left by a worker that is gone
+
+    def wait(self, job: int) -> None:
+        """See `prefetch`."""
+        self._listen(0)
+        while job not in self._settled:
+            ticket = next(self._tickets, None)
+            if ticket == job:
+                return
+            if ticket is None:
+                if not self._workers:  # one was killed between taking the job and saying so
+                    return
+                self._listen(None)
+            elif ticket > job:  # an earlier one the run has done without
+                self._settled.update(self._here([ticket]))
+                self._listen(0)
+
+    def _listen(self, seconds: float | None) -> None:
+        """Read what workers say; wait for it for so long (None: until there is something)."""
+        while ready := connection.wait([worker.messages for worker in self._workers], seconds):
+            for worker in [each for each in self._workers if each.messages in ready]:
+                try:
+                    worker.begun, settled = worker.messages.recv()
+                except (EOFError, OSError):
+                    self._workers.remove(worker)
+                    worker.report_exit()
+                    settled = True
+                if settled:
+                    self._settled.add(worker.begun)
+            seconds = 0
+
+
 @contextmanager
-def _worker(train: Train, jobs: Sequence[int]) -> Iterator[_Worker]:
+def _worker(train: Train, tickets: _Tickets) -> Iterator[_Worker]:
     spawn = get_context("spawn")
     reader, writer = spawn.Pipe(duplex=False)
-    process = spawn.Process(target=_work, args=(train, jobs, writer), daemon=True)
+    process = spawn.Process(target=_work, args=(train, tickets, writer), daemon=True)
     resource_tracker.ensure_running()  # else `start` would do so, and unblock SIGINT
     # Ctrl-C reaches all processes of a terminal and one must answer. A child inherits the blocked signal.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -113,12 +170,18 @@ def _worker(train: Train, jobs: Sequence[int]) -> Iterator[_Worker]:
         reader.close()
 
 
-def _work(train: Train, jobs: Sequence[int], done: Connection) -> None:
-    """Be a worker: train, and report each job."""
+def _work(train: Train, tickets: _Tickets, messages: Connection) -> None:
+    """Be a worker: take jobs, train them and say so."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+    def taken() -> Iterator[int]:
+        for job in tickets:
+            messages.send((job, False))
+            yield job
+
     try:
-        for job in train(jobs):
-            done.send(job)
+        for job in train(taken()):
+            messages.send((job, True))
     except PipelineError:
         pass  # the run meets it, too, and reports it
 

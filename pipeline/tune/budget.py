@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.tune.finals import Finalist
-from pipeline.tune.search import Finished
+from pipeline.tune.finished import Finished
 
 Block = dict[str, Any]
 

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.train.runs import Job, Resources, RunHeader, Splits, train_once
 from pipeline.train.workers import Wait
-from pipeline.tune.search import Finished, Point
+from pipeline.tune.finished import Finished
+from pipeline.tune.points import Point
 
 Block = dict[str, Any]
 

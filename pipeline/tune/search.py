@@ -16,23 +16,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 import optuna
 from filelock import FileLock, Timeout
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline.common.errors import Diverged, PipelineError
@@ -41,63 +31,26 @@ from pipeline.common.text import without_secrets
 from pipeline.config.space import Dimension, Tune
 from pipeline.train.loop import LogFn
 from pipeline.train.workers import Wait
+from pipeline.tune import journal as journals
 from pipeline.tune import shared
-from pipeline.tune.pruning import Rule, Values
+from pipeline.tune.finished import (
+    Finished,
+    QuantilePruner,
+    check,
+    described,
+    ended,
+    finished,
+    seal,
+    start_of_wave,
+)
+from pipeline.tune.importance import importances
+from pipeline.tune.points import Point, Space, decode, distributions, encode
+from pipeline.tune.pruning import Values
 
-Point = dict[str, Any]
 Objective = Callable[[int, Point, LogFn], float | None]
 Prefetch = Callable[[dict[int, Point], list[Values]], AbstractContextManager[Wait]]
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-JOURNAL = Path("studies/journal.jsonl")
 ATTEMPTS = 100  # proposals in a row that repeat an earlier trial, after which the space counts as exhausted
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A finished trial; `number` is its place in the search, so kills do not change it."""
-
-    number: int
-    state: str
-    value: float | None
-    point: Point
-    curve: list[dict[str, float]]
-
-
-class QuantilePruner(optuna.pruners.BasePruner):
-    """A `pruning.Rule` as Optuna wants it.
-
-    Args:
-        quantile, startup_trials, warmup: see there.
-        wave: the size of the waves; a trial is compared with those of the waves before its own.
-    """
-
-    def __init__(self, quantile: float, startup_trials: int, warmup: int, wave: int = 1) -> None:
-        self._settings, self._wave = (quantile, startup_trials, warmup), wave
-
-    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        """Whether the trial should stop; steps are counted from 1."""
-        rule = Rule(*self._settings, study.direction == optuna.study.StudyDirection.MAXIMIZE)
-        finished = _finished(study)
-        number = trial.user_attrs.get(shared.NUMBER, len(finished))
-        earlier = finished[: _start_of_wave(number, self._wave)]
-        return rule.stops(trial.intermediate_values, [one.intermediate_values for one in earlier])
-
-
-class _JournalLock(JournalFileSymlinkLock):
-    """The journal's lock as an operating system lock, which is released when its process ends.
-
-    Optuna's own lock is a file that a killed process leaves behind; the next process waits 30 s for it.
-    """
-
-    def __init__(self, journal: Path) -> None:
-        self._lock = FileLock(journal.with_name(f".{journal.name}.lock"))
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
 
 
 def search(
@@ -109,7 +62,7 @@ def search(
     *,
     after_trial: Callable[[list[Finished]], None] = lambda _finished: None,
     prefetch: Prefetch = lambda _points, _earlier: nullcontext(lambda _number: None),
-    journal: Path = JOURNAL,
+    journal: Path = journals.JOURNAL,
     server: str | None = None,
 ) -> tuple[list[Finished], dict[str, dict[str, float]]]:
     """Run or resume a study until `settings.trials` trials are finished.
@@ -148,43 +101,15 @@ def search(
         if server is not None:
             done = take_part(name, space, starts, objective, settings, server, after_trial=after_trial)
         else:
-            done = _search(name, space, starts, objective, settings, after_trial, prefetch, journal)
-        return _described(done, space), _importances(done, settings)
+            try:
+                study = _opened(name, settings, journals.opened(journal))
+            except Exception as error:  # noqa: BLE001  Optuna replays the lines, and they may say anything
+                raise journals.damaged(journal, repr(error)) from None
+            check(study, settings, partial(journals.damaged, journal))
+            done = _Search(study, space, starts, objective, settings, after_trial).alone(prefetch)
+        return described(done, space), importances(done, settings)
     finally:
         lock.release()
-
-
-def _search(
-    name: str,
-    space: dict[str, Dimension],
-    starts: Sequence[Point],
-    objective: Objective,
-    settings: Tune,
-    after_trial: Callable[[list[Finished]], None],
-    prefetch: Prefetch,
-    journal: Path,
-) -> list[FrozenTrial]:
-    """Go through the trials in order; nobody else is at work on the study."""
-    study = _open_journal(name, settings, journal)
-    _check_trials(study, settings, partial(_damaged, journal))
-    if before := len(_finished(study)):
-        print(f"{_label(study)}: {before} of {settings.trials} trials were done before", flush=True)
-    for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        study.tell(stale.number, state=TrialState.FAIL)
-    while len(_finished(study)) < settings.trials:
-        before = len(_finished(study))
-        if settings.wave == 1:
-            trial = _propose(study, space, starts, settings, before, _points(_finished(study)))
-            if trial is not None:
-                _run(study, trial, before, space, objective, settings)
-                print(_line(study, space, starts, settings, before), flush=True)
-                after_trial(_described(_finished(study), space))
-        else:
-            _run_wave(study, space, starts, objective, settings, after_trial, prefetch)
-        if len(_finished(study)) == before:
-            _say_exhausted(study)
-            break
-    return _finished(study)[: settings.trials]
 
 
 def take_part(
@@ -208,34 +133,12 @@ def take_part(
         PipelineError: the server cannot be used, or what it has was changed.
     """
     with shared.storage_at(server) as storage:
-        study = _open_study(name, settings, storage)
-        _check_trials(study, settings, partial(shared.changed, server))
-        told = set(_ended(study))
+        study = _opened(name, settings, storage)
+        check(study, settings, partial(shared.changed, server))
         if show:
             where = f"{study.study_name} at {without_secrets(server)}"
-            print(f"{where}: {len(told)} of {settings.trials} trials were done before", flush=True)
-        claims = shared.Claims(study)
-        distributions = {axis: _distribution(dimension) for axis, dimension in space.items()}
-
-        while (before := len(_finished(study))) < settings.trials:
-            wave = _proposals(study, space, starts, settings)
-            while left := {number: wave[number] for number in wave if number not in _ended(study)}:
-                trial = claims.take(left, distributions)
-                if trial is None:
-                    claims.wait()
-                else:
-                    # another process has taken it if it took this one for gone
-                    with shared.beating(trial), suppress(UpdateFinishedTrialError):
-                        _run(study, trial, trial.user_attrs[shared.NUMBER], space, objective, settings)
-                for number in _ended(study).keys() - told:
-                    told.add(number)
-                    if show:
-                        print(_line(study, space, starts, settings, number), flush=True)
-                    after_trial(_described(_finished(study), space))
-            if len(_finished(study)) == before:
-                _say_exhausted(study)
-                break
-        return _finished(study)[: settings.trials]
+            print(f"{where}: {len(ended(study))} of {settings.trials} trials were done before", flush=True)
+        return _Search(study, space, starts, objective, settings, after_trial).among_others(show=show)
 
 
 def finalists(trials: list[Finished], metric: str, count: int) -> list[Finished]:
@@ -252,187 +155,202 @@ def finalists(trials: list[Finished], metric: str, count: int) -> list[Finished]
     return ranked[:count] + [trial for trial in ranked[count:] if trial.number == 0]
 
 
-def _run(
-    study: optuna.Study,
-    trial: Trial,
-    number: int,
-    space: dict[str, Dimension],
-    objective: Objective,
-    settings: Tune,
-) -> None:
-    curve = list[dict[str, float]]()
-    value: float | None = None
-    key, better = (f"valid_{settings.metric}", max if settings.metric == "auc" else min)
+@dataclass(frozen=True)
+class _Search:
+    """A search as one process sees it; the arguments are those of `search`."""
 
-    def log(row: dict[str, float], _step: int) -> None:
-        curve.append(row)
-        trial.report(row[key], len(curve))
-        if trial.should_prune():
-            raise optuna.TrialPruned
+    study: optuna.Study
+    space: Space
+    starts: Sequence[Point]
+    objective: Objective
+    settings: Tune
+    after_trial: Callable[[list[Finished]], None]
 
-    try:
-        value = objective(number, _decode(space, trial.params), log)
-        state = TrialState.COMPLETE
-    except optuna.TrialPruned:
-        state = TrialState.PRUNED
-    except Diverged as error:
-        # pruned, so it counts as one of the worst; a failed trial would be proposed again and again
-        print(f"{_label(study)} trial-{number:03d}: {error}")
-        state = TrialState.PRUNED
-    trial.set_user_attr("curve", curve)
-    if value is None:
-        value = better((row[key] for row in curve), default=None)
-    told = value if state == TrialState.COMPLETE else None
-    trial.set_user_attr("seal", _seal(number, state, told, trial.params, trial.distributions, curve))
-    study.tell(trial, told, state=state, skip_if_finished=True)
+    def alone(self, prefetch: Prefetch) -> list[FrozenTrial]:
+        """Go through the trials in order; nobody else is at work on the study."""
+        study, wanted = self.study, self.settings.trials
+        if before := len(finished(study)):
+            print(f"{self.label}: {before} of {wanted} trials were done before", flush=True)
+        for stale in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(stale.number, state=TrialState.FAIL)
+        while (before := len(finished(study))) < wanted:
+            if self.settings.wave > 1:
+                self._wave(prefetch)
+            elif trial := self._propose(study, before, _points(finished(study))):
+                self._run(trial, before)
+                self._tell(before)
+            if len(finished(study)) == before:
+                self._say_exhausted()
+                break
+        return finished(study)[:wanted]
 
+    def among_others(self, *, show: bool) -> list[FrozenTrial]:
+        """Take trials until all are finished, whoever trains them."""
+        study, told, claims = self.study, set(ended(self.study)), shared.Claims(self.study)
+        axes = distributions(self.space)
+        while (before := len(finished(study))) < self.settings.trials:
+            wave = self._proposals()
+            while left := {number: wave[number] for number in wave if number not in ended(study)}:
+                trial = claims.take(left, axes)
+                if trial is None:
+                    claims.wait()
+                else:
+                    # another process has taken it if it took this one for gone
+                    with shared.beating(trial), suppress(UpdateFinishedTrialError):
+                        self._run(trial, trial.user_attrs[shared.NUMBER])
+                for number in ended(study).keys() - told:
+                    told.add(number)
+                    self._tell(number, show=show)
+            if len(finished(study)) == before:
+                self._say_exhausted()
+                break
+        return finished(study)[: self.settings.trials]
 
-def _line(
-    study: optuna.Study,
-    space: dict[str, Dimension],
-    starts: Sequence[Point],
-    settings: Tune,
-    number: int,
-) -> str:
-    """Say how a trial went, what differs from the first one, and which is the best so far."""
-    trials, sign = _ended(study), 1 if settings.metric == "auc" else -1
-    metric = "AUC" if settings.metric == "auc" else settings.metric
-    trial, point = trials[number], _decode(space, trials[number].params)
-    curve = [sign * row[f"valid_{settings.metric}"] for row in trial.user_attrs["curve"]]
-    value = trial.value if trial.state == TrialState.COMPLETE else sign * max(curve, default=-math.inf)
-    assert value is not None
-    changed = [
-        f"{axis.split('.')[-1]} {_short(point[axis])}" for axis in point if point[axis] != starts[0][axis]
-    ]
-    complete = [
-        (sign * each.value, -i)
-        for i, each in trials.items()
-        if each.state == TrialState.COMPLETE and each.value is not None
-    ]
-    words = [
-        f"valid {metric} {value:.4f}" if math.isfinite(value) else "diverged",
-        *(["pruned"] if trial.state == TrialState.PRUNED else []),
-        *([f"best {sign * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
-    ]
-    what = ", ".join(changed) if number else "the default"
-    return (
-        f"{_label(study)} trial-{number:03d} ({number + 1} of {settings.trials}): {', '.join(words)}; {what}"
-    )
+    def _wave(self, prefetch: Prefetch) -> None:
+        """Propose a wave, or again what is left of one, and run its trials in order."""
+        done = finished(self.study)
+        left = {number: params for number, params in self._proposals().items() if number >= len(done)}
+        points = {number: decode(self.space, params) for number, params in left.items()}
+        earlier = done[: start_of_wave(len(done), self.settings.wave)]
+        with prefetch(points, [trial.intermediate_values for trial in earlier]) as wait:
+            for number, params in left.items():
+                wait(number)
+                self._run(self._begin(params), number)
+                self._tell(number)
+
+    def _run(self, trial: Trial, number: int) -> None:
+        """Train a trial, and keep how it ended."""
+        settings, curve = self.settings, list[dict[str, float]]()
+        value: float | None = None
+        key, better = (f"valid_{settings.metric}", max if settings.metric == "auc" else min)
+
+        def log(row: dict[str, float], _step: int) -> None:
+            curve.append(row)
+            trial.report(row[key], len(curve))
+            if trial.should_prune():
+                raise optuna.TrialPruned
+
+        try:
+            value = self.objective(number, decode(self.space, trial.params), log)
+            state = TrialState.COMPLETE
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        except Diverged as error:
+            # pruned, so it counts as one of the worst; a failed trial would be proposed again and again
+            print(f"{self.label} trial-{number:03d}: {error}")
+            state = TrialState.PRUNED
+        trial.set_user_attr("curve", curve)
+        if value is None:
+            value = better((row[key] for row in curve), default=None)
+        told = value if state == TrialState.COMPLETE else None
+        trial.set_user_attr("seal", seal(number, state, told, trial.params, trial.distributions, curve))
+        self.study.tell(trial, told, state=state, skip_if_finished=True)
+
+    def _propose(self, study: optuna.Study, number: int, seen: set[str]) -> Trial | None:
+        """Ask for a point that no earlier trial had; None if there seems to be none left.
+
+        Args:
+            study: that of the search, or one that has seen less.
+            number: of the trial.
+            seen: what `_points` returns.
+        """
+        space, starts = self.space, self.starts
+        for attempt in range(ATTEMPTS if space or not number else 0):
+            study.sampler = optuna.samplers.TPESampler(
+                seed=int(digest([self.settings.seed, number, attempt]), 16) % 2**32,
+                n_startup_trials=self.settings.startup_trials,
+            )
+            waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+            if number < len(starts) and not waiting:
+                study.enqueue_trial({axis: encode(value) for axis, value in starts[number].items()})
+            trial = study.ask(distributions(space))
+            wanted = starts[number] if number < len(starts) else decode(space, trial.params)
+            if canonical(trial.params) not in seen and decode(space, trial.params) == wanted:
+                return trial
+            study.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def _proposals(self) -> dict[int, Point]:
+        """Return the parameters of the wave in which the first unfinished trial is, by number.
+
+        They follow from the trials of the waves before alone, whatever is finished of this one.
+        """
+        done, settings = finished(self.study), self.settings
+        first = start_of_wave(len(done), settings.wave)
+        earlier = done[:first]
+        # a study of its own, which has seen nothing of the wave but its proposals
+        proposals = optuna.create_study(direction=self.study.direction)
+        proposals.add_trials(earlier)
+        seen, wave = _points(earlier), dict[int, Point]()
+        for number in range(first, min(first + settings.wave, settings.trials)):
+            trial = self._propose(proposals, number, seen)
+            if trial is None:
+                break
+            seen.add(canonical(trial.params))
+            wave[number] = trial.params
+        return wave
+
+    def _begin(self, params: Point) -> Trial:
+        """Begin a trial at a point; what a killed search had enqueued is that point."""
+        study = self.study
+        if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            study.enqueue_trial(params)
+        trial = study.ask(distributions(self.space))
+        assert canonical(trial.params) == canonical(params), (trial.params, params)
+        return trial
+
+    @property
+    def label(self) -> str:
+        """The study's name without its digest."""
+        return self.study.study_name.rpartition("-")[0] or self.study.study_name
+
+    def _say_exhausted(self) -> None:
+        trials = len(finished(self.study))
+        print(f"{self.label}: the search space is exhausted after {trials} trials")
+
+    def _tell(self, number: int, *, show: bool = True) -> None:
+        """Say how a trial ended."""
+        if show:
+            print(self._line(number), flush=True)
+        self.after_trial(described(finished(self.study), self.space))
+
+    def _line(self, number: int) -> str:
+        """Say how a trial went, what differs from the first one, and which is the best so far."""
+        of, trials, sign = self.settings.metric, ended(self.study), 1 if self.settings.metric == "auc" else -1
+        metric = "AUC" if of == "auc" else of
+        trial, point = trials[number], decode(self.space, trials[number].params)
+        curve = [sign * row[f"valid_{of}"] for row in trial.user_attrs["curve"]]
+        value = trial.value if trial.state == TrialState.COMPLETE else sign * max(curve, default=-math.inf)
+        assert value is not None
+        default = self.starts[0]
+        changed = [
+            f"{axis.split('.')[-1]} {_short(point[axis])}" for axis in point if point[axis] != default[axis]
+        ]
+        complete = [
+            (sign * each.value, -i)
+            for i, each in trials.items()
+            if each.state == TrialState.COMPLETE and each.value is not None
+        ]
+        words = [
+            f"valid {metric} {value:.4f}" if math.isfinite(value) else "diverged",
+            *(["pruned"] if trial.state == TrialState.PRUNED else []),
+            *([f"best {sign * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
+        ]
+        what = ", ".join(changed) if number else "the default"
+        place = f"{number + 1} of {self.settings.trials}"
+        return f"{self.label} trial-{number:03d} ({place}): {', '.join(words)}; {what}"
 
 
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _label(study: optuna.Study) -> str:
-    """Return a study's name without its digest."""
-    return study.study_name.rpartition("-")[0] or study.study_name
-
-
-def _propose(
-    study: optuna.Study,
-    space: dict[str, Dimension],
-    starts: Sequence[Point],
-    settings: Tune,
-    number: int,
-    seen: set[str],
-) -> Trial | None:
-    """Ask for a point that no earlier trial had; None if there seems to be none left.
-
-    Args:
-        number: of the trial.
-        seen: what `_points` returns.
-    """
-    for attempt in range(ATTEMPTS if space or not number else 0):
-        study.sampler = optuna.samplers.TPESampler(
-            seed=int(digest([settings.seed, number, attempt]), 16) % 2**32,
-            n_startup_trials=settings.startup_trials,
-        )
-        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        if number < len(starts) and not waiting:
-            study.enqueue_trial({axis: _encode(value) for axis, value in starts[number].items()})
-        trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
-        wanted = starts[number] if number < len(starts) else _decode(space, trial.params)
-        if canonical(trial.params) not in seen and _decode(space, trial.params) == wanted:
-            return trial
-        study.tell(trial, state=TrialState.FAIL)
-    return None
-
-
 def _points(trials: Sequence[FrozenTrial]) -> set[str]:
     return {canonical(trial.params) for trial in trials}
 
 
-def _start_of_wave(number: int, wave: int) -> int:
-    """Return the number of the first trial of a trial's wave."""
-    return number // wave * wave
-
-
-def _run_wave(
-    study: optuna.Study,
-    space: dict[str, Dimension],
-    starts: Sequence[Point],
-    objective: Objective,
-    settings: Tune,
-    after_trial: Callable[[list[Finished]], None],
-    prefetch: Prefetch,
-) -> None:
-    """Propose a wave, or again what is left of one, and run its trials in order."""
-    finished = _finished(study)
-    wave = _proposals(study, space, starts, settings)
-    left = {number: params for number, params in wave.items() if number >= len(finished)}
-    points = {number: _decode(space, params) for number, params in left.items()}
-    earlier = finished[: _start_of_wave(len(finished), settings.wave)]
-    with prefetch(points, [trial.intermediate_values for trial in earlier]) as wait:
-        for number, params in left.items():
-            wait(number)
-            _run(study, _begin(study, space, params), number, space, objective, settings)
-            print(_line(study, space, starts, settings, number), flush=True)
-            after_trial(_described(_finished(study), space))
-
-
-def _proposals(
-    study: optuna.Study, space: dict[str, Dimension], starts: Sequence[Point], settings: Tune
-) -> dict[int, Point]:
-    """Return the parameters of the wave in which the first unfinished trial is, by number.
-
-    They follow from the trials of the waves before alone, whatever is finished of this one.
-    """
-    finished = _finished(study)
-    first = _start_of_wave(len(finished), settings.wave)
-    earlier = finished[:first]
-    # a study of its own, which has seen nothing of the wave but its proposals
-    proposals = optuna.create_study(direction=study.direction)
-    proposals.add_trials(earlier)
-    seen, wave = _points(earlier), dict[int, Point]()
-    for number in range(first, min(first + settings.wave, settings.trials)):
-        trial = _propose(proposals, space, starts, settings, number, seen)
-        if trial is None:
-            break
-        seen.add(canonical(trial.params))
-        wave[number] = trial.params
-    return wave
-
-
-def _begin(study: optuna.Study, space: dict[str, Dimension], params: Point) -> Trial:
-    """Begin a trial at a point; what a killed search had enqueued is that point."""
-    if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-        study.enqueue_trial(params)
-    trial = study.ask({axis: _distribution(dimension) for axis, dimension in space.items()})
-    assert canonical(trial.params) == canonical(params), (trial.params, params)
-    return trial
-
-
-def _open_journal(name: str, settings: Tune, journal: Path) -> optuna.Study:
-    lock = _JournalLock(journal)
-    _drop_torn_line(journal, lock)
-    try:
-        return _open_study(name, settings, JournalStorage(JournalFileBackend(str(journal), lock)))
-    except Exception as error:  # noqa: BLE001  Optuna replays what the lines say, and they may say anything
-        raise _damaged(journal, repr(error)) from None
-
-
-def _open_study(name: str, settings: Tune, storage: BaseStorage) -> optuna.Study:
+def _opened(name: str, settings: Tune, storage: BaseStorage) -> optuna.Study:
+    """Open a study of a storage, or begin it there."""
     study = optuna.create_study(
         storage=storage,
         study_name=name,
@@ -450,135 +368,3 @@ def _open_study(name: str, settings: Tune, storage: BaseStorage) -> optuna.Study
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
             study.set_metric_names([name_of[settings.metric]])
     return study
-
-
-def _damaged(journal: Path, reason: str) -> PipelineError:
-    return PipelineError(
-        f"{journal} is damaged ({reason}): move it away and run again; searches that are done keep their "
-        "results, and trainings that are done are taken from the cache"
-    )
-
-
-def _check_trials(study: optuna.Study, settings: Tune, damaged: Callable[[str], PipelineError]) -> None:
-    """Raise unless every finished trial is as it was when it ended."""
-    if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != (settings.metric == "auc"):
-        raise damaged(f"{study.study_name} has another direction")
-    for number, trial in _ended(study).items():
-        curve = trial.user_attrs.get("curve", [])
-        told = trial.value if trial.state == TrialState.COMPLETE else None
-        seal = _seal(number, trial.state, told, trial.params, trial.distributions, curve)
-        reported = [row.get(f"valid_{settings.metric}") for row in curve]
-        steps = trial.intermediate_values
-        whole = trial.user_attrs.get("seal") == seal and [steps[at] for at in sorted(steps)] == reported
-        if trial.state == TrialState.PRUNED:  # Optuna takes the last report for its value
-            whole &= trial.value in (None, *reported[-1:])
-        if not whole or None in (trial.datetime_start, trial.datetime_complete):  # Optuna insists on times
-            raise damaged(f"trial {trial.number} of {study.study_name} was changed after its end")
-
-
-def _seal(
-    number: int,
-    state: TrialState,
-    value: float | None,
-    params: Point,
-    distributions: dict[str, BaseDistribution],
-    curve: list[dict[str, float]],
-) -> str:
-    axes = {name: distribution_to_json(distribution) for name, distribution in distributions.items()}
-    return digest([number, state.name, value, params, axes, curve])
-
-
-def _drop_torn_line(journal: Path, lock: _JournalLock) -> None:
-    """Remove an incomplete last line, left by a killed process: Optuna refuses such a file."""
-    if not journal.exists():
-        return
-    lock.acquire()
-    try:
-        with open(journal, "rb+") as file:
-            size = file.seek(0, 2)
-            start = max(0, size - 2**20)
-            file.seek(start)
-            tail = file.read()
-            if tail and not tail.endswith(b"\n"):
-                file.truncate(start + tail.rfind(b"\n") + 1)
-    finally:
-        lock.release()
-
-
-def _ended(study: optuna.Study) -> dict[int, FrozenTrial]:
-    """Return the finished trials by number; the first of several that processes trained at the same time."""
-    found = dict[int, FrozenTrial]()
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-        found.setdefault(trial.user_attrs.get(shared.NUMBER, len(found)), trial)
-    return found
-
-
-def _finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the finished trials in order, up to the first that is still missing."""
-    ended = _ended(study)
-    return [ended[number] for number in takewhile(ended.__contains__, count())]
-
-
-def _say_exhausted(study: optuna.Study) -> None:
-    print(f"{_label(study)}: the search space is exhausted after {len(_finished(study))} trials")
-
-
-def _described(trials: list[FrozenTrial], space: dict[str, Dimension]) -> list[Finished]:
-    return [
-        Finished(
-            number, trial.state.name, trial.value, _decode(space, trial.params), trial.user_attrs["curve"]
-        )
-        for number, trial in enumerate(trials)
-    ]
-
-
-def _importances(trials: list[FrozenTrial], settings: Tune) -> dict[str, dict[str, float]]:
-    """Compute the importance of each axis by PED-ANOVA and by f-ANOVA.
-
-    Empty with fewer than three complete trials, or if all have the same value.
-    """
-    study = optuna.create_study(direction="maximize" if settings.metric == "auc" else "minimize")
-    study.add_trials(trials)
-    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    if len(complete) < 3 or len({trial.value for trial in complete}) < 2 or not complete[0].params:
-        return {}
-    methods = {
-        "ped_anova": PedAnovaImportanceEvaluator(),
-        "fanova": FanovaImportanceEvaluator(seed=settings.seed),
-    }
-    return {
-        method: {
-            # rounded: the last bits depend on what the process computed before
-            axis: round(share, 9)
-            for axis, share in sorted(
-                optuna.importance.get_param_importances(study, evaluator=evaluator).items()
-            )
-        }
-        for method, evaluator in methods.items()
-    }
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if dimension.choices is not None:
-        return CategoricalDistribution([_encode(choice) for choice in dimension.choices])
-    low, high, step = dimension.low, dimension.high, dimension.step
-    assert low is not None
-    assert high is not None
-    if all(isinstance(number, int) for number in (low, high, step or 1)):
-        return IntDistribution(int(low), int(high), log=dimension.log, step=int(step or 1))
-    return FloatDistribution(low, high, log=dimension.log, step=step)
-
-
-def _encode(value: Any) -> Any:
-    """Encode a list (hidden layers) as JSON: Optuna's choices are scalars."""
-    return canonical(value) if isinstance(value, list) else value
-
-
-def _decode(space: dict[str, Dimension], point: Point) -> Point:
-    decoded = dict[str, Any]()
-    for axis, value in sorted(point.items()):
-        texts = {_encode(c): c for c in space[axis].choices or () if isinstance(c, list)}
-        if isinstance(value, float) and space[axis].step is not None:
-            value = round(value, 12)  # 0.1 + 2 * 0.1 is 0.30000000000000004
-        decoded[axis] = texts.get(value, value)
-    return decoded

@@ -1,7 +1,7 @@
 """A whole search: its trials, the finals, the winner."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -20,8 +20,9 @@ from pipeline.train.workers import Wait
 from pipeline.tune import finals, search, tables
 from pipeline.tune.budget import budget
 from pipeline.tune.finals import Finalist
+from pipeline.tune.finished import Finished
+from pipeline.tune.points import Point
 from pipeline.tune.pruning import Rule, Values
-from pipeline.tune.search import Finished, Point
 from pipeline.tune.trial import Wave, checkpoint_of, train_trial
 
 Block = dict[str, Any]
@@ -270,7 +271,8 @@ def _helpers(
         return
     most = min(resources.count(splits, config.train.fit["epochs"]), config.tune.wave, config.tune.trials)
     config = portable(config)
-    with workers.prefetch(partial(_help, header, config, resources, server), range(most), most):
+    help_out = partial(_help, header, config, resources, server)
+    with workers.prefetch(help_out, help_out, range(most), most):
         yield
 
 
@@ -281,7 +283,7 @@ def portable(config: Config) -> Config:
 
 
 def _help(
-    header: RunHeader, config: Config, resources: Resources, server: str, numbers: Sequence[int]
+    header: RunHeader, config: Config, resources: Resources, server: str, numbers: Iterable[int]
 ) -> Iterator[int]:
     """Be such a worker; whatever ends it, the search goes on."""
     _Trials(header, config, resources.load()).take_part(server, show=False)

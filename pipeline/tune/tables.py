@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.common.files import write_text
 from pipeline.tune.finals import Finalist
-from pipeline.tune.search import Finished, Point
+from pipeline.tune.finished import Finished
+from pipeline.tune.points import Point
 
 Block = dict[str, Any]
 

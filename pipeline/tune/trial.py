@@ -1,8 +1,9 @@
 """One trial of a search: a training on the first seed that the pruner may stop; and trials trained ahead."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.common.errors import Diverged
@@ -85,11 +86,11 @@ class Wave:
         ]
         epochs = min((options["train"]["epochs"] for options in self.trials.values()), default=0)
         count = min(self.resources.count(splits, epochs), len(missing))
-        return workers.prefetch(self.train, missing, count)
+        return workers.prefetch(self.train, partial(self.train, splits=splits), missing, count)
 
-    def train(self, numbers: Sequence[int]) -> Iterator[int]:
-        """Train trials in a worker; yield each when done."""
-        splits, first = self.resources.load(), min(self.trials)
+    def train(self, numbers: Iterable[int], splits: Splits | None = None) -> Iterator[int]:
+        """Train trials, of a worker on rows that it loads; yield each when done."""
+        splits, first = splits or self.resources.load(), min(self.trials)
         for number in numbers:
             values: dict[int, float] = {}
 
