@@ -7,8 +7,8 @@
 The log is the synthetic one, prepared and trained by default once; then each number of workers searches in a
 copy of that folder, with the study in a file there or in a database of its own. Compared are the bytes of
 the tuned run (trials, finals, winner, weights) and of the report. `seconds` is the whole stage of the search,
-its finals and the winner's seeds included; `load` is the machine's before it, which must be idle for the ratio
-to mean anything.
+its finals and the winner's seeds included; `load` is the machine's before it, which must be idle for the
+ratio to mean anything.
 """
 
 import hashlib

@@ -68,7 +68,16 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("--label", metavar="COLUMN", help="the column that says what was clicked")
     added.add_argument("--add", action="store_true", help="append the entry to params.yaml")
     added = command(package, "write a trained model with its preprocessing into a folder")
-    _add_model(added, required=True)
+    _add_model(added, required=False)
+    added.add_argument("--package", type=Path, metavar="FOLDER", help="one to which --vectors are added")
+    added.add_argument(
+        "--vectors",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="of values that are new since training",
+    )
     added.add_argument("--out", "-o", type=Path, required=True, metavar="FOLDER", help="new folder")
     _add_predict(command(predict, "score raw rows with a trained model"))
     added = command(export, "write the network of a trained model for other runtimes")
@@ -274,12 +283,29 @@ def departures(arguments: Namespace) -> None:
 
 
 def package(arguments: Namespace) -> None:
-    """Write a trained model with its vocabulary and all that is needed to score raw rows into a folder."""
-    from pipeline.config import params
-    from pipeline.watch import reference
+    """Write a trained model with its vocabulary and all that is needed to score raw rows into a folder.
 
-    bins = params.load(arguments.root / "params.yaml").evaluate.bins
-    reference.added(arguments.root, _packed(arguments), bins).write(arguments.out)
+    With --vectors it also knows values that training did not see, by the vectors that files give them; where
+    the model comes from a package, it needs no project.
+    """
+    from pipeline.scoring import grow
+    from pipeline.scoring.package import Package
+
+    if (arguments.dataset is None) == (arguments.package is None):
+        raise PipelineError("name the model by either --dataset or --package")
+    if arguments.package is not None:
+        found = Package.read(arguments.package)
+    else:
+        from pipeline.config import params
+        from pipeline.watch import reference
+
+        bins = params.load(arguments.root / "params.yaml").evaluate.bins
+        found = reference.added(arguments.root, _packed(arguments), bins)
+    if arguments.vectors:
+        found, added = grow.grown(found, arguments.vectors)
+        for field, values in added.items():
+            print(f"{field}: vectors of {values:,} values that training did not have")
+    found.write(arguments.out)
     print(arguments.out)
 
 

@@ -61,7 +61,7 @@ from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout, Table
 from pipeline.preprocess.timestamps import DatePart, check_format, date_part, offset_seconds, seconds
 from pipeline.preprocess.units import Clean, Lines, Unit, cleaned
-from pipeline.preprocess.vectors import Found, Gathered, in_rows
+from pipeline.preprocess.vectors import Found, Gathered, Keyed, in_rows
 from pipeline.schema import Column, Domain, Given
 
 Value = str | bool | int | float
@@ -335,6 +335,17 @@ def _gather(vectors: Gathered, file: Path, name: str, plan: "Plan") -> None:
         vectors.add(in_rows(keys, chunk(block[field.lists]), lines, table.path.name, field.lists))
     if not vectors.keys:
         raise PipelineError(f"preprocess.fields.{name}: {file.name} has no vector in {field.lists!r}")
+
+
+def vectors_of(file: Path, name: str, plan: "Plan") -> Keyed:
+    """Return the vectors of a field from a file of them.
+
+    Raises:
+        PipelineError: the file has other columns than the field says, no vectors, or one that is none.
+    """
+    found = Gathered(plan.fields[name].lists)
+    _gather(found, file, name, plan)
+    return pa.array(found.keys, pa.string()), found.values
 
 
 def _of_vectors(file: Path, name: str, plan: "Plan") -> tuple[tables.Table, str]:
