@@ -29,6 +29,7 @@ from pipeline.scoring.package import Member, Package
 from pipeline.split import vectors, vocabulary
 from pipeline.train.predict import logits
 
+OF_KEYS = ("fields", "missing", "decimal")  # what decides how a key is read
 CLOSE = 1e-5  # of vectors in units of their root mean square: float32's rounding, and no more
 PROBES, SAME = 1024, 1e-5  # rows that are scored before and after, and by how much logits may differ
 
@@ -68,9 +69,8 @@ def grown(package: Package, files: Sequence[Path]) -> tuple[Package, dict[str, i
 
 def _read(package: Package, files: Sequence[Path]) -> dict[str, Keyed]:
     """Return the vectors of files, by field."""
-    plan = tabular.plan_of(
-        fields=package.reading["fields"], missing=package.reading.get("missing", tabular.MISSING)
-    )
+    how: dict[str, Any] = {key: package.reading[key] for key in OF_KEYS if key in package.reading}
+    plan = tabular.plan_of(**{"fields": {}, **how})
     found = {}
     for file in files:
         if file.name not in plan.aside:
