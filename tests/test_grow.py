@@ -87,6 +87,7 @@ def test_what_does_not_fit_is_told(log: Path, tmp_path: Path) -> None:
     told("have 7 numbers, those of the package 8", [look[1:] for look in looks])
     told("'i0' has another vector than in the package", [look[::-1] for look in looks])
     told(r"unknown file 'other\.parquet'.* 'items\.parquet'", looks, "other.parquet")
+    told("the package has all these values", looks)
     with pytest.raises(PipelineError, match="does not exist"):
         grow.grown(package, [tmp_path / "none/items.parquet"])
 

@@ -196,6 +196,12 @@ def check_entry(entry: Entry, folder: Path) -> int:
             },
         ),
         (
+            "epoch",
+            lambda i, r: 1600000000 + 1000 * i,
+            "time, 2020-09-13 to 2020-09-20",
+            {"domain": "context", "type": "timestamp", "format": "seconds", "parts": ["hour"]},
+        ),
+        (
             "hour",
             lambda i, r: 20102100 + i % 24,
             "time, 2020-10-21 to 2020-10-21",

@@ -57,7 +57,8 @@ def test_each_file_has_its_own_limit_and_its_own_lines_in_the_message():
     assert str(caught.value) == (
         "toy: 2 of 10 records of small are corrupted, more than max_rejected = 0.1 allows:\n"
         "  small:1: bad\n  small:2: bad\n"
-        "Fetch the file again, or raise preprocess.max_rejected of this dataset in params.yaml."
+        "Fetch the file again, or raise preprocess.max_rejected of this dataset in params.yaml, which leaves "
+        "such records out."
     )
 
 
@@ -99,7 +100,7 @@ def test_the_first_reason_with_a_hint_gets_it():
     for file, reason in (("log", "odd"), ("other", "torn"), ("other", "torn")):
         rejects.reject(file, len(rejects.first) + 1, reason)
     assert not rejects.add_hint(lambda reason: "")
-    assert rejects.add_hint(lambda reason: "; try this" if reason == "torn" else "")
+    assert rejects.add_hint(lambda reason: "try this" if reason == "torn" else "")
     assert rejects.first == ["log:1: odd", "other:2: torn; try this", "other:3: torn"]
 
 

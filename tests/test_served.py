@@ -154,6 +154,7 @@ def test_the_commands_of_the_page_on_scoring_run(root: Path) -> None:
     section = (project.ROOT / "docs/scoring.md").read_text(encoding="utf-8")
     commands, server, files = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     (python,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    commands = f'ctr() {{ python -m pipeline "$@"; }}\n{commands}'
     call = {"cwd": root, "env": project.environment(), "capture_output": True, "text": True}
     done = subprocess.run(["bash", "-e", "-c", commands], **call)
     assert done.returncode == 0, done.stderr

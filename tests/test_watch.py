@@ -232,6 +232,29 @@ def test_and_where_the_test_rows_do_not() -> None:
     }
 
 
+MONDAY = 1_709_510_400  # 2024-03-04 00:00, of the log below
+
+
+@pytest.mark.parametrize(
+    ("days", "left_out"),
+    [
+        ((0, 1.4), ["at_hour", "at_month", "at_weekday", "hour"]),  # ten hours twice
+        ((0, 5.5), ["at_month", "at_weekday"]),
+        ((0, 7), ["at_month"]),
+        ((0, 8), ["at_month", "at_weekday"]),  # two Mondays
+        ((0, 10), ["at_month", "at_weekday"]),
+        ((0, 30), ["at_month"]),
+    ],
+)
+def test_and_where_the_ends_of_a_span_count(days: tuple[float, float], left_out: list[str]) -> None:
+    """Against a week, whole weeks and months say nothing false, and neither do hours of many days."""
+    test_rows = [MONDAY + int(86400 * day) for day in days]
+    found = spanning("2024-03-04 00:00:00", "2024-03-10 23:59:59").uncovered(test_rows)
+    assert sorted(found) == left_out
+    if days == (0, 1.4):
+        assert found["hour"].startswith("the new log span 7.0 days, the test rows 33.6 hours: too few")
+
+
 def test_a_log_without_times_has_no_field_left_out() -> None:
     plan = tabular.plan_of(fields={"hour": {"domain": "context"}})
     assert Span(plan).uncovered([0, 0]) == {}

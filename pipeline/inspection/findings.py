@@ -122,7 +122,7 @@ def first_rejects(found: Survey) -> str:
     """Return the first rejected lines and what to try, each on a line of its own."""
     first = found.rejects.first[:3]
     hints = dict.fromkeys(filter(None, map(tables.hint, first)))
-    return "".join(f"\n      {line}" for line in first) + "".join(hints)
+    return "".join(f"\n      {line}" for line in first) + "".join(f"; {words}" for words in hints)
 
 
 def _chosen(column: str, profiles: Mapping[str, Profile], guesses: Mapping[str, Guess]) -> list[Candidate]:

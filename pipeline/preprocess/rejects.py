@@ -38,6 +38,7 @@ class RejectLog:
     """
 
     files: dict[str, Tally] = field(default_factory=dict)
+    _hint: str = ""
 
     @property
     def first(self) -> list[str]:
@@ -85,9 +86,15 @@ class RejectLog:
         for tally in self.files.values():
             for i, (line, reason) in enumerate(tally.first):
                 if words := hint(reason):
-                    tally.first[i] = line, reason + words
+                    tally.first[i] = line, f"{reason}; {words}"
+                    self._hint = words
                     return True
         return False
+
+    def cure(self, otherwise: str) -> str:
+        """Return what to do about the rejected records: what a hint says, before anything else."""
+        hint, otherwise = (f"{words[:1].upper()}{words[1:]}" for words in (self._hint, otherwise))
+        return f"{hint}. {otherwise}" if hint else otherwise
 
     def drop(self, file: str, records: int) -> None:
         """Count records that are left out because params.yaml asks for it."""
@@ -106,7 +113,10 @@ class RejectLog:
                 raise PipelineError(
                     f"{name}: {tally.rejected} of {tally.records} records of {file} are corrupted, "
                     f"more than max_rejected = {max_rejected:g} allows:\n  {shown}\n"
-                    "Fetch the file again, or raise preprocess.max_rejected of this dataset in params.yaml."
+                    + self.cure(
+                        "fetch the file again, or raise preprocess.max_rejected of this dataset in "
+                        "params.yaml, which leaves such records out."
+                    )
                 )
         log = [tally for tally in self.files.values() if not tally.side_table]
         rows_in = sum(tally.records for tally in log)

@@ -132,7 +132,7 @@ class TextTable(_Table):
         try:
             first = first_line(path, self._dialect)
         except PipelineError as error:
-            raise PipelineError(f"{error}{hint(str(error))}") from None
+            raise PipelineError("; ".join(filter(None, (str(error), hint(str(error)))))) from None
         _check_separator(path, first, self._dialect.delimiter)
         if layout.names is not None and len(first) != len(layout.names):
             raise PipelineError(
@@ -260,9 +260,9 @@ def open_folder(files: Sequence[Path], layout: Layout) -> list[Table]:
 def hint(reason: str) -> str:
     """Return what to try where text is rejected for this reason; empty if there is nothing to try."""
     if " is not utf-8" in reason:
-        return "; if the file is not in UTF-8, say `encoding: latin-1` (or cp1252, ...)"
+        return "if the file is not in UTF-8, say `encoding: latin-1` (or cp1252, ...)"
     if "a quote is opened and not closed" in reason:
-        return "; if quotes mean nothing in the file, say `quote: null`"
+        return "if quotes mean nothing in the file, say `quote: null`"
     return ""
 
 

@@ -42,8 +42,8 @@ def grown(package: Package, files: Sequence[Path]) -> tuple[Package, dict[str, i
         files: with the names and columns of those that training had; what these have may be left out.
 
     Raises:
-        PipelineError: a file is of no field, or cannot be read as one; a value has another vector than in the
-            package; or the model keeps more of the field than a row for each of its values.
+        PipelineError: a file is of no field, cannot be read as one, or says nothing new; a value has another
+            vector than in the package; or the model keeps more of a value than a row.
     """
     found = _read(package, files)
     before, arrays = package.schema, load_arrays(package.vectors)
@@ -63,6 +63,9 @@ def grown(package: Package, files: Sequence[Path]) -> tuple[Package, dict[str, i
         larger = replace(larger, members=members)
     else:
         larger = replace(larger, weights=_with_rows(package, before, after))
+    if not any(added.values()):
+        names = ", ".join(map(str, files))
+        raise PipelineError(f"{names}: the package has all these values; is it the file that training had?")
     _check(package, larger)
     return larger, added
 

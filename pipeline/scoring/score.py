@@ -220,7 +220,7 @@ def _check_rejected(rejects: RejectLog, max_rejected: float, rows: Path) -> None
         listed = "\n  ".join(rejects.first)
         raise PipelineError(
             f"{rows}: {bad} of {total} rows are corrupted, more than --max-rejected {max_rejected:g}:\n"
-            f"  {listed}\nMend them, or raise --max-rejected to go on without them."
+            f"  {listed}\n{rejects.cure('mend them, or raise --max-rejected to go on without them.')}"
         )
 
 

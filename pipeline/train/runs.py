@@ -295,7 +295,7 @@ def train_once(
     cached = cache.get(key) if tables is None else None
     if cached is not None:
         if progress is not None:
-            print(f"{progress}: trained before, taken from {cache.FOLDER}", flush=True)
+            print(f"{progress}: found in {cache.FOLDER}, trained by a worker or an earlier run", flush=True)
         if log is not None:
             for row in cached.state.curve:
                 log(row, int(row["step"]))

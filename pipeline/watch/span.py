@@ -1,8 +1,11 @@
-"""The time that a log spans, and the fields of time whose cycle it does not cover.
+"""The time that a log spans, and the fields of time that it cannot be compared by.
 
-A log of one day has one weekday: that its weekdays are not those of the test rows says nothing.
+A log of one day has one weekday: that its weekdays are not those of the test rows says nothing. Neither do
+hours if the test rows begin at noon and end at midnight of the next day, and have each afternoon hour twice.
 """
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
 
@@ -12,9 +15,13 @@ import pyarrow.compute as pc
 
 from pipeline.datasets.tabular import Plan
 from pipeline.preprocess.parse import chunk
-from pipeline.preprocess.timestamps import DatePart, offset_seconds, seconds
+from pipeline.preprocess.timestamps import DatePart, date_part, offset_seconds, seconds
 
 HOUR, DAY = 3600, 86400
+UNEVEN = (
+    0.02  # PSI of a field that two spans alone make, with which it says little; a fifth of the usual limit
+)
+NEVER = 1e-6  # share of a value that does not occur
 CYCLES: dict[DatePart, tuple[int, int, str]] = {  # seconds of a step, steps of a cycle, its name
     "hour": (HOUR, 24, "a day"),
     "weekday": (DAY, 7, "a week"),
@@ -49,7 +56,7 @@ class Span:
                 self._ends[column] = [min(low, old[0]), max(high, old[1])]
 
     def uncovered(self, reference: Sequence[int] | None) -> dict[str, str]:
-        """Return the fields of time whose cycle the log, or the test rows, do not cover, and why.
+        """Return the fields of time whose cycle the log, or the test rows, do not cover evenly, and why.
 
         They are the parts of timestamps, and categories that are called as one in a log with times.
 
@@ -62,6 +69,12 @@ class Span:
             for what, ends in (("the new log", self._ends.get(column)), ("the test rows", reference)):
                 if ends is not None and _steps(ends, step, offset) < steps:
                     found.setdefault(name, f"{what} span {_words(ends)}, less than {cycle}")
+            own = self._ends.get(column)
+            if name in found or own is None or reference is None:
+                continue
+            if _psi(*(_shares(ends, part, offset) for ends in (own, reference))) > UNEVEN:
+                spans = f"the new log span {_words(own)}, the test rows {_words(reference)}"
+                found[name] = f"{spans}: too few for what is more than whole cycles ({cycle}) not to count"
         return found
 
     def _fields(self) -> dict[str, tuple[DatePart, str, int]]:
@@ -81,6 +94,23 @@ class Span:
 def _steps(ends: Sequence[int], step: int, offset: int) -> int:
     first, last = (int(np.floor_divide(end + offset, step)) for end in ends)
     return last - first + 1
+
+
+def _shares(ends: Sequence[int], part: DatePart, offset: int) -> dict[str, float]:
+    """Return which share of the seconds of a span each value of a field of time has."""
+    step = CYCLES[part][0]
+    first, last = ends[0] + offset, ends[1] + offset + 1
+    starts = np.arange(first // step, (last - 1) // step + 1) * step
+    length = np.minimum(starts + step, last) - np.maximum(starts, first)
+    total = Counter[str]()
+    for value, its in zip(date_part(pa.array(starts), part).to_pylist(), length.tolist(), strict=True):
+        total[value] += its
+    return {value: its / (last - first) for value, its in total.items()}
+
+
+def _psi(one: dict[str, float], other: dict[str, float]) -> float:
+    pairs = [(one.get(value, NEVER), other.get(value, NEVER)) for value in one.keys() | other.keys()]
+    return sum((a - b) * math.log(a / b) for a, b in pairs)
 
 
 def _words(ends: Sequence[int]) -> str:
