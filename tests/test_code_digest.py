@@ -48,6 +48,16 @@ def test_imports_are_followed_wherever_they_stand_but_for_the_other_models(toy: 
     }
 
 
+def test_what_is_imported_for_types_alone_does_nothing(toy: Path) -> None:
+    before, path = of(toy), toy / "pipeline/near.py"
+    words = "from typing import TYPE_CHECKING\n"
+    path.write_text(f"{words}{FILES['pipeline/near.py']}")
+    named = of(toy)
+    path.write_text(f"{words}if TYPE_CHECKING:\n    from pipeline import far\n{FILES['pipeline/near.py']}")
+    assert of(toy) == named != before
+    assert "pipeline/far.py" not in closure(path, root=toy)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_change_of_what_runs_is_another_digest(toy: Path, name: str) -> None:
     before = of(toy)
@@ -166,7 +176,8 @@ def test_nothing_that_a_training_computes_with_is_left_out(name: str) -> None:
 def test_neither_messages_nor_workers_nor_stores_are_part_of_it() -> None:
     found = closure(*cache.code_of("fm"))
     rooms = {file.split("/")[1] for file in found}
-    assert not {"common", "config", "tune", "evaluate", "tracking"} & rooms
+    others = {"common", "config", "datasets", "preprocess", "split", "tune", "evaluate", "tracking"}
+    assert not others & rooms
     assert (
         not {f"pipeline/train/{name}.py" for name in ("runs", "cache", "workers", "code_digest")}
         & found.keys()

@@ -33,10 +33,9 @@ def closure(*files: Path, root: Path = ROOT) -> dict[str, str]:
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
         if name in done or name.startswith(LEFT_OUT):
             continue
-        tree = ast.parse(path.read_bytes())
-        imported = list(_imports(tree))
-        done[name] = hashlib.sha256(ast.dump(_Computation().visit(tree)).encode()).hexdigest()
-        for module in imported:
+        tree = _Computation().visit(ast.parse(path.read_bytes()))
+        done[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        for module in _imports(tree):
             parts = module.split(".")
             for end in range(1, len(parts) + 1):
                 stem = root.joinpath(*parts[:end])
@@ -70,6 +69,11 @@ class _Computation(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> ast.AST | None:
         """The list of all models: a line more is no other training of the rest; `cache` knows the class."""
         return None if ast.unparse(node.targets[0]) == "CLASSES" else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        """What is imported for types alone."""
+        self.generic_visit(node)
+        return node.orelse if ast.unparse(node.test) == "TYPE_CHECKING" else node
 
     def visit_Pass(self, _node: ast.Pass) -> None:
         """`pass`: a docstring in its place counts no more than it does."""
