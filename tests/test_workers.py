@@ -256,6 +256,8 @@ def test_who_is_free_takes_the_next_job(tmp_path: Path, started: Started) -> Non
 
     with workers.prefetch(partial(until_told, tmp_path), here, [0, 1, 3, 4], 2) as wait:
         started.wait_for_a_job()
+        wait(2)
+        assert mine == [], "that one was done before"
         wait(0)
         assert mine == [1, 3, 4], "while the worker was busy with the first"
         for job in (1, 3, 4):

@@ -53,6 +53,9 @@ def grown(package: Package, files: Sequence[Path]) -> tuple[Package, dict[str, i
         arrays[name], new = _joined(entries[name], arrays[name], keyed)
         entries[name]["values"] = entries[name]["values"] + new
         added[name] = len(new)
+    if not any(added.values()):
+        names = ", ".join(map(str, files))
+        raise PipelineError(f"{names}: the package has all these values; is it the file that training had?")
     for entry in entries.values():
         if (shared := entry.get("table")) in found:
             entry["values"] = entries[shared]["values"]
@@ -63,9 +66,6 @@ def grown(package: Package, files: Sequence[Path]) -> tuple[Package, dict[str, i
         larger = replace(larger, members=members)
     else:
         larger = replace(larger, weights=_with_rows(package, before, after))
-    if not any(added.values()):
-        names = ", ".join(map(str, files))
-        raise PipelineError(f"{names}: the package has all these values; is it the file that training had?")
     _check(package, larger)
     return larger, added
 

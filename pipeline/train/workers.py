@@ -56,7 +56,8 @@ def prefetch(train: Train, here: Train, jobs: Sequence[int], count: int) -> Iter
         jobs: those still to be trained, in ascending order, in which the run asks for them.
 
     Yields:
-        wait(job): returns when no worker is busy with that job: it is done, or the run's to train.
+        wait(job): returns when no worker is busy with that job: it is done, or the run's to train. Of a job
+            that is not among them nothing has to be waited for.
     """
     with ExitStack() as stack:
         if count < 2:
@@ -64,7 +65,7 @@ def prefetch(train: Train, here: Train, jobs: Sequence[int], count: int) -> Iter
             return
         tickets = stack.enter_context(_tickets(jobs))
         workers = [stack.enter_context(_worker(train, tickets)) for _ in range(1, count)]
-        yield _Crew(here, tickets, workers).wait
+        yield _Crew(here, jobs, tickets, workers).wait
 
 
 class _Tickets:
@@ -114,15 +115,17 @@ class _Worker:
 class _Crew:
     """The run and its workers."""
 
-    def __init__(self, here: Train, tickets: _Tickets, workers: Sequence[_Worker]) -> None:
-        self._here, self._tickets = here, iter(tickets)
+    def __init__(
+        self, here: Train, jobs: Iterable[int], tickets: _Tickets, workers: Sequence[_Worker]
+    ) -> None:
+        self._here, self._jobs, self._tickets = here, set(jobs), iter(tickets)
         self._workers = list(workers)  # those that are there
         self._settled = set[int | None]()  # done, or left by a worker that is gone
 
     def wait(self, job: int) -> None:
         """See `prefetch`."""
         self._listen(0)
-        while job not in self._settled:
+        while job in self._jobs and job not in self._settled:
             ticket = next(self._tickets, None)
             if ticket == job:
                 return
