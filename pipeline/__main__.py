@@ -288,12 +288,11 @@ def package(arguments: Namespace) -> None:
     With --vectors it also knows values that training did not see, by the vectors that files give them; where
     the model comes from a package, it needs no project.
     """
-    from pipeline.scoring import grow
-    from pipeline.scoring.package import Package
-
     if (arguments.dataset is None) == (arguments.package is None):
         raise PipelineError("name the model by either --dataset or --package")
     if arguments.package is not None:
+        from pipeline.scoring.package import Package
+
         found = Package.read(arguments.package)
     else:
         from pipeline.config import params
@@ -302,6 +301,8 @@ def package(arguments: Namespace) -> None:
         bins = params.load(arguments.root / "params.yaml").evaluate.bins
         found = reference.added(arguments.root, _packed(arguments), bins)
     if arguments.vectors:
+        from pipeline.scoring import grow
+
         found, added = grow.grown(found, arguments.vectors)
         for field, values in added.items():
             print(f"{field}: vectors of {values:,} values that training did not have")

@@ -18,9 +18,7 @@ from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.timestamps import DatePart, date_part, offset_seconds, seconds
 
 HOUR, DAY = 3600, 86400
-UNEVEN = (
-    0.02  # PSI of a field that two spans alone make, with which it says little; a fifth of the usual limit
-)
+UNEVEN = 0.02  # PSI that two spans alone give to a field: a fifth of what usually counts as a change
 NEVER = 1e-6  # share of a value that does not occur
 CYCLES: dict[DatePart, tuple[int, int, str]] = {  # seconds of a step, steps of a cycle, its name
     "hour": (HOUR, 24, "a day"),
