@@ -32,8 +32,9 @@ from pipeline.config.settings import Config
 from pipeline.data.batches import Split
 from pipeline.models import build
 from pipeline.schema import Field, Schema
+from pipeline.train.course import LogFn
 from pipeline.train.device import reproducible
-from pipeline.train.loop import LogFn, fit
+from pipeline.train.loop import fit
 from pipeline.train.predict import predict
 from pipeline.tune import search
 from pipeline.tune.points import Point

@@ -1,6 +1,5 @@
 """Train one model with its default configuration, on every seed; under torchrun in several processes."""
 
-import sys
 from pathlib import Path
 
 from pipeline import tracking
@@ -9,8 +8,7 @@ from pipeline.common.errors import error_context, exit_with_message, is_main_pro
 from pipeline.config import params
 from pipeline.train import ranks, runs
 from pipeline.train.device import pick_device
-from pipeline.train.feasibility import obstacles
-from pipeline.train.refit import both
+from pipeline.train.feasibility import warn
 from stages import arguments
 
 
@@ -28,9 +26,7 @@ def main() -> None:
         splits = resources.load(device)
         if is_main_process() and not any(out.parents[1].glob("*/*/run.json")):  # the dataset's first training
             others = {name: file.config(dataset, name) for name in file.models}
-            models = {name: (each.architecture, each.model) for name, each in others.items()}
-            for words in obstacles(splits[0].schema, models, config.train.fit["batch_size"]):
-                print(f"warning: {dataset}: {words}", file=sys.stderr)
+            warn(dataset, splits[0].schema, others, config.train.fit["batch_size"])
         extra = runs.execution_settings(splits, limit, refit=config.train.refit, tables=tables)
         header = ranks.on_rank_0(
             lambda: runs.RunHeader.of(
@@ -39,12 +35,7 @@ def main() -> None:
         )
         if ranks.rank():  # rank 0 reports and writes
             with error_context(config.where()):
-                rows = both(processed, *splits) if config.train.refit else None
-                for seed in seeds:
-                    checkpoint = header.seed_checkpoint(seed)
-                    trained = runs.train_once(header, splits, options, seed, checkpoint=checkpoint)
-                    if rows is not None:
-                        runs.train_again(header, splits, options, seed, trained, rows)
+                runs.follow_rank_0(header, options, splits, seeds, resources)
             return
         # an error of MLflow is no fault of params.yaml
         with tracking.live(header.to_json(), splits[0]) as view, error_context(config.where()):

@@ -23,7 +23,8 @@ from pipeline.layers.mechanism import Mechanism
 from pipeline.models import MODELS, build
 from pipeline.tracking import record
 from pipeline.train import mechanisms, runs
-from pipeline.train.loop import LogFn, fit
+from pipeline.train.course import LogFn
+from pipeline.train.loop import fit
 from pipeline.train.mechanisms import frozen, mechanisms_of, observed, removed, spread
 from pipeline.train.predict import predict
 

@@ -30,8 +30,9 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
 from pipeline.config.params import Params
 from pipeline.data.batches import Split
-from pipeline.layers import embedding
-from pipeline.layers.embedding import FieldEmbedding, held
+from pipeline.layers import tables
+from pipeline.layers.embedding import FieldEmbedding
+from pipeline.layers.tables import held
 from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.train import adam, parts, runs, sharded
@@ -66,13 +67,13 @@ class Elsewhere(nn.Module):
 def test_rows_drawn_by_blocks_are_those_of_the_whole_table(
     size: int, dim: int, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedding, "_BLOCK", numbers)
+    monkeypatch.setattr(tables, "_BLOCK", numbers)
     schema = Schema((Field("user", size), Field("item", 7)))
     torch.manual_seed(3)
     whole, after = torch.randn(schema.rows, dim) * 0.1, torch.rand(())
     whole[[EMPTY, *schema.row_offsets]] = 0.0
     torch.manual_seed(3)
-    found = list(embedding.blocks(schema, dim, 0.1))
+    found = list(tables.blocks(schema, dim, 0.1))
     assert torch.equal(torch.cat(found), whole)
     assert torch.rand(()) == after, "and what is drawn afterwards is the same"
     if numbers == 1 and size == 100:

@@ -27,7 +27,7 @@ from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.mlp import MLP
 from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY
-from pipeline.train import loop
+from pipeline.train import course, loop
 from pipeline.train.adam import parameter_groups
 from pipeline.train.checkpoint import State
 from pipeline.train.device import pick_device, reproducible
@@ -74,7 +74,7 @@ def bits(model: nn.Module) -> str:
 def scripted(monkeypatch: pytest.MonkeyPatch, auc: list[float], logloss: list[float] | None = None) -> None:
     """Let the evaluations of a training give these values, one after the other."""
     rows = iter(zip(auc, logloss or [0.5] * len(auc), strict=True))
-    monkeypatch.setattr(loop, "evaluate", lambda *_: dict(zip(("auc", "logloss"), next(rows), strict=True)))
+    monkeypatch.setattr(course, "evaluate", lambda *_: dict(zip(("auc", "logloss"), next(rows), strict=True)))
 
 
 def with_rate(split: Split, rate: float) -> Split:

@@ -20,7 +20,7 @@ from test_waves import CONFIG, RESOURCES, Silent, searched
 
 from pipeline.common.errors import PipelineError
 from pipeline.config.params import Params
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.tune import search, shared, study
 from pipeline.tune.finished import Finished
 from tests import project

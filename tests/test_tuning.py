@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.config.space import Dimension, Tune
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.tune import finals, search
 from pipeline.tune.finals import Finalist
 from pipeline.tune.finished import Finished

@@ -17,7 +17,7 @@ from pipeline.common.files import seal, write_json
 from pipeline.config.settings import Config, Train
 from pipeline.config.space import Dimension, Tune
 from pipeline.train import runs
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.tune import study
 from pipeline.tune.journal import JOURNAL
 

@@ -24,7 +24,7 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import SEAL, folder_digest, seal, write_json
 from pipeline.train import runs, workers
 from pipeline.train.adam import Adam
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.tune import finals
 from pipeline.tune.finished import Finished
 

@@ -1,8 +1,5 @@
 """From ids to vectors: one table for all fields."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Literal
 
 import torch
@@ -13,71 +10,19 @@ from pipeline.layers.excitation import SENET, SEST
 from pipeline.layers.lookup import lookup
 from pipeline.layers.mlp import Dropout
 from pipeline.layers.neighbours import NeighbourSchema
-from pipeline.layers.vectors import Projection, given_fields, rows_of
-from pipeline.schema import EMPTY, Schema
+from pipeline.layers.tables import table
+from pipeline.layers.vectors import projection, rows_of
+from pipeline.schema import Schema
 
 Transform = Literal["none", "senet", "sest", "senet-bare", "sest-bare"]
 
 
-# What holds a table in place of a parameter of this process: a layer of the given shape (V, D) that looks up
-# rows. It reads the blocks of rows to their end, since what follows is drawn after them.
-Held = Callable[[tuple[int, int], Iterator[Tensor]], nn.Module]
-_held: ContextVar[Held | None] = ContextVar("held", default=None)
-_BLOCK = 2**20  # numbers of a table that are drawn at a time
-_DRAWN = 16  # of which torch draws normal numbers so many at a time
-
-
-@contextmanager
-def held(by: Held) -> Iterator[None]:
-    """Let the tables of models that are built inside the block be held elsewhere: see `train/sharded.py`."""
-    token = _held.set(by)
-    try:
-        yield
-    finally:
-        _held.reset(token)
-
-
-def blocks(schema: Schema, dim: int, std: float) -> Iterator[Float[Tensor, "R D"]]:
-    """Yield the initial rows of a table, some at a time, with the bits of `torch.randn(V, dim) * std`.
-
-    Rows ~ N(0, std^2); the empty row and each field's unseen row are initialised at zero.
-
-    With min_count 1 no train row has an unseen value, so that its row would keep its random initial
-    value: zero means "nothing known" instead. The rows beside given vectors start at zero, too.
-    """
-    step = max(1, _BLOCK // (dim * _DRAWN)) * _DRAWN  # a whole number of draws
-    starts = [first for first in range(0, schema.rows, step) if (schema.rows - first) * dim >= _DRAWN] or [0]
-    zero = [(row, row + 1) for row in (EMPTY, *schema.row_offsets)]
-    for field, first in zip(schema.fields, schema.row_offsets, strict=True):
-        if field.given == "trained":
-            zero.append((first, first + field.size))
-    for first, end in zip(starts, [*starts[1:], schema.rows], strict=True):
-        rows = torch.randn(end - first, dim) * std
-        for start, stop in zero:
-            rows[max(start - first, 0) : max(stop - first, 0)] = 0.0
-        yield rows
-
-
-def _table(schema: Schema, dim: int, std: float) -> nn.Parameter | nn.Module:
-    """Return the table of a layer, or what holds it: see `blocks`."""
-    by = _held.get()
-    if by is not None:
-        return by((schema.rows, dim), blocks(schema, dim, std))
-    table, first = torch.empty(schema.rows, dim), 0
-    for rows in blocks(schema, dim, std):
-        table[first : first + len(rows)] = rows
-        first += len(rows)
-    return nn.Parameter(table)
-
-
-def _projection(schema: Schema, dim: int, std: float) -> Projection | None:
-    return Projection(schema, dim, std) if given_fields(schema) else None
-
-
 def _looked_up(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
     """Return the row of every id: of a table here, or of one whose rows other processes hold."""
-    table, rows = layer.table, rows_of(layer.schema, ids)
-    return lookup(table, rows, sparse=layer.lazy) if isinstance(table, Tensor) else table(rows)
+    rows = rows_of(layer.schema, ids)
+    if isinstance(layer.table, Tensor):
+        return lookup(layer.table, rows, sparse=layer.lazy)
+    return layer.table(rows)
 
 
 def _whole(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
@@ -132,7 +77,7 @@ class FieldEmbedding(nn.Module):
         transform: Transform = "none",
     ) -> None:
         super().__init__()
-        self.table, self.given = _table(schema, dim, std), _projection(schema, dim, std)
+        self.table, self.given = table(schema, dim, std), projection(schema, dim, std)
         self.dropout = Dropout(dropout)
         self.schema, self.fields = schema, len(schema.fields)
         derived = [i for i, field in enumerate(schema.fields) if not field.slots]
@@ -153,10 +98,6 @@ class FieldEmbedding(nn.Module):
         """Embed ids of any columns separately, with dropout in training; no neighbour fields."""
         return self.dropout(_each(self, ids))
 
-    def _rows(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
-        """Embed every slot, and the neighbour fields."""
-        return _whole(self, ids)
-
     def pool(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B F D"]:
         """Sum the slots of each field; a neighbour field is pooled already."""
         if not self.bags:
@@ -175,11 +116,11 @@ class FieldEmbedding(nn.Module):
         if self.transform is not None:
             fields = self(ids)
             return fields, fields
-        slots = self.dropout(self._rows(ids))
+        slots = self.dropout(_whole(self, ids))
         return slots, self.pool(slots)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
-        fields = self.dropout(self.pool(self._rows(ids)))
+        fields = self.dropout(self.pool(_whole(self, ids)))
         return fields if self.transform is None else self.transform(fields)
 
 
@@ -194,7 +135,7 @@ class FieldLinear(nn.Module):
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
-        self.schema, self.table, self.given = schema, _table(schema, 1, 0.0), _projection(schema, 1, 0.0)
+        self.schema, self.table, self.given = schema, table(schema, 1, 0.0), projection(schema, 1, 0.0)
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:

@@ -116,3 +116,8 @@ class Projection(nn.Module):
 
     def forward(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
         return torch.stack([self.projected(field, ids) for field in range(len(self.names))]).sum(0)
+
+
+def projection(schema: Schema, dim: int, std: float) -> Projection | None:
+    """Return what makes given vectors into those of a layer; None for a schema without any."""
+    return Projection(schema, dim, std) if given_fields(schema) else None

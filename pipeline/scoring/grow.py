@@ -24,9 +24,10 @@ from pipeline.layers.embedding import FieldEmbedding, FieldLinear
 from pipeline.layers.vectors import blank
 from pipeline.models import build
 from pipeline.preprocess.vectors import Keyed, Matrix
-from pipeline.schema import EMPTY, Schema
+from pipeline.schema import Schema
 from pipeline.scoring.package import Member, Package
 from pipeline.split import vectors, vocabulary
+from pipeline.train import warm
 from pipeline.train.predict import logits
 
 OF_KEYS = ("fields", "missing", "decimal")  # what decides how a key is read
@@ -120,18 +121,8 @@ def _with_rows(part: Package | Member, before: Schema, after: Schema) -> bytes:
         if isinstance(layer, FieldEmbedding | FieldLinear):
             key, larger = f"{name}.table" if name else "table", new[name]
             assert isinstance(larger, FieldEmbedding | FieldLinear)
-            weights[key] = weights[key][_rows(layer.schema, larger.schema)]
+            weights[key] = weights[key][warm.rows(layer.schema, larger.schema, of_new="empty")]
     return save(weights)
-
-
-def _rows(old: Schema, new: Schema) -> Tensor:
-    """Return the old row of every row of a table (V,); EMPTY, which is zero, of a new value."""
-    found = [torch.tensor([EMPTY])]
-    for first, before, after in zip(old.row_offsets, old.fields, new.fields, strict=True):
-        if after.table is None and after.given != "frozen":  # else its rows are another field's, or none
-            place = torch.arange(after.size)
-            found.append(torch.where(place < before.size, first + place, EMPTY))
-    return torch.cat(found)
 
 
 def _check(package: Package, larger: Package) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
 
     from pipeline.data.batches import Split
-    from pipeline.train.loop import LogFn
+    from pipeline.train.course import LogFn
 
 
 WRITE_INTERVAL_SECONDS = 1.0

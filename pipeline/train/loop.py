@@ -1,30 +1,25 @@
 """The training loop: batch, loss, step; now and then an evaluation on the validation split."""
 
-import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
-from torch import Tensor, nn
+from torch import nn
 
-from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Seed
 from pipeline.data.batches import Split
 from pipeline.layers.columns import column_of
-from pipeline.train import ranks, sharded
+from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
-from pipeline.train.checkpoint import State, load, save, usable
+from pipeline.train.checkpoint import State
+from pipeline.train.course import Course, LogFn
 from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
-from pipeline.train.predict import evaluate
-from pipeline.train.progress import progress_bar, summary
 from pipeline.train.refit import Refit
-from pipeline.train.start import effective_batch_size, penalties, prepare, start_at_base_rate
+from pipeline.train.start import check, effective_batch_size, penalties, prepare, start_at_base_rate
 
-LogFn = Callable[[dict[str, float], int], None]
 # arguments of `fit` that another model, trained on the same rows before the first step, has of its own
 NO_SETTINGS = ("model", "train", "valid", "log", "checkpoint", "progress", "refit")
 
@@ -99,136 +94,37 @@ def fit(
         Diverged: the loss became infinite or NaN.
     """
     settings = {key: value for key, value in locals().items() if key not in NO_SETTINGS}
-    _check(train, valid)
     first, train = train, train if refit is None else refit.rows
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
-    ranks.check(size)
+    check(first, valid, size)
     mark_lazy(model, train.schema.rows >= lazy_rows)
-    batches = train.count(size)
     l2 = penalties(len(train), embedding_l2, linear_l2, network_l2, l2_rows)
     thresholds = Thresholds(train, grades) if grades else None
     learner = model if thresholds is None else nn.ModuleList([model, thresholds])
-    optimizer = Adam(parameter_groups(learner, *l2), lr, average=average_epochs * batches)
+    optimizer = Adam(parameter_groups(learner, *l2), lr, average=average_epochs * train.count(size))
+    shown: dict[str, Any] = {"log": log, "checkpoint": checkpoint, "progress": progress, "refit": refit}
+    course = Course(model, learner, optimizer, train, size, valid, settings, **shown)
     torch.manual_seed(seed)
-    if checkpoint is not None and ranks.on_rank_0(lambda: usable(checkpoint)):
-        state, best_weights = load(checkpoint, learner, optimizer)
-        sharded.follow(model, optimizer.lr / lr)
-        for past in state.curve:
-            _report(log, past)
-    else:
+    if not course.resumed():
         prepare(model, first, valid, fit, rows=train, **settings)
         start_at_base_rate(model, train)
         torch.manual_seed(ranks.seed_of_rank(seed))
-        state, best_weights = State(), _copy(model)
 
     order, parameters = torch.Generator(), list(learner.parameters())
-    evaluated = {round(batches * (i + 1) / evaluations_per_epoch) for i in range(evaluations_per_epoch)}
     narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
-    mean_loss = _MeanLoss(train.device)
     role = getattr(model, "grouped", None)
     grouped = None if role is None else column_of(train.schema, role)
-    done = state.epoch * len(train) + state.batch * size
-    bar = progress_bar(progress, epochs * len(train), done)
-
-    def evaluation() -> None:
-        nonlocal best_weights
-        ranks.broadcast_buffers(model)
-        epoch, train_logloss = state.epoch + state.batch / batches, mean_loss.take()
-        row = {"step": state.step, "epoch": epoch, "lr": optimizer.lr, "train_logloss": train_logloss}
-        with optimizer.averaged():
-            if refit is None:
-                row |= {f"valid_{key}": value for key, value in evaluate(model, valid).items()}
-            row = _finite(ranks.from_rank_0(row))
-            if improved := state.record(row, None if refit else monitor):
-                best_weights = _copy(model)
-        optimizer.lr = _next_rate(optimizer.lr, state, settings, refit, improved=improved)
-        sharded.follow(model, optimizer.lr / lr)
-        if state.batch == batches:
-            state.epoch, state.batch = state.epoch + 1, 0
-        if checkpoint is not None:
-            save(checkpoint, learner, optimizer, state, best_weights)
-        bar.set_postfix_str(summary(state), refresh=False)
-        _report(log, row)
-
     model.train()
-    with bar:
-        while not _over(state, batches, settings, refit):
-            order.manual_seed(seed * 1_000_003 + state.epoch)
-            for batch in train.batches(size, order, skip=state.batch, grouped=grouped):
+    with course:
+        while not course.over():
+            order.manual_seed(seed * 1_000_003 + course.state.epoch)
+            for batch in train.batches(size, order, skip=course.state.batch, grouped=grouped):
                 share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
                 loss, logloss = training_loss(model, share, narrow, thresholds)
                 optimizer.zero_grad()
                 ranks.backward(learner, loss, weight)
                 clip(parameters, clip_norm)
                 optimizer.step()
-
-                mean_loss.add(logloss, weight, len(batch.label))
-                bar.update(len(batch.label))
-                state.step, state.batch = state.step + 1, state.batch + 1
-                if state.batch in evaluated:
-                    evaluation()
-                    if _over(state, batches, settings, refit):
-                        break
-    model.load_state_dict(best_weights)
-    model.eval()
-    return state
-
-
-def _over(state: State, batches: int, settings: dict[str, Any], refit: Refit | None) -> bool:
-    """Whether a training has come to its end; see `fit`."""
-    if refit is not None:
-        return refit.over(state.epoch + state.batch / batches, settings["evaluations_per_epoch"])
-    return bool(state.epoch >= settings["epochs"] or state.bad >= settings["patience"])
-
-
-def _next_rate(
-    lr: float, state: State, settings: dict[str, Any], refit: Refit | None, *, improved: bool
-) -> float:
-    """Return the learning rate after an evaluation, the last of `state.curve`."""
-    if refit is not None:
-        return refit.lr(state.curve[-1]["epoch"], settings["evaluations_per_epoch"])
-    if improved or state.lr_bad != settings["lr_patience"]:
-        return lr
-    state.lr_bad = 0
-    return lr * float(settings["lr_factor"])
-
-
-def _check(train: Split, valid: Split) -> None:
-    positive = int(valid.label.count_nonzero())
-    if not len(train) or not 0 < positive < len(valid):
-        raise PipelineError(
-            f"training needs rows (the train split has {len(train)}) and both classes in the validation "
-            f"split (it has {positive} positive rows of {len(valid)}): change the split"
-        )
-
-
-class _MeanLoss:
-    """Mean logloss over the rows since the last evaluation, summed on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sum, self._rows = torch.zeros((), device=device), 0
-
-    def add(self, logloss: Tensor, weight: float, rows: int) -> None:
-        self._sum += logloss * (weight * rows)
-        self._rows += rows
-
-    def take(self) -> float:
-        """Return the mean over all ranks and start again."""
-        mean = ranks.total(self._sum).item() / self._rows
-        self._sum, self._rows = torch.zeros_like(self._sum), 0
-        return mean
-
-
-def _finite(row: dict[str, float]) -> dict[str, float]:
-    wrong = " and ".join(key for key, value in row.items() if not math.isfinite(value))
-    if wrong:
-        raise Diverged(f"{wrong} not a finite number at step {row['step']}: try a lower lr")
-    return row
-
-
-def _report(log: LogFn | None, row: dict[str, float]) -> None:
-    ranks.on_rank_0(lambda: None if log is None else log(row, int(row["step"])))
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().clone() for key, value in model.state_dict().items()}
+                if course.step(logloss, weight, len(batch.label)):  # now and then an evaluation
+                    break
+    return course.end()

@@ -27,8 +27,9 @@ from pipeline.train import cache, mechanisms, parts, ranks, sharded, warm, worke
 from pipeline.train.cache import Trained
 from pipeline.train.checkpoint import State
 from pipeline.train.code_digest import code_digest
+from pipeline.train.course import LogFn
 from pipeline.train.device import pick_device, reproducible
-from pipeline.train.loop import LogFn, fit
+from pipeline.train.loop import fit
 from pipeline.train.refit import REFIT, Refit, both
 from pipeline.train.sharded import Tables
 from pipeline.train.start import effective_batch_size, penalties
@@ -436,6 +437,17 @@ def train_seeds(
     more: Block = {REFIT: again} if again else {}
     more |= {"trainings": n} if (n := getattr(network, "trainings", 1)) > 1 else {}
     return {"seeds": results, "weights": weights, **more}
+
+
+def follow_rank_0(
+    header: RunHeader, arguments: Block, splits: Splits, seeds: Sequence[int], resources: Resources
+) -> None:
+    """Train what rank 0 trains with `train_seeds`, which alone reports and writes it."""
+    rows = both(resources.processed, *splits) if header.extra.get(REFIT) else None
+    for seed in seeds:
+        trained = train_once(header, splits, arguments, seed, checkpoint=header.seed_checkpoint(seed))
+        if rows is not None:
+            train_again(header, splits, arguments, seed, trained, rows)
 
 
 def _refit(

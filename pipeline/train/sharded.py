@@ -28,7 +28,8 @@ from torch import Tensor, nn
 
 from pipeline import models
 from pipeline.common.errors import PipelineError
-from pipeline.layers.embedding import FieldEmbedding, FieldLinear, held
+from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.tables import held
 from pipeline.models import MODELS
 from pipeline.schema import EMPTY, Schema
 from pipeline.train import ranks

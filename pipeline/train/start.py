@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch, Split
 from pipeline.layers.neighbours import LENT, MEMORY, Neighbours
 from pipeline.models import BASE_LOGIT
+from pipeline.train import ranks
 from pipeline.train.checkpoint import State
 from pipeline.train.predict import logits, needs_times, require_times
 
@@ -22,6 +24,21 @@ def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -
     if not min_steps_per_epoch:
         return batch_size
     return min(batch_size, max(LEAST_BATCH, rows // min_steps_per_epoch))
+
+
+def check(train: Split, valid: Split, size: int) -> None:
+    """Check that a model can be trained and evaluated on these rows, in steps of so many.
+
+    Raises:
+        PipelineError: it cannot.
+    """
+    positive = int(valid.label.count_nonzero())
+    if not len(train) or not 0 < positive < len(valid):
+        raise PipelineError(
+            f"training needs rows (the train split has {len(train)}) and both classes in the validation "
+            f"split (it has {positive} positive rows of {len(valid)}): change the split"
+        )
+    ranks.check(size)
 
 
 def penalties(

@@ -11,7 +11,7 @@ not enough where the old ones had eight. So a pass has each of them `NEW_ROWS` t
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load
@@ -106,14 +106,19 @@ def begin(model: nn.Module, package: Path) -> None:
             value.copy_(before[key])
 
 
-def rows(old: Schema, new: Schema) -> Tensor:
-    """Return, for every row of a table of the new schema (V,), the row of the old one that it begins from."""
+def rows(old: Schema, new: Schema, *, of_new: Literal["unseen", "empty"] = "unseen") -> Tensor:
+    """Return, for every row of a table of the new schema (V,), the row of the old one that it begins from.
+
+    Args:
+        of_new: the row of a value that is new: that of its field's unseen id, or EMPTY, which is zero.
+    """
     found = [torch.tensor([EMPTY])]
     for first, before, after in zip(old.row_offsets, old.fields, new.fields, strict=True):
         if after.table is not None or after.given == "frozen":  # its rows are another field's, or none
             continue
         place = torch.arange(after.size)
-        found.append(first + torch.where(place < before.size, place, 0))
+        unknown = first if of_new == "unseen" else EMPTY
+        found.append(torch.where(place < before.size, first + place, unknown))
     return torch.cat(found)
 
 

@@ -29,7 +29,7 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import canonical, digest
 from pipeline.common.text import without_secrets
 from pipeline.config.space import Dimension, Tune
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.train.workers import Wait
 from pipeline.tune import journal as journals
 from pipeline.tune import shared

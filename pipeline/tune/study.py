@@ -13,7 +13,7 @@ from pipeline.common.files import digest, read_json, require_file, write_json
 from pipeline.config.settings import Config
 from pipeline.config.space import Dimension
 from pipeline.train import cache, runs, workers
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.train.refit import REFIT
 from pipeline.train.runs import Resources, RunHeader, Splits
 from pipeline.train.workers import Wait

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.common.errors import Diverged
 from pipeline.train import cache, workers
-from pipeline.train.loop import LogFn
+from pipeline.train.course import LogFn
 from pipeline.train.runs import CHECKPOINTS, Block, Resources, RunHeader, Splits, train_once
 from pipeline.train.workers import Wait
 from pipeline.tune.pruning import Rule, Values

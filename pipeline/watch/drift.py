@@ -124,6 +124,11 @@ def banded(reference: Array, new: Array, apart: Sequence[int]) -> tuple[Array, A
     return both[0][used], both[1][used]
 
 
+def index(p: Array, q: Array) -> float:
+    """Return the population stability index of two distributions (K,), the sum of (p - q) ln(p / q)."""
+    return float(np.sum((p - q) * np.log(p / q)))
+
+
 def stability(reference: Array, new: Array, noise: Noise) -> tuple[float, float, float]:
     """Return the population stability index of two samples by band, its mean by chance, and its noise.
 
@@ -134,7 +139,7 @@ def stability(reference: Array, new: Array, noise: Noise) -> tuple[float, float,
     q, p = ((side + 0.5) / (side.sum() + 0.5 * len(side)) for side in (reference, new))
     free = max(len(q) - 1, 1)
     bound = float(stats.chi2.isf(RISK / noise.tests, free)) * noise.rows
-    return float(np.sum((p - q) * np.log(p / q))), (len(q) - 1) * noise.rows, bound
+    return index(p, q), (len(q) - 1) * noise.rows, bound
 
 
 def of_field(

@@ -4,7 +4,6 @@ A log of one day has one weekday: that its weekdays are not those of the test ro
 hours if the test rows begin at noon and end at midnight of the next day, and have each afternoon hour twice.
 """
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import get_args
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from pipeline.datasets.tabular import Plan
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.timestamps import DatePart, date_part, offset_seconds, seconds
+from pipeline.watch.drift import index
 
 HOUR, DAY = 3600, 86400
 UNEVEN = 0.02  # PSI that two spans alone give to a field: a fifth of what usually counts as a change
@@ -70,7 +70,10 @@ class Span:
             own = self._ends.get(column)
             if name in found or own is None or reference is None:
                 continue
-            if _psi(*(_shares(ends, part, offset) for ends in (own, reference))) > UNEVEN:
+            one, other = (_shares(ends, part, offset) for ends in (own, reference))
+            values = sorted(one.keys() | other.keys())
+            p, q = (np.array([side.get(value, NEVER) for value in values]) for side in (one, other))
+            if index(p, q) > UNEVEN:
                 spans = f"the new log span {_words(own)}, the test rows {_words(reference)}"
                 found[name] = f"{spans}: too few for what is more than whole cycles ({cycle}) not to count"
         return found
@@ -104,11 +107,6 @@ def _shares(ends: Sequence[int], part: DatePart, offset: int) -> dict[str, float
     for value, its in zip(date_part(pa.array(starts), part).to_pylist(), length.tolist(), strict=True):
         total[value] += its
     return {value: its / (last - first) for value, its in total.items()}
-
-
-def _psi(one: dict[str, float], other: dict[str, float]) -> float:
-    pairs = [(one.get(value, NEVER), other.get(value, NEVER)) for value in one.keys() | other.keys()]
-    return sum((a - b) * math.log(a / b) for a, b in pairs)
 
 
 def _words(ends: Sequence[int]) -> str:
