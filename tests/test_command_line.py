@@ -142,6 +142,7 @@ def test_a_wrong_name_is_told_before_the_imports(item: dict[str, str], message: 
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.slow
 def test_a_stage_says_which_one_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

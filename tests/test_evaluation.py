@@ -352,6 +352,7 @@ def test_comparisons_cover_tuning_and_the_champion_against_each_other_model(eval
 # bad input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "command"), [("default", "train@toy-fm"), ("tuned", "tune@toy-fm")])
 @pytest.mark.parametrize("lost", ["run.json", "seed-2.safetensors"])
 def test_the_missing_file_of_a_run_is_named_with_the_command_that_makes_it(

@@ -40,6 +40,7 @@ def test_the_feed_log_has_exactly_these_bytes(tmp_path: Path):
     )
 
 
+@pytest.mark.slow
 def test_rows_depend_neither_on_the_block_nor_on_a_slate_cut_at_the_end(
     tmp_path: Path, generated: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -53,6 +54,7 @@ def test_rows_depend_neither_on_the_block_nor_on_a_slate_cut_at_the_end(
     ]
 
 
+@pytest.mark.slow
 def test_clicks_are_rare_and_drawn_from_the_truth(log: dict[str, np.ndarray]):
     label, truth = log["label"].astype(int), log["truth"].astype(float)
     assert 0.05 < label.mean() < 0.09

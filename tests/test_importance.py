@@ -162,6 +162,7 @@ def test_some_rows_are_spread_over_all_also_where_they_stay_on_disk() -> None:
 # ---- pairs ----
 
 
+@pytest.mark.slow
 def test_an_interaction_is_the_standard_deviation_of_what_a_pair_adds() -> None:
     """A cross of strength c has c, a sum nothing, and a cross of three fields all three pairs."""
     rows = random_split(SCHEMA, 20_000)

@@ -679,6 +679,7 @@ def with_odd_bytes(rows: int) -> bytes:
     return data.replace(b",c4,", b",K\xf6ln,", 1)
 
 
+@pytest.mark.slow
 def test_a_few_odd_bytes_are_damage_in_a_long_log_and_told_in_a_short_one(look: Look):
     found = look(with_odd_bytes(2000))
     assert "encoding" not in parsed(found)["preprocess"]
@@ -777,6 +778,7 @@ def test_an_entry_is_called_like_its_file(path: str, name: str):
     assert inspection.name_of(Path(path)) == name
 
 
+@pytest.mark.slow
 @given(st.text(max_size=8))
 def test_any_name_and_value_survives_yaml(value: str):
     if any(0xD800 <= ord(c) < 0xE000 for c in value):

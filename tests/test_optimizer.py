@@ -86,6 +86,7 @@ def test_a_table_is_updated_as_documented(lazy: bool) -> None:
     assert untouched > 50 or not lazy
 
 
+@pytest.mark.slow
 def test_a_lazy_row_moves_as_far_as_a_dense_one_however_rare_it_is() -> None:
     """One gradient in so many steps: with the usual sparse Adam a lazy row moves up to ten times less."""
     steps_between = {2: 1, 3: 30, 4: 300, 5: 1000}  # by row; what happens to one is nothing to the others
@@ -104,6 +105,7 @@ def test_a_lazy_row_moves_as_far_as_a_dense_one_however_rare_it_is() -> None:
     assert distances(lazy=True) == pytest.approx(distances(lazy=False), rel=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lazy", [False, True])
 def test_l2_means_the_same_for_rare_and_frequent_ids(lazy: bool) -> None:
     """Two rows with the same data in their share of the steps end where the penalised loss is least.

@@ -33,6 +33,7 @@ def test_every_table_and_figure_of_results_is_there_and_named_in_params_yaml() -
         assert part in " ".join(comment.replace("#", "").split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_its_settings_and_models_are_valid_on_every_dataset_of_the_paper(name: str) -> None:
     exhibit = EXHIBITS[name]

@@ -45,6 +45,7 @@ def entries() -> list[Path]:
     return sorted(cache.FOLDER.glob("*"))
 
 
+@pytest.mark.slow
 def test_a_training_is_computed_once_and_heard_twice(fits: list[int]) -> None:
     heard: list[list[Any]] = [[], []]
     first, second = (train(log=lambda row, step, to=to: to.append((list(row.items()), step))) for to in heard)

@@ -92,6 +92,7 @@ def base_rate_logit() -> float:
 # ---- same seed, same bits ----
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_seed_decides_every_bit(device: str) -> None:
     results = []
@@ -105,6 +106,7 @@ def test_the_seed_decides_every_bit(device: str) -> None:
     assert results[0][1].curve != results[2][1].curve
 
 
+@pytest.mark.slow
 def test_a_log_a_checkpoint_and_a_bar_change_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +273,7 @@ def test_a_small_log_has_as_many_steps_as_it_needs(size: int, steps: int, batch:
     assert effective_batch_size(500, size, steps) == batch
 
 
+@pytest.mark.slow
 def test_l2_pulls_the_named_part_to_zero() -> None:
     def sizes(**l2: float) -> tuple[float, float]:
         model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [6]}, seed=1)
@@ -301,6 +304,7 @@ def test_lazy_tables_learn_as_dense_ones_do(name: str) -> None:
     np.testing.assert_allclose(lazy, dense, atol=0.05)
 
 
+@pytest.mark.slow
 def test_bfloat16_learns_as_float32_does_and_leaves_float32_weights() -> None:
     def curve(precision: str) -> list[float]:
         model = build("deepfm", SCHEMA, {"hidden": [16]}, seed=1)
@@ -793,6 +797,7 @@ def test_killed_again_and_again(tmp_path: Path) -> None:
     assert resumed(checkpoint, "cpu") == expected
 
 
+@pytest.mark.slow
 def test_the_log_hears_the_past_again(tmp_path: Path) -> None:
     _, state = whole("cpu")
     checkpoint, seen = tmp_path / "checkpoint", []

@@ -502,6 +502,7 @@ def _model(log: Path) -> Model:
     return trained_on(log, "deepfm", trained=False)
 
 
+@pytest.mark.slow
 def test_a_package_has_the_vectors_and_an_unknown_id_is_their_mean(model: Model, tmp_path: Path) -> None:
     model.package.write(tmp_path / "package")
     again = Model(Package.read(tmp_path / "package"))
@@ -524,6 +525,7 @@ def test_a_package_has_the_vectors_and_an_unknown_id_is_their_mean(model: Model,
     np.testing.assert_allclose(zeroed[2:], found[2:], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_vectors_is_noticed(model: Model, tmp_path: Path) -> None:
     model.package.write(tmp_path / "package")
     path = tmp_path / "package/vectors.safetensors"
@@ -534,6 +536,7 @@ def test_a_changed_file_of_vectors_is_noticed(model: Model, tmp_path: Path) -> N
         Package.read(tmp_path / "package")
 
 
+@pytest.mark.slow
 def test_a_blend_of_models_shares_the_vectors(model: Model, tmp_path: Path) -> None:
     one = model.package
     halves = tuple(Member(one.architecture, one.options, one.weights, 0.5, {}) for _ in range(2))
@@ -545,6 +548,7 @@ def test_a_blend_of_models_shares_the_vectors(model: Model, tmp_path: Path) -> N
     np.testing.assert_allclose(*found, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_exported_networks_have_the_vectors(model: Model, tmp_path: Path) -> None:
     ids = random_ids(model.package.schema, 20)
     expected = score(model.network, ids)
@@ -579,6 +583,7 @@ def _folder(tmp_path: Path) -> Path:
     return project.make_project(tmp_path / "project", **{key: values[key] for key in ("data",)})
 
 
+@pytest.mark.slow
 def test_the_stages_keep_each_vector_once_and_seal_it(folder: Path) -> None:
     project.prepare(folder)
     processed = folder / "data/processed" / project.DATASET
@@ -599,6 +604,7 @@ def test_the_stages_keep_each_vector_once_and_seal_it(folder: Path) -> None:
     assert before.any()
 
 
+@pytest.mark.slow
 def test_a_new_file_of_vectors_is_a_new_download(folder: Path) -> None:
     project.prepare(folder)
     assert refresh.stale(folder) == []
@@ -624,6 +630,7 @@ def test_a_file_that_is_not_there_or_has_the_log_s_name_is_told(folder: Path, tm
 # ---- inspect ----
 
 
+@pytest.mark.slow
 def test_inspect_of_a_file_of_vectors_proposes_them_for_the_log_that_they_belong_to(
     log: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
