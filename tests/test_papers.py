@@ -57,11 +57,23 @@ def test_its_settings_and_models_are_valid_on_every_dataset_of_the_paper(name: s
     "folder", sorted((project.ROOT / "docs/papers").iterdir()), ids=lambda path: path.name
 )
 def test_pages_of_results_in_docs_are_what_their_values_say(folder: Path) -> None:
-    values = read_json(folder / "results.json")
-    assert (folder / "README.md").read_text() == report.to_markdown(
-        EXHIBITS[folder.name], values, "picture.png"
-    )
-    assert (folder / "table.csv").read_text() == report.to_csv(values)
+    values, exhibit = read_json(folder / "results.json"), EXHIBITS[folder.name]
+    if exhibit.attention:
+        page, table = (
+            report.attention_page(exhibit, values["logs"], "picture.png"),
+            report.attention_csv(values["logs"]),
+        )
+    else:
+        page, table = report.to_markdown(exhibit, values, "picture.png"), report.to_csv(values)
+    assert (folder / "README.md").read_text() == page
+    assert (folder / "table.csv").read_text() == table
+
+
+def test_a_page_names_the_rows_whose_auc_it_shows() -> None:
+    for name, rows in {"fiinet-figure-2": "Validation", "fiinet-figure-3": "Test"}.items():
+        values = read_json(project.ROOT / "docs/papers" / name / "results.json")
+        page = report.to_markdown(EXHIBITS[name], values, "picture.png")
+        assert f"{rows} rows of book-crossing" in page
 
 
 def test_figures_are_those_that_were_printed() -> None:

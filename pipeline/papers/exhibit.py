@@ -48,12 +48,19 @@ class Sweep:
         values: in their order; what params.yaml would say.
         names: of the values, for the axis.
         best: the position of the value that the paper finds best; None if it does not say.
+        rows: those whose AUC is shown.
     """
 
     option: str
     values: tuple[Any, ...]
     names: tuple[str, ...]
     best: int | None = None
+    rows: Literal["validation", "test"] = "test"
+
+    @property
+    def key(self) -> str:
+        """Where results have that AUC."""
+        return {"validation": "valid_auc", "test": "auc"}[self.rows]
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ EXHIBITS = (
             (6, 12, 18, 24, 30, 36, 42, 48),
             ("6", "12", "18", "24", "30", "36", "42", "48"),
             best=4,
+            rows="validation",
         ),
         notes=("The paper shows validation AUC; so do we.", LABELS),
     ),

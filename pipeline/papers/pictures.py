@@ -72,7 +72,6 @@ def _point(ax: Axes, log: Block, label: str, kind: str, y: float) -> None:
 def sweep(exhibit: Exhibit, joined: Block) -> Figure:
     """AUC over the values of an option, a panel for each log and condition, a line for each model."""
     assert exhibit.sweep is not None
-    key = "valid_auc" if exhibit.name == "fiinet-figure-2" else "auc"
     shown = [
         (log, condition)
         for log in joined["logs"]
@@ -80,9 +79,10 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
         if any(row["condition"] == condition for row in log["rows"])
     ]
     names, best = exhibit.sweep.names, exhibit.sweep.best
-    split = "validation" if key == "valid_auc" else "test"
     told = "" if best is None else f"; dashed: the best in the paper ({names[best]})"
-    figure = titled_figure(2.6, exhibit.title, f"{exhibit.paper}; AUC on {split} rows, mean over seeds{told}")
+    figure = titled_figure(
+        2.6, exhibit.title, f"{exhibit.paper}; AUC on {exhibit.sweep.rows} rows, mean over seeds{told}"
+    )
     axes = _side_by_side(figure, len(shown))
     for ax, (log, condition) in zip(axes, shown, strict=True):
         ax.set_title(f"{title(log)}, {CONDITIONS[condition]}")
@@ -90,7 +90,7 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
             ax.axvline(best, color=GREY, linestyle="--", linewidth=1)
         for number, row in enumerate(exhibit.rows):
             found = {
-                r["value"]: r[key]
+                r["value"]: r[exhibit.sweep.key]
                 for r in log["rows"]
                 if r["model"] == row.label and r["condition"] == condition
             }

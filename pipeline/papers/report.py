@@ -126,7 +126,7 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
     """Return the page."""
     lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
     for log in joined["logs"]:
-        lines += [f"## {title(log)}", "", *_over(log), ""]
+        lines += [f"## {title(log)}", "", *_over(exhibit, log), ""]
         lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
         lines += _unfinished(log)
         if log["claims"]:
@@ -145,13 +145,13 @@ def title(log: Block) -> str:
     return name if len(log["splits"]) == 1 else re.sub(r"-s?[0-9]+$", "", name)
 
 
-def _over(log: Block) -> list[str]:
+def _over(exhibit: Exhibit, log: Block) -> list[str]:
     name, rows = log["source"], log["rows"]
     other = "" if log["log"].startswith(name) else f", which is {name}"
-    return [
-        f"Test rows of {', '.join(log['splits'])}{other}; mean over {counted(rows[0]['seeds'], 'seed')}"
-        + (f" and {counted(len(log['splits']), 'split')}." if len(log["splits"]) > 1 else ".")
-    ]
+    split = "test" if exhibit.sweep is None else exhibit.sweep.rows
+    over = counted(rows[0]["seeds"], "seed")
+    over += f" and {counted(len(log['splits']), 'split')}" if len(log["splits"]) > 1 else ""
+    return [f"{split.capitalize()} rows of {', '.join(log['splits'])}{other}; mean over {over}."]
 
 
 def _conditions(log: Block) -> list[str]:
@@ -192,13 +192,12 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
 def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
     """Return the AUC at each value, a line for each model and condition; the best one is bold."""
     assert exhibit.sweep is not None
-    key = "valid_auc" if exhibit.name == "fiinet-figure-2" else "auc"
     names = exhibit.sweep.names
     lines = [
         _line([exhibit.sweep.option.partition(".")[2], "settings", *names]),
         _line(["---", "---", *["---:"] * len(names)]),
     ]
-    found = {(row["model"], row["condition"], row["value"]): row[key] for row in log["rows"]}
+    found = {(row["model"], row["condition"], row["value"]): row[exhibit.sweep.key] for row in log["rows"]}
     for row in exhibit.rows:
         for condition in _conditions(log):
             values = [found[row.label, condition, name] for name in names]
