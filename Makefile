@@ -25,7 +25,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro sync ui quick test check bench clean
+.PHONY: help setup repro sync ui quick test thorough check bench clean
 
 help: ## list the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -56,10 +56,13 @@ ui: setup ## browse the runs at http://127.0.0.1:5000 (another port: make ui POR
 	@exec python -m pipeline ui --port $(PORT)
 
 quick: setup ## unit tests only, in a minute or two
-	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or full)" --hypothesis-profile=quick
+	@python -m pytest -q -n $(WORKERS) -m "not (slow or kill or thorough or full)" --hypothesis-profile=quick
 
-test: setup ## all tests that a merge needs
-	@python -m pytest -n $(WORKERS)
+test: setup ## unit tests and whole stages, in some minutes
+	@python -m pytest -n $(WORKERS) -m "not (thorough or full)"
+
+thorough: setup ## what takes longest: whole pipelines, servers, browsers, kills; CI runs it after `make test`
+	@python -m pytest -n $(WORKERS) -m "thorough and not full"
 
 check: setup ## lint, format, types, structure
 	@ruff check .

@@ -16,6 +16,7 @@ from torch import nn
 from pipeline.__main__ import parser
 from pipeline.commands.outcome import outcome
 from pipeline.layers.options import Embed, arguments
+from pipeline.models import MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,15 @@ def _model(tmp_path: Path) -> type[nn.Module]:
     spec.loader.exec_module(module)
     model: type[nn.Module] = module.GMF
     return model
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
+def test_all_models_are_counted_and_in_a_family(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    families = re.search(r"\| family \| models \|\n\|.*\n((?:\|.*\n)+)", text)
+    assert families is not None
+    assert sorted(re.findall(r"`(\w+)`", families[1])) == sorted(MODELS)
+    assert f"{len(MODELS)} models, one file each" in text
 
 
 def test_the_example_model_has_the_docstring_of_a_model() -> None:

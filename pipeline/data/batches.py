@@ -41,7 +41,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Split:
-    """The train, valid or test split of a dataset, in the memory of one device.
+    """The train, valid or test split of a dataset, in the memory of one device (on disk: `StreamedSplit`).
 
     Attributes:
         streamed: whether the rows stay on disk; see `StreamedSplit`.
@@ -115,7 +115,7 @@ class Split:
         the generator alone and not on the device. The permuted copy is made once, so a batch is a slice.
 
         Args:
-            grouped: a column of ids; rows with the same one come together, the ids in a random order.
+            grouped: a column; rows of one id of it come one after the other, the ids in a random order.
         """
         first = skip * size
         order: slice | Tensor = slice(first, None)

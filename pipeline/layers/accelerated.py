@@ -33,7 +33,7 @@ _state = {"on": os.environ.get("CTR_KERNELS", "on") != "off" and _available()}
 
 
 def accelerated(module: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Attach the kernel in `pipeline/kernels/<module>.py` to a function or method, whose name it has.
+    """Attach the kernel in `pipeline/kernels/<module>.py` to a function or method, after which it is named.
 
     The kernel takes the same arguments and returns the same values with the same gradients, or
     `NotImplemented` for arguments it is not made for; then the body runs. The kernel of `FiiNet.deep` is

@@ -45,7 +45,7 @@ def _each(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Flo
 class FieldEmbedding(nn.Module):
     """Embed every field as one vector: a value's row, or the sum of a bag's rows.
 
-    A value with a given vector has what `layers/vectors.py` makes of it.
+    A value with a given vector gets a projection of it: see `layers/vectors.py`.
 
     Shapes: ids (B, S) -> E (B, F, D). An empty slot adds nothing; an all-empty bag is the zero
     vector (FLSEST, section 3.2).
@@ -64,7 +64,7 @@ class FieldEmbedding(nn.Module):
 
     slot_field: Tensor
     lazy = False  # whether only the rows that a batch looks up get a gradient (see `pipeline.train.adam`)
-    l2_factor = 1.0  # of the training's `embedding_l2`
+    l2_factor = 1.0  # how many times `embedding_l2` of the training its table is penalised with
     table: Any  # a parameter; where its rows are sharded, a module (see `pipeline.train.sharded`)
 
     def __init__(
@@ -95,7 +95,7 @@ class FieldEmbedding(nn.Module):
         return self.fields * int(self.table.shape[1])
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
-        """Embed ids of any columns separately, with dropout in training; no neighbour fields."""
+        """Embed ids, of any of the columns, separately, with dropout in training; no neighbour fields."""
         return self.dropout(_each(self, ids))
 
     def pool(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B F D"]:
@@ -143,6 +143,6 @@ class FieldLinear(nn.Module):
         return self.bias + weights.sum((1, 2))
 
     def of(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, " B"]:
-        """Return the term of ids of any columns, without neighbour fields."""
+        """Return the term of ids, of any of the columns, without neighbour fields."""
         weights = _each(self, ids)
         return self.bias + weights.sum((1, 2))

@@ -42,7 +42,7 @@ class MLP(nn.Sequential):
         super().__init__(*layers)
         self.outputs = inputs
 
-    # a layer added above is seen by the kernel, another body here is not: change both
+    # the kernel declines layers that it does not know, and cannot see a change of this body
     @accelerated("mlp")
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  as the parent names it
         return super().forward(input)  # type: ignore[no-untyped-call]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pipeline.schema import EMPTY, Schema
 
-# What holds a table in place of a parameter of this process: a layer of the given shape (V, D) that looks up
-# rows. It reads the blocks of rows to their end, since what follows is drawn after them.
+# Makes the layer that stands in for the parameter of a table, from its shape (V, D) and its initial rows,
+# some at a time. It must read them to their end: what is drawn after them comes from the same generator.
 Held = Callable[[tuple[int, int], Iterator[Tensor]], nn.Module]
 _held: ContextVar[Held | None] = ContextVar("held", default=None)
 _BLOCK = 2**20  # numbers of a table that are drawn at a time
@@ -29,9 +29,10 @@ def held(by: Held) -> Iterator[None]:
 
 
 def blocks(schema: Schema, dim: int, std: float) -> Iterator[Float[Tensor, "R D"]]:
-    """Yield the initial rows of a table, some at a time, with the bits of `torch.randn(V, dim) * std`.
+    """Yield the initial rows of a table, some at a time.
 
-    Rows ~ N(0, std^2); the empty row and each field's unseen row are initialised at zero.
+    Rows ~ N(0, std^2), bit for bit `torch.randn(V, dim) * std`, but for the empty row and each field's unseen
+    row, which are zero.
 
     With min_count 1 no train row has an unseen value, so that its row would keep its random initial
     value: zero means "nothing known" instead. The rows beside given vectors start at zero, too.

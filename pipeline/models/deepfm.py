@@ -34,7 +34,7 @@ class DeepFM(nn.Module):
         self.out = dense(self.mlp.outputs, 1, bias=False)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        v, e = self.embedding.slots_and_fields(ids)
+        v, e = self.embedding.slots_and_fields(ids)  # two values of one bag are a pair, too
         y_fm = self.linear(ids) + bi_interaction(v).sum(1)
         y_dnn = self.out(self.mlp(e.flatten(1))).squeeze(1)
         return y_fm + y_dnn

@@ -165,7 +165,7 @@ def _grown(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema(vocabulary: Vocabulary) -> Schema:
-    """Return what the ids of `apply` mean."""
+    """Return the schema of the ids that an `Encoder` gives."""
     return Schema(
         tuple(
             Field(

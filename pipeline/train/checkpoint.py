@@ -23,7 +23,8 @@ class State:
     """How far a training has come and, at the end, its result.
 
     Attributes:
-        curve: one dict per evaluation: step, epoch, lr, train_logloss, valid_auc, valid_logloss.
+        curve: one dict per evaluation: step, epoch, lr, train_logloss, and valid_<metric> for each metric of
+            `predict.evaluate`.
         best: index in `curve` of the best evaluation; the model ends with its weights.
         epoch, batch, step: completed epochs, batches done in the current epoch, batches in total.
         bad, lr_bad: evaluations in a row without improvement, and such since the rate was last cut.

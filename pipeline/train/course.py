@@ -1,4 +1,4 @@
-"""What goes on around the steps of a training: evaluations, best weights, learning rate, checkpoints."""
+"""What a training does beside its steps: evaluations, best weights, learning rate, checkpoints."""
 
 import math
 from collections.abc import Callable
@@ -21,7 +21,7 @@ LogFn = Callable[[dict[str, float], int], None]
 
 
 class Course:
-    """The course of one training, step by step, from its start or its last checkpoint to its best weights.
+    """The course of one training, from its start or its last checkpoint to its best weights.
 
     Inside `ranks.group` every rank has one and calls it alike; decisions are those of rank 0.
 
@@ -32,9 +32,9 @@ class Course:
         rows: trained on.
         batch_size: rows of a step.
         valid: evaluated on.
-        settings: arguments of `loop.fit`; here count epochs, patience, lr_patience, lr_factor, monitor and
+        settings: arguments of `loop.fit`; used here are epochs, patience, lr_patience, lr_factor, monitor and
             evaluations_per_epoch.
-        log, checkpoint, progress, refit: as of `loop.fit`.
+        log, checkpoint, progress, refit: as in `loop.fit`.
 
     Attributes:
         state: how far the training has come.
@@ -65,8 +65,8 @@ class Course:
         times = settings["evaluations_per_epoch"]
         self._evaluated = {round(self._batches * (i + 1) / times) for i in range(times)}
 
-    def resumed(self) -> bool:
-        """Go on from the checkpoint; return False if there is none that can be used."""
+    def resume(self) -> bool:
+        """Go on from the checkpoint and report the past again; return whether there was one."""
         path = self._checkpoint
         if path is None or not ranks.on_rank_0(lambda: usable(path)):
             return False
@@ -116,7 +116,7 @@ class Course:
         return self.state
 
     def _evaluate(self) -> None:
-        """Score the validation rows, and do what follows from it."""
+        """Score the validation rows, keep the best weights, set the next rate and write the checkpoint."""
         state, optimizer, refit = self.state, self._optimizer, self._refit
         ranks.broadcast_buffers(self._model)
         epoch, train_logloss = state.epoch + state.batch / self._batches, self._loss.take()

@@ -1,4 +1,4 @@
-"""The training loop: batch, loss, step; now and then an evaluation on the validation split."""
+"""The training loop: batch, loss, step; `evaluations_per_epoch` times an epoch the validation split."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,8 +20,8 @@ from pipeline.train.loss import training_loss
 from pipeline.train.refit import Refit
 from pipeline.train.start import check, effective_batch_size, penalties, prepare, start_at_base_rate
 
-# arguments of `fit` that another model, trained on the same rows before the first step, has of its own
-NO_SETTINGS = ("model", "train", "valid", "log", "checkpoint", "progress", "refit")
+# arguments of `fit` that are not passed on where `prepare` trains another model (FNN's factorization machine)
+NOT_PASSED_ON = ("model", "train", "valid", "log", "checkpoint", "progress", "refit")
 
 
 def fit(
@@ -53,7 +53,7 @@ def fit(
     progress: str | None = None,
     refit: Refit | None = None,
 ) -> State:
-    """Train `model` in place with Adam on the mean logloss; it ends with its best weights, in eval mode.
+    """Train `model` in place with Adam on the mean logloss; it then has its best weights, in eval mode.
 
     A model with a loss of its own is trained on that one: see `train/loss.py`.
     Inside `ranks.group` every rank calls it with the same arguments and all train one model together;
@@ -68,8 +68,8 @@ def fit(
         lr: learning rate; multiplied by `lr_factor` after `lr_patience` evaluations in a row without
             improvement (0 disables that).
         embedding_l2, linear_l2, network_l2: see `adam.parameter_groups`; linear_l2 None is embedding_l2.
-        l2_rows: number of train rows that they are meant for; with N they are multiplied by l2_rows / N,
-            so that they stay the same Gaussian prior on the weights (0: taken as they are).
+        l2_rows: number of train rows that these three were chosen for; with N they are multiplied by
+            l2_rows / N, so that they stay the same Gaussian prior on the weights (0: taken as they are).
         clip_norm: maximum norm of the gradient (0: no clipping).
         lazy_rows: with tables of at least this many rows, all of them are lazy: see `adam.Adam`.
         precision: of the matrix products in training. Weights, gradients and every evaluation are
@@ -93,7 +93,7 @@ def fit(
         PipelineError: an empty train split, a validation split without both classes, or `grades` without any.
         Diverged: the loss became infinite or NaN.
     """
-    settings = {key: value for key, value in locals().items() if key not in NO_SETTINGS}
+    settings = {key: value for key, value in locals().items() if key not in NOT_PASSED_ON}
     first, train = train, train if refit is None else refit.rows
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     check(first, valid, size)
@@ -105,13 +105,13 @@ def fit(
     shown: dict[str, Any] = {"log": log, "checkpoint": checkpoint, "progress": progress, "refit": refit}
     course = Course(model, learner, optimizer, train, size, valid, settings, **shown)
     torch.manual_seed(seed)
-    if not course.resumed():
+    if not course.resume():
         prepare(model, first, valid, fit, rows=train, **settings)
         start_at_base_rate(model, train)
         torch.manual_seed(ranks.seed_of_rank(seed))
 
     order, parameters = torch.Generator(), list(learner.parameters())
-    narrow = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    autocast = torch.autocast(train.device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext()
     role = getattr(model, "grouped", None)
     grouped = None if role is None else column_of(train.schema, role)
     model.train()
@@ -119,12 +119,12 @@ def fit(
         while not course.over():
             order.manual_seed(seed * 1_000_003 + course.state.epoch)
             for batch in train.batches(size, order, skip=course.state.batch, grouped=grouped):
-                share, weight = ranks.share(batch)  # all of it and 1, unless several processes train
-                loss, logloss = training_loss(model, share, narrow, thresholds)
+                share, weight = ranks.share(batch)  # the whole batch and 1, unless several processes train
+                loss, logloss = training_loss(model, share, autocast, thresholds)
                 optimizer.zero_grad()
                 ranks.backward(learner, loss, weight)
                 clip(parameters, clip_norm)
                 optimizer.step()
-                if course.step(logloss, weight, len(batch.label)):  # now and then an evaluation
+                if course.step(logloss, weight, len(batch.label)):  # which evaluates, if it is time
                     break
     return course.end()

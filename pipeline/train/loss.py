@@ -16,7 +16,7 @@ from pipeline.train.predict import base_logit, inputs, logits
 def training_loss(
     model: nn.Module,
     batch: Batch,
-    narrow: AbstractContextManager[object],
+    autocast: AbstractContextManager[object],
     thresholds: Thresholds | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Return what a training step minimises and the mean logloss, both of one batch.
@@ -28,11 +28,11 @@ def training_loss(
     Args:
         model: in training mode.
         batch: a rank's share. A loss that is no mean over rows, such as Tri-BCE, is that of the share.
-        narrow: the autocast in which the logits are computed.
+        autocast: the autocast in which the logits are computed.
         thresholds: of the grade behind the label, which are learnt along with it.
     """
     own: Any = model if hasattr(model, "loss") else None
-    with narrow:
+    with autocast:
         heads = logits(model, batch) if own is None else own.heads(*inputs(model, batch)) + base_logit(model)
     heads = heads.float()
 

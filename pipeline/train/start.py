@@ -1,4 +1,4 @@
-"""What comes before the first step: the size of a batch, what a model prepares, the share of clicks."""
+"""What comes before the first step: the size of a batch, `prepare`, an output at the click rate."""
 
 import math
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def prepare(
         fit: the training loop.
         rows: what the model records and learns from in place of `train`, if these are more: another model is
             trained on `train` as ever, since it is `valid` that ends its training.
-        settings: its keyword arguments for that other model.
+        settings: keyword arguments of `fit` for that other model.
 
     Raises:
         PipelineError: the model is `timed`, and the rows have no times.
