@@ -93,6 +93,7 @@ def fit(
         PipelineError: an empty train split, a validation split without both classes, or `grades` without any.
         Diverged: the loss became infinite or NaN.
     """
+    # before anything else is a local
     settings = {key: value for key, value in locals().items() if key not in NOT_PASSED_ON}
     first, train = train, train if refit is None else refit.rows
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
