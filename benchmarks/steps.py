@@ -2,7 +2,7 @@
 
     python -m benchmarks.steps                                      five splits of MovieLens-100K, three seeds
     python -m benchmarks.steps --datasets movielens-1m --seeds 1    one split
-    python -m benchmarks.steps --datasets movielens-1m-x1 --only deepfm-all autorec
+    python -m benchmarks.steps --datasets movielens-1m-x1 --seeds 1 --only deepfm deepfm-neighbours deepfm-some
 
 Reads the encoded rows of these entries of params.yaml, and says how to prepare those that are missing. Each
 step is DeepFM (or AutoRec) with the settings of params.yaml for the entry and what `STEPS` changes; the first
@@ -42,7 +42,10 @@ from pipeline.train.refit import both
 
 Block = dict[str, Any]
 Array = np.ndarray[Any, Any]
-GRADES, NONE = 0.75, {"average_epochs": 0.0}
+GRADES, SOME, NONE = 0.75, 0.3, {"average_epochs": 0.0}
+# the training of params.yaml, for a model that needs it where an entry has another
+OWN = {"lr": 0.003, "embedding_l2": 1e-4, "linear_l2": 4e-5, "network_l2": 1e-3, "l2_rows": 72_000}
+OWN |= {"average_epochs": 1.0, "lr_patience": 0, "patience": 4}
 # a step: an entry of `model`, and what it changes among the arguments of `fit`
 STEPS: dict[str, tuple[str, Block]] = {
     "deepfm-plain": ("deepfm", NONE),
@@ -52,15 +55,20 @@ STEPS: dict[str, tuple[str, Block]] = {
     "deepfm-grades": ("deepfm", {"grades": GRADES}),
     "deepfm-neighbours": ("deepfm-neighbours", {}),
     "deepfm-all": ("deepfm-neighbours", {"grades": GRADES}),
+    "deepfm-some": ("deepfm-neighbours", {"grades": SOME}),
     "fm-all": ("fm-neighbours", {"grades": GRADES}),
+    "qnn-neighbours": ("qnn-neighbours", {}),
     "autorec": ("autorec", {}),
     "autorec-grades": ("autorec-grades", {"grades": GRADES}),
+    "autorec-own": ("autorec-grades", {**OWN, "grades": GRADES}),
 }
 BLENDS = {
     "deepfm, blended": ["deepfm"],
     "labels alone": ["deepfm-neighbours", "autorec"],
     "two": ["deepfm-all", "autorec-grades"],
     "three": ["deepfm-all", "autorec-grades", "fm-all"],
+    "three, x1": ["deepfm-neighbours", "deepfm-some", "qnn-neighbours"],
+    "four, x1": ["deepfm-neighbours", "deepfm-some", "qnn-neighbours", "autorec-own"],
 }
 AGAIN = " + valid"  # a refit
 # of the picture: a step, its words, what it reads besides ids

@@ -20,7 +20,7 @@ from pipeline.scoring import load, pack
 from pipeline.tracking.store import configure
 from tests import project
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 NAME, MODELS, SEEDS = "mine", ["fm", "din"], [1, 2]
 RAW = "raw_probability"
 

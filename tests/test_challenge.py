@@ -19,7 +19,7 @@ from pipeline.scoring.pack import pack
 from pipeline.scoring.package import Package
 from tests import project
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 GOOD, BAD = 0.02, 1e-9  # learning rates: one learns, the other says the same of every row
 ENTRY = {
     "label": {"column": "rating", "at_least": 4},

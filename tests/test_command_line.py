@@ -205,6 +205,7 @@ def test_the_last_words_tell_the_champion_from_the_best_row(tmp_path: Path, p: f
         outcome(tmp_path, ["lgo"])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_wheel_has_the_library_its_licence_and_the_command(tmp_path: Path) -> None:
     source = tmp_path / "source"

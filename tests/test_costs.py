@@ -67,6 +67,7 @@ def finished(folder: Path, rows: int, steps: list[int], evaluations: int, **more
     return Run(folder, info | {"params": {"model": {}, "train": {"batch_size": rows // 100}}} | more)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("rows", [2_000, 60_000])  # three epochs, and a part of one
 def test_a_training_costs_its_steps_its_evaluations_and_what_comes_before(
@@ -120,6 +121,7 @@ def test_the_table_shows_prices_and_multiples(tmp_path: Path) -> None:
     assert (tmp_path / "costs.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_command_measures_the_models_of_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import chaos, damages
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 CASES = [
     ("raw/synthetic", "clicks.csv", "one bit"),
     ("interim/synthetic", "table.parquet", "one bit"),

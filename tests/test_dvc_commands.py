@@ -13,7 +13,7 @@ from stages import names
 from tests import project
 from tests.test_end_to_end import call, copy_of_the_project, git
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 CHAMPION = "data/metrics/synthetic.json"
 
 

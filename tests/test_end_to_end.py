@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from tests import project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 # without the speed of a training, which only the process that trained knows
 RUNS = """select name, status, (

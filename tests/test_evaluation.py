@@ -464,6 +464,7 @@ def _stage(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
     stage: Path, capsys: pytest.CaptureFixture[str]
@@ -492,6 +493,7 @@ def test_the_stage_writes_the_same_bytes_again_and_shows_the_leaderboard(
     assert "champion" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_stage_that_fails_late_leaves_the_old_report_whole(
     stage: Path, monkeypatch: pytest.MonkeyPatch
@@ -508,6 +510,7 @@ def test_a_stage_that_fails_late_leaves_the_old_report_whole(
     assert contents(stage) == before
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_files_of_models_that_left_the_list_go(stage: Path) -> None:
     evaluate.main()

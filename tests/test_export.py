@@ -43,6 +43,7 @@ def inputs(model: nn.Module, rows: Split) -> list[np.ndarray]:
     return [rows.ids.numpy(), rows.time.numpy()] if is_timed(model) else [rows.ids.numpy()]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CLASSES if name not in REFUSED])
 def test_every_network_predicts_the_same_in_onnx_runtime_and_from_the_graph(
@@ -148,6 +149,7 @@ def test_ids_can_be_laid_out_by_what_export_json_says(tmp_path: Path, encode: di
         assert told_ids(head, by_name, rows) == apply(vocabulary, rows).tolist()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_same_network_gives_the_same_file_without_the_paths_of_this_machine(tmp_path: Path) -> None:
     model = trained("din")

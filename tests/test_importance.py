@@ -334,12 +334,14 @@ def call(root: Path, *words: str) -> None:
         commands.main()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_truth_is_the_logit_that_made_the_clicks(root: Path) -> None:
     true = planted.Truth()(planted.levels(root).ids).sigmoid().numpy()
     np.testing.assert_allclose(true, np.load(root / "data/processed/synthetic/test.truth.npy"), atol=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_planted_effects_are_found_in_their_order(root: Path) -> None:
     """By a trained network, on the report's sample of rows, against the true logit on all test rows."""
@@ -352,6 +354,7 @@ def test_the_planted_effects_are_found_in_their_order(root: Path) -> None:
     assert len(real) == 7, "four planted pairs and the three of the planted triple"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_report_shows_what_the_champion_has_learnt(root: Path) -> None:
     page = (root / "data/reports/synthetic/leaderboard.md").read_text(encoding="utf-8")
@@ -361,6 +364,7 @@ def test_the_report_shows_what_the_champion_has_learnt(root: Path) -> None:
     assert 'src="data:image/png' in (root / "data/reports/synthetic/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_importance_of_a_dataset_a_package_and_a_file(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -393,6 +397,7 @@ def test_importance_of_a_dataset_a_package_and_a_file(
             call(root, "importance", *words)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_score_of_a_row_is_explained(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -414,6 +419,7 @@ def test_the_score_of_a_row_is_explained(
         call(root, "explain", str(rows), "--row", "70000", "--dataset", "synthetic")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_raw_rows_become_what_the_network_reads(root: Path, tmp_path: Path) -> None:
     from pipeline.scoring import load

@@ -964,6 +964,7 @@ def looked_at(folder: Path) -> None:
             read(folder, RejectLog(), entry)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @settings(max_examples=60)
 @given(damage=DAMAGE)

@@ -63,6 +63,7 @@ def test_the_unfinished_folder_of_a_killed_stage_goes_and_that_of_a_living_one_s
     assert (living / "reading.json").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dvc.lock", ".dvc/tmp/rwlock"])
 def test_dvc_refuses_a_torn_file_until_check_has_mended_it(name: str, tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ def test_the_lock_of_a_folder_whose_content_is_in_git_is_not(tmp_path: Path) -> 
     assert git(tmp_path, "ls-files", "--others", "--exclude-standard", "data").split() == ["data/papers/t/a"]
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_entries_that_are_added_at_once_are_all_there(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text((project.ROOT / "params.yaml").read_text())

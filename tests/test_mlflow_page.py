@@ -14,7 +14,7 @@ from pipeline.tracking import record
 from tests.browser import Page, browsing, serving
 
 # MLflow and torch.export warn of their own doings.
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")

@@ -140,6 +140,7 @@ def test_every_command_of_dvc_quotes_its_names() -> None:
 # ---- fields and columns: any name, since none becomes a path or a word ----
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_columns_of_any_name_are_fields_and_make_no_file(tmp_path: Path, run: Callable[..., Path]) -> None:
     stripped = {name.strip() for name in hostile.NAMES} - {""}

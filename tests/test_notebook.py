@@ -42,6 +42,7 @@ def test_it_is_a_notebook_without_outputs() -> None:
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in content["cells"])
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_it_runs_in_any_folder(tmp_path: Path) -> None:
     """As the installed package does: nothing of the project's folder is beside it."""

@@ -163,6 +163,7 @@ def test_a_page_says_that_trainings_were_cut_off_but_for_those_that_the_paper_ha
     assert ("**3 of 6 trainings ended at the last of `epochs`" in page) == is_told
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_the_stage_trains_takes_what_is_there_and_gives_the_same_bytes_again(
     tmp_path: Path,

@@ -52,10 +52,12 @@ def _both(ended: list[tuple[int, list[str], dict[str, Any]]]) -> list[dict[str, 
     return [result for _, _, result in ended]
 
 
+@pytest.mark.thorough
 def test_both_ranks_end_with_the_same_bits(both: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(both[0], both[1], rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", torchrun_script.SIZES)
 @pytest.mark.parametrize("name", ["lr", "fm", "deepfm"])
 def test_two_ranks_train_what_one_trains(both: list[dict[str, Any]], name: str, size: int) -> None:
@@ -69,6 +71,7 @@ def test_two_ranks_train_what_one_trains(both: list[dict[str, Any]], name: str, 
         assert ours["valid_logloss"] == pytest.approx(theirs["valid_logloss"], abs=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["fnn", "gbdt_lr", "din"])
 def test_models_that_prepare_do_so_on_every_rank(both: list[dict[str, Any]], name: str) -> None:
     size = torchrun_script.SIZES[0]
@@ -78,6 +81,7 @@ def test_models_that_prepare_do_so_on_every_rank(both: list[dict[str, Any]], nam
     close(found["scores"], alone["scores"], atol)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [3, 5, 43])
 def test_gradients_of_sparse_and_of_large_tables_are_those_of_the_whole_batch(
     both: list[dict[str, Any]], rows: int
@@ -91,18 +95,21 @@ def test_gradients_of_sparse_and_of_large_tables_are_those_of_the_whole_batch(
     close(found["large"], alone["large"])
 
 
+@pytest.mark.thorough
 def test_what_ends_a_training_ends_it_on_every_rank(ended: list[tuple[int, list[str], Any]]) -> None:
     for count, raised, _ in ended:
         assert count == 2
         assert raised == ["Pruned", "Diverged", "Pruned"]
 
 
+@pytest.mark.thorough
 def test_a_resumed_training_ends_like_one_that_was_never_stopped(both: list[dict[str, Any]]) -> None:
     """Each rank goes on with its own dropout."""
     for result in both:
         torch.testing.assert_close(result["resumed"], result["whole"], rtol=0, atol=0)
 
 
+@pytest.mark.thorough
 def test_dropout_differs_from_rank_to_rank(both: list[dict[str, Any]]) -> None:
     alone = torchrun_script.train_stateful()["curve"]
     assert both[0]["whole"]["curve"][0]["valid_logloss"] != alone[0]["valid_logloss"]
@@ -111,12 +118,14 @@ def test_dropout_differs_from_rank_to_rank(both: list[dict[str, Any]]) -> None:
     )
 
 
+@pytest.mark.thorough
 def test_the_death_of_one_rank_ends_the_other(tmp_path: Path) -> None:
     """Or the limit of the subprocess would."""
     done = torchrun(SCRIPT, str(tmp_path), "die")
     assert done.returncode != 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -174,6 +183,7 @@ def _data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_the_stage_writes_the_same_folder_once(data: Path) -> None:
     runs = data / "data/runs" / project.DATASET / "fm"
     alone = project.run(data, "train", "fm", CTR_TRACKING="off")
@@ -199,6 +209,7 @@ def test_the_stage_writes_the_same_folder_once(data: Path) -> None:
     assert not list((data / "data/checkpoints").rglob("*.pt"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stage", ["split", "tune", "evaluate"])
 def test_other_stages_refuse_to_be_several(data: Path, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = project.run(data, stage, "fm" if stage == "tune" else None, WORLD_SIZE="2")

@@ -96,6 +96,7 @@ def test_titles_say_what_one_sees(figures: dict[str, Figure]) -> None:
     assert "true probabilities 0.8500" in texts(figures["leaderboard.png"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "auc", [{"lr": 0.7}, {"fm": 0.75, "lr": 0.7}, MANY], ids=["one model", "two models", "many models"]
 )

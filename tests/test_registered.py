@@ -12,7 +12,7 @@ from pipeline import tracking
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 REGISTERED = f"ctr-{logs.DATASET}@champion"
 
 

@@ -30,7 +30,7 @@ from pipeline import tracking
 from pipeline.common.files import read_json
 from tests import project
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 ROWS = 10_000
 RAW = "raw_probability"
 MIRROR = Path(__file__).parents[2] / "shared/datasets"

@@ -13,7 +13,7 @@ from pipeline.train.loop import fit
 from pipeline.train.predict import predict
 from tests import project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 MODELS = ["lr", "fm", "deepfm"]
 

@@ -262,6 +262,7 @@ def _whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_tracking_changes_no_output_and_checkpoints_are_gone(data: Path, whole: Path, tmp_path: Path) -> None:
     """This is why dvc.yaml need not name pipeline/tracking."""
     folder = copy(data, tmp_path / "tracked")
@@ -274,6 +275,7 @@ def test_tracking_changes_no_output_and_checkpoints_are_gone(data: Path, whole: 
     assert not list((folder / "data/checkpoints").rglob("*.pt"))
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 @pytest.mark.parametrize(
     ("stage", "variant", "processes"),
@@ -293,6 +295,7 @@ def fingerprint(folder: Path) -> list[tuple[str, int]]:
     return sorted((path.name, path.stat().st_mtime_ns) for path in folder.rglob("*.pt"))
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_stage(data: Path, tmp_path: Path, end: signal.Signals) -> None:
@@ -348,6 +351,7 @@ class Killed(BaseException):
     """Stands for a process that goes away: nothing may catch it."""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("finals", [1, 3])
 @pytest.mark.parametrize("store", ["on", "off"])
 def test_a_search_killed_in_its_finals_ends_with_the_same_bytes(
@@ -390,6 +394,7 @@ def test_a_search_killed_in_its_finals_ends_with_the_same_bytes(
         assert fits.count(2) == 3 + 1, "the killed one, which was not cached, and the rest"
 
 
+@pytest.mark.thorough
 def test_an_item_with_the_same_rows_finds_its_trainings_and_one_with_others_does_not(
     whole: Path, tmp_path: Path, run: Run, fits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +418,7 @@ def test_an_item_with_the_same_rows_finds_its_trainings_and_one_with_others_does
     assert differs == {"key", "dataset", "input"}
 
 
+@pytest.mark.thorough
 def test_what_was_tried_with_other_code_is_tried_again(
     whole: Path, tmp_path: Path, fits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -485,6 +491,7 @@ def test_a_wrong_name_ends_with_one_line_and_no_traceback(
     assert folder_digest(folder / "data") == before
 
 
+@pytest.mark.thorough
 def test_a_raw_file_changed_after_its_download_is_named(data: Path, tmp_path: Path) -> None:
     folder = copy(data, tmp_path / "changed")
     raw = folder / "data/raw" / project.DATASET / "clicks.csv"

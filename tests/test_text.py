@@ -160,6 +160,7 @@ TEXT = DIALECT.flatmap(
 BLOCK_BYTES = st.one_of(st.integers(1, 12), st.integers(12, 200))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @given(text=TEXT, block=BLOCK_BYTES, span=st.sampled_from([1, 2, 64]))
 @settings(max_examples=25 * settings.default.max_examples)

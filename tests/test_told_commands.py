@@ -62,6 +62,7 @@ def test_the_list_of_what_does_not_run_is_needed() -> None:
     assert len({command for page, command in told() if why_not(page, command) is None}) > 12
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_every_command_runs_as_written(tmp_path: Path) -> None:
     """In a small project with an own log; those of DVC last, as its experiments change files."""

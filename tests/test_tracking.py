@@ -252,6 +252,7 @@ def test_models_can_wait_for_the_report(published: Path, fresh: Path) -> None:
     assert "nothing to do" in tracking.sync(fresh)
 
 
+@pytest.mark.thorough
 def test_a_lost_database_is_rebuilt(published: Path, fresh: Path) -> None:
     line = tracking.sync(fresh)
     assert "4 runs published, 1 report published" in line
@@ -322,6 +323,7 @@ def test_a_store_of_the_version_before_is_brought_up_to_date(project: Path) -> N
     assert "nothing to do" in tracking.sync(project)
 
 
+@pytest.mark.thorough
 def test_runs_of_the_version_before_on_a_server_are_made_again(
     published: Path, fresh: Path, server: str
 ) -> None:
@@ -348,6 +350,7 @@ def test_sync_is_a_command_and_needs_no_mlflow_when_there_is_nothing_to_do(proje
     assert "nothing to do" in output
 
 
+@pytest.mark.thorough
 def test_two_processes_create_the_database_at_once(tmp_path: Path) -> None:
     code = (
         "from pathlib import Path; from pipeline import tracking; tracking.configure(Path()).experiment('{}')"
@@ -358,6 +361,7 @@ def test_two_processes_create_the_database_at_once(tmp_path: Path) -> None:
     assert names == {"Default", "one", "two"}
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 def test_a_killed_run_is_closed_and_a_living_one_left_alone(tmp_path: Path) -> None:
     process = python(LIVE, tmp_path)
@@ -376,6 +380,7 @@ def test_a_killed_run_is_closed_and_a_living_one_left_alone(tmp_path: Path) -> N
     assert {each.data.tags["pipeline.state"] for each in all_runs(tmp_path)} == {"KILLED"}
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 def test_starting_again_closes_the_killed_run_of_the_same_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -786,6 +791,7 @@ def clone(published: Path, root: Path, *, auc: float, data: str | None = None) -
     return key
 
 
+@pytest.mark.thorough
 def test_checkouts_on_one_server_do_not_fight_over_the_champion(
     published: Path, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -826,6 +832,7 @@ def attempt(store: MlflowClient, run: Run, **tags: str) -> Run:
     return store.create_run(run.info.experiment_id, tags={**ours, **tags}, run_name=run.info.run_name)
 
 
+@pytest.mark.thorough
 def test_a_model_that_another_checkout_writes_is_left_to_it(fresh: Path, server: str) -> None:
     tracking.sync(fresh)
     store, run = client(fresh), named(fresh, "lr-default")
@@ -848,6 +855,7 @@ def test_a_model_that_another_checkout_writes_is_left_to_it(fresh: Path, server:
     assert named(fresh, "lr-default").info.run_id == run.info.run_id
 
 
+@pytest.mark.thorough
 def test_a_model_that_another_checkout_deletes_is_logged_again(
     fresh: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -865,6 +873,7 @@ def test_a_model_that_another_checkout_deletes_is_logged_again(
     assert "nothing to do" in tracking.sync(fresh)
 
 
+@pytest.mark.thorough
 def test_checkouts_that_delete_the_run_of_each_other_leave_one(
     fresh: Path, server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

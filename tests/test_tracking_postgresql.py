@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from tests import project
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, pytest.mark.filterwarnings("ignore")]
 CHECKOUTS = 4
 
 

@@ -765,6 +765,7 @@ def test_killed_at_any_evaluation_it_ends_with_the_same_bits(device: str, tmp_pa
         assert resumed(checkpoint, device) == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_killed_at_any_step_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     """In the middle of a step or of an evaluation: whatever came after the last checkpoint is redone."""

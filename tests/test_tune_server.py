@@ -203,6 +203,7 @@ def on_server_searched(
         return searched(folder, monkeypatch, processes, view)
 
 
+@pytest.mark.thorough
 def test_one_two_and_four_workers_on_a_server_come_to_what_the_file_has(
     fresh: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: list[int]
 ) -> None:
@@ -255,6 +256,7 @@ def joiner(folder: Path, address: str) -> "subprocess.Popen[str]":
     )
 
 
+@pytest.mark.thorough
 def test_a_worker_killed_and_the_server_stopped_in_the_middle(
     server: postgresql.Server, fresh: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

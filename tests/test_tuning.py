@@ -321,6 +321,7 @@ SCRIPT = textwrap.dedent(
 )
 
 
+@pytest.mark.thorough
 def test_sigkill_at_any_moment_changes_nothing(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     journal = tmp_path / "killed.jsonl"

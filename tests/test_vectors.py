@@ -486,6 +486,7 @@ def trained_on(log: Path, model: str, **look: Any) -> Model:
     return small.train(log, preprocess, model=model, split=split, vectors_files=files, **settings)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["lr", "fm", "deepfm"])
 def test_vectors_tell_new_items_apart_where_ids_cannot(log: Path, model: str) -> None:

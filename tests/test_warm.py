@@ -287,6 +287,7 @@ def test_another_package_is_noticed(tomorrow: Path, run: Run, monkeypatch: pytes
     assert called == [["dvc", "repro", "--force", "--single-item", "split@synthetic"]]
 
 
+@pytest.mark.thorough
 @pytest.mark.kill
 def test_a_warm_training_killed_again_and_again_ends_with_the_same_bits(
     tomorrow: Path, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -109,6 +109,7 @@ def watch(project: Path, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, *
     commands.main()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_another_sample_of_the_log_is_silent(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
@@ -124,6 +125,7 @@ def test_another_sample_of_the_log_is_silent(
     assert (tmp_path / "watch.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.parametrize(("change", "own"), logs.DRIFTS.values(), ids=logs.DRIFTS)
 def test_a_drift_is_named(project: Path, change: Any, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +133,7 @@ def test_a_drift_is_named(project: Path, change: Any, own: str, monkeypatch: pyt
         watch(project, change(logs.log(1500, 2), np.random.default_rng(2)), monkeypatch)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_log_without_labels_is_watched_for_its_fields_alone(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -140,6 +143,7 @@ def test_a_log_without_labels_is_watched_for_its_fields_alone(
     assert whats == {"rejected", "psi", "unseen", "missing"}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_rows_that_cannot_be_read_are_counted_and_raise_an_alarm(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -160,6 +164,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     commands.main()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_package_alone_says_what_the_project_says(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -260,6 +265,7 @@ def test_a_log_without_times_has_no_field_left_out() -> None:
     assert Span(plan).uncovered([0, 0]) == {}
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_without_a_report_the_stage_is_named(
     project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -105,6 +105,7 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.thorough
 def test_the_same_trials_and_winner_with_one_two_and_four_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ def test_the_same_trials_and_winner_with_one_two_and_four_workers(
     assert searched(tmp_path / "4", monkeypatch, 4) == alone
 
 
+@pytest.mark.thorough
 def test_workers_train_ahead_and_a_killed_one_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: list[int], started: Started
 ) -> None:

@@ -184,6 +184,7 @@ def test_workers_take_their_share_and_change_nothing(alone: str, fits: list[int]
     assert fits == []
 
 
+@pytest.mark.thorough
 def test_without_the_store_they_hand_over_at_the_last_checkpoint(
     alone: str, fits: list[int], started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:

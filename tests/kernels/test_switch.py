@@ -99,6 +99,7 @@ def test_where_they_do_not_fit_they_are_off() -> None:
     assert warnings.count("does not fit torch") == 1
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_without_the_folder_everything_works(tmp_path: Path) -> None:
     for name in ("pipeline", "stages", "tests"):

@@ -223,6 +223,7 @@ def test_lazy_tables_get_the_gradient_of_dense_ones() -> None:
         torch.testing.assert_close(dense, sparse)
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_where_there_is_nothing_to_learn_nothing_is_learnt() -> None:
     """Popular items, busy users, shuffled labels and grades: with all switched on the AUC is .5."""
