@@ -2,7 +2,7 @@
 
     python -m benchmarks.steps                                      five splits of MovieLens-100K, three seeds
     python -m benchmarks.steps --datasets movielens-1m --seeds 1    one split
-    python -m benchmarks.steps --datasets movielens-1m-x1 --seeds 1 --only deepfm deepfm-neighbours deepfm-some
+    python -m benchmarks.steps --datasets movielens-1m-x1 --only deepfm deepfm-neighbours deepfm-some
 
 Reads the encoded rows of these entries of params.yaml, and says how to prepare those that are missing. Each
 step is DeepFM (or AutoRec) with the settings of params.yaml for the entry and what `STEPS` changes; the first
