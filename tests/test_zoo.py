@@ -14,7 +14,7 @@ from pipeline.models import MODELS
 from stages import evaluate, train, tune
 from tests import project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 VARIANTS = {"fm-sest": {"base": "fm", "embedding_transform": "sest"}}
 Stage = Callable[..., None]
