@@ -25,8 +25,9 @@ def main() -> None:
     with ranks.group(pick_device(config.train.device), always=tables is not None) as device:
         splits = resources.load(device)
         if is_main_process() and not any(out.parents[1].glob("*/*/run.json")):  # the dataset's first training
-            others = {name: file.config(dataset, name) for name in file.models}
-            warn(dataset, splits[0].schema, others, config.train.fit["batch_size"])
+            configs = {name: file.config(dataset, name) for name in file.models}
+            models = {name: (each.architecture, each.model) for name, each in configs.items()}
+            warn(dataset, splits[0].schema, models, config.train.fit["batch_size"])
         extra = runs.execution_settings(splits, limit, refit=config.train.refit, tables=tables)
         header = ranks.on_rank_0(
             lambda: runs.RunHeader.of(

@@ -29,12 +29,13 @@ from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY
 from pipeline.train import course, loop
 from pipeline.train.adam import parameter_groups
+from pipeline.train.base_rate import LEAST_ROWS, BaseRate
 from pipeline.train.checkpoint import State
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import fit
 from pipeline.train.loss import training_loss
-from pipeline.train.predict import METRICS, evaluate, logits, metrics_on_device, predict
-from pipeline.train.start import LEAST_BATCH, effective_batch_size, start_at_base_rate
+from pipeline.train.predict import METRICS, evaluate, metrics_on_device, predict
+from pipeline.train.start import LEAST_BATCH, effective_batch_size
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 SCHEMA = SCHEMAS["three-domains"]
@@ -69,6 +70,10 @@ def bits(model: nn.Module) -> str:
     for key, value in sorted(model.state_dict().items()):
         total.update(key.encode() + value.cpu().numpy().tobytes())
     return total.hexdigest()
+
+
+def mean_prediction(model: nn.Module, split: Split) -> float:
+    return predict(model, split).mean(dtype=torch.float64).item()
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, auc: list[float], logloss: list[float] | None = None) -> None:
@@ -222,7 +227,7 @@ def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
     assert not torch.equal(scaled, table(embedding_l2=0.1, network_l2=0.1))
 
 
-# ---- the start: at the base rate ----
+# ---- the start and the end: at the base rate ----
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -232,29 +237,73 @@ def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
 def test_every_model_starts_at_the_log_odds_of_the_train_rows(name: str, rate: float) -> None:
     train = with_rate(TRAIN, rate)
     model = build(name, SCHEMA, {}, seed=1)
-    start_at_base_rate(model, train)
+    BaseRate(train).start(model)
     clicks = train.label.double().sum().item()
-    mean = logits(model.eval(), train.whole()).mean().item()
+    mean = predict(model, train, logit=True).mean().item()
     assert mean == pytest.approx(math.log(clicks / (len(train) - clicks)), abs=1e-4)
 
 
-def test_a_model_of_ones_own_starts_there_too_and_the_start_is_saved() -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_ends_there_without_the_dropout_of_its_training(name: str) -> None:
+    train, valid = with_rate(TRAIN, 0.1), with_rate(VALID, 0.1)
+    takes = signature(MODELS[name]).parameters
+    options = {key: 0.5 for key in ("dropout", "embedding_dropout") if key in takes}
+    model = build(name, SCHEMA, options, seed=1)
+    fit(model, train, valid, seed=1, epochs=2, batch_size=64, lr=0.02, average_epochs=0.5)
+    assert mean_prediction(model, train) == pytest.approx(train.label.mean().item(), rel=1e-4)
+
+
+def test_a_model_of_ones_own_ends_there_too_and_the_constant_is_saved() -> None:
     class Own(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.w = nn.Parameter(torch.zeros(SCHEMA.vocabulary_size))
 
         def forward(self, ids: Tensor) -> Tensor:
-            return self.w[ids.long()].sum(1)
+            return nn.functional.dropout(self.w[ids.long()], 0.5, self.training).sum(1)
 
-    model = Own()
-    fit(model, TRAIN, VALID, seed=1, epochs=1)
-    assert model.state_dict()["base_logit"].item() == pytest.approx(base_rate_logit(), abs=1e-4)
-    again = build("lr", SCHEMA, {}, seed=2)
-    trained = build("lr", SCHEMA, {}, seed=1)
-    fit(trained, TRAIN, VALID, seed=1, epochs=1)
-    again.load_state_dict(trained.state_dict())
-    assert torch.equal(predict(again, VALID), predict(trained, VALID))
+    train, valid = with_rate(TRAIN, 0.1), with_rate(VALID, 0.1)
+    model, again = Own(), Own()
+    fit(model, train, valid, seed=1, epochs=3, batch_size=64, lr=0.5)
+    assert mean_prediction(model, train) == pytest.approx(train.label.mean().item(), rel=1e-4)
+    again.register_buffer("base_logit", torch.zeros(()))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(predict(again, valid), predict(model, valid))
+
+
+def test_steps_have_the_constant_of_the_start_whenever_validation_rows_are_scored() -> None:
+    """It is the evaluation that has no dropout: what the steps add stays what it was."""
+
+    def seen(evaluations: int) -> list[float]:
+        model, found = deepfm(), []
+        model.register_forward_pre_hook(
+            lambda m, _: found.append(m.base_logit.item()) if m.training else None
+        )
+        fit(model, TRAIN, VALID, **{**CHOSEN, "epochs": 2, "evaluations_per_epoch": evaluations})
+        assert model.base_logit.item() != found[0]
+        return found
+
+    assert len(set(seen(1))) == 1
+    assert seen(1) == seen(3)
+
+
+def test_the_rows_looked_at_are_spread_over_all_train_rows() -> None:
+    rows = 3 * LEAST_ROWS
+    ids = torch.arange(rows, dtype=torch.int32).unsqueeze(1).expand(-1, SCHEMA.slots)
+    sample = BaseRate(Split(SCHEMA, ids, (torch.arange(rows) % 2).float()))._sample
+    place = sample.ids[:, 0]
+    assert len(place) == LEAST_ROWS
+    assert (place.diff() > 0).all()
+    assert torch.equal(place // 3, torch.arange(LEAST_ROWS))
+    assert len((place % 3).unique()) == 3
+    many = BaseRate(Split(SCHEMA, ids, (torch.arange(rows) % 2).float()), rows + 1)._sample
+    assert torch.equal(many.ids, ids)
+
+
+def test_rows_of_a_single_class_have_no_log_odds() -> None:
+    model = build("lr", SCHEMA, {}, seed=1)
+    BaseRate(replace(TRAIN, label=torch.zeros(len(TRAIN)))).start(model)
+    assert model.base_logit.item() == 0
 
 
 def test_a_click_in_a_hundred_is_learnt_at_its_rate() -> None:
@@ -321,7 +370,7 @@ def test_train_logloss_is_the_mean_over_the_rows_since_the_last_evaluation() -> 
     """With a rate of nearly nothing the model stands still, so the mean is that of the start."""
     model = build("lr", SCHEMA, {}, seed=1)
     wake(model)
-    start_at_base_rate(model, TRAIN)
+    BaseRate(TRAIN).start(model)
     expected = evaluate(model, TRAIN)["logloss"]
     state = fit(model, TRAIN, VALID, seed=1, epochs=2, batch_size=64, lr=1e-12, patience=9)
     assert [row["train_logloss"] for row in state.curve] == pytest.approx([expected] * 2, rel=1e-5)
@@ -541,7 +590,8 @@ def test_in_one_batch_a_streamed_part_trains_what_a_resident_one_does(
         scores.append(predict(model, valid))
         assert evaluate(model, VALID)["logloss"] == pytest.approx(evaluate(model, streamed[1])["logloss"])
     if name != "disenctr":  # draws its noise in the order of the rows
-        torch.testing.assert_close(scores[0], scores[1], atol=5e-3, rtol=0)
+        # Adam makes whole steps of a gradient that is rounding
+        torch.testing.assert_close(scores[0], scores[1], atol=1e-2, rtol=0)
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 

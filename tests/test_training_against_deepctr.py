@@ -12,9 +12,9 @@ from torch import nn
 
 from pipeline.data.batches import Split
 from pipeline.models import build
+from pipeline.train.base_rate import BaseRate
 from pipeline.train.loop import fit
 from pipeline.train.predict import predict
-from pipeline.train.start import start_at_base_rate
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def test_deepfm_learns_as_deepctrs_does(l2: float, lazy_rows: int) -> None:
     theirs = twin(models.DeepFM, ours, SCHEMA, dnn_hidden_units=HIDDEN, **options)
     put_layer(ours.out, theirs.dnn_linear)
     theirs = theirs.float()
-    start_at_base_rate(ours, train)
+    BaseRate(train).start(ours)
     with torch.no_grad():  # theirs starts there, too
         theirs.out.bias += ours.base_logit
     theirs.out.task = "binary"

@@ -13,7 +13,7 @@ from pipeline.layers.options import arguments, grouped
 from pipeline.layers.vectors import GIVEN, GivenVectors, with_vectors
 from pipeline.schema import Schema
 
-BASE_LOGIT = "base_logit"  # the buffer of a model that is added to its output: see `train.start`
+BASE_LOGIT = "base_logit"  # the buffer of a model that is added to its output: see `train.base_rate`
 CLASSES = {
     "lr": "LR",
     "fm": "FM",

@@ -12,6 +12,7 @@ from pipeline.common.errors import Diverged
 from pipeline.data.batches import Split
 from pipeline.train import ranks, sharded
 from pipeline.train.adam import Adam
+from pipeline.train.base_rate import BaseRate
 from pipeline.train.checkpoint import State, load, save, usable
 from pipeline.train.predict import evaluate
 from pipeline.train.progress import progress_bar, summary
@@ -29,6 +30,7 @@ class Course:
         model: what is evaluated and kept.
         learner: what is trained and saved: the model, and the thresholds of grades if there are any.
         optimizer: of the learner, at the first learning rate.
+        base_rate: of the rows: what is evaluated and kept has it as its mean prediction.
         rows: trained on.
         batch_size: rows of a step.
         valid: evaluated on.
@@ -45,6 +47,7 @@ class Course:
         model: nn.Module,
         learner: nn.Module,
         optimizer: Adam,
+        base_rate: BaseRate,
         rows: Split,
         batch_size: int,
         valid: Split,
@@ -58,6 +61,7 @@ class Course:
         self.state = State()
         self._model, self._learner, self._optimizer, self._valid = model, learner, optimizer, valid
         self._settings, self._log, self._checkpoint, self._refit = settings, log, checkpoint, refit
+        self._base_rate = base_rate
         self._rows, self._batch_size, self._batches = len(rows), batch_size, rows.count(batch_size)
         self._progress, self._bar = progress, progress_bar(None, 0, 0)
         self._best_weights: dict[str, Tensor] = {}
@@ -121,7 +125,7 @@ class Course:
         ranks.broadcast_buffers(self._model)
         epoch, train_logloss = state.epoch + state.batch / self._batches, self._loss.take()
         row = {"step": state.step, "epoch": epoch, "lr": optimizer.lr, "train_logloss": train_logloss}
-        with optimizer.averaged():
+        with optimizer.averaged(), self._base_rate.held(self._model):
             if refit is None:
                 metrics = evaluate(self._model, self._valid)
                 row |= {f"valid_{key}": value for key, value in metrics.items()}

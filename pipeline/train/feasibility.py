@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -15,18 +15,11 @@ from pipeline.train.predict import logits
 MUCH_BYTES = 1 << 30  # of a step: less is not worth a word
 
 
-@runtime_checkable
-class Configured(Protocol):
-    """A model with its options, as `config.settings.Config` has them."""
-
-    architecture: str
-    model: dict[str, Any]
-
-
-def warn(dataset: str, schema: Schema, models: Mapping[str, Configured], batch_size: int) -> None:
+def warn(
+    dataset: str, schema: Schema, models: Mapping[str, tuple[str, dict[str, Any]]], batch_size: int
+) -> None:
     """Print what `obstacles` finds."""
-    options = {name: (each.architecture, each.model) for name, each in models.items()}
-    for words in obstacles(schema, options, batch_size):
+    for words in obstacles(schema, models, batch_size):
         print(f"warning: {dataset}: {words}", file=sys.stderr)
 
 

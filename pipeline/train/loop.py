@@ -13,12 +13,13 @@ from pipeline.data.batches import Split
 from pipeline.layers.columns import column_of
 from pipeline.train import ranks
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
+from pipeline.train.base_rate import BaseRate
 from pipeline.train.checkpoint import State
 from pipeline.train.course import Course, LogFn
 from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
 from pipeline.train.refit import Refit
-from pipeline.train.start import check, effective_batch_size, penalties, prepare, start_at_base_rate
+from pipeline.train.start import check, effective_batch_size, penalties, prepare
 
 # arguments of `fit` that are not passed on where `prepare` trains another model (FNN's factorization machine)
 NOT_PASSED_ON = ("model", "train", "valid", "log", "checkpoint", "progress", "refit")
@@ -104,11 +105,12 @@ def fit(
     learner = model if thresholds is None else nn.ModuleList([model, thresholds])
     optimizer = Adam(parameter_groups(learner, *l2), lr, average=average_epochs * train.count(size))
     shown: dict[str, Any] = {"log": log, "checkpoint": checkpoint, "progress": progress, "refit": refit}
-    course = Course(model, learner, optimizer, train, size, valid, settings, **shown)
+    base_rate = BaseRate(train, len(valid))
+    course = Course(model, learner, optimizer, base_rate, train, size, valid, settings, **shown)
     torch.manual_seed(seed)
     if not course.resume():
         prepare(model, first, valid, fit, rows=train, **settings)
-        start_at_base_rate(model, train)
+        base_rate.start(model)
         torch.manual_seed(ranks.seed_of_rank(seed))
 
     order, parameters = torch.Generator(), list(learner.parameters())

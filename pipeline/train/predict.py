@@ -39,7 +39,7 @@ def logits(model: nn.Module, batch: Batch) -> Float[Tensor, " B"]:
 
 
 def output(model: nn.Module, *arguments: Tensor) -> Float[Tensor, " B"]:
-    """Call a model and add its `base_logit`: where it started (see `train.start`)."""
+    """Call a model and add its `base_logit`: see `train.base_rate`."""
     logit: Tensor = model(*arguments)
     return logit + base_logit(model)
 
@@ -79,7 +79,9 @@ def require_times(model: nn.Module, time: Tensor | None) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) -> Float[Tensor, " N"]:
+def predict(
+    model: nn.Module, split: Split, *, batch_size: int | None = None, logit: bool = False
+) -> Float[Tensor, " N"]:
     """Return the click probability of every row, in order, on the split's device.
 
     The model is in evaluation mode meanwhile. Inside `ranks.group` each rank scores its share of the
@@ -88,6 +90,7 @@ def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) ->
     Args:
         batch_size: rows at a time. None: 2048 per thread on a CPU, so that a layer's output stays in a core's
             cache; 8192 on other devices.
+        logit: return its logit instead.
     """
     was_training = model.training
     model.eval()
@@ -99,11 +102,12 @@ def predict(model: nn.Module, split: Split, *, batch_size: int | None = None) ->
     dtype = torch.promote_types(torch.float32, next(model.parameters()).dtype)
     none = torch.empty(0, dtype=dtype, device=split.device)
     batches = islice(split.batches(size, skip=own.start), len(own))
-    probability = torch.cat([none, *(logits(model, batch).sigmoid() for batch in batches)])
+    scores = (logits(model, batch) for batch in batches)
+    found = torch.cat([none, *(score if logit else score.sigmoid() for score in scores)])
     if is_sharded(model) and len(own) * ranks.count() < split.count(size):
         logits(model, next(iter(split.batches(size))))  # the others have a batch more, and ask for rows here
     model.train(was_training)
-    return ranks.concatenated(probability)
+    return ranks.concatenated(found)
 
 
 def evaluate(model: nn.Module, split: Split) -> dict[str, float]:

@@ -405,7 +405,7 @@ def train_seeds(
     trained by several processes: it changes nothing but the time.
     """
     results, again, weights = [], [], 0
-    rows = both(resources.processed, *splits) if header.extra.get(REFIT) else None
+    rows = _refit_rows(header, splits, resources)
     # with sharded tables no process has a whole model
     network = (
         None if header.tables else build(header.architecture, splits[1].schema, arguments["model"], seed=0)
@@ -443,11 +443,16 @@ def follow_rank_0(
     header: RunHeader, arguments: Block, splits: Splits, seeds: Sequence[int], resources: Resources
 ) -> None:
     """Train what rank 0 trains with `train_seeds`, which alone reports and writes it."""
-    rows = both(resources.processed, *splits) if header.extra.get(REFIT) else None
+    rows = _refit_rows(header, splits, resources)
     for seed in seeds:
         trained = train_once(header, splits, arguments, seed, checkpoint=header.seed_checkpoint(seed))
         if rows is not None:
             train_again(header, splits, arguments, seed, trained, rows)
+
+
+def _refit_rows(header: RunHeader, splits: Splits, resources: Resources) -> Split | None:
+    """Return train and validation rows if every seed is to be trained again on them."""
+    return both(resources.processed, *splits) if header.extra.get(REFIT) else None
 
 
 def _refit(

@@ -1,22 +1,18 @@
-"""What comes before the first step: the size of a batch, `prepare`, an output at the click rate."""
+"""What comes before the first step: the size of a batch, L2 by the number of rows, `prepare`."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
 from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch, Split
 from pipeline.layers.neighbours import LENT, MEMORY, Neighbours
-from pipeline.models import BASE_LOGIT
 from pipeline.train import ranks
 from pipeline.train.checkpoint import State
-from pipeline.train.predict import logits, needs_times, require_times
+from pipeline.train.predict import needs_times, require_times
 
 LEAST_BATCH = 32
-SAMPLE_ROWS = 8192
 
 
 def effective_batch_size(rows: int, batch_size: int, min_steps_per_epoch: int) -> int:
@@ -92,27 +88,3 @@ def prepare(
 
         learn(rows.whole(), train_other)
         model.to(train.device)
-
-
-@torch.no_grad()
-def start_at_base_rate(model: nn.Module, train: Split) -> None:
-    """Set a model's `base_logit` so that its mean output is the log-odds of a click in the train rows.
-
-    Without it every model starts at a probability near one half. Where clicks are rare, Adam needs some
-    thousand steps to move the bias, and meanwhile pushes the weights of all ids down by how often they occur,
-    which spoils the ranking. The constant is a buffer: neither trained nor regularised, saved with the
-    weights, and added wherever a model is called (`predict.logits`), so that it works for any model.
-
-    Args:
-        model: on the device of the rows; its mean output is that of the first `SAMPLE_ROWS`.
-        train: with both classes; otherwise nothing is changed.
-    """
-    clicks = float(train.label.sum(dtype=torch.float64))
-    if not 0 < clicks < len(train):
-        return
-    was_training = model.training
-    model.eval()
-    model.register_buffer(BASE_LOGIT, torch.zeros((), device=train.device))
-    mean = float(logits(model, next(iter(train.batches(SAMPLE_ROWS)))).mean())
-    model.train(was_training)
-    getattr(model, BASE_LOGIT).fill_(math.log(clicks / (len(train) - clicks)) - mean)
