@@ -1,20 +1,25 @@
-"""From a raw log to encoded splits: time and peak memory of `preprocess` and `split`.
+"""From a raw log to encoded splits, and on to a report: time, peak memory and disk of each stage.
 
     python -m benchmarks.preparation kuairec                  12.5 million generated rows, 1.1 GB
     python -m benchmarks.preparation avazu                    40 million generated rows, 7 GB
     python -m benchmarks.preparation kuairec --rows 2000000 --compare
+    python -m benchmarks.preparation avazu --train fm deepfm  all stages
 
-The log is generated into `--folder` and kept for the next run. Each step is its own process; its peak
-memory is the operating system's figure. `--compare` adds what a user would write instead: pandas reads and
-joins everything, scikit-learn encodes labels and splits. Seconds on a shared machine vary: compare the
-figures of one run.
+The log is generated into `--folder` and kept for the next run, a local server hands it out. Each step is its
+own process; its peak memory is the operating system's figure. `--compare` adds what a user would write
+instead: pandas reads and joins everything, scikit-learn encodes labels and splits. `--train` streams the rows
+from disk, one pass over them a model, one seed; the one trial of the search is this training. Seconds on a
+shared machine vary: compare those of one run.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -73,6 +78,10 @@ for name, part in (("train", train), ("valid", valid), ("test", test)):
 """
 
 
+BATCH, STREAMED = 4096, 1_000_000  # rows of a step; rows from which on a split is streamed
+HERE = "http://127.0.0.1:{}"
+
+
 def main() -> None:
     """Generate, run, print a table."""
     parser = ArgumentParser(description=__doc__)
@@ -80,6 +89,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=None, help="rows of the log (default: as the original)")
     parser.add_argument("--folder", type=Path, default=ROOT / "data/benchmarks")
     parser.add_argument("--compare", action="store_true", help="also measure pandas and scikit-learn")
+    parser.add_argument(
+        "--train", nargs="+", default=[], metavar="MODEL", help="also train and evaluate these"
+    )
     arguments = parser.parse_args()
     name, file, size = SOURCES[arguments.log]
     rows = arguments.rows or size
@@ -89,25 +101,34 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _run([sys.executable, "-c", GENERATE.format(arguments.log), str(path.parent), str(rows)], folder)
         (folder / "generated").touch()
-    _params(folder, name, rows)
+    shutil.rmtree(folder / "data", ignore_errors=True)
     megabytes = path.stat().st_size / 1e6
     print(f"{rows:,} rows, {megabytes:,.0f} MB, {os.cpu_count()} cores\n")
     steps = {
         "reading the file once": [sys.executable, "-c", READ, str(path)],
         "parsing every column": [sys.executable, "-c", PARSE, str(path)],
-        "download (copy, sha256)": _stage("download", name),
+        "download (local server, sha256)": _stage("download", name),
         "preprocess": _stage("preprocess", name),
         "split": _stage("split", name),
     }
+    for model in arguments.train:
+        for stage in ("train", "tune"):
+            steps[f"{stage} {model}"] = [*_stage(stage, name), "--model", model]
+    steps |= {"evaluate": _stage("evaluate", name)} if arguments.train else {}
     if arguments.compare:
         steps["the same with pandas"] = [sys.executable, "-c", PANDAS, str(path)]
     seconds = {}
-    print("| step | seconds | CPU seconds | MB of log / s | million rows / s | peak memory, GiB |")
+    print("| step | seconds | CPU seconds | million rows / s | peak memory, GiB | on disk after it, GB |")
     print("|---|---:|---:|---:|---:|---:|")
-    for step, command in steps.items():
-        seconds[step], busy, peak = _run(command, folder)
-        speed = f"{megabytes / seconds[step]:.0f} | {rows / 1e6 / seconds[step]:.2f}"
-        print(f"| {step} | {seconds[step]:.1f} | {busy:.1f} | {speed} | {peak:.2f} |", flush=True)
+    with _server(folder / "mirror") as port:
+        _params(folder, name, rows, HERE.format(port), arguments.train)
+        for step, command in steps.items():
+            seconds[step], busy, peak = _run(command, folder)
+            speed, disk = rows / 1e6 / seconds[step], _bytes(folder / "data") / 1e9
+            print(
+                f"| {step} | {seconds[step]:.1f} | {busy:.1f} | {speed:.2f} | {peak:.2f} | {disk:.2f} |",
+                flush=True,
+            )
     ours = seconds["preprocess"] + seconds["split"]
     print(f"\npreprocess + split: {ours:.1f} s, {ours / seconds['reading the file once']:.0f} x reading once")
     if arguments.compare:
@@ -118,13 +139,31 @@ def _stage(stage: str, dataset: str) -> list[str]:
     return [sys.executable, "-m", f"stages.{stage}", "--dataset", dataset]
 
 
-def _params(folder: Path, name: str, rows: int) -> None:
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[int]:
+    """Hand out the files of a folder; yield the port."""
+    command = [sys.executable, "-um", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield int(server.stdout.readline().split(" port ")[1].split()[0])
+        finally:
+            server.terminate()
+
+
+def _params(folder: Path, name: str, rows: int, mirror: str, models: list[str]) -> None:
     """Write a params.yaml in which the generated log takes the place of the original."""
     yaml = YAML(typ="safe", pure=True)
     values = yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    values["datasets"], values["mirror"] = [name], str(folder / "mirror")
+    values["datasets"], values["mirror"], values["models"] = [name], mirror, models or values["models"]
     if "rows" in values["data"][name]["preprocess"]:
         values["data"][name]["preprocess"]["rows"] = rows
+    values["tune"] |= {"trials": 1, "finalists": 1}
+    values["train"] |= {"seeds": [1], "epochs": 1, "batch_size": BATCH, "rows_in_memory": STREAMED}
     with open(folder / "params.yaml", "w", encoding="utf-8") as file:
         yaml.dump(values, file)
 
@@ -132,7 +171,8 @@ def _params(folder: Path, name: str, rows: int) -> None:
 # this process imports little, since a child's peak memory starts from that of its parent
 def _run(command: list[str], folder: Path) -> tuple[float, float, float]:
     """Run a step; return its seconds, those of the processor, and its peak memory in GiB."""
-    env = {k: v for k, v in os.environ.items() if k != "CTR_MIRROR"} | {"PYTHONPATH": str(ROOT)}
+    env = {k: v for k, v in os.environ.items() if k != "CTR_MIRROR"}
+    env |= {"PYTHONPATH": str(ROOT), "CTR_TRACKING": "off"}
     start = time.perf_counter()
     child = subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)

@@ -43,7 +43,7 @@ from pipeline.train.refit import both
 Block = dict[str, Any]
 Array = np.ndarray[Any, Any]
 GRADES, SOME, NONE = 0.75, 0.3, {"average_epochs": 0.0}
-# the training of params.yaml, for a model that needs it where an entry has another
+# the training of MovieLens-100K, for a model that needs it where an entry has another
 OWN = {"lr": 0.003, "embedding_l2": 1e-4, "linear_l2": 4e-5, "network_l2": 1e-3, "l2_rows": 72_000}
 OWN |= {"average_epochs": 1.0, "lr_patience": 0, "patience": 4}
 # a step: an entry of `model`, and what it changes among the arguments of `fit`
@@ -57,6 +57,8 @@ STEPS: dict[str, tuple[str, Block]] = {
     "deepfm-all": ("deepfm-neighbours", {"grades": GRADES}),
     "deepfm-some": ("deepfm-neighbours", {"grades": SOME}),
     "fm-all": ("fm-neighbours", {"grades": GRADES}),
+    "fcn": ("fcn", {}),
+    "qnn": ("qnn", {}),
     "qnn-neighbours": ("qnn-neighbours", {}),
     "autorec": ("autorec", {}),
     "autorec-grades": ("autorec-grades", {"grades": GRADES}),
@@ -66,6 +68,7 @@ BLENDS = {
     "deepfm, blended": ["deepfm"],
     "labels alone": ["deepfm-neighbours", "autorec"],
     "two": ["deepfm-all", "autorec-grades"],
+    "two, 1m": ["deepfm-some", "autorec-own"],
     "three": ["deepfm-all", "autorec-grades", "fm-all"],
     "three, x1": ["deepfm-neighbours", "deepfm-some", "qnn-neighbours"],
     "four, x1": ["deepfm-neighbours", "deepfm-some", "qnn-neighbours", "autorec-own"],
