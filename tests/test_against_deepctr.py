@@ -506,7 +506,8 @@ def test_dropout_stays_on_after_a_validation() -> None:
     seen.clear()
     ours.mlp.register_forward_hook(lambda module, *_: seen.append((torch.is_grad_enabled(), module.training)))
     fit(ours, rows, rows, seed=1, epochs=3, batch_size=64, patience=9)
-    assert seen == [(False, False), *[(True, True), (False, False)] * 3], "first comes the start"
+    scored = [(False, False)] * 2  # train rows, whose mean prediction is put right, and validation rows
+    assert seen == [(False, False), *[(True, True), *scored] * 3], "first comes the start"
 
 
 def test_a_batch_of_one() -> None:
