@@ -71,6 +71,7 @@ BLENDS = {
     "labels alone": ["deepfm-neighbours", "autorec"],
     "two": ["deepfm-all", "autorec-grades"],
     "two, 1m": ["deepfm-some", "autorec-own"],
+    "three, 1m": ["deepfm-some", "qnn-neighbours", "autorec-own"],
     "three": ["deepfm-all", "autorec-grades", "fm-all"],
     "three, x1": ["deepfm-neighbours", "deepfm-some", "qnn-neighbours"],
     "four, x1": ["deepfm-neighbours", "deepfm-some", "qnn-neighbours", "autorec-own"],
