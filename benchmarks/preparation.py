@@ -8,8 +8,8 @@
 The log is generated into `--folder` and kept for the next run, a local server hands it out. Each step is its
 own process; its peak memory is the operating system's figure. `--compare` adds what a user would write
 instead: pandas reads and joins everything, scikit-learn encodes labels and splits. `--train` streams the rows
-from disk, one pass over them a model, one seed; the one trial of the search is this training. Seconds on a
-shared machine vary: compare those of one run.
+from disk, one pass over them a model with vectors of 16 numbers, one seed; the one trial of the search is
+this training. Seconds on a shared machine vary: compare those of one run.
 """
 
 import os
@@ -78,7 +78,8 @@ for name, part in (("train", train), ("valid", valid), ("test", test)):
 """
 
 
-BATCH, STREAMED = 4096, 1_000_000  # rows of a step; rows from which on a split is streamed
+SIZE, BATCH = 16, 4096  # of a vector, of a step
+STREAMED = 1_000_000  # rows from which on a split is streamed
 HERE = "http://127.0.0.1:{}"
 
 
@@ -162,6 +163,7 @@ def _params(folder: Path, name: str, rows: int, mirror: str, models: list[str]) 
     values["datasets"], values["mirror"], values["models"] = [name], mirror, models or values["models"]
     if "rows" in values["data"][name]["preprocess"]:
         values["data"][name]["preprocess"]["rows"] = rows
+    values["data"][name]["settings"] = {"model": {"embedding_size": SIZE}}
     values["tune"] |= {"trials": 1, "finalists": 1}
     values["train"] |= {"seeds": [1], "epochs": 1, "batch_size": BATCH, "rows_in_memory": STREAMED}
     with open(folder / "params.yaml", "w", encoding="utf-8") as file:

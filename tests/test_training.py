@@ -29,7 +29,7 @@ from pipeline.models import MODELS, build
 from pipeline.schema import EMPTY
 from pipeline.train import course, loop
 from pipeline.train.adam import parameter_groups
-from pipeline.train.base_rate import LEAST_ROWS, BaseRate
+from pipeline.train.base_rate import LEAST_ROWS, MOST_ROWS, BaseRate
 from pipeline.train.checkpoint import State
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import fit
@@ -298,6 +298,13 @@ def test_the_rows_looked_at_are_spread_over_all_train_rows() -> None:
     assert len((place % 3).unique()) == 3
     many = BaseRate(Split(SCHEMA, ids, (torch.arange(rows) % 2).float()), rows + 1)._sample
     assert torch.equal(many.ids, ids)
+
+
+def test_the_rows_looked_at_fit_into_memory_however_many_there_are() -> None:
+    rows = 2 * MOST_ROWS
+    ids = torch.zeros((1, SCHEMA.slots), dtype=torch.int32).expand(rows, -1)
+    sample = BaseRate(Split(SCHEMA, ids, (torch.arange(rows) % 2).float()), rows)._sample
+    assert len(sample) == MOST_ROWS
 
 
 def test_rows_of_a_single_class_have_no_log_odds() -> None:

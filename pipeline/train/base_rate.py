@@ -13,7 +13,7 @@ from pipeline.data.batches import Split
 from pipeline.models import BASE_LOGIT
 from pipeline.train.predict import predict
 
-LEAST_ROWS = 16_384
+LEAST_ROWS, MOST_ROWS = 16_384, 262_144
 SEED = 7  # of the sample
 
 
@@ -36,11 +36,12 @@ class BaseRate:
 
     Args:
         train: rows trained on. With a single class the constant stays as it is.
-        rows: so many of them are looked at, spread over all; `LEAST_ROWS` at least, if there are as many.
+        rows: how many of them are looked at, spread over all; at least `LEAST_ROWS`, at most `MOST_ROWS`.
     """
 
     def __init__(self, train: Split, rows: int = LEAST_ROWS) -> None:
-        self._rate, count = float(train.label.mean(dtype=torch.float64)), max(rows, LEAST_ROWS)
+        self._rate = float(train.label.mean(dtype=torch.float64))
+        count = min(max(rows, LEAST_ROWS), MOST_ROWS)
         found = train.whole()
         if count < len(train):
             # one of every len / count rows: in files with a period, not always the same place of it
