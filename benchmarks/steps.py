@@ -84,8 +84,6 @@ SHOWN = {
     "deepfm-grades": ("DeepFM + grades", "grades"),
     "deepfm-neighbours": ("DeepFM + neighbours", "neighbours"),
     "deepfm-all": ("DeepFM + both", "neighbours, grades"),
-    "fm": ("fm", {}),
-    "fm-neighbours": ("fm-neighbours", {}),
     "fm-all": ("FM + both", "neighbours, grades"),
     "autorec": ("AutoRec", "neighbours"),
     "autorec-grades": ("AutoRec, grades", "neighbours, grades"),
