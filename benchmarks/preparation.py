@@ -141,7 +141,8 @@ def _stage(stage: str, dataset: str) -> list[str]:
 
 
 def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum({each.st_ino: each.st_size for each in found}.values())  # download and raw are one file
 
 
 @contextmanager
