@@ -6,7 +6,6 @@ from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from pipeline.data.batches import Split
@@ -15,6 +14,7 @@ from pipeline.train.predict import predict
 
 LEAST_ROWS, MOST_ROWS = 16_384, 262_144
 SEED = 7  # of the sample
+BISECTIONS = 40  # of an interval of some tens: far below what a float32 can tell
 
 
 class BaseRate:
@@ -76,9 +76,13 @@ class BaseRate:
         return math.log(self._rate / (1 - self._rate))
 
     def _to_the_rate(self, logit: Float[Tensor, " N"]) -> float:
-        def excess(shift: float) -> float:
-            return float((logit + shift).sigmoid().mean()) - self._rate
+        """Return the shift after which the mean probability is the rate, by bisection.
 
-        # lower no row is above the rate, higher none is below; 1 is for rounding
+        Lower no row is above the rate, higher none is below; 1 is for rounding.
+        """
         low, high = (self._log_odds() - float(limit) for limit in (logit.max() + 1, logit.min() - 1))
-        return float(brentq(excess, low, high))
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            below = float((logit + middle).sigmoid().mean()) < self._rate
+            low, high = (middle, high) if below else (low, middle)
+        return (low + high) / 2
