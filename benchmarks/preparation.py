@@ -80,7 +80,6 @@ for name, part in (("train", train), ("valid", valid), ("test", test)):
 
 SIZE, BATCH = 16, 4096  # of a vector, of a step
 STREAMED = 1_000_000  # rows from which on a split is streamed
-HERE = "http://127.0.0.1:{}"
 
 
 def main() -> None:
@@ -115,14 +114,15 @@ def main() -> None:
     for model in arguments.train:
         for stage in ("train", "tune"):
             steps[f"{stage} {model}"] = [*_stage(stage, name), "--model", model]
-    steps |= {"evaluate": _stage("evaluate", name)} if arguments.train else {}
+    if arguments.train:
+        steps["evaluate"] = _stage("evaluate", name)
     if arguments.compare:
         steps["the same with pandas"] = [sys.executable, "-c", PANDAS, str(path)]
     seconds = {}
     print("| step | seconds | CPU seconds | million rows / s | peak memory, GiB | on disk after it, GB |")
     print("|---|---:|---:|---:|---:|---:|")
     with _server(folder / "mirror") as port:
-        _params(folder, name, rows, HERE.format(port), arguments.train)
+        _params(folder, name, rows, f"http://127.0.0.1:{port}", arguments.train)
         for step, command in steps.items():
             seconds[step], busy, peak = _run(command, folder)
             speed, disk = rows / 1e6 / seconds[step], _bytes(folder / "data") / 1e9

@@ -597,8 +597,9 @@ def test_in_one_batch_a_streamed_part_trains_what_a_resident_one_does(
         scores.append(predict(model, valid))
         assert evaluate(model, VALID)["logloss"] == pytest.approx(evaluate(model, streamed[1])["logloss"])
     if name != "disenctr":  # draws its noise in the order of the rows
-        # Adam makes whole steps of a gradient that is rounding
-        torch.testing.assert_close(scores[0], scores[1], atol=1e-2, rtol=0)
+        # FNN is trained twice, and Adam makes whole steps of a gradient that is rounding
+        atol = 1e-2 if name == "fnn" else 5e-3
+        torch.testing.assert_close(scores[0], scores[1], atol=atol, rtol=0)
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
 
