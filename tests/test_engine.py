@@ -43,6 +43,37 @@ def test_results_come_in_the_order_of_the_units_whoever_is_done_first(workers: i
     assert list(engine.map_ordered(slow_first, [])) == []
 
 
+def test_the_next_item_is_made_while_one_is_used_and_no_further_one() -> None:
+    engine.use(2)
+    made = [threading.Event() for _ in range(4)]
+
+    def items() -> Iterator[int]:
+        for number, event in enumerate(made):
+            event.set()
+            yield number
+
+    ahead = engine.ahead(items())
+    assert next(ahead) == 0
+    assert made[1].wait(timeout=60)
+    assert not made[2].is_set()
+    assert list(ahead) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_failure_ahead_is_raised_after_the_items_before_it(workers: int) -> None:
+    engine.use(workers)
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise PipelineError("no further item")
+
+    found = list[int]()
+    with pytest.raises(PipelineError, match="no further item"):
+        found.extend(engine.ahead(items()))  # keeps what there was before the error
+    assert found == [0, 1, 2]
+    assert list(engine.ahead([])) == []
+
+
 @pytest.mark.parametrize("workers", WORKERS)
 def test_the_first_failure_in_order_is_raised_after_the_results_before_it(workers: int) -> None:
     engine.use(workers)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.permutation import mix, permutation
+from pipeline.common.permutation import drawn, mix, permutation
 from pipeline.split.assign import TEST, TRAIN, VALID, assign
 
 
@@ -26,6 +26,13 @@ def test_the_permutation_is_the_same_everywhere_for_ever():
     assert permutation(10, seed=1024).tolist() == [3, 5, 8, 6, 0, 7, 4, 2, 1, 9]
     assert permutation(10, seed=1).tolist() == [8, 6, 7, 9, 0, 5, 1, 3, 2, 4]
     assert sorted(permutation(1000, seed=3).tolist()) == list(range(1000))
+
+
+@pytest.mark.parametrize("ends", [[0, 0], [0, 300], [200, 300], [300, 1000], [1000, 1000]])
+def test_rows_are_drawn_as_a_permutation_has_them(ends: list[int]) -> None:
+    found, expected = drawn(1000, 7, ends), permutation(1000, 7)
+    for start, end in zip([0, *ends], [*ends, 1000], strict=True):
+        assert set(found[start:end]) == set(expected[start:end])
 
 
 def test_parts_have_the_exact_counts_and_depend_on_the_seed():

@@ -94,6 +94,24 @@ def map_ordered(function: Callable[[Unit], Result], units: Iterable[Unit]) -> It
         stop()
 
 
+def ahead(items: Iterable[Result]) -> Iterator[Result]:
+    """Yield items, while another thread makes the next one: what is done with one need not wait for it.
+
+    With one worker there is no other thread. An exception is raised in its turn.
+    """
+    if (_Engine.workers or cores()) == 1:
+        yield from items
+        return
+    end = object()
+    iterator = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
+        following = thread.submit(next, iterator, end)
+        while (item := following.result()) is not end:
+            following = thread.submit(next, iterator, end)
+            yield cast(Result, item)
+            del item  # its memory, before the one after the next is made
+
+
 def _submit(pool: ThreadPoolExecutor, function: Callable[[Unit], Result], unit: Unit) -> Callable[[], Result]:
     """Give a unit to a thread; return what waits for its result."""
     return pool.submit(function, unit).result

@@ -17,6 +17,19 @@ def mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def permutation(count: int, seed: int) -> NDArray[np.int64]:
     """Return a random permutation of `range(count)`."""
+    return np.argsort(_keys(count, seed), kind="stable")
+
+
+def drawn(count: int, seed: int, ends: list[int]) -> NDArray[np.int64]:
+    """Return `permutation(count, seed)`, but for the order of what stands between two ends.
+
+    Which rows these are takes a fifth of the time of their order.
+    """
+    inside = [end for end in ends if 0 < end < count]
+    return np.argpartition(_keys(count, seed), inside) if inside else np.arange(count)
+
+
+def _keys(count: int, seed: int) -> NDArray[np.uint64]:
+    """Return the numbers by which `range(count)` is sorted; no two are equal."""
     start = mix(np.array([seed % 2**64], np.uint64))
-    keys = np.add(start, np.arange(count, dtype=np.uint64))
-    return np.argsort(mix(keys), kind="stable")
+    return mix(np.add(start, np.arange(count, dtype=np.uint64)))

@@ -25,7 +25,9 @@ def _looked_up(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -
     return layer.table(rows)
 
 
-def _whole(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]) -> Float[Tensor, "B N D"]:
+def _with_neighbours(
+    layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]
+) -> Float[Tensor, "B N D"]:
     """Return the vector of every id and behind them, where the schema has them, the two neighbour fields."""
     schema = layer.schema
     rows = _looked_up(layer, ids)
@@ -36,7 +38,7 @@ def _whole(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B S"]) -> Fl
     return torch.cat([rows, schema.neighbours.pool(schema, ids, layer.table, sparse=layer.lazy)], 1)
 
 
-def _each(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
+def _vectors(layer: "FieldEmbedding | FieldLinear", ids: Int[Tensor, "B N"]) -> Float[Tensor, "B N D"]:
     """Return the vector of every id, of any columns."""
     rows = _looked_up(layer, ids)
     return rows if layer.given is None else rows + layer.given(ids)
@@ -96,7 +98,7 @@ class FieldEmbedding(nn.Module):
 
     def slots(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S D"]:
         """Embed ids, of any of the columns, separately, with dropout in training; no neighbour fields."""
-        return self.dropout(_each(self, ids))
+        return self.dropout(_vectors(self, ids))
 
     def pool(self, vectors: Float[Tensor, "B N D"]) -> Float[Tensor, "B F D"]:
         """Sum the slots of each field; a neighbour field is pooled already."""
@@ -116,11 +118,11 @@ class FieldEmbedding(nn.Module):
         if self.transform is not None:
             fields = self(ids)
             return fields, fields
-        slots = self.dropout(_whole(self, ids))
+        slots = self.dropout(_with_neighbours(self, ids))
         return slots, self.pool(slots)
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, "B F D"]:
-        fields = self.dropout(self.pool(_whole(self, ids)))
+        fields = self.dropout(self.pool(_with_neighbours(self, ids)))
         return fields if self.transform is None else self.transform(fields)
 
 
@@ -139,10 +141,10 @@ class FieldLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, ids: Int[Tensor, "B S"]) -> Float[Tensor, " B"]:
-        weights = _whole(self, ids)
+        weights = _with_neighbours(self, ids)
         return self.bias + weights.sum((1, 2))
 
     def of(self, ids: Int[Tensor, "B N"]) -> Float[Tensor, " B"]:
         """Return the term of ids, of any of the columns, without neighbour fields."""
-        weights = _each(self, ids)
+        weights = _vectors(self, ids)
         return self.bias + weights.sum((1, 2))

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.common.engine import map_ordered
+from pipeline.common.engine import ahead, map_ordered
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, seal, write_json
 from pipeline.common.ranges import Count, Share
@@ -94,12 +94,14 @@ def write(
     highest, lowest = -1, 256  # grade of a row without a click, and of one with
     writer = None
     try:
-        for block in _in_blocks(_kept(log, columns, rows, rejects, name, ["time"] if doubt else [])):
+        kept = _kept(log, columns, rows, rejects, name, ["time"] if doubt else [])
+        for block in ahead(_in_blocks(kept)):  # made while the one before is compressed
             if writer is None:
                 writer = pq.ParquetWriter(
                     folder / "table.parquet",
                     block.schema,
                     write_statistics=False,
+                    use_dictionary=_coded(block.schema),  # to look for one of numbers takes long
                     dictionary_pagesize_limit=DICTIONARY_BYTES,
                 )
             writer.write_table(block, row_group_size=len(block))
@@ -150,7 +152,7 @@ class CleanTable:
         self.origin: dict[str, Any] | None = read_json(report)["origin"]
         self.columns = [Column(**column) for column in read_json(columns)]
         schema = pq.read_schema(path)
-        coded = [name for name in schema.names if pa.types.is_dictionary(schema.field(name).type)]
+        coded = _coded(schema)
         metadata = pq.read_metadata(path)
         # opened for each block: several threads cannot read by one
         self._open = partial(pq.ParquetFile, path, metadata=metadata, read_dictionary=coded, memory_map=False)
@@ -196,6 +198,11 @@ class CleanTable:
         if "group" in table and "group" in extra:
             table["group"] = pa.chunked_array([_codes_by_first_row(table["group"])])
         return pa.table(table)
+
+
+def _coded(schema: pa.Schema) -> list[str]:
+    """Return the names of the dictionary-encoded columns."""
+    return [field.name for field in schema if pa.types.is_dictionary(field.type)]
 
 
 def _vectors_file(place: int) -> str:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.permutation import permutation
+from pipeline.common.permutation import drawn, permutation
 from pipeline.common.ranges import CountOrZero, Fraction, Seed
 from pipeline.schema import SPLITS
 from pipeline.split.days import Day, by_days
@@ -101,7 +101,7 @@ def _assigned(
     tests = int(rows * test + 0.5)
     valids = int((rows - tests) * valid + 0.5)
     if method == "random":
-        assignment = _in_order(permutation(rows, seed), tests, valids, newest_last=False)
+        assignment = _in_order(drawn(rows, seed, [tests, tests + valids]), tests, valids, newest_last=False)
     elif method == "time":
         time = _required(table, "time", name, "time").to_numpy()
         assignment = _in_order(np.argsort(time, kind="stable"), tests, valids, newest_last=True)

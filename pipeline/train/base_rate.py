@@ -14,7 +14,7 @@ from pipeline.train.predict import predict
 
 LEAST_ROWS, MOST_ROWS = 16_384, 262_144
 SEED = 7  # of the sample
-BISECTIONS = 40  # of an interval of some tens: far below what a float32 can tell
+BISECTIONS = 30  # of an interval of some tens: as fine as a float32 of one
 
 
 class BaseRate:
@@ -40,7 +40,7 @@ class BaseRate:
     """
 
     def __init__(self, train: Split, rows: int = LEAST_ROWS) -> None:
-        self._rate = float(train.label.mean(dtype=torch.float64))
+        self._rate = int(train.label.count_nonzero()) / len(train)
         count = min(max(rows, LEAST_ROWS), MOST_ROWS)
         found = train.whole()
         if count < len(train):
@@ -54,7 +54,7 @@ class BaseRate:
     def start(self, model: nn.Module) -> None:
         """Set the constant of a model before its first step; inside `ranks.group` every rank calls it."""
         model.register_buffer(BASE_LOGIT, torch.zeros((), device=self._sample.device))
-        self._shift(model, lambda logit: self._log_odds() - float(logit.mean()))
+        self._shift(model, lambda logit: self._log_odds() - logit.mean())
 
     @contextmanager
     def held(self, model: nn.Module) -> Iterator[None]:
@@ -62,12 +62,14 @@ class BaseRate:
         base: Tensor = getattr(model, BASE_LOGIT)
         before = base.clone()
         self._shift(model, self._to_the_rate)
-        yield
-        base.copy_(before)
+        try:
+            yield
+        finally:
+            base.copy_(before)
 
-    def _shift(self, model: nn.Module, by: Callable[[Tensor], float]) -> None:
+    def _shift(self, model: nn.Module, by: Callable[[Float[Tensor, " N"]], Float[Tensor, ""]]) -> None:
         """Add to the constant what its logits, as they are without dropout, say."""
-        logit = predict(model, self._sample, logit=True).double()
+        logit = predict(model, self._sample, logit=True)
         if 0 < self._rate < 1 and logit.isfinite().all():
             base: Tensor = getattr(model, BASE_LOGIT)
             base += by(logit)
@@ -75,14 +77,15 @@ class BaseRate:
     def _log_odds(self) -> float:
         return math.log(self._rate / (1 - self._rate))
 
-    def _to_the_rate(self, logit: Float[Tensor, " N"]) -> float:
+    def _to_the_rate(self, logit: Float[Tensor, " N"]) -> Float[Tensor, ""]:
         """Return the shift after which the mean probability is the rate, by bisection.
 
-        Lower no row is above the rate, higher none is below; 1 is for rounding.
+        Lower no row is above the rate, higher none is below; 1 is for rounding. No value is read on the way,
+        for which a GPU would have to wait.
         """
-        low, high = (self._log_odds() - float(limit) for limit in (logit.max() + 1, logit.min() - 1))
+        low, high = (self._log_odds() - limit for limit in (logit.max() + 1, logit.min() - 1))
         for _ in range(BISECTIONS):
             middle = (low + high) / 2
-            below = float((logit + middle).sigmoid().mean()) < self._rate
-            low, high = (middle, high) if below else (low, middle)
+            below = (logit + middle).sigmoid().mean() < self._rate
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         return (low + high) / 2
