@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
+from torch import nn
 
 from pipeline import metrics
 from pipeline.config import yaml_file
@@ -32,6 +33,7 @@ from pipeline.config.settings import Config
 from pipeline.data.batches import Split
 from pipeline.models import build
 from pipeline.schema import Field, Schema
+from pipeline.train.checkpoint import State
 from pipeline.train.course import LogFn
 from pipeline.train.device import reproducible
 from pipeline.train.loop import fit
@@ -140,17 +142,19 @@ def settings(model: str) -> Config:
     return file.config("generated", model)
 
 
-def trained(log: Log, config: Config, options: tuple[dict[str, Any], dict[str, Any]], **more: Any) -> Any:
+def trained(
+    rows: Log, config: Config, options: tuple[dict[str, Any], dict[str, Any]], report: LogFn | None = None
+) -> tuple[nn.Module, State]:
     """Train a model on the first seed; return it with the state of its training."""
-    network = build(config.architecture, log.train.schema, options[0], seed=1)
-    return network, fit(network, log.train, log.valid, seed=1, **options[1], **more)
+    network = build(config.architecture, rows.train.schema, options[0], seed=1)
+    return network, fit(network, rows.train, rows.valid, seed=1, log=report, **options[1])
 
 
 def tuned(log: Log, config: Config, trials: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Search so many trials; return the options of the best."""
 
     def objective(_: int, point: Point, report: LogFn) -> float:
-        _, state = trained(log, config, config.at(point), log=report)
+        _, state = trained(log, config, config.at(point), report)
         return float(state.curve[state.best][f"valid_{config.tune.metric}"])
 
     with tempfile.TemporaryDirectory() as folder:
