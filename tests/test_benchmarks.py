@@ -6,7 +6,7 @@ from benchmarks import rare_clicks
 from pipeline.train.device import reproducible
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_rare_clicks_searches_where_trials_are_asked_for() -> None:
     reproducible(1)
     rows = rare_clicks.measure(rare_clicks.generate(600, 0.3, seed=1), ["lr"], trials=2)
