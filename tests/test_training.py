@@ -307,6 +307,24 @@ def test_the_rows_looked_at_fit_into_memory_however_many_there_are() -> None:
     assert len(sample) == MOST_ROWS
 
 
+def test_the_constant_of_the_steps_comes_back_even_if_an_evaluation_fails() -> None:
+    model = build("fm", SCHEMA, {}, seed=1)
+    rate = BaseRate(TRAIN)
+    rate.start(model)
+    nn.init.normal_(model.linear.table)
+    before = model.base_logit.clone()
+
+    def evaluation() -> None:
+        with rate.held(model):
+            assert predict(model, TRAIN).mean().item() == pytest.approx(TRAIN.label.mean().item(), rel=1e-4)
+            assert model.base_logit != before
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        evaluation()
+    assert model.base_logit == before
+
+
 def test_rows_of_a_single_class_have_no_log_odds() -> None:
     model = build("lr", SCHEMA, {}, seed=1)
     BaseRate(replace(TRAIN, label=torch.zeros(len(TRAIN)))).start(model)
