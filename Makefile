@@ -34,6 +34,7 @@ setup: $(VENV)/.complete ## create .venv with the exact versions of requirements
 
 $(VENV)/.complete: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 15) else f"error: Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; name another one: make setup PYTHON=python3.12")'
+	@echo "setting up $(VENV): some 2 GB of packages, a few minutes" >&2
 	@if command -v uv >/dev/null; then \
 	  uv venv --quiet $(or $(CLEAR),--allow-existing) --python $(PYTHON) $(VENV) && \
 	  uv pip install --quiet --python $(VENV)/bin/python -r requirements.lock && \
