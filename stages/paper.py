@@ -38,8 +38,9 @@ def main() -> None:
             write_text(folder / "README.md", report.attention_page(exhibit, found, "picture.png"))
             write_text(folder / "table.csv", report.attention_csv(found))
             return
-        cells, ratios = {}, {}
+        cells, ratios, absent = {}, {}, {}
         for log, names in logs.items():
+            absent[log] = experiment.absent(exhibit, values, names)
             made = []
             for cell in experiment.run(exhibit, values, names, processes, NullRun()):
                 print(experiment.told(exhibit, cell), flush=True)
@@ -47,7 +48,7 @@ def main() -> None:
             cells[log] = values["data"][log]["source"], made
             rows = read_report(Path("data/processed", log))
             ratios[log] = rows["test"]["rows"] / rows["train"]["rows"]
-        joined = report.join(exhibit, cells, ratios)
+        joined = report.join(exhibit, cells, ratios, absent)
         write_json(folder / "results.json", joined)
         draw = pictures.sweep if exhibit.sweep else pictures.table
         save(draw(exhibit, joined), folder / "picture.png")

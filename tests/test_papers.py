@@ -13,7 +13,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
 from pipeline.config.params import Params
 from pipeline.evaluate.significance import estimate
-from pipeline.papers import experiment, report
+from pipeline.papers import experiment, pictures, report
 from pipeline.papers.exhibit import Claim, Exhibit, Figures, Row, Sweep
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.experiment import Cell
@@ -151,6 +151,27 @@ def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
     assert "| **the reverse** |" in page
     assert ("corrected resampled t-test" in page) == (len(splits) > 1)
     assert report.to_csv(joined).count("\n") == 4
+
+
+def test_a_model_that_cannot_be_trained_on_a_log_is_named_and_the_others_are_shown() -> None:
+    cells = [cell(label, "one", 1.0, 3) for label in "AB"]
+    reasons = {"log": {"C": "it needs time stamps, which log does not have"}}
+    joined = report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25}, reasons)
+    (log,) = joined["logs"]
+    assert [(c["better"], c["worse"]) for c in log["claims"]] == [("A", "B"), ("B", "A")]
+    page = report.to_markdown(TOY, joined, "picture.png")
+    assert "| C | 0.7000 | 0.5000 | - | - |\n\nC is not trained here: it needs time stamps" in page
+    assert pictures.table(TOY, joined)
+    assert report.to_csv(joined).count("\n") == 3
+
+
+def test_which_models_are_not_trained_is_known_before_any_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    exhibit, names = EXHIBITS["flsest-table-1"], ["movielens-1m", "movielens-100k-s1"]
+    has_times = {"movielens-1m": False, "movielens-100k-s1": True}
+    monkeypatch.setattr(experiment, "has_column", lambda folder, *_: has_times[folder.name])
+    (left_out,) = experiment.absent(exhibit, VALUES, names).items()
+    assert left_out == ("DisenCTR", "it needs time stamps, which movielens-1m does not have")
+    assert experiment.absent(exhibit, VALUES, names[1:]) == {}
 
 
 @pytest.mark.parametrize(("condition", "is_told"), [("default", True), ("published", False)])

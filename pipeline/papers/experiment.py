@@ -14,10 +14,11 @@ from pipeline import metrics
 from pipeline.common.errors import PipelineError, error_context
 from pipeline.config.params import Params
 from pipeline.config.settings import Condition, Config
+from pipeline.data.storage import has_column
 from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.significance import Estimate, clusters, estimate
 from pipeline.metrics import Array
-from pipeline.models import build
+from pipeline.models import MODELS, build
 from pipeline.papers.exhibit import Block, Exhibit, Row, Sweep
 from pipeline.train import mechanisms, runs
 from pipeline.train.cache import Trained
@@ -87,10 +88,24 @@ def datasets(exhibit: Exhibit, values: Block) -> dict[str, list[str]]:
     return {names[0]: names for names in logs.values()}
 
 
+def absent(exhibit: Exhibit, values: Block, names: Sequence[str]) -> dict[str, str]:
+    """Return the rows that cannot be trained on some datasets, by their labels, and why, before any is."""
+    timeless = [name for name in names if not has_column(Path("data/processed", name), "train", "time")]
+    file = Params(values, every_entry=False)
+    why = f"it needs time stamps, which {' and '.join(timeless)} do{'es' * (len(timeless) == 1)} not have"
+    return {
+        row.label: why
+        for row in exhibit.rows
+        if timeless and getattr(MODELS[file.config(names[0], row.model).architecture], "timed", False)
+    }
+
+
 def run(
     exhibit: Exhibit, values: Block, names: Sequence[str], processes: int | None, view: View
 ) -> Iterator[Cell]:
-    """Train, or take from the cache, all cells of an exhibit on some datasets; yield each when it is done.
+    """Train, or take from the cache, the cells of an exhibit on some datasets; yield each when it is done.
+
+    Rows that are `absent` have none.
 
     Args:
         values: of params.yaml.
@@ -103,9 +118,10 @@ def run(
     if not conditions:
         raise PipelineError("params.yaml: paper.conditions: a figure over the values of an option needs "
                             "`published` or `default`")  # fmt: skip
+    left_out = absent(exhibit, values, names)
     for name in names:
         for condition in conditions:
-            for row in exhibit.rows:
+            for row in (row for row in exhibit.rows if row.label not in left_out):
                 sweep = exhibit.sweep
                 for value in range(len(sweep.values)) if sweep else [None]:
                     config = configured(exhibit, values, name, row, condition, value)

@@ -22,12 +22,18 @@ COLUMNS = (
 VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
 
 
-def join(exhibit: Exhibit, logs: dict[str, tuple[str, list[Cell]]], ratios: dict[str, float]) -> Block:
+def join(
+    exhibit: Exhibit,
+    logs: dict[str, tuple[str, list[Cell]]],
+    ratios: dict[str, float],
+    absent: dict[str, dict[str, str]] | None = None,
+) -> Block:
     """Return what the page, the table and the picture show.
 
     Args:
         logs: by name, the source and the cells of all its splits.
         ratios: test over train rows of each log.
+        absent: of each log the rows without cells, by label, and why (`experiment.absent`).
     """
     shown = [
         {
@@ -38,6 +44,7 @@ def join(exhibit: Exhibit, logs: dict[str, tuple[str, list[Cell]]], ratios: dict
                 _row(exhibit, source, list(group)) for _, group in groupby(sorted(cells, key=_key), key=_key)
             ],
             "claims": _claims(exhibit, source, cells, ratios[name]),
+            **({"absent": reasons} if (reasons := (absent or {}).get(name)) else {}),
         }
         for name, (source, cells) in logs.items()
     ]
@@ -78,7 +85,8 @@ def _claims(exhibit: Exhibit, source: str, cells: Sequence[Cell], ratio: float) 
     published = {row.label: row.published.get(source, Figures()).auc for row in exhibit.rows}
     for condition in CONDITIONS:
         mine = [cell for cell in cells if cell.condition == condition]
-        for claim in exhibit.claims if mine else ():
+        labels = {cell.row.label for cell in mine}
+        for claim in (claim for claim in exhibit.claims if {claim.better, claim.worse} <= labels):
             test = _test(claim, mine, ratio)
             better, worse = published[claim.better], published[claim.worse]
             difference = None if better is None or worse is None else better - worse
@@ -174,9 +182,13 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
     columns = {"auc": "AUC", "logloss": "logloss", **({"megabytes": "MB"} if sized else {})}
     published = [f"published {name}" for name in columns.values()] if is_printed else []
     lines = [_line(["model", *published, *head]), _line(["---", *["---:"] * (len(published) + len(head))])]
+    absent = log.get("absent", {})
     for row in exhibit.rows:
-        ours = [show(found[row.label, c]) for c in conditions for show in figures.values()]
-        theirs = found[row.label, conditions[0]]["published"]
+        if row.label in absent:
+            ours = ["-" for _ in head]
+        else:
+            ours = [show(found[row.label, c]) for c in conditions for show in figures.values()]
+        theirs = row.published.get(log["source"], Figures())._asdict()
         cells = (
             [
                 "" if theirs[key] is None else f"{theirs[key]:.{2 if key == 'megabytes' else 4}f}"
@@ -186,7 +198,7 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
             else []
         )
         lines.append(_line([row.label, *cells, *ours]))
-    return lines
+    return lines + [f"\n{label} is not trained here: {why}." for label, why in absent.items()]
 
 
 def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
