@@ -10,11 +10,16 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import __main__ as command
+from pipeline import models
 from pipeline.common.errors import PipelineError
-from pipeline.config import yaml_file
-from pipeline.config.params import Params, load
-from pipeline.config.space import Dimension
+from pipeline.config import plan, yaml_file
+from pipeline.config.keys import SYNONYMS
+from pipeline.config.params import Params, keywords, load, of_model
+from pipeline.config.settings import Execution
+from pipeline.config.space import Dimension, Tune
 from pipeline.data.batches import ROWS_IN_MEMORY
+from pipeline.split.assign import assign
+from pipeline.train.loop import fit
 from tests import project
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +71,7 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
         ("model/deepfm/hidden", 64, r"model\.deepfm\.hidden: should be a list \(it is 64\)"),
         ("model/fm/embedding_std", inf, r"model\.fm\.embedding_std: must be at least 0 \(it is inf\)"),
         ("model/fiinet/fusion", "add", r"model\.fiinet\.fusion: .*'concat'"),
-        ("model/fm", 3, r"model\.fm: .*dict"),
+        ("model/fm", 3, r"model\.fm: should be a block of keys"),
         ("train/lr", -1.0, r"train\.lr: must be above 0"),
         ("train/lr", nan, r"train\.lr: must be above 0 \(it is nan\)"),
         ("train/lr", inf, r"train\.lr: must be above 0 \(it is inf\)"),
@@ -186,6 +191,48 @@ def test_a_wrong_value_is_named(values: dict[str, Any], path: str, value: Any, m
     assert str(caught.value).startswith("params.yaml: ")
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("learning_rate", "unknown key 'learning_rate'; did you mean 'lr'?"),
+        ("Batch", "unknown key 'Batch'; did you mean 'batch_size'?"),
+        ("n-epochs", "unknown key 'n-epochs'; did you mean 'epochs'?"),
+        ("early_stopping_patience", "unknown key 'early_stopping_patience'; did you mean 'patience'?"),
+        ("weight_decay", "; did you mean 'embedding_l2', 'linear_l2' or 'network_l2'?"),
+        ("lookahead", "unknown key 'lookahead' (valid: average_epochs, batch_size, clip_norm, "),
+    ],
+)
+def test_a_key_of_another_library_is_translated(values: dict[str, Any], key: str, message: str) -> None:
+    """By the letters `learning_rate` is nearest to `lr_patience`."""
+    with pytest.raises(PipelineError) as caught:
+        Params(put(values, f"train/{key}", 1))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "of"),
+    [
+        ("model/deepfm", "model.deepfm: unknown key '{}'"),
+        ("data/synthetic/settings/model", "settings.model: unknown model or model argument '{}'"),
+        ("tune/space/model", "tune.space.model: unknown key '{}'"),
+    ],
+)
+def test_a_models_key_of_another_library_is_translated_wherever_it_stands(
+    values: dict[str, Any], place: str, of: str
+) -> None:
+    for key, ours in (("embedding_dim", "embedding_size"), ("dnn_hidden_units", "hidden")):
+        with pytest.raises(PipelineError) as caught:
+            Params(put(values, f"{place}/{key}", 8))
+        assert str(caught.value).endswith(f"{of.format(key)}; did you mean {ours!r}?")
+
+
+def test_synonyms_lead_to_keys_that_there_are() -> None:
+    stages = keywords(fit, base=Execution), keywords(assign), Tune
+    options = [of_model(model) for model in models.MODELS]
+    known = {key for kind in (*stages, *options) for key in kind.model_fields}
+    assert {ours for group in SYNONYMS for ours in group} <= known
+
+
 def test_a_misspelt_key_is_named_and_not_the_one_that_is_missing_for_it(values: dict[str, Any]) -> None:
     values["trian"] = values.pop("train")
     with pytest.raises(PipelineError, match=r"unknown key 'trian'; did you mean 'train'\?"):
@@ -198,6 +245,26 @@ def test_a_file_that_is_no_model_yet_is_told_from_a_variant(values: dict[str, An
         Params({**values, "models": ["my_fm"]})
 
 
+def test_a_models_file_is_enough_to_be_told_what_makes_it_a_model(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever its name stands, with a block or without: 'mf' is not what was meant by 'gmf'."""
+    (tmp_path / "gmf.py").touch()
+    monkeypatch.setattr(models, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(plan, "MODELS", tmp_path)
+    told = r"'gmf' is no model yet: name the class in pipeline/models/gmf\.py in CLASSES"
+    for path, value in (
+        ("models", ["gmf"]),
+        ("variants", ["gmf"]),
+        ("model/gmf", {}),
+        ("model/x", {"base": "gmf"}),
+    ):
+        with pytest.raises(PipelineError, match=told):
+            Params(put(values, path, value))
+    with pytest.raises(PipelineError, match=r"model: has no block 'gmf'; write `gmf: \{\}`"):
+        plan.check_names(values, {"model": "gmf"})
+
+
 def test_rows_in_memory_may_be_left_out(values: dict[str, Any]) -> None:
     assert Params(put(values, "train/rows_in_memory", 9)).config("synthetic", "fm").train.rows_in_memory == 9
     del values["train"]["rows_in_memory"]
@@ -207,7 +274,7 @@ def test_rows_in_memory_may_be_left_out(values: dict[str, Any]) -> None:
 
 
 WRONG: list[tuple[str, Any, str]] = [
-    ("data/mine", None, "data.mine: should be a valid dictionary"),
+    ("data/mine", None, "data.mine: is empty: it needs source, download, preprocess, split"),
     ("data/mine", {"source": "synthetic"}, "data.mine.download: is missing; write `download: {}`"),
     (
         "data/mine/source",
@@ -217,7 +284,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("data/mine/downlod", {}, "data.mine: unknown key 'downlod'; did you mean 'download'?"),
     ("data/mine/split/tst", 0.2, "data.mine.split: unknown key 'tst'; did you mean 'test'?"),
     ("data/mine/preprocess", "none", "data.mine.preprocess: "),
-    ("data/mine/settings/train", 3, "data.mine.settings.train: should be a valid dictionary (it is 3)"),
+    (
+        "data/mine/settings/train",
+        3,
+        "data.mine.settings.train: should be a block of keys, as in `key: value` (it is 3)",
+    ),
     ("data/mine/settings/train", {"lr": -1.0}, "data.mine.settings.train.lr: must be above 0"),
     ("data/mine/settings/model", {"fm": {"hiden": 1}}, "data.mine.settings.model.fm: unknown key 'hiden'"),
     ("data/mine/settings/tune", {"trails": 1}, "data.mine.settings.tune: unknown key 'trails'"),
@@ -315,11 +386,35 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{path}:5: the key 'lr' occurs a second time (its block begins in line 3): remove one of the two"
     )
-    path.write_bytes(b"datasets: [\xff]\n")
-    with pytest.raises(PipelineError, match="not valid YAML"):
+    path.write_text("datasets: [synthetic]\nmodels: [fm]\n'datasets': [feed]\n")
+    with pytest.raises(PipelineError, match=r"yaml:3: .* \(the first is in line 1\): remove one"):
+        load(path)
+    path.write_bytes(b"# one\ndatasets: [\xf6]\n")
+    with pytest.raises(PipelineError, match=r"yaml:2: the byte 0xf6 is no text in UTF-8: save the file as"):
         load(path)
     with pytest.raises(PipelineError, match="is missing; run the command"):
         load(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("datasets", "datasets: is empty: name at least one, such as `datasets: [synthetic]`"),
+        ("train/seeds", "train.seeds: is empty: name at least one, such as `seeds: [1]`"),
+        ("data/synthetic/encode", "data.synthetic.encode: is empty: give it keys, or write `{}`"),
+        ("train/lr", "train.lr: should be a valid number (it is empty)"),
+    ],
+)
+def test_what_is_empty_is_told_in_the_words_of_yaml(values: dict[str, Any], path: str, message: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        Params(put(values, path, None))
+    assert str(caught.value) == f"params.yaml: {message}"
+
+
+def test_an_empty_file_is_told_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").touch()
+    with pytest.raises(PipelineError, match=r"params\.yaml: is empty: it needs datasets, models, data, "):
+        load(tmp_path / "params.yaml")
 
 
 def test_settings_of_a_dataset_win_over_the_blocks(values: dict[str, Any]) -> None:
@@ -545,7 +640,7 @@ def test_make_repro_checks_the_file_before_dvc_reads_it(
     monkeypatch.setattr("sys.argv", ["pipeline", "--root", str(tmp_path), "run"])
     with pytest.raises(SystemExit, match="1"):
         command.main()
-    assert [line.split()[-1] for line in started] == ["check", "refresh", "repro"]
+    assert [line.split()[-1] for line in started] == ["--quiet", "refresh", "repro"]
     assert "python -m pipeline run" in (ROOT / "Makefile").read_text()
 
 

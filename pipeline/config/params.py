@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError, create_model
 
 from pipeline import models
-from pipeline.common.errors import PipelineError, error_context, is_main_process, nearest, unknown
+from pipeline.common.errors import PipelineError, error_context, is_main_process, unknown
 from pipeline.common.names import check, check_targets
 from pipeline.config import yaml_file
+from pipeline.config.keys import unknown_key
 from pipeline.config.settings import Config, Dataset, Execution, File, Train
 from pipeline.config.space import Block, Dimension, Tune
-from pipeline.config.validation import Strict, explain, type_of
+from pipeline.config.validation import NO_BLOCK, Strict, explain, said, type_of
 from pipeline.data.batches import ROWS_IN_MEMORY
 from pipeline.datasets import DATASETS
 from pipeline.layers.neighbours import with_neighbours
@@ -166,9 +167,7 @@ class Params:
             if name in variants:
                 raise self._error("models", f"{name!r} is a variant: list it under `variants`")
             if name not in MODELS:
-                file = Path(models.__file__).parent / f"{name}.py"
-                told = self._no_class(name) if file.exists() else unknown("model", name, MODELS)
-                raise self._error("models", told)
+                raise self._error("models", self._no_model(name))
             if name not in self._file.model:
                 raise self._error("model", f"has no block {name!r}; write `{name}: {{}}` for its defaults")
         for name in self._file.variants:
@@ -178,7 +177,8 @@ class Params:
                     f"{name!r} is a model: list it under `models`, or give the variant another name",
                 )
             if name not in variants:
-                raise self._error("variants", unknown("variant", name, variants))
+                told = self._no_class(name) if _has_file(name) else unknown("variant", name, variants)
+                raise self._error("variants", told)
         self._check_once()
 
     def _check_once(self) -> None:
@@ -225,7 +225,8 @@ class Params:
         names, options = MODELS.keys() | self.blocks, _options_of_any_model()
         for key in block:
             if key not in names and key not in options:
-                raise self._error(place, unknown("model or model argument", key, [*names, *options]))
+                kind = "model or model argument"
+                raise self._error(place, unknown_key(key, [*names, *options], kind=kind))
 
     # ---- settings of one model on one dataset; of several layers the later wins ----
 
@@ -255,6 +256,8 @@ class Params:
         if model in MODELS:
             return model
         base = self._file.model[model].get("base")
+        if base is None and _has_file(model):
+            raise self._error(f"model.{model}", self._no_class(model))
         if base is None:
             raise self._error(
                 f"model.{model}",
@@ -264,7 +267,7 @@ class Params:
         if base not in MODELS:
             if base in self._file.model:
                 raise self._error(f"model.{model}.base", f"{base!r} is a variant itself: name a model")
-            raise self._error(f"model.{model}.base", unknown("model", base, MODELS))
+            raise self._error(f"model.{model}.base", self._no_model(base))
         return str(base)
 
     def _model_block(self, model: str, dataset: str | None) -> Block:
@@ -274,10 +277,10 @@ class Params:
         layers = self._layers(model, dataset)
         for place, layer in layers.items():
             if not isinstance(layer, dict):
-                raise self._error(place, f"should be a valid dictionary (it is {layer!r})")
+                raise self._error(place, f"{NO_BLOCK} (it is {said(layer)})")
             for key in layer.keys() - known.model_fields:
                 of = "" if place.endswith(f".{architecture}") else f" of {architecture}"
-                raise self._error(place, f"unknown key {key!r}{of}{nearest(key, known.model_fields)}")
+                raise self._error(place, unknown_key(key, known.model_fields, of=of))
         block, origins = _stacked(layers)
         return dict(self._validated(known, block, f"model.{model}", origins))
 
@@ -327,7 +330,7 @@ class Params:
         known = {"model": of_model(architecture), "train": keywords(fit)}
         own = {key: top for top in ("train", "model") for key in known[top].model_fields}
         for key in tune.space.keys() - known:
-            raise self._error("tune.space", unknown("key", key, known))
+            raise self._error("tune.space", unknown_key(key, known))
         shared, names = tune.space.get("model") or {}, {*MODELS, *self.blocks}
         blocks: dict[tuple[str, ...], Block] = {
             ("model",): {key: value for key, value in shared.items() if key not in names}
@@ -341,7 +344,7 @@ class Params:
                 allowed = _options_of_any_model() if path == ("model",) else known["train"].model_fields
             for key, value in block.items():
                 if key not in allowed:
-                    raise self._error(".".join(("tune.space", *path)), unknown("key", key, allowed))
+                    raise self._error(".".join(("tune.space", *path)), unknown_key(key, allowed))
                 if key in own:
                     axes[f"{own[key]}.{key}"] = self._space_place(dataset, (*path, key)), value
         result = {}
@@ -372,6 +375,9 @@ class Params:
         except ValidationError as error:
             raise self._error(*explain(error, kind, values, place, origins)) from None
 
+    def _no_model(self, name: str) -> str:
+        return self._no_class(name) if _has_file(name) else unknown("model", name, MODELS)
+
     def _no_class(self, name: str) -> str:
         return (
             f"{name!r} is no model yet: name the class in pipeline/models/{name}.py in CLASSES of "
@@ -398,6 +404,11 @@ def load(path: Path = Path("params.yaml")) -> Params:
         are = f"{unused} {'are' if len(names) > 1 else 'is'} not in `datasets`"
         print(f"warning: {words} (stops nothing: {are})", file=sys.stderr)
     return params
+
+
+def _has_file(model: str) -> bool:
+    """Whether somebody has written a model of this name, be it in `CLASSES` or not yet."""
+    return (Path(models.__file__).parent / f"{model}.py").exists()
 
 
 def of_model(architecture: str) -> type[Strict]:

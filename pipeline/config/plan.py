@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.config import yaml_file
 
+MODELS = Path(__file__).parents[1] / "models"  # each has its file here, which is not imported
 Item = dict[str, str]  # the values of a stage's matrix: dataset, model
 
 
@@ -20,7 +21,10 @@ def check_names(values: Any, item: Item, file: str = "params.yaml") -> None:
     for kind, block in (("dataset", "data"), ("model", "model")):
         known = values.get(block) if isinstance(values, dict) else None
         if kind in item and isinstance(known, dict) and item[kind] not in known:
-            raise PipelineError(f"{file}: {block}: {unknown(kind, item[kind], known)}")
+            told = unknown(kind, item[kind], known)
+            if kind == "model" and (MODELS / f"{item[kind]}.py").exists():
+                told = f"has no block {item[kind]!r}; write `{item[kind]}: {{}}` for its defaults"
+            raise PipelineError(f"{file}: {block}: {told}")
 
 
 def place(script: str, item: Item, values: Any, root: Path = Path()) -> tuple[int, int] | None:

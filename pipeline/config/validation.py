@@ -11,8 +11,11 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from pipeline.common.errors import unknown
+from pipeline.config.keys import unknown_key
 
+NO_BLOCK = "should be a block of keys, as in `key: value`"
+# what a list that is empty may name; the others only say that it is
+EXAMPLES = {"datasets": "synthetic", "models": "fm", "seeds": "1"}
 BOUNDS = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
 OUT_OF_RANGE = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
 
@@ -54,7 +57,8 @@ def explain(
     elif not isinstance(first["input"], dict) and first["type"] not in ("extra_forbidden", "too_short"):
         allowed = re.findall("'(.*?)'", reason) if first["type"] == "literal_error" else []
         near = get_close_matches(str(first["input"]), allowed, n=1)
-        reason += f" (it is {first['input']!r}{f'; did you mean {near[0]!r}?' if near else ''})"
+        if first["input"] is not None or not reason.startswith("is empty"):
+            reason += f" (it is {said(first['input'])}{f'; did you mean {near[0]!r}?' if near else ''})"
     return ".".join(filter(None, path)), reason
 
 
@@ -65,17 +69,39 @@ def _reason(first: Any, hint: Any) -> str:
     if kind in OUT_OF_RANGE and bounds:
         return "must be " + " and ".join(bounds)
     if kind == "extra_forbidden":
-        return unknown("key", key, _keys(hint))
+        return unknown_key(key, _keys(hint))
     if kind == "missing":
         missing = _inside(hint, key)
         may_be_empty = get_origin(missing) is dict
         if isclass(missing) and issubclass(missing, BaseModel):
             may_be_empty = not any(field.is_required() for field in missing.model_fields.values())
         return f"is missing; {f'write `{key}: {{}}` for its defaults' if may_be_empty else 'give it a value'}"
-    if kind == "too_short" and not context["actual_length"]:
-        return "is empty"
+    nothing = first["input"] is None
+    if (kind == "too_short" and not context["actual_length"]) or (kind == "list_type" and nothing):
+        return f"is empty{_example(str(key))}"
+    if kind in ("dict_type", "model_type"):
+        return _no_block(hint) if nothing else NO_BLOCK
+    if kind == "list_type":
+        return "should be a list, as in `[a, b]`"
     reason = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     return re.sub(" or instance of .*", "", reason).replace("an instance of Sequence", "a list")
+
+
+def said(value: Any) -> str:
+    """Return a value of the file as a message shows it."""
+    return "empty" if value is None else repr(value)
+
+
+def _example(key: str) -> str:
+    return f": name at least one, such as `{key}: [{EXAMPLES[key]}]`" if key in EXAMPLES else ""
+
+
+def _no_block(hint: Any) -> str:
+    """Say what belongs into a block that has no keys."""
+    needed = []
+    if isclass(hint) and issubclass(hint, BaseModel):
+        needed = [name for name, field in hint.model_fields.items() if field.is_required()]
+    return f"is empty: it needs {', '.join(needed)}" if needed else "is empty: give it keys, or write `{}`"
 
 
 def _contains(value: Any, step: int | str) -> bool:

@@ -11,6 +11,8 @@ from ruamel.yaml.nodes import MappingNode, SequenceNode
 
 from pipeline.common.errors import PipelineError
 
+NEWLINE = "\n"
+
 
 def read(path: Path) -> tuple[str, Any]:
     """Return the text of a file and the values in it.
@@ -19,15 +21,20 @@ def read(path: Path) -> tuple[str, Any]:
         PipelineError: it is missing, or is not valid YAML.
     """
     try:
-        text = path.read_bytes().decode()
+        data = path.read_bytes()
+        text = data.decode()
         return text, parsed(text)
     except FileNotFoundError:
         raise PipelineError(f"{path} is missing; run the command from the project's folder") from None
     except DuplicateKeyError as error:
-        key = re.search('duplicate key "(.*?)" with', error.problem)
+        found = re.search('duplicate key "(.*?)" with', error.problem)
+        key, begins = found[1] if found else "", f"its block begins in line {error.context_mark.line + 1}"
+        first = re.search(rf"^[\"']?{re.escape(key)}[\"']?\s*:", text, re.MULTILINE)
+        if error.context_mark.column == 0 and first:  # the block is the file
+            begins = f"the first is in line {text.count(NEWLINE, 0, first.start()) + 1}"
         raise PipelineError(
-            f"{path}:{error.problem_mark.line + 1}: the key {key[1] if key else ''!r} occurs a second time "
-            f"(its block begins in line {error.context_mark.line + 1}): remove one of the two"
+            f"{path}:{error.problem_mark.line + 1}: the key {key!r} occurs a second time ({begins}): remove "
+            "one of the two"
         ) from None
     except MarkedYAMLError as error:
         inside = ""
@@ -37,7 +44,11 @@ def read(path: Path) -> tuple[str, Any]:
             f"{path} is not valid YAML in line {error.problem_mark.line + 1}: {error.problem}{inside}"
         ) from None
     except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not valid YAML: {error}") from None
+        line = data.count(NEWLINE.encode(), 0, error.start) + 1
+        raise PipelineError(
+            f"{path}:{line}: the byte 0x{data[error.start]:02x} is no text in UTF-8: save the file as UTF-8, "
+            f"or convert it, such as by `iconv -f CP1252 -t UTF-8 {path.name} > new.yaml`"
+        ) from None
     except (ValueError, RecursionError) as error:  # looks like a date or a number and is none
         raise PipelineError(f"{path}{_place(text)}: {error}; put quotes round a text") from None
     except YAMLError as error:
