@@ -8,10 +8,8 @@ from pipeline.common.files import write_json
 from pipeline.datasets import DATASETS
 from pipeline.download.manifest import origin, verify
 from pipeline.preprocess import clean_table
-from pipeline.preprocess.rejects import RejectLog
+from pipeline.preprocess.rejects import PRINTED, RejectLog
 from stages import dataset_entry, new_folder
-
-SHOWN = 3  # corrupted records that are printed
 
 
 def main() -> None:
@@ -38,9 +36,9 @@ def main() -> None:
         f"{name}: {report['rows_in']} rows in, {report['rows_out']} out, {report['rejected']} corrupted, "
         f"{report['dropped']} left out, {report['clicks']} clicks"
     )
-    for line in report["first_rejects"][:SHOWN]:
+    for line in report["first_rejects"][:PRINTED]:
         print(f"  {line}")
-    if len(report["first_rejects"]) > SHOWN:
+    if len(report["first_rejects"]) > PRINTED:
         print(f"  more of them: data/interim/{name}/report.json")
 
 

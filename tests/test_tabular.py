@@ -198,10 +198,13 @@ def test_a_record_is_rejected_with_line_column_and_reason(read: Read):
     assert report["first_rejects"] == [
         "log.csv:3: price 'x' is not a number",
         "log.csv:4: ts 'yesterday' is not a time (iso)",
-        "log.csv:6: click '2' is not 0 or 1; `label` takes a rule, such as at_least",
+        (
+            "log.csv:6: click '2' is none of 0, 1, yes, no; say under `label` "
+            "from where on numbers are clicks, such as `at_least: 2`"
+        ),
         "log.csv:7: click '' is missing, and it is the label; `drop: [null]` under `label` leaves it out",
         "log.csv:8: 4 fields where 5 belong: 'a,1,,'",
-        "log.csv:11: click '3' is not 0 or 1; `label` takes a rule, such as at_least",
+        "log.csv:11: click '3' is none of 0, 1, yes, no",
     ]
     assert (report["rows_in"], report["rows_out"], report["rejected"]) == (8, 2, 6)
     with pytest.raises(PipelineError, match=r"mine: 6 of 8 records of log\.csv are corrupted"):
@@ -283,7 +286,10 @@ def test_files_of_a_folder_come_by_name_and_their_columns_in_any_order(read: Rea
     rows, report = read(files)
     assert column(rows, "user") == ["early", "late", "last"]
     assert report["first_rejects"] == [
-        "a.csv:3: click 'x' is not 0 or 1; `label` takes a rule, such as at_least"
+        (
+            "a.csv:3: click 'x' is none of 0, 1, yes, no; say under `label` "
+            "which of its values are clicks, `equals: [...]`, or which are left out, `drop: ['x']`"
+        )
     ]
     assert {name: entry["records"] for name, entry in report["files"].items()} == {
         "a.csv": 2,
@@ -455,7 +461,10 @@ def test_rejected_records_of_parquet_are_numbered_from_1(read: Read):
     _, report = read({"a.parquet": table}, fields={"price": {"domain": "item", "type": "number"}})
     assert report["first_rejects"] == [
         "a.parquet:2: price 'x' is not a number",
-        "a.parquet:3: click '7' is not 0 or 1; `label` takes a rule, such as at_least",
+        (
+            "a.parquet:3: click '7' is none of 0, 1, yes, no; say under `label` "
+            "from where on numbers are clicks, such as `at_least: 7`"
+        ),
     ]
 
 
@@ -580,7 +589,7 @@ def test_what_does_not_fit_is_an_error_before_anything_is_read(
         (
             "user,click\n" + "a,5\nb,2\n" * 100,
             {},
-            "column 'click': a value such as '5', '2' is not 0 or 1, and 200 of the first 200 are like",
+            "column 'click': a value such as '5', '2' is none of 0, 1, yes, no, and 200 of the first 200 are",
         ),
         (
             "user,click\n" + 'a,"1,5"\nb,"2,5"\n' * 100,
@@ -605,6 +614,30 @@ def test_a_setting_that_most_values_break_is_an_error_at_once(
     with pytest.raises(PipelineError) as caught:
         read(text, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "cure"),
+    [
+        (
+            "maybe",
+            "Say under `label` which of its values are clicks, `equals: [...]`, or which are left out, `drop",
+        ),
+        ("3", "Say under `label` from where on numbers are clicks, such as `at_least: 3`"),
+    ],
+)
+def test_labels_that_are_neither_yes_nor_no_come_with_the_rule_that_helps(read: Read, value: str, cure: str):
+    """Three lines of them, since all are alike."""
+    rows = ["a,yes", "b,no"] * 30 + [f"c,{value}"] * 30
+    with pytest.raises(PipelineError) as caught:
+        read("user,click\n" + "\n".join(rows) + "\n", max_rejected=0.001)
+    _, *listed, last = str(caught.value).splitlines()
+    assert [line.split("; ")[0] for line in listed] == [
+        *(f"  log.csv:{line}: click '{value}' is none of 0, 1, yes, no" for line in (62, 63, 64)),
+        "  and 27 more",
+    ]
+    assert last.startswith(cure)
+    assert ". Otherwise fetch the file again, or raise" in last
 
 
 def test_rejected_lines_come_with_what_to_try(read: Read):
@@ -671,8 +704,8 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
             "itm",
             "fields.price: should be 'user', 'item' or 'context' (it is 'itm'; did you mean 'item'?)",
         ),
-        ("fields/price", None, "fields.price: needs a domain: user, item or context (it is None)"),
-        ("fields/price", 3, "fields.price: should be a valid dictionary"),
+        ("fields/price", None, "fields.price: needs a domain: user, item or context (it is empty)"),
+        ("fields/price", 3, "fields.price: should be a block of keys"),
         ("fields/price/separator", "|", "fields.price: separator belongs to type bag, and this is a number"),
         ("fields/ts/format", "%d.%m", "fields.ts.format: the format '%d.%m' is not iso"),
         (
@@ -683,8 +716,8 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
         ("fields/ts/parts", ["day", "day"], "fields.ts: parts contains one twice"),
         ("fields/ts/parts", [], "fields.ts.parts: is empty"),
         ("fields/3", "user", "fields.3: should be a valid string"),
-        ("fields", ["user"], "fields: should be a valid dictionary"),
-        ("label", 1, "label: should be a valid dictionary"),
+        ("fields", ["user"], "fields: should be a block of keys"),
+        ("label", 1, "label: should be a block of keys"),
         ("label", {"column": "a", "atleast": 1}, "label: unknown key 'atleast'; did you mean 'at_least'?"),
         ("label", {"column": "a", "at_least": "4"}, "label.at_least: should be a valid"),
         (
@@ -703,7 +736,7 @@ def test_params_take_an_item_as_it_is_documented(values: dict[str, Any]):
         ("keep", "part", "keep: "),
         ("decimal", ";", "decimal: should be '.' or ','"),
         ("quote", 3, "quote: should be a valid string"),
-        ("missing", ["", None], "missing.1: should be a valid string (it is None)"),
+        ("missing", ["", None], "missing.1: should be a valid string (it is empty)"),
         ("seperator", ";", "unknown key 'seperator'; did you mean 'separator'?"),
         ("max_rejected", 2.0, "max_rejected: must be"),
     ],

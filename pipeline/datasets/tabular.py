@@ -29,6 +29,7 @@ whose integers are categories by their digits and whose lists are bags, or vecto
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -68,6 +69,7 @@ Value = str | bool | int | float
 Mask = NDArray[np.bool_]
 MISSING = ("", "NULL", "null", "NA", "N/A", "nan", "NaN", "None", "\\N")
 YES, NO = ("true", "yes", "t", "y"), ("false", "no", "f", "n")  # beside 1 and 0: labels without a rule
+NO_LABEL = "is none of 0, 1, yes, no"  # nor another spelling of them
 RESERVED = ("label", "group", "time", "truth", "grade")  # columns of the clean table that are no fields
 ALARM_RECORDS = 100  # in a first block of at least this many, mostly malformed values mean a wrong setting
 
@@ -387,6 +389,22 @@ def check(files: Sequence[Path], of_vectors: Mapping[str, Path], **arguments: An
             _of_vectors(of_vectors[field.file], name, plan)
 
 
+def column_names(*, user: str | None = None, **arguments: Any) -> set[str]:
+    """Return the columns that the clean table will have besides the label, by the keys of `preprocess`.
+
+    Args:
+        user: the field that groups are of where `group` names no column.
+        arguments: of `read`; others are ignored.
+    """
+    of_plan = {
+        key: arguments[key] for key in ("label", "fields", "group", "time", "keep") if key in arguments
+    }
+    plan, file = plan_of(**of_plan), arguments.get("file")
+    names = {column for name, field in plan.fields.items() for column in field.columns(name)}
+    names |= {*plan.kept} | ({"time"} if plan.time else set()) | ({"group"} if plan.group or user else set())
+    return names | ({file} if file else set())
+
+
 def plan_of(
     *,
     fields: dict[str, Any],
@@ -588,12 +606,25 @@ def _rows(
     for rows, found in cleaned(_tasks(opened, plan), rejects):
         for name, some in found.items():
             vectors[name].add(some)
-        hinted = hinted or rejects.add_hint(tables.hint)
+        hinted = hinted or rejects.add_hint(_hint)
         yield rows
     for table in opened:
         rejects.count(table.path.name, 0)
     if not any(rejects.files[table.path.name].records for table in opened):
         raise PipelineError(f"{opened[0].path} has no records")
+
+
+def _hint(reason: str) -> str:
+    """Return what to try where records are rejected for this reason; empty if there is nothing to try."""
+    value = re.search(rf"('.*'|\".*\") {NO_LABEL}$", reason)
+    if value is None:
+        return tables.hint(reason)
+    if parse.numbers(pa.array([value[1][1:-1]]).dictionary_encode())[1].any():  # a word
+        return (
+            "say under `label` which of its values are clicks, `equals: [...]`, or which are left out, "
+            f"`drop: [{value[1]}]`"
+        )
+    return f"say under `label` from where on numbers are clicks, such as `at_least: {value[1][1:-1]}`"
 
 
 def _tasks(opened: Sequence[Table], plan: Plan) -> Iterator[tuple[Unit, Clean]]:
@@ -766,8 +797,7 @@ def label_of(values: pa.DictionaryArray, plan: Plan, check: Check) -> tuple[NDAr
     if rule.above is not None or rule.at_least is not None:
         check.reject(invalid, rule.column, "is not a number", remedy=_AMOUNT_REMEDY)
     else:
-        tip = "; `label` takes a rule, such as at_least"
-        check.reject(invalid, rule.column, "is not 0 or 1", remedy=_label_remedy(values), tip=tip)
+        check.reject(invalid, rule.column, NO_LABEL, remedy=_label_remedy(values))
     return clicks.astype(np.uint8), dropped
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.common.errors import PipelineError
 
 SHOWN_PER_FILE = 20  # rejected records of a file that are listed with their reasons
+PRINTED = 3  # of these, in what a run prints: they are mostly alike
 
 
 @dataclass
@@ -93,8 +94,9 @@ class RejectLog:
 
     def cure(self, otherwise: str) -> str:
         """Return what to do about the rejected records: what a hint says, before anything else."""
-        hint, otherwise = (f"{words[:1].upper()}{words[1:]}" for words in (self._hint, otherwise))
-        return f"{hint}. {otherwise}" if hint else otherwise
+        words = otherwise
+        hint, otherwise = (f"{each[:1].upper()}{each[1:]}" for each in (self._hint, words))
+        return f"{hint}. Otherwise {words}" if hint else otherwise
 
     def drop(self, file: str, records: int) -> None:
         """Count records that are left out because params.yaml asks for it."""
@@ -109,7 +111,9 @@ class RejectLog:
         """
         for file, tally in self.files.items():
             if tally.rejected > max_rejected * tally.records:
-                shown = "\n  ".join(self._first_of(file))
+                shown = "\n  ".join(self._first_of(file)[:PRINTED])
+                if tally.rejected > PRINTED:
+                    shown += f"\n  and {tally.rejected - PRINTED:,} more"
                 raise PipelineError(
                     f"{name}: {tally.rejected} of {tally.records} records of {file} are corrupted, "
                     f"more than max_rejected = {max_rejected:g} allows:\n  {shown}\n"
