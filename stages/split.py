@@ -8,7 +8,7 @@ from pipeline.data.storage import REPORT, SplitWriter, write_vectors
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
 from pipeline.split import repeats, vectors, warm
-from pipeline.split.assign import assign, train_rows
+from pipeline.split.assign import assign, remark, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from stages import dataset_entry, new_folder
 
@@ -59,8 +59,11 @@ def main() -> None:
                 f"{name}: {field}: {values:,} values of bags are left out, since only the {end} of each row "
                 "have slots (encode: max_slots, slots_from)"
             )
-    rows = ", ".join(f"{writer.report[split]['rows']} {split} rows" for split in SPLITS)
+    counts: dict[str, int] = {split: writer.report[split]["rows"] for split in SPLITS}
+    rows = ", ".join(f"{count} {split} rows" for split, count in counts.items())
     print(f"{name}: {encoder.schema.vocabulary_size} ids, {rows}{repeats.remark(found)}")
+    if words := remark(counts, entry.split.get("method", "random")):
+        print(f"warning: {name}: {words}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import drawn, mix, permutation
-from pipeline.split.assign import TEST, TRAIN, VALID, assign
+from pipeline.schema import SPLITS
+from pipeline.split.assign import TEST, TRAIN, VALID, assign, remark
 
 
 def log(rows: int, **columns: object) -> pa.Table:
@@ -194,3 +195,26 @@ def test_a_part_with_one_class_is_an_error_that_names_part_and_dataset():
 def test_missing_times_are_an_error():
     with pytest.raises(PipelineError, match="'time' has missing values"):
         assign(log(3, time=[1, None, 2]), method="time")
+
+
+@pytest.mark.parametrize(
+    ("rows", "method", "words"),
+    [
+        ((21, 2, 6), "random", ""),
+        ((10, 10, 10), "time", ""),
+        (
+            (900, 8_100, 21_000),
+            "random",
+            (
+                "fewer rows to train on (900) than in valid (8,100) and test (21,000): if that is not meant, "
+                "lower `test` and `valid`, which is a share of what is not test (`split`)"
+            ),
+        ),
+        ((5, 4, 6), "days", "than in test (6): if that is not meant, raise `train_days`"),
+    ],
+)
+def test_a_train_part_that_is_smaller_than_another_is_told(
+    rows: tuple[int, int, int], method: str, words: str
+):
+    told = remark(dict(zip(SPLITS, rows, strict=True)), method)
+    assert words in told and bool(words) == bool(told)

@@ -4,7 +4,7 @@ The assignment depends on the order of the rows, the seed and integer arithmetic
 on every machine and with every version of every library.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
 Part = Literal["train", "valid", "test"]
 Assignment = NDArray[np.uint8]  # of each row, its place in SPLITS
 TRAIN, VALID, TEST = range(3)
+COLUMN_OF = {"time": "time", "days": "time", "user": "group"}  # by method, what it needs of the clean table
 
 
 def assign(
@@ -103,14 +104,14 @@ def _assigned(
     if method == "random":
         assignment = _in_order(drawn(rows, seed, [tests, tests + valids]), tests, valids, newest_last=False)
     elif method == "time":
-        time = _required(table, "time", name, "time").to_numpy()
+        time = _required(table, name, "time").to_numpy()
         assignment = _in_order(np.argsort(time, kind="stable"), tests, valids, newest_last=True)
     elif method == "days":
-        assignment = by_days(_required(table, "time", name, "days").to_numpy(), name, *days)
+        assignment = by_days(_required(table, name, "days").to_numpy(), name, *days)
     elif method == "user":
-        assignment = _by_group(_required(table, "group", name, "user"), seed, tests, valids)
+        assignment = _by_group(_required(table, name, "user"), seed, tests, valids)
     else:
-        assignment = _by_column(_required(table, column, name, "column"), str(column), name, values)
+        assignment = _by_column(_required(table, name, "column", column), str(column), name, values)
         train = np.flatnonzero(assignment == TRAIN)
         if not (assignment == VALID).any():
             assignment[train[permutation(len(train), seed)[: int(len(train) * valid + 0.5)]]] = VALID
@@ -124,6 +125,27 @@ def train_rows(blocks: Iterable[pa.Array], assignment: Assignment) -> Iterator[p
     for block in blocks:
         yield block.filter(pa.array(assignment[start : start + len(block)] == TRAIN))
         start += len(block)
+
+
+def remark(rows: Mapping[str, int], method: str) -> str:
+    """Return a warning if little is left to learn from; empty if not.
+
+    Args:
+        rows: of each split.
+    """
+    train = rows["train"]
+    larger = [f"{split} ({rows[split]:,})" for split in SPLITS if rows[split] > train]
+    if not larger:
+        return ""
+    cure = {
+        "days": "raise `train_days`, or set it to 0 for all days",
+        "column": "see its `values` and `valid`",
+    }
+    lower = "lower `test` and `valid`, which is a share of what is not test"
+    return (
+        f"fewer rows to train on ({train:,}) than in {' and '.join(larger)}: if that is not meant, "
+        f"{cure.get(method, lower)} (`split`)"
+    )
 
 
 def _check_copies(assignment: Assignment, repeats: Repeats, name: str) -> None:
@@ -209,19 +231,35 @@ def _by_column(
     return assignment
 
 
-def _required(table: pa.Table, column: str | None, name: str, method: str) -> pa.ChunkedArray:
+def need_column(names: Collection[str], name: str, method: str, column: str | None) -> str:
+    """Return the column that a method (but `random`) needs, one of those that a clean table has or will have.
+
+    Args:
+        names: of its columns.
+        name: of the dataset, for messages.
+        column: the key of this name.
+
+    Raises:
+        PipelineError: the table does not have it.
+    """
+    column = column if method == "column" else COLUMN_OF[method]
     if column is None:
         raise PipelineError(f"{name}: split method 'column' needs the key `column`")
     if method == "column" and column in ("label", "group", "time", "truth"):
         raise PipelineError(
             f"{name}: {column!r} cannot be the split column; choose one that contains train, valid, test"
         )
-    if column not in table.column_names:
+    if column not in names:
         hint = f"keep: [{column}]" if method == "column" else f"{column}: <its column>"
         raise PipelineError(
             f"{name}: split method {method!r} needs the column {column!r}, which this dataset does not have; "
             f"of a log of your own name it in params.yaml: data.{name}.preprocess.{hint}"
         )
+    return column
+
+
+def _required(table: pa.Table, name: str, method: str, column: str | None = None) -> pa.ChunkedArray:
+    column = need_column(table.column_names, name, method, column)
     if method != "column" and table[column].null_count:
         raise PipelineError(f"{name}: split method {method!r}: column {column!r} has missing values")
     return table[column]
