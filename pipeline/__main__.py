@@ -121,6 +121,7 @@ def parser(name: str | None = None) -> ArgumentParser:
     added.add_argument("--out", "-o", type=Path, metavar="FOLDER", help="for Markdown, CSV and a picture")
     added = command(check, "check params.yaml, and mend what a kill left of DVC's own files")
     added.add_argument("--files", action="store_true", help="also every file in data/, byte by byte")
+    added.add_argument("--quiet", action="store_true", help="say nothing if all is well")
     command(refresh, "copy your own files again if they have changed")
     command(sync, "rebuild the MLflow view from the files in data/")
     added = command(compare, "compare models over several splits or datasets, from their reports")
@@ -234,7 +235,10 @@ def check(arguments: Namespace) -> None:
     for line in leftovers.heal(arguments.root):
         print(line)
 
-    checks.own_logs(arguments.root, params.load(arguments.root / "params.yaml"))
+    settings = params.load(arguments.root / "params.yaml")
+    checks.own_logs(arguments.root, settings)
+    if not arguments.quiet:
+        print(checks.all_well(settings))
     if arguments.files:
         print(checks.files(arguments.root))
 

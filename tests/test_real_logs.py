@@ -1,6 +1,7 @@
 """What other people's logs look like: ids as floats, odd labels, official splits, odd files, wide tables."""
 
 import gzip
+import json
 import lzma
 import os
 import pickle
@@ -496,10 +497,23 @@ def test_the_campaign_notices_a_lost_record_and_a_crash(monkeypatch: pytest.Monk
         ({"preprocess": {"label": "clik"}}, "preprocess.label: unknown column 'clik'"),
         ({"preprocess": {"separator": ";"}}, "clicks.csv:1: the first line has no ';'"),
         ({"source": "synthetic"}, None),
+        (
+            {"split": {"method": "time"}},
+            "mine: split method 'time' needs the column 'time', .* data.mine.preprocess.time: <its column>",
+        ),
+        ({"split": {"method": "days"}}, "mine: split method 'days' needs the column 'time'"),
+        ({"split": {"method": "user"}}, "mine: split method 'user' needs the column 'group'"),
+        ({"split": {"method": "column", "column": "part"}}, r"mine: .* data.mine.preprocess.keep: \[part\]"),
+        ({"split": {"method": "column", "column": "user"}}, None),
+        ({"split": {"method": "user"}, "preprocess": {"user": "user"}}, None),
     ],
 )
 def test_check_looks_at_own_logs_before_dvc_starts(
-    change: dict[str, Any], says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any],
+    says: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Otherwise a typo in a column's name is told after the download, or after hours of other datasets."""
     (tmp_path / "clicks.csv").write_text("user,click\na,1\nb,0\n")
@@ -520,11 +534,24 @@ def test_check_looks_at_own_logs_before_dvc_starts(
     monkeypatch.setattr("sys.argv", ["ctr", "check"])
     if says is None:
         commands.main()
+        assert capsys.readouterr().out == "params.yaml: 1 dataset, 2 models: nothing to object to\n"
+        monkeypatch.setattr("sys.argv", ["ctr", "check", "--quiet"])  # as `ctr run` asks
+        commands.main()
+        assert capsys.readouterr().out == ""
         return
     with pytest.raises(PipelineError, match=says):
         commands.main()
     (raw := tmp_path / "data/raw/mine").mkdir(parents=True)
     (raw / "manifest.json").write_text("{}")
+    with pytest.raises(PipelineError, match=says):  # a copy, but of what?
+        commands.main()
+    made = {
+        "download@mine": {
+            "cmd": "download",
+            "params": {"params.yaml": {"data.mine.download": entry["download"]}},
+        }
+    }
+    (tmp_path / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": made}))
     if "gone" in says:  # the copy is used
         commands.main()
 
@@ -560,6 +587,6 @@ def test_check_looks_at_files_of_vectors_before_dvc_starts(
     if says is None:
         commands.main()
         (tmp_path / "items.parquet").unlink()
-        says = "items.parquet does not exist"
+        says = "items.parquet is no file"
     with pytest.raises(PipelineError, match=says):
         commands.main()

@@ -29,7 +29,7 @@ def run(root: Path, targets: list[str]) -> None:
     # DVC's command `python` is the one that runs this
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     for step in (
-        [*own, "check"],
+        [*own, "check", "--quiet"],
         [*own, "refresh"],
         [sys.executable, "-m", "dvc", "repro", *targets],
         [*own, "sync"],
