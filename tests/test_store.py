@@ -56,6 +56,21 @@ def test_a_training_is_computed_once_and_heard_twice(fits: list[int]) -> None:
     assert bits(first)[1] == train().state
 
 
+@pytest.mark.slow
+def test_a_training_that_is_taken_from_the_cache_is_told_as_what_it_may_be(
+    fits: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a first run, too, another process of the stage or an earlier stage has trained it."""
+    train()
+    capsys.readouterr()
+    runs.train_once(HEAD, PARTS, PARAMS, 1, checkpoint=Path("checkpoints/seed"), progress="fm default seed-1")
+    assert capsys.readouterr().out == (
+        "fm default seed-1: trained already, by another process of this stage or in an earlier one "
+        "(data/trainings)\n"
+    )
+    assert fits == [1]
+
+
 def test_without_the_cache_it_is_the_same(fits: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     first = train()
     monkeypatch.setenv("CTR_STORE", "off")

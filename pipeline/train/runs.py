@@ -296,7 +296,8 @@ def train_once(
     cached = cache.get(key) if tables is None else None
     if cached is not None:
         if progress is not None:
-            print(f"{progress}: found in {cache.FOLDER}, trained by a worker or an earlier run", flush=True)
+            told = f"trained already, by another process of this stage or in an earlier one ({cache.FOLDER})"
+            print(f"{progress}: {told}", flush=True)
         if log is not None:
             for row in cached.state.curve:
                 log(row, int(row["step"]))
