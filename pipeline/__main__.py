@@ -248,18 +248,18 @@ def compare(arguments: Namespace) -> None:
 
     Entries with the same source, rows and clicks count as splits of one log.
     """
-    from pipeline.common.files import write_text
+    from pipeline.common.files import make_folder, write_text
     from pipeline.evaluate import compare as joining
     from pipeline.evaluate import plot_style, plots
 
     reports = joining.read_reports(arguments.root / "data/reports", arguments.datasets)
     joined, out, picture = joining.join(reports), arguments.out, "critical_difference.png"
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    write_text(out / "comparison.csv", joining.to_csv(joined))
+    write_text(out / "comparison.md", joining.to_markdown(joined, picture))
     (out / picture).unlink(missing_ok=True)
     if joined["ranks"]:
         plot_style.save(plots.critical_difference(joined["ranks"]), out / picture)
-    write_text(out / "comparison.csv", joining.to_csv(joined))
-    write_text(out / "comparison.md", joining.to_markdown(joined, picture))
     print(joining.to_markdown(joined))
 
 
@@ -367,7 +367,7 @@ def watch(arguments: Namespace) -> None:
     limit in params.yaml (`watch`), or a column is not there. A package needs no project: it says what its
     test rows were like, and without a params.yaml the limits are its defaults.
     """
-    from pipeline.common.files import write_json
+    from pipeline.common.files import make_folder, write_json
     from pipeline.config import params
     from pipeline.config.settings import Watch
     from pipeline.evaluate import plot_style
@@ -390,7 +390,7 @@ def watch(arguments: Namespace) -> None:
     found = report.watch(model, compared, arguments.rows, limits)
     print(report.to_text(found))
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        make_folder(arguments.out)
         write_json(arguments.out / "watch.json", found)
         plot_style.save(picture.changes(found), arguments.out / "watch.png")
     if alarms := report.alarms(found):

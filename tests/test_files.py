@@ -6,13 +6,17 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from pipeline.common import files
+from pipeline.common.errors import PipelineError
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,6 +111,50 @@ def test_a_file_over_the_limit_is_one_clear_message(target: Path) -> None:
 def test_missing_folders_are_made(tmp_path: Path) -> None:
     files.write_text(tmp_path / "a" / "b" / "c.txt", "é\n")
     assert (tmp_path / "a" / "b" / "c.txt").read_bytes() == "é\n".encode()
+
+
+def place(name: str, folder: Path) -> Path:
+    """A path at which nothing can be created."""
+    (folder / "some.csv").touch()
+    return Path("/proc") if name == "proc" else folder / "some.csv" / name
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("proc", r"nothing new can be made there \(No such file or directory\); name another place"),
+        ("", r"some\.csv is a file, not a folder; name another place"),
+        ("deeper", r"some\.csv is a file, not a folder; name another place"),
+    ],
+)
+def test_an_output_where_none_can_be_says_so(name: str, reason: str, tmp_path: Path) -> None:
+    folder = place(name, tmp_path)
+    for write in (
+        lambda: files.write_text(folder / "x.csv", "x"),
+        lambda: files.write_text(folder / "x/x.csv", "x"),
+        lambda: files.make_folder(folder / "x"),
+        lambda: pq.write_table(pa.table({"a": [1]}), stack.enter_context(files.replacing(folder / "x.csv"))),
+    ):
+        with pytest.raises(PipelineError, match=reason) as caught, ExitStack() as stack:
+            write()
+        assert str(caught.value).startswith(f"{folder / 'x'}")
+        assert ".tmp" not in str(caught.value)
+
+
+def test_a_folder_for_outputs_may_be_there_and_is_no_file(tmp_path: Path) -> None:
+    files.make_folder(tmp_path / "a/b")
+    files.make_folder(tmp_path / "a/b")
+    (tmp_path / "a/b/c").touch()
+    with pytest.raises(PipelineError, match=r"^.*/c cannot be written: .*/c is a file, not a folder"):
+        files.make_folder(tmp_path / "a/b/c")
+
+
+def test_a_file_that_is_missing_while_another_is_written_stays_a_defect(target: Path) -> None:
+    before = content(target)
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.txt"), files.replacing(target):
+        (target.parent / "nowhere.txt").read_bytes()
+    assert content(target) == before
+    assert os.listdir(target.parent) == ([target.name] if before else [])
 
 
 def test_a_link_into_a_cache_is_replaced_and_the_cache_left_alone(tmp_path: Path) -> None:

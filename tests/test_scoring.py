@@ -19,7 +19,7 @@ import scoring_rows as mine
 from pipeline.common.errors import PipelineError
 from pipeline.datasets import tabular
 from pipeline.preprocess import parse, text
-from pipeline.scoring import Model, load, reading, score
+from pipeline.scoring import Model, export, load, reading, score
 from pipeline.scoring.package import Package
 from pipeline.split import vocabulary
 
@@ -201,6 +201,13 @@ def test_no_folder_of_something_else_is_replaced(package: Package, tmp_path: Pat
     with pytest.raises(PipelineError, match="is no package"):
         load(tmp_path)
     assert (tmp_path / "precious").exists()
+
+
+def test_a_package_below_a_file_says_what_is_in_the_way(package: Package, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    for write in (package.write, lambda folder: export.write(package, folder, "torch")):
+        with pytest.raises(PipelineError, match=r"/p cannot be written: .*rows\.csv is a file, not a folder"):
+            write(tmp_path / "rows.csv/p")
 
 
 def test_weights_of_another_model_are_refused(package: Package) -> None:

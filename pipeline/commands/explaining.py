@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import write_text
+from pipeline.common.files import make_folder, write_text
 from pipeline.data.batches import ROWS_IN_MEMORY, Split
 from pipeline.datasets import tabular
 from pipeline.evaluate import plot_style
@@ -60,7 +60,7 @@ def write(folder: Path, found: summary.Block, text: str, model: Model) -> None:
     """Write the result of `importance` as importance.md, fields.csv, pairs.csv and a picture."""
     import pandas as pd
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_text(folder / "importance.md", f"{text}\n![importance]({PICTURE})\n")
     for name, part in found.items():
         write_text(folder / f"{name}.csv", pd.DataFrame(part["found"]).to_csv(index=False))

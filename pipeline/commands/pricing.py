@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json, require_file, write_text
+from pipeline.common.files import make_folder, read_json, require_file, write_text
 from pipeline.config import params
 from pipeline.costs import measure, picture, report
 from pipeline.data.batches import Split
@@ -46,7 +46,7 @@ def costs(root: Path, dataset: str, models: Sequence[str], rounds: int, out: Pat
     rows, on = report.rows(found, made), _named(device, train.threads)
     text = report.to_markdown(rows, dataset, rounds, on)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_text(out / "costs.md", f"{text}\n![costs]({PICTURE})\n")
         write_text(out / "costs.csv", report.to_csv(rows))
         plot_style.save(picture.prices(rows, dataset), out / PICTURE)

@@ -27,18 +27,59 @@ def replacing(path: Path) -> Iterator[Path]:
     left is removed by the next call. DVC may have linked the old file to its cache: replacing the name does
     not touch the cached copy, writing into the file would.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent, path)
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         pid = leftover.suffixes[-2].removeprefix(".")
         if not (pid.isdecimal() and psutil.pid_exists(int(pid))):
             leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with naming(path):
-            yield temporary
+        try:
+            with naming(path):
+                yield temporary
+        except FileNotFoundError:
+            with creating(path):  # what was looked for in vain may be the new file itself
+                temporary.touch()
+            raise
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def creating(path: Path) -> Iterator[None]:
+    """Say what is wrong with the place of an output if it cannot be created there.
+
+    Around what makes a file or a folder, and nothing else: elsewhere a file that is missing is a defect.
+
+    Raises:
+        PipelineError: a file is where a folder belongs, or the folder takes no new files, as those of /proc.
+    """
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError, FileNotFoundError) as error:
+        blocking = next((each for each in (path, *path.parents) if each.is_file()), None)
+        if blocking and not isinstance(error, FileNotFoundError):
+            raise PipelineError(
+                f"{path} cannot be written: {blocking} is a file, not a folder; name another place, or move "
+                "the file away"
+            ) from None
+        raise PipelineError(
+            f"{path} cannot be written: nothing new can be made there ({error.strerror}); name another place"
+        ) from None
+
+
+def make_folder(folder: Path, output: Path | None = None) -> None:
+    """Make a folder for outputs, and those above it, where they are not there yet.
+
+    Args:
+        output: what it is made for, to be named in a message; None for the folder itself.
+
+    Raises:
+        PipelineError: it cannot be made there; see `creating`.
+    """
+    with creating(output or folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

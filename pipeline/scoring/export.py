@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import seal, write_json
+from pipeline.common.files import make_folder, seal, write_json
 from pipeline.schema import EMPTY, Schema
 from pipeline.scoring.package import Package
 from pipeline.train.predict import is_timed, output
@@ -57,9 +57,9 @@ def write(package: Package, folder: Path, form: str) -> Path:
         the network's file. `export.json` says how to call it; the other files are those of a package.
 
     Raises:
-        PipelineError: the folder is there already; and see `save`.
+        PipelineError: the folder is there already, or cannot be made; and see `save`.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_dir() and any(folder.iterdir()):
         raise PipelineError(f"{folder} is there already; name another folder")
     model, schema = package.network(), package.schema
     head = {
@@ -78,7 +78,7 @@ def write(package: Package, folder: Path, form: str) -> Path:
         "output": "logit",
         "trained_on": package.trained_on,
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save(model, schema, folder / NETWORK[form], form)
     write_json(folder / "export.json", head)
     write_json(folder / "schema.json", schema.to_json())

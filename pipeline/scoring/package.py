@@ -32,7 +32,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import check_folder, read_json, seal, write_json
+from pipeline.common.files import check_folder, creating, read_json, seal, write_json
 from pipeline.data.batches import Batch
 from pipeline.data.storage import VECTORS
 from pipeline.models import build
@@ -136,7 +136,7 @@ class Package:
         """Write the files into a folder that is new, or holds a package, which they replace.
 
         Raises:
-            PipelineError: the folder holds something else.
+            PipelineError: the folder holds something else, or cannot be made there.
         """
         if folder.exists() and not (
             folder.is_dir() and ((folder / HEAD).exists() or not any(folder.iterdir()))
@@ -144,7 +144,8 @@ class Package:
             raise PipelineError(f"{folder} is there already and is no package; name another folder")
         temporary = folder.with_name(f".{folder.name}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        with creating(folder):
+            temporary.mkdir(parents=True)
         try:
             head = {"format": FORMAT, "architecture": self.architecture, "options": self.options}
             if self.members:
