@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.commands import __version__
+from pipeline.commands.checkout import require_project, warn_of_other_code
 from pipeline.common.command_line import Parser
 from pipeline.common.errors import PipelineError, exit_with_message
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Parse the command line and run one command."""
     arguments = parser().parse_args()
+    warn_of_other_code(arguments.root)
     arguments.run(arguments)
 
 
@@ -217,8 +219,7 @@ def sync(arguments: Namespace) -> None:
     """Bring MLflow up to date with the files in data/."""
     from pipeline import tracking
 
-    if not (arguments.root / "params.yaml").exists():
-        raise PipelineError(f"{arguments.root.resolve()} is no folder of a project: it has no params.yaml")
+    require_project(arguments.root)
     print(tracking.sync(arguments.root))
 
 
@@ -252,6 +253,7 @@ def compare(arguments: Namespace) -> None:
     from pipeline.evaluate import compare as joining
     from pipeline.evaluate import plot_style, plots
 
+    require_project(arguments.root)
     reports = joining.read_reports(arguments.root / "data/reports", arguments.datasets)
     joined, out, picture = joining.join(reports), arguments.out, "critical_difference.png"
     make_folder(out)
@@ -302,6 +304,7 @@ def package(arguments: Namespace) -> None:
         from pipeline.config import params
         from pipeline.watch import reference
 
+        require_project(arguments.root)
         bins = params.load(arguments.root / "params.yaml").evaluate.bins
         found = reference.added(arguments.root, _packed(arguments), bins)
     if arguments.vectors:
@@ -333,6 +336,7 @@ def predict(arguments: Namespace) -> None:
     if arguments.dataset is None:
         model = load(_package_folder(arguments))
     else:
+        require_project(arguments.root)
         of = arguments.root, arguments.dataset, arguments.model, arguments.variant
         model = Model(packing.packed_or_registered(*of, refit=arguments.refit))
     names = arguments.names and arguments.names.split(",")
@@ -379,6 +383,7 @@ def watch(arguments: Namespace) -> None:
         raise PipelineError("name the model by one of a dataset before the rows, --package and --registered")
     path, limits = arguments.root / "params.yaml", Watch()
     if arguments.dataset is not None:
+        require_project(arguments.root)
         settings = params.load(path)
         model, limits = Model(_packed(arguments)), settings.watch
         compared = reference.of_test_rows(arguments.root, model, settings.evaluate.bins)
@@ -405,6 +410,7 @@ def join(arguments: Namespace) -> None:
     """
     from pipeline.commands import joining
 
+    require_project(arguments.root)
     joining.join(arguments.root, arguments.dataset, arguments.model)
 
 
@@ -451,6 +457,7 @@ def costs(arguments: Namespace) -> None:
 
     if arguments.rounds < 1:
         raise PipelineError(f"--rounds {arguments.rounds}: must be at least 1")
+    require_project(arguments.root)
     models = [name for name in arguments.models.split(",") if name]
     print(pricing.costs(arguments.root, arguments.dataset, models, arguments.rounds, arguments.out), end="")
 
@@ -477,6 +484,7 @@ def _packed(arguments: Namespace) -> "Package":
     """Return the package that the options name."""
     from pipeline.commands import packing
 
+    require_project(arguments.root)
     of = arguments.root, arguments.dataset, arguments.model, arguments.variant
     return packing.packed(*of, refit=arguments.refit)
 

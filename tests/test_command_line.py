@@ -6,7 +6,7 @@ import subprocess
 import sys
 import zipfile
 from argparse import Action, ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from ruamel.yaml import YAML
 
 import stages
 from pipeline import __main__ as commands
+from pipeline.commands import checkout
 from pipeline.commands.outcome import outcome
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import write_json
 from pipeline.config import plan
+from pipeline.config.params import Params
 from tests import project
 
 HEAVY = ("torch", "mlflow", "pandas", "pydantic", "pyarrow")
@@ -253,6 +255,86 @@ def test_a_reader_that_has_seen_enough_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "change"),
+    [
+        ("models", lambda v: v["model"].update(gfm={"embedding_size": 32})),
+        ("models", lambda v: v["model"].update(gfm=32)),
+        ("models", lambda v: v.pop("models")),
+        ("datasets", lambda v: v["data"]["synthetic"].pop("source")),
+        ("datasets", lambda v: v["data"].update(other={})),
+    ],
+    ids=["no model", "no block", "no list", "no source", "an entry that does not run"],
+)
+def test_a_list_says_what_is_wrong_with_params_yaml_as_the_check_of_it_does(
+    command: str, change: Callable[[dict[str, Any]], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = project.own_params()
+    change(values)
+    with open(tmp_path / "params.yaml", "w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(values, file)
+    with pytest.raises(PipelineError) as expected:
+        Params(values)
+    monkeypatch.setattr(sys, "argv", ["ctr", "--root", str(tmp_path), command])
+    with pytest.raises(PipelineError) as caught:
+        commands.main()
+    assert str(caught.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "predict --dataset synthetic rows.csv -o scores.csv",
+        "package --dataset synthetic -o folder",
+        "explain --dataset synthetic rows.csv --row 1",
+        "importance --dataset synthetic",
+        "watch synthetic rows.csv",
+        "export --dataset synthetic -o folder",
+        "costs synthetic",
+        "compare synthetic --out folder",
+        "join --dataset synthetic --model fm",
+        "sync",
+    ],
+)
+def test_a_command_outside_a_project_says_so(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ctr", *words.split()])
+    with pytest.raises(PipelineError, match=rf"^{tmp_path} is no folder of a project: .* by --root$"):
+        commands.main()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_code_of_another_checkout_is_told_from_that_of_the_project(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, linked, bare = (tmp_path / name for name in ("other", "linked", "bare"))
+    (other / "pipeline").mkdir(parents=True)
+    (other / "pipeline/__main__.py").touch()
+    for folder in (linked, bare):
+        folder.mkdir()
+    (linked / "pipeline").symlink_to(project.ROOT / "pipeline")
+    for root in (project.ROOT, linked, bare, tmp_path / "nowhere"):
+        checkout.warn_of_other_code(root)
+        assert capsys.readouterr().err == ""
+    checkout.warn_of_other_code(other)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: this is the code of {project.ROOT / 'pipeline'}, not of {other}/pipeline")
+    assert "`python -m pipeline`" in line
+
+
+def test_a_warning_of_other_code_precedes_what_the_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline/__main__.py").touch()
+    monkeypatch.setattr(sys, "argv", ["ctr", "--root", str(tmp_path), "completion", "bash"])
+    commands.main()
+    assert capsys.readouterr().err.count("warning: this is the code of") == 1
+
+
 def test_a_sync_outside_a_project_is_no_success(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "--root", str(tmp_path), "sync"],
@@ -263,3 +345,12 @@ def test_a_sync_outside_a_project_is_no_success(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert f"{tmp_path} is no folder of a project" in done.stderr
+
+
+def test_a_list_without_variants_is_one_of_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "params.yaml").write_text("models: [fm]\nmodel: {fm: {}, lr: {}}\n")
+    monkeypatch.setattr(sys, "argv", ["ctr", "--root", str(tmp_path), "models"])
+    commands.main()
+    assert [line[:4] for line in capsys.readouterr().out.splitlines()[:2]] == ["*  f", "   l"]

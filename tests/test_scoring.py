@@ -19,7 +19,7 @@ import scoring_rows as mine
 from pipeline.common.errors import PipelineError
 from pipeline.datasets import tabular
 from pipeline.preprocess import parse, text
-from pipeline.scoring import Model, export, load, reading, score
+from pipeline.scoring import Model, export, load, pack, reading, score
 from pipeline.scoring.package import Package
 from pipeline.split import vocabulary
 
@@ -208,6 +208,21 @@ def test_a_package_below_a_file_says_what_is_in_the_way(package: Package, tmp_pa
     for write in (package.write, lambda folder: export.write(package, folder, "torch")):
         with pytest.raises(PipelineError, match=r"/p cannot be written: .*rows\.csv is a file, not a folder"):
             write(tmp_path / "rows.csv/p")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("fm", "`dvc repro tune@installs-fm`, with installs in `datasets` and fm in `models` of params.yaml"),
+        ("fm-x", "`dvc repro tune-variant@installs-fm-x`, with installs in `datasets` and fm-x in `variants`"),
+    ],
+)
+def test_a_model_that_was_not_trained_is_named_with_the_list_that_dvc_needs_it_in(
+    model: str, told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError) as caught:
+        pack.pack(tmp_path, "installs", model, "tuned")
+    assert told in str(caught.value)
 
 
 def test_weights_of_another_model_are_refused(package: Package) -> None:

@@ -1,6 +1,7 @@
 """What there is: the models and the datasets of params.yaml, and how far each has come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,39 @@ FOLDERS = ("raw", "interim", "processed", "runs", "reports")  # of data/, in the
 
 def models(root: Path) -> str:
     """Return a line per model and variant of params.yaml: whether it runs, its name, what it is."""
-    values = yaml_file.read(root / "params.yaml")[1]
-    runs = {*values["models"], *values["variants"]}
-    rows = []
-    for name, block in values["model"].items():
-        base = block.get("base")
-        words = f"variant of {base}" if base else docstring(name).splitlines()[0].rstrip(".")
-        rows.append((_mark(name, runs), name, words))
+    values, rows = yaml_file.read(root / "params.yaml")[1], []
+    with _checked(root):
+        runs = {*values["models"], *values.get("variants", ())}
+        for name, block in values["model"].items():
+            base = block.get("base")
+            words = f"variant of {base}" if base else docstring(name).splitlines()[0].rstrip(".")
+            rows.append((_mark(name, runs), name, words))
     return _aligned(rows)
 
 
 def datasets(root: Path) -> str:
     """Return a line per dataset entry of params.yaml: whether it runs, name, source, what is there."""
-    values = yaml_file.read(root / "params.yaml")[1]
-    rows = []
-    for name, entry in values["data"].items():
-        there = [folder for folder in FOLDERS if (root / "data" / folder / name).exists()]
-        rows.append((_mark(name, values["datasets"]), name, entry["source"], " ".join(there) or "-"))
+    values, rows = yaml_file.read(root / "params.yaml")[1], []
+    with _checked(root):
+        for name, entry in values["data"].items():
+            there = [folder for folder in FOLDERS if (root / "data" / folder / name).exists()]
+            rows.append((_mark(name, values["datasets"]), name, entry["source"], " ".join(there) or "-"))
     return _aligned(rows)
+
+
+@contextmanager
+def _checked(root: Path) -> Iterator[None]:
+    """Say what is wrong with params.yaml as `ctr check` does, where it is not what a list takes it to be.
+
+    It is not checked before: that takes seconds, and a list of what can be read is of use, too.
+    """
+    try:
+        yield
+    except (FileNotFoundError, KeyError, AttributeError, TypeError):
+        from pipeline.config import params
+
+        params.Params(yaml_file.read(root / "params.yaml")[1])
+        raise
 
 
 def _mark(name: str, running: Sequence[str] | set[str] | Mapping[str, Any]) -> str:

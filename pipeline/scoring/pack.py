@@ -7,7 +7,8 @@ from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, sha256, target
 from pipeline.data.storage import VECTORS, has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
-from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, load_runs
+from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, dvc_target, load_runs
+from pipeline.models import MODELS
 from pipeline.scoring import reading
 from pipeline.scoring.package import BLEND, Member, Package
 from pipeline.split.vocabulary import Vocabulary
@@ -53,7 +54,14 @@ def pack(root: Path, dataset: str, model: str, variant: str, *, refit: bool = Fa
 
 
 def _run(root: Path, dataset: str, model: str, variant: str, refit: bool) -> Run:
-    processed = root / "data/processed" / dataset
+    processed, folder = root / "data/processed" / dataset, root / "data/runs" / dataset / model / variant
+    if not (folder / "run.json").exists():
+        kind = "models" if model in MODELS else "variants"
+        raise PipelineError(
+            f"{folder}/run.json is missing, so there is no finished run; run `dvc repro "
+            f"{dvc_target(dataset, model, variant)}`, with {dataset} in `datasets` and {model} in `{kind}` of "
+            "params.yaml"
+        )
     (run,) = load_runs(root / "data/runs", dataset, [model], processed, variants=[variant])
     if not refit:
         return run
