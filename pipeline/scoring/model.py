@@ -155,8 +155,11 @@ class Model:
         else:
             batches = (rows.rows(slice(start, start + size)) for start in range(0, len(ids), size))
             found = torch.cat([torch.empty(0), *(logits(self.network, batch).float() for batch in batches)])
+        raw = found.sigmoid().numpy()
+        if self.package.calibration == {"method": "none"}:  # computed twice they differ in the last digit
+            return {CALIBRATED: raw, RAW: raw}
         calibrated = calibration.apply(self.package.calibration, found.numpy())
-        return {CALIBRATED: calibrated.astype(np.float32), RAW: found.sigmoid().numpy()}
+        return {CALIBRATED: calibrated.astype(np.float32), RAW: raw}
 
 
 def _may_be_missing(entry: dict[str, Any]) -> bool:
