@@ -206,6 +206,7 @@ def _add_predict(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--keep", default="", metavar="A,B", help="columns to copy beside the probabilities")
     parser.add_argument("--separator", help="between the fields of a text (default: as in training)")
+    parser.add_argument("--encoding", help="of a text, such as latin-1 (default: as in training)")
     parser.add_argument("--names", metavar="A,B", help="of the columns of a text without a header")
     parser.add_argument(
         "--max-rejected",
@@ -340,7 +341,9 @@ def predict(arguments: Namespace) -> None:
         of = arguments.root, arguments.dataset, arguments.model, arguments.variant
         model = Model(packing.packed_or_registered(*of, refit=arguments.refit))
     names = arguments.names and arguments.names.split(",")
-    layout = score.with_changes(model.reading.layout, separator=arguments.separator, names=names)
+    layout = score.with_changes(
+        model.reading.layout, separator=arguments.separator, encoding=arguments.encoding, names=names
+    )
     with score.source(arguments.rows) as rows, score.destination(arguments.out) as out:
         found = score.run(
             model,

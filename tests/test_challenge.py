@@ -153,7 +153,7 @@ def test_a_champion_that_nobody_can_load_makes_room(days: Days) -> None:
 def test_what_cannot_be_compared_is_told(days: Days) -> None:
     old = days.train(1, GOOD)
     assert old.trained_on["log"] == {"source": "tabular", "label": ENTRY["label"]}
-    assert old.trained_on["until"] == 3600  # the first day alone
+    assert (old.trained_on["since"], old.trained_on["until"]) == (3600, 3600)  # the first day alone
     new = days.train(2, GOOD)
 
     def verdict(**changes: Any) -> tuple[bool, str]:

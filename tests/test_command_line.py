@@ -321,7 +321,9 @@ def test_the_code_of_another_checkout_is_told_from_that_of_the_project(
         assert capsys.readouterr().err == ""
     checkout.warn_of_other_code(other)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: this is the code of {project.ROOT / 'pipeline'}, not of {other}/pipeline")
+    assert line.startswith(
+        f"warning: this is the code of {project.ROOT / 'pipeline'}, not of {other}/pipeline"
+    )
     assert "`python -m pipeline`" in line
 
 

@@ -214,7 +214,10 @@ def test_a_package_below_a_file_says_what_is_in_the_way(package: Package, tmp_pa
     ("model", "told"),
     [
         ("fm", "`dvc repro tune@installs-fm`, with installs in `datasets` and fm in `models` of params.yaml"),
-        ("fm-x", "`dvc repro tune-variant@installs-fm-x`, with installs in `datasets` and fm-x in `variants`"),
+        (
+            "fm-x",
+            "`dvc repro tune-variant@installs-fm-x`, with installs in `datasets` and fm-x in `variants`",
+        ),
     ],
 )
 def test_a_model_that_was_not_trained_is_named_with_the_list_that_dvc_needs_it_in(

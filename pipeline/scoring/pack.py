@@ -58,9 +58,9 @@ def _run(root: Path, dataset: str, model: str, variant: str, refit: bool) -> Run
     if not (folder / "run.json").exists():
         kind = "models" if model in MODELS else "variants"
         raise PipelineError(
-            f"{folder}/run.json is missing, so there is no finished run; run `dvc repro "
-            f"{dvc_target(dataset, model, variant)}`, with {dataset} in `datasets` and {model} in `{kind}` of "
-            "params.yaml"
+            f"{folder}/run.json is missing, so there is no finished run; run "
+            f"`dvc repro {dvc_target(dataset, model, variant)}`, with {dataset} in `datasets` and {model} in "
+            f"`{kind}` of params.yaml"
         )
     (run,) = load_runs(root / "data/runs", dataset, [model], processed, variants=[variant])
     if not refit:
@@ -158,8 +158,11 @@ def _preprocessing(root: Path, dataset: str) -> tuple[Vocabulary, reading.Settin
     vocabulary = read_json(require_file(processed / "vocabulary.json", "split"))
     settings = read_json(require_file(root / "data/interim" / dataset / READING, "preprocess"))
     timed = has_column(processed, "train", "time")
-    until = {"until": int(open_column(processed, "train", "time").max())} if timed else {}
-    log = {**until, "log": {key: value for key, value in settings.items() if key not in HOW}}
+    span: Block = {}
+    if timed:
+        times = open_column(processed, "train", "time")
+        span = {"since": int(times.min()), "until": int(times.max())}
+    log = {**span, "log": {key: value for key, value in settings.items() if key not in HOW}}
     return vocabulary, _reading(settings, vocabulary, timed), log
 
 

@@ -2,8 +2,10 @@
 
     package.json          `format`; `architecture` and `options` of the model; `trained_on`: dataset, model,
                           variant, seed, key and digests of the run, its metrics; `log`, its source and what
-                          is a click; `until`, the last time of a train row. Of a blend, whose architecture is
-                          `blend`: `members`, of each `architecture`, `options`, `share` and `trained_on`
+                          is a click; `since` and `until`, the first and the last time of a train row, where
+                          rows have times (packages of earlier versions have no `since`). Of a blend, whose
+                          architecture is `blend`: `members`, of each `architecture`, `options`, `share` and
+                          `trained_on`
     schema.json           the fields and their ids; see `Schema`
     vocabulary.json       values and bins of each field; see pipeline/split/vocabulary.py
     reading.json          how raw columns become fields; see `reading.py`

@@ -58,6 +58,7 @@ class Reading:
     Attributes:
         layout: how text files are written.
         uses: raw column -> what each use of it reads it as.
+        clock: the raw column of the log's times and their format, where the model reads that column.
         max_rejected: the share of bad records that training allowed.
     """
 
@@ -76,6 +77,10 @@ class Reading:
         self.uses: dict[str, list[str]] = {}
         for column, _, use in self.plan.uses:
             self.uses.setdefault(column, []).append(use)
+        self.clock: tuple[str, str] | None = None
+        whole = tabular.plan_of(**{key: settings[key] for key in OF_VALUES if key in settings})
+        if whole.time is not None and whole.time.column in self.uses:
+            self.clock = whole.time.column, whole.time_format
 
     @cached_property
     def plain(self) -> set[str]:

@@ -3,7 +3,7 @@
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from pipeline.preprocess import tables
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout
+from pipeline.scoring import doubts
+from pipeline.scoring.doubts import Clock
 from pipeline.scoring.model import Model
 from pipeline.split.vocabulary import Ids
 
@@ -56,15 +58,16 @@ class Seen:
             self.missing[part.name] += absent
             self.unseen[part.name] += new - (0 if known else absent)  # a missing value may be unseen itself
 
-    def lines(self) -> list[str]:
-        """Return a table in text: a line for each field."""
+    def lines(self, marked: Collection[str] = ()) -> list[str]:
+        """Return a table in text: a line for each field, with a mark at some."""
         width = max(map(len, self.missing), default=0)
         head = f"{'field':{width}}  {'unseen':>16}  {'missing':>16}"
         both = {
             name: f"{self._share(self.unseen[name])}  {self._share(self.missing[name])}"
             for name in self.missing
         }
-        return [head, *(f"{name:{width}}  {shares}" for name, shares in both.items())]
+        marks = {name: "  !" if name in marked else "" for name in both}
+        return [head, *(f"{name:{width}}  {shares}{marks[name]}" for name, shares in both.items())]
 
     def _share(self, count: int) -> str:
         return f"{count:>9,} {100 * count / max(self.rows, 1):5.1f}%"
@@ -113,12 +116,17 @@ def _check_header(model: Model, table: tables.Table, layout: Layout) -> None:
 
 
 def scored(
-    model: Model, opened: Sequence[tables.Table], rejects: RejectLog, seen: Seen, keep: Sequence[str] = ()
+    model: Model,
+    opened: Sequence[tables.Table],
+    rejects: RejectLog,
+    seen: Seen,
+    keep: Sequence[str] = (),
+    clock: Clock | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the scores of files, a table per block: where a row stands, the columns to keep, probabilities.
 
     Args:
-        rejects, seen: are filled on the way.
+        rejects, seen, clock: are filled on the way.
         keep: columns that are copied as they are in the files.
     """
     wanted = {*model.columns, *keep}
@@ -129,6 +137,8 @@ def scored(
                 clean, block, lines = clean.filter(pa.array(good)), block.filter(pa.array(good)), lines[good]
             ids = model.encode(clean)
             seen.add(model, clean, ids)
+            if clock is not None:
+                clock.add(block)
             made: dict[str, Any] = {FILE: pa.repeat(table.path.name, len(ids))} if len(opened) > 1 else {}
             made[ROW] = lines.astype(np.int64)
             made |= {name: _plain(chunk(block[name])) for name in keep}
@@ -185,10 +195,10 @@ def run(
     if out.exists() and out.resolve() in {rows.resolve(), *(path.resolve() for path in rows.glob("*"))}:
         raise PipelineError(f"{out} holds the rows: write the scores into another file")
     limit = model.reading.max_rejected if max_rejected is None else max_rejected
-    rejects, seen, counts = RejectLog(), Seen(), dict[str, Any]()
+    rejects, seen, clock, counts = RejectLog(), Seen(), Clock(model), dict[str, Any]()
 
     def parts() -> Iterator[pa.Table]:
-        yield from scored(model, open_rows(model, rows, layout, keep), rejects, seen, keep)
+        yield from scored(model, open_rows(model, rows, layout, keep), rejects, seen, keep, clock)
         _check_rejected(rejects, limit, rows)
         counts.update(rejects.check(seen.rows, max_rejected=1, name=str(rows)))
 
@@ -198,7 +208,9 @@ def run(
     where = STDIN if rows.name.startswith(STDIN) else rows
     words = f"{where}: {rows_in:,} rows in, {seen.rows:,} scored, {rejected:,} rejected"
     place = STDOUT if out.name.startswith(STDOUT) else out
-    return "\n".join([words, *(f"  {line}" for line in rejects.first), *seen.lines(), f"-> {place}"])
+    odd = doubts.unseen(model, seen.rows, seen.unseen)
+    told = *seen.lines(odd), *filter(None, (doubts.words(model, odd), clock.words()))
+    return "\n".join([words, *(f"  {line}" for line in rejects.first), *told, f"-> {place}"])
 
 
 @contextmanager
@@ -216,12 +228,20 @@ def _check_rejected(rejects: RejectLog, max_rejected: float, rows: Path) -> None
     total = sum(tally.records for tally in rejects.files.values())
     bad = sum(tally.rejected for tally in rejects.files.values())
     if bad > max_rejected * total:
-        rejects.add_hint(tables.hint)
+        rejects.add_hint(_hint)
         listed = "\n  ".join(rejects.first)
         raise PipelineError(
             f"{rows}: {bad} of {total} rows are corrupted, more than --max-rejected {max_rejected:g}:\n"
             f"  {listed}\n{rejects.cure('mend them, or raise --max-rejected to go on without them.')}"
         )
+
+
+def _hint(reason: str) -> str:
+    """Return what `tables.hint` does, in the options of `predict`."""
+    found = tables.hint(reason)
+    if "`encoding:" in found:
+        return "if the text is not in UTF-8, name its encoding: --encoding latin-1 (or cp1252, ...)"
+    return "close the quotes in the file, or write it as Parquet" if "`quote:" in found else found
 
 
 @contextmanager
