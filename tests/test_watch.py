@@ -1,6 +1,8 @@
 """A new log beside the test rows: silent by chance, loud where something has changed."""
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,11 @@ from pipeline.common.files import read_json
 from pipeline.config.settings import Watch
 from pipeline.datasets import tabular
 from pipeline.schema import EMPTY, Field
-from pipeline.watch import drift
+from pipeline.scoring.model import RAW, Model
+from pipeline.watch import drift, picture, reference, report
 from pipeline.watch.drift import Noise
 from pipeline.watch.span import Span
+from pipeline.watch.units import misread, quartiles
 
 LIMITS = Watch()
 FIRST = 10  # id of a field
@@ -227,7 +231,7 @@ def test_fields_of_time_are_left_out_where_a_log_does_not_span_their_cycle(
 ) -> None:
     found = spanning("2024-03-04 00:20:00", last).uncovered(None)
     assert sorted(found) == left_out
-    assert all("the new log span" in why for why in found.values())
+    assert all("the new log spans" in why for why in found.values())
 
 
 def test_and_where_the_test_rows_do_not() -> None:
@@ -257,12 +261,142 @@ def test_and_where_the_ends_of_a_span_count(days: tuple[float, float], left_out:
     found = spanning("2024-03-04 00:00:00", "2024-03-10 23:59:59").uncovered(test_rows)
     assert sorted(found) == left_out
     if days == (0, 1.4):
-        assert found["hour"].startswith("the new log span 7.0 days, the test rows 33.6 hours: too few")
+        assert found["hour"].startswith("the new log spans 7.0 days, the test rows 33.6 hours: too few")
 
 
 def test_a_log_without_times_has_no_field_left_out() -> None:
     plan = tabular.plan_of(fields={"hour": {"domain": "context"}})
     assert Span(plan).uncovered([0, 0]) == {}
+
+
+# ---- times in another unit ----
+
+
+def remarks_of(unit: int, form: str, seconds_: Any, reference: Any) -> tuple[list[str], list[str]]:
+    """Alarms and remarks about a log whose times, of rows in seconds, are written in units of a second."""
+    plan = tabular.plan_of(
+        fields={"ts": {"domain": "context", "type": "timestamp", "format": form}}, time="ts"
+    )
+    span = Span(plan)
+    for part in np.array_split((np.asarray(seconds_) * unit).astype(np.int64), 3):
+        span.add(pa.table({"ts": part}))
+    checks, remarks = misread(span, reference)
+    return [check.what for check in checks if check.alarm], remarks
+
+
+def times_of(start: float, days: float, rows: int, seed: int = 1) -> Any:
+    """Times of rows, in seconds: by day three times as many as at night."""
+    draw = np.random.default_rng(seed)
+    times = start + 86400 * days * draw.random(4 * rows)
+    return np.sort(times[draw.random(4 * rows) < 0.5 + 0.25 * np.sin(times / 86400 * 2 * np.pi)][:rows])
+
+
+def known(times: Any) -> dict[str, Any]:
+    """What a package knows of the times of its test rows."""
+    whole = np.asarray(times, np.int64)
+    ends = [int(whole.min()), int(whole.max())]
+    return {"rows": len(whole), "times": ends, "time_quartiles": quartiles(whole)}
+
+
+WEEK = times_of(MONDAY, 7, 20_000)
+
+
+@pytest.mark.parametrize("rows", [3, 3000])
+def test_seconds_taken_for_milliseconds_are_an_alarm_that_names_the_unit(rows: int) -> None:
+    tomorrow = times_of(MONDAY + 7 * 86400, 1, rows)
+    alarms, remarks = remarks_of(1, "milliseconds", tomorrow, known(WEEK))
+    assert alarms[0] == "year"
+    assert len(remarks) == 1
+    assert re.fullmatch(
+        r"ts: most of its times are of 1970-01-20 or before, those of the test rows of 2024-03-05 or after\. "
+        r"Look at the unit of its times \(seconds, milliseconds or microseconds\), which are read as "
+        r"milliseconds; multiplied by 1,000 they would be about those of the test rows",
+        remarks[0],
+    )
+    old = {**known(WEEK)}
+    del old["time_quartiles"]  # of a package that an earlier version wrote
+    assert remarks_of(1, "milliseconds", tomorrow, old)[0] == ["year"]
+
+
+def test_times_that_a_library_took_for_nanoseconds_are_an_alarm() -> None:
+    """A Parquet file has times of its own type: seconds are of the first two seconds of 1970."""
+    span = Span(tabular.plan_of(fields={"user": "user"}, time="at"))
+    span.add(pa.table({"at": pa.array(WEEK.astype(np.int64), pa.timestamp("ns"))}))
+    checks, remarks = misread(span, known(WEEK))
+    assert checks[0].alarm
+    assert "multiplied by 1,000,000,000 they would be" in remarks[0]
+    assert "read as" not in remarks[0]
+
+
+def test_a_log_that_counts_from_its_own_beginning_tells_by_its_rows_an_hour() -> None:
+    reference = known(times_of(0, 30, 20_000))
+    alarms, remarks = remarks_of(1, "milliseconds", times_of(0, 7, 4000), reference)
+    assert alarms == ["density"]
+    assert re.search(
+        "the log has [0-9,]+ times as many rows an hour as the test rows. Look at the unit", remarks[0]
+    )
+    assert remarks_of(1000, "milliseconds", times_of(0, 7, 4000), reference) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        times_of(MONDAY + 7 * 86400, 1, 3000),  # tomorrow
+        times_of(MONDAY - 240 * 86400, 7, 20_000),  # eight months back
+        times_of(MONDAY, 7, 100_000),  # the whole log, of which the test rows are a fifth
+        times_of(MONDAY + 8 * 86400, 0.02, 1000),  # half an hour at a peak
+        MONDAY + 86400 * np.arange(3000) // 1500 * 1.0,  # dates alone
+        np.full(3000, MONDAY + 86400.0),
+        [MONDAY + 3.0] * 10,  # a page
+        [MONDAY + 3.0, MONDAY + 4.0] * 20,
+        np.r_[np.zeros(400), times_of(MONDAY + 7 * 86400, 1, 3000)],  # unknown times
+    ],
+)
+@pytest.mark.parametrize("unknown", [0, 1000])
+def test_right_times_raise_no_alarm(times: Any, unknown: int) -> None:
+    reference = known(np.r_[np.zeros(unknown), WEEK])
+    assert remarks_of(1000, "milliseconds", times, reference) == ([], [])
+
+
+def test_the_report_tells_of_another_unit_and_its_picture_shows_it(tmp_path: Path) -> None:
+    def written(rows: list[list[str]], unit: int) -> list[list[str]]:
+        moments = np.array([row[5] for row in rows], "datetime64[s]").astype(np.int64) * unit
+        return [[*row[:5], str(moment), row[6]] for row, moment in zip(rows, moments, strict=True)]
+
+    mine.write_csv(tmp_path / "log" / "log.csv", written(mine.log(400), 1000))
+    ts = {**mine.FIELDS["ts"], "format": "milliseconds"}
+    packed = mine.package(tmp_path / "log", "lr", fields={**mine.FIELDS, "ts": ts})
+    model = Model(
+        replace(packed, trained_on={"dataset": "mine", "model": "lr", "variant": "default", "seed": 1})
+    )
+    clean = mine.clean(tmp_path / "log", fields={**mine.FIELDS, "ts": ts})
+    ids = model.encode(clean)
+    raw = model.score(clean, ids)[RAW]
+    compared = {
+        "counts": [each.tolist() for each in reference.counted(model, [ids])],
+        "predictions": drift.binned(raw),
+        "bins": 10,
+        "label": "no such column",
+        **known(clean["time"].to_numpy()),
+    }
+    whats = []
+    for unit in (1, 1000):
+        rows = mine.write_csv(tmp_path / "new.csv", written(mine.log(400, seed=2), unit))
+        found = report.watch(model, compared, rows, LIMITS)
+        whats.append([alarm for alarm in report.alarms(found) if alarm.split()[0] in ("year", "density")])
+        assert ("Look at the unit of its times" in report.to_text(found)) == (unit == 1)
+        assert picture.changes(found).axes[3].get_yticklabels()[1].get_text() == "year"
+    assert whats == [["year ts", "density ts"], []]
+
+
+def test_a_log_without_times_has_none_to_check() -> None:
+    span = Span(tabular.plan_of(fields={"hour": {"domain": "context"}}))
+    span.add(pa.table({"hour": ["1"]}))
+    assert misread(span, {"times": None}) == ([], [])
+    assert remarks_of(1, "milliseconds", WEEK, {"times": None, "rows": 5}) == ([], [])
+
+
+# ---- without a report ----
 
 
 @pytest.mark.thorough

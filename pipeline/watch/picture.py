@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from pipeline.evaluate.plot_style import COLOURS, GREY, OTHER, PLAIN, SLATE, styled, titled_figure
 
 ALARM = COLOURS[1]
-OF_THE_LOG = ("rejected", "label_rate", "auc", "logloss", "ece")
+OF_THE_LOG = ("rejected", "year", "density", "label_rate", "auc", "logloss", "ece")
 
 
 @styled
@@ -36,7 +36,7 @@ def changes(report: dict[str, Any]) -> Figure:
         named = fields if shown is not whole else [check["what"].replace("_", " ") for check in whole]
         places = {name: len(named) - i for i, name in enumerate(named)}
         for check in shown:
-            y = places[check["field"] or check["what"].replace("_", " ")]
+            y = places[check["what"].replace("_", " ") if shown is whole else check["field"]]
             x = min(max(check["change"] / check["limit"], 0.0), 3.0)
             colour = ALARM if check["alarm"] else GREY
             ax.plot([0, x], [y, y], color=colour, linewidth=1.6)

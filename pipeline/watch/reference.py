@@ -19,6 +19,7 @@ from pipeline.scoring.pack import READING
 from pipeline.scoring.package import Package
 from pipeline.split.vocabulary import Ids
 from pipeline.watch import drift
+from pipeline.watch.units import quartiles
 
 Block = dict[str, Any]
 ROWS_AT_ONCE = 1 << 20
@@ -34,7 +35,7 @@ def of_test_rows(root: Path, model: Model, bins: int) -> Block:
     Returns:
         plain values: `rows`; `counts` of each field, see `drift.counts`; `predictions`, see
         `drift.binned`; `promise`, see `drift.of_labels`; `bins`; `label`, the rule of a click; `times`, the
-        first and the last, where rows have them.
+        first and the last, and `time_quartiles`, where rows have them.
 
     Raises:
         PipelineError: a stage has to run first, or the model is a blend.
@@ -55,6 +56,7 @@ def of_test_rows(root: Path, model: Model, bins: int) -> Block:
         "bins": bins,
         "label": settings["label"] if settings["source"] == "tabular" else "label",
         "times": None if times is None else [int(times.min()), int(times.max())],
+        "time_quartiles": None if times is None else quartiles(times),
     }
 
 

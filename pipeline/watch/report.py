@@ -22,6 +22,7 @@ from pipeline.watch import drift
 from pipeline.watch.drift import Noise
 from pipeline.watch.reference import Block, calibrated, counted, empty
 from pipeline.watch.span import Span
+from pipeline.watch.units import misread
 
 Report = dict[str, Any]
 CHECKS_OF_THE_LOG = 6  # rejected, prediction, label rate, AUC, logloss, ECE
@@ -36,8 +37,9 @@ def watch(model: Model, reference: Block, rows: Path, limits: Watch) -> Report:
             table); with or without its label.
 
     Returns:
-        `rows_in`, `rejected`, `labels` (whether there are any), the `checks`, see `drift.Check`, and what was
-        `left_out`: fields of time whose cycle the log, or the test rows, do not cover.
+        `rows_in`, `rejected`, `labels` (whether there are any), the `checks`, see `drift.Check`, what was
+        `left_out`: fields of time whose cycle the log, or the test rows, do not cover, and `remarks`: what to
+        look at where times cannot be right.
 
     Raises:
         PipelineError: a column of the model is not in the log, or nothing in it can be read.
@@ -62,7 +64,8 @@ def watch(model: Model, reference: Block, rows: Path, limits: Watch) -> Report:
     vocabulary = model.package.vocabulary
     noise = Noise(seen.rows, reference["rows"], 3 * len(vocabulary) + CHECKS_OF_THE_LOG)
     probability = np.concatenate(raw)
-    checks = [drift.of_rejects(counts["rows_in"], counts["rejected"], limits, noise)]
+    of_times, remarks = misread(span, reference)
+    checks = [drift.of_rejects(counts["rows_in"], counts["rejected"], limits, noise), *of_times]
     left_out = span.uncovered(reference["times"])
     for entry, a, b in zip(vocabulary, reference["counts"], new, strict=True):
         if entry["name"] not in left_out:
@@ -83,6 +86,7 @@ def watch(model: Model, reference: Block, rows: Path, limits: Watch) -> Report:
         "label": plan.label.column if plan.label else None,
         "checks": [check.to_json() for check in checks],
         "left_out": left_out,
+        "remarks": remarks,
     }
 
 
@@ -141,7 +145,7 @@ def to_text(report: Report) -> str:
         lines.append(f"{mark} {check['what']:10} {field:20} {' '.join(figures)}")
     count = len(alarms(report))
     end = f"{count} of {len(checks)} figures changed beyond their limits" if count else "no alarm"
-    return "\n".join([*lines, "", end])
+    return "\n".join([*lines, "", *report["remarks"], end])
 
 
 def _by_reason(left_out: dict[str, str]) -> dict[str, list[str]]:

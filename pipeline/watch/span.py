@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.datasets.tabular import Plan
+from pipeline.metrics import Array
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.timestamps import DatePart, date_part, offset_seconds, seconds
 from pipeline.watch.drift import index
@@ -30,11 +31,12 @@ CYCLES: dict[DatePart, tuple[int, int, str]] = {  # seconds of a step, steps of 
 
 
 class Span:
-    """The first and last time of each column of times in a log, told block by block."""
+    """The ends of each column of times in a log, and the times of its rows, told block by block."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._ends: dict[str, list[int]] = {}
+        self._times: list[Array] = []
         self._formats = {
             field.source: field.format or "iso" for field in plan.fields.values() if field.type == "timestamp"
         }
@@ -47,11 +49,24 @@ class Span:
             if column not in block.column_names:
                 continue
             times, _ = seconds(chunk(block[column]), form, self._plan.missing)
+            if self._plan.time is not None and column == self._plan.time.column:
+                self._times.append(times.drop_null().to_numpy())
             ends = pc.min_max(times)
             if ends["min"].is_valid:
                 low, high = ends["min"].as_py(), ends["max"].as_py()
                 old = self._ends.get(column, [low, high])
                 self._ends[column] = [min(low, old[0]), max(high, old[1])]
+
+    @property
+    def time(self) -> tuple[str, str]:
+        """The column of the times of rows, and its format; of a log that has one."""
+        assert self._plan.time is not None
+        return self._plan.time.column, self._plan.time_format
+
+    @property
+    def times(self) -> Array:
+        """The times of the rows (n,); empty where they have none."""
+        return np.concatenate([np.empty(0, np.int64), *self._times])
 
     def uncovered(self, reference: Sequence[int] | None) -> dict[str, str]:
         """Return the fields of time whose cycle the log, or the test rows, do not cover evenly, and why.
@@ -64,9 +79,9 @@ class Span:
         found: dict[str, str] = {}
         for name, (part, column, offset) in self._fields().items():
             step, steps, cycle = CYCLES[part]
-            for what, ends in (("the new log", self._ends.get(column)), ("the test rows", reference)):
+            for what, ends in (("new log spans", self._ends.get(column)), ("test rows span", reference)):
                 if ends is not None and _steps(ends, step, offset) < steps:
-                    found.setdefault(name, f"{what} span {_words(ends)}, less than {cycle}")
+                    found.setdefault(name, f"the {what} {_words(ends)}, less than {cycle}")
             own = self._ends.get(column)
             if name in found or own is None or reference is None:
                 continue
@@ -74,7 +89,7 @@ class Span:
             values = sorted(one.keys() | other.keys())
             p, q = (np.array([side.get(value, NEVER) for value in values]) for side in (one, other))
             if index(p, q) > UNEVEN:
-                spans = f"the new log span {_words(own)}, the test rows {_words(reference)}"
+                spans = f"the new log spans {_words(own)}, the test rows {_words(reference)}"
                 found[name] = f"{spans}: too few for what is more than whole cycles ({cycle}) not to count"
         return found
 
