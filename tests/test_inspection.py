@@ -122,13 +122,18 @@ def check_entry(entry: Entry, folder: Path) -> int:
 @pytest.mark.parametrize(
     ("name", "make", "kind", "field"),
     [
-        ("city", lambda i, r: r.choice(["Aldea", "Brovik"]), "category", "user"),
+        ("city", lambda i, r: ["Aldea", "Brovik"][i % 30 % 2], "category", "user"),
         ("item_id", lambda i, r: r.randint(100, 130), "category", "item"),
         ("itemId", lambda i, r: 10**6 + r.randint(0, 200), "category", "item"),
-        ("zip", lambda i, r: f"0{r.randint(1000, 9999)}", "category", "user"),
+        ("zip", lambda i, r: f"0{1000 + 77 * (i % 30 // 2)}", "category", "user"),
         ("slot", lambda i, r: i % 4, "category", "context"),
         ("hash", lambda i, r: r.randint(10**17, 10**17 + 99), "category", "context"),
-        ("age", lambda i, r: r.randint(18, 80), "number, 18 to 80", {"domain": "user", "type": "number"}),
+        (
+            "age",
+            lambda i, r: 18 + i % 30 // 2 * 62 // 14,
+            "number, 18 to 80",
+            {"domain": "user", "type": "number"},
+        ),
         (
             "price",
             lambda i, r: r.choice(["1.5", "2e2", "-3", "0.25"]),
@@ -224,7 +229,7 @@ def check_entry(entry: Entry, folder: Path) -> int:
 def test_a_column_is_guessed_from_its_values_and_its_name(
     look: Look, name: str, make: Callable[..., Any], kind: str, field: Any
 ):
-    found = look(log(**{name: make}))
+    found = look(log(user_id=lambda i, r: f"u{i % 30}", **{name: make}))
     assert kind in row_of(found, name)[1] + row_of(found, name)[2]
     assert fields_of(found) == {"user_id": "user", name: field}
 
@@ -262,6 +267,41 @@ def test_a_useless_column_is_left_in_the_entry_as_a_comment(
     assert row_of(found, name)[1] == kind
     assert comment in found.entry
     assert fields_of(found) == {"user_id": "user"}
+
+
+def test_what_varies_from_row_to_row_of_an_item_or_user_is_of_the_context(look: Look) -> None:
+    """Whatever its name; a price that changes now and then, an id and a history are as they are called."""
+    found = look(
+        log(
+            2000,
+            item_id=lambda i, r: f"i{i % 40}",
+            user_id=lambda i, r: f"u{i % 31}",
+            bid_price=lambda i, r: "" if r.random() < 0.1 else f"{r.random():.6f}",
+            price=lambda i, r: f"{i % 40 + (r.random() < 0.1)}.5",
+            brand=lambda i, r: "" if i % 3 == 0 else f"b{i % 40 % 6}",
+            category=lambda i, r: r.choice("abc"),
+            age=lambda i, r: 20 + i % 31 // 2,
+            location=lambda i, r: r.choice("wxyz"),
+            campaign_id=lambda i, r: f"c{r.randint(0, 9)}",
+            tags=lambda i, r: "|".join(r.sample("abcd", 2)),
+        )
+    )
+    assert {
+        name: spec if isinstance(spec, str) else spec["domain"] for name, spec in fields_of(found).items()
+    } == {
+        "user_id": "user",
+        "item_id": "item",
+        "bid_price": "context",
+        "price": "item",
+        "brand": "item",
+        "category": "context",
+        "age": "user",
+        "location": "context",
+        "campaign_id": "item",
+        "tags": "item",
+    }
+    alone = look(log(bid_price=lambda i, r: f"{r.random():.6f}"))
+    assert fields_of(alone)["bid_price"]["domain"] == "item", "no item says otherwise"
 
 
 def test_distinct_and_missing_values_are_counted_and_the_first_shown(look: Look):

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.datasets.tabular import MISSING, RESERVED, Feature
 from pipeline.download.obtain import own_files
-from pipeline.inspection import vectors
+from pipeline.inspection import domains, vectors
 from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
 from pipeline.inspection.labels import Candidate, candidates
 from pipeline.inspection.leaks import copied_rows, redundant
@@ -115,7 +115,8 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
     guesses |= {column: replace(guesses[column], left_out=why) for column, why in left_out.items()}
     guesses |= vectors.of_rows(found.sample, found.profiles, guesses, None if labels else files[0].name)
     copied = copied_rows(found.sample, guesses, labels[0].label) if labels else 0
-    return Findings(path, files, layout, bool(texts), found, guesses, labels, copied, odd)
+    findings = Findings(path, files, layout, bool(texts), found, guesses, labels, copied, odd)
+    return replace(findings, guesses=guesses | domains.corrected(found.sample, guesses, findings.roles))
 
 
 def first_rejects(found: Survey) -> str:

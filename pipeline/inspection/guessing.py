@@ -138,6 +138,12 @@ def is_id_of(role: Role, name: str) -> bool:
     return not known.isdisjoint(found) and (len(found) == 1 or "id" in found)
 
 
+def is_id(name: str) -> bool:
+    """Whether a column of this name seems to contain ids of users, or of items, several or one."""
+    found = words(name)
+    return not (USERS | _ITEMS).isdisjoint(found) and (len(found) == 1 or "id" in found)
+
+
 def is_plain_id(name: str) -> bool:
     """Whether a name says that it is an id: `userid` rather than `customer`."""
     return words(name)[-1].endswith("id")
