@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, get_args
 
@@ -553,6 +553,24 @@ def test_columns_that_predict_the_label_or_repeat_another_are_left_out(look: Loo
     assert "! bought: predicts the label, click: a leak" in found.report
     assert "! dwell: predicts the label, click: a leak" in found.report
     assert "# dwell: {domain: context, type: number}  # predicts the label, click: a leak" in found.entry
+
+
+def test_of_columns_with_the_same_times_the_first_is_proposed(look: Look) -> None:
+    """Milliseconds, and text by another clock, different in every row; another time is another field."""
+    moments = [1_700_000_000.123 + 1001 * i for i in range(600)]
+    clock = timezone(timedelta(hours=5, minutes=30))
+    rows = log(
+        ts_ms=lambda i, r: "" if i % 50 == 0 else int(moments[i] * 1000),
+        sent_at=lambda i, r: "" if i % 50 == 0 else datetime.fromtimestamp(moments[i], clock).isoformat(),
+        seen_at=lambda i, r: datetime.fromtimestamp(moments[i] + r.randint(0, 9), UTC).isoformat(),
+    )
+    found = look(rows)
+    assert list(fields_of(found)) == ["user_id", "ts_ms", "seen_at"]
+    told = "! sent_at: the same time as ts_ms, by the clock of +05:30 (utc_offset); left out of the fields"
+    assert told in found.report
+    assert "# the same time as ts_ms" in found.entry
+    alone = look([[row[0], *row[2:]] for row in rows])
+    assert list(fields_of(alone)) == ["user_id", "sent_at", "seen_at"]
 
 
 def test_a_number_that_ranks_the_clicks_without_fault_is_a_leak(look: Look):

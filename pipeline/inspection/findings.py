@@ -15,7 +15,7 @@ from pipeline.download.obtain import own_files
 from pipeline.inspection import domains, vectors
 from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
 from pipeline.inspection.labels import Candidate, candidates
-from pipeline.inspection.leaks import copied_rows, redundant
+from pipeline.inspection.leaks import copied_rows, redundant, same_times
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
 from pipeline.inspection.sniffing import MAX_BROKEN, odd_bytes, sniff
 from pipeline.preprocess import tables
@@ -107,6 +107,7 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
         for column, profile in found.profiles.items()
     }
     guesses |= vectors.keyed(found.sample, found.profiles, guesses)
+    guesses |= same_times(found.sample, guesses)
     if label is None:
         labels = candidates(found.profiles.values(), named=named, chosen=False)
     else:

@@ -1,6 +1,7 @@
 """Columns that give the label away or repeat another column, and rows that repeat another row."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 from pipeline import metrics
 from pipeline.datasets.tabular import Label, Mask, clicks_of
 from pipeline.inspection.guessing import MIN_ROWS, UNIQUE, Guess
-from pipeline.inspection.profiling import shown
+from pipeline.inspection.profiling import TOLERANCE, shown
 from pipeline.preprocess.parse import numbers
+from pipeline.preprocess.timestamps import seconds
 from pipeline.split import repeats
 
 MIN_MATCHING_ROWS = 500  # in which two columns must agree before one is left out
@@ -40,6 +42,30 @@ def redundant(
         elif key in seen and len(codes) >= MIN_MATCHING_ROWS and codes.max() + 1 < len(codes):
             found[name] = f"same information as {shown(seen[key])}"
         seen.setdefault(key, name)
+    return found
+
+
+def same_times(sample: Mapping[str, pa.DictionaryArray], guesses: Mapping[str, Guess]) -> dict[str, Guess]:
+    """Return the columns whose times are those of an earlier column, however either writes them.
+
+    They may differ by a second, since one may be rounded and the other cut off.
+    """
+    found: dict[str, Guess] = {}
+    seen: dict[str, NDArray[np.float64]] = {}
+    for name, guess in guesses.items():
+        feature = guess.feature
+        if feature is None or feature.type != "timestamp" or guess.left_out or len(sample[name]) < MIN_ROWS:
+            continue
+        times = seconds(sample[name], feature.format or "iso")[0].to_numpy(zero_copy_only=False)
+        as_numbers = times.astype(np.float64)  # NaN: no time
+        for first, its in seen.items():
+            differ = ~((np.abs(as_numbers - its) <= 1) | (np.isnan(as_numbers) & np.isnan(its)))
+            if differ.mean() <= TOLERANCE and not np.isnan(its).all():
+                clock = f", by the clock of {feature.utc_offset} (utc_offset)" if feature.utc_offset else ""
+                found[name] = replace(guess, left_out=f"the same time as {shown(first)}{clock}", warning="")
+                break
+        else:
+            seen[name] = as_numbers
     return found
 
 
