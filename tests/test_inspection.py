@@ -510,6 +510,28 @@ def test_without_a_label_the_entry_is_not_complete(look: Look):
     assert "label: # which column is the label?" in found.entry
 
 
+@pytest.mark.parametrize(
+    ("value", "words_"),
+    [
+        (lambda i, r: "0", "is 0 in every row"),
+        (lambda i, r: "" if i % 3 else "1", "is 1 in 200 rows and missing in 400"),
+    ],
+)
+def test_a_label_with_one_value_is_told_to_teach_nothing(
+    look: Look, value: Callable[..., str], words_: str
+) -> None:
+    rows = [row[:-1] for row in log(click_=value, city=lambda i, r: r.choice("abc"))]
+    rows[0][1] = CLICK
+    found = look(rows)
+    assert not found.complete
+    assert f"! click: is called like a label, but {words_}, so there is nothing to learn" in found.report
+    other = look([[*row, "mobile" if i == 0 else str(i % 2)] for i, row in enumerate(rows)])
+    assert parsed(other)["preprocess"]["label"] == "mobile"
+    assert f"! click: is called like a label, but {words_}" in other.report, "the label is a guess"
+    with pytest.raises(PipelineError, match=f"--label: 'click' {words_}, so there is nothing to learn; name"):
+        look(rows, label=CLICK)
+
+
 def test_records_without_a_label_are_reported_and_left_out(look: Look) -> None:
     rows = log()
     rows[5][-1] = ""

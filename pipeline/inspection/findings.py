@@ -14,7 +14,7 @@ from pipeline.datasets.tabular import MISSING, RESERVED, Feature
 from pipeline.download.obtain import own_files
 from pipeline.inspection import domains, vectors
 from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
-from pipeline.inspection.labels import Candidate, candidates
+from pipeline.inspection.labels import Candidate, candidates, constant
 from pipeline.inspection.leaks import copied_rows, redundant, same_times
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
 from pipeline.inspection.sniffing import MAX_BROKEN, odd_bytes, sniff
@@ -131,6 +131,11 @@ def _chosen(column: str, profiles: Mapping[str, Profile], guesses: Mapping[str, 
     if column not in profiles:
         raise PipelineError(f"--label: {unknown('column', column, profiles)}")
     found = candidates([profiles[column]], named=True, chosen=True)
+    if not found and (words := constant(profiles[column])):
+        raise PipelineError(
+            f"--label: {column!r} {words}, so there is nothing to learn; name another column, or a log that "
+            "has rows with a click and rows without (a missing value is not taken for either)"
+        )
     if not found:
         raise PipelineError(
             f"--label: no rule splits the values of {column!r} ({guesses[column].kind}) in two; "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.tabular import Label, Mask, clicks_of
 from pipeline.inspection.guessing import words
-from pipeline.inspection.profiling import Profile
+from pipeline.inspection.profiling import Profile, shown
 from pipeline.preprocess import parse
 from pipeline.preprocess.cleaning import equals
 
@@ -47,13 +47,33 @@ def candidates(profiles: Iterable[Profile], *, named: bool, chosen: bool) -> lis
     return sorted((one for one in found if one), key=lambda one: one.doubt)
 
 
+def constant(profile: Profile) -> str:
+    """Say that a column has one value, where it does: no rule makes a label of it."""
+    if profile.values is None or len(profile.values) != 1:
+        return ""
+    value = shown(profile.values[0].as_py())
+    if profile.missing:
+        return f"is {value} in {profile.filled:,} rows and missing in {profile.missing:,}"
+    return f"is {value} in every row"
+
+
+def is_called_label(name: str) -> bool:
+    """Whether a column has a name of labels."""
+    return _hint(name) is not None
+
+
+def _hint(name: str) -> int | None:
+    """Return 0 if a name is that of a label, 1 if it hints at one."""
+    return 0 if name.lower().replace("_", "") in _LABELS else None if _LABELS.isdisjoint(words(name)) else 1
+
+
 def _candidate(profile: Profile, named: bool, chosen: bool) -> Candidate | None:
     if profile.values is None or not profile.filled or parse.kind(profile.type) == "list":
         return None
     if len(profile.values) > (MAX_VALUES_CHOSEN if chosen else MAX_VALUES):
         return None
     found = set(words(profile.name))
-    hint = 0 if profile.name.lower().replace("_", "") in _LABELS else 1 if found & _LABELS else None
+    hint = _hint(profile.name)
     told = hint is not None or chosen or not named or found & (_RATINGS | _EVENTS)
     if not told and len(profile.values) > MAX_SPELLINGS:
         return None  # its values alone would have to say it, and they are not yes and no

@@ -9,7 +9,7 @@ from pipeline.datasets.tabular import MISSING, clicks_of
 from pipeline.inspection import profiling
 from pipeline.inspection.entry import RANDOM, by_time, one_line, proposed_label, short
 from pipeline.inspection.findings import Findings, first_rejects
-from pipeline.inspection.labels import MAX_VALUES
+from pipeline.inspection.labels import MAX_VALUES, constant, is_called_label
 from pipeline.inspection.profiling import shown
 from pipeline.preprocess import tables
 from pipeline.preprocess.clean_table import MAX_REJECTED
@@ -65,18 +65,29 @@ def _label(findings: Findings) -> Iterator[str]:
         return
     if not findings.labels:
         yield "  label: no column looks like one; name it with --label COLUMN"
+        yield from _constant_labels(findings)
         return
     labels = [proposed_label(findings), *(candidate.label for candidate in findings.labels[1:6])]
     rates = (f"{100 * candidate.rate:.2f} % clicks" for candidate in findings.labels)
     first, *others = (f"{one_line(short(label))}, {rate}" for label, rate in zip(labels, rates, strict=False))
-    unsure = " (guessed from its values alone: check it, or name another with --label COLUMN)"
-    yield f"  label: {first}{unsure if findings.labels[0].doubt > 2 else ''}"
+    guessed = " (guessed from its values alone: check it, or name another with --label COLUMN)"
+    unsure = findings.labels[0].doubt > 2
+    yield f"  label: {first}{guessed if unsure else ''}"
     yield from (f"     or: {other}" for other in others)
+    if unsure:
+        yield from _constant_labels(findings)
     profile = findings.survey.profiles[findings.labels[0].label.column]
     if profile.missing:
         records = counted(profile.missing, "record")
         yield f"  ! {records} without a label will be left out; without `drop: [null]` they are rejected"
     yield from _invalid_labels(findings)
+
+
+def _constant_labels(findings: Findings) -> Iterator[str]:
+    """Name the columns that are called like a label and have one value."""
+    for name, profile in findings.survey.profiles.items():
+        if is_called_label(name) and (words := constant(profile)):
+            yield f"  ! {shown(name)}: is called like a label, but {words}, so there is nothing to learn"
 
 
 def _invalid_labels(findings: Findings) -> Iterator[str]:
