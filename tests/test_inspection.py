@@ -33,6 +33,7 @@ from pipeline.schema import Role
 
 Entry = dict[str, Any]
 CLICK = "click"
+COMMAS = str.maketrans(",.", ".,")
 
 
 def log(
@@ -338,6 +339,46 @@ def test_a_few_words_among_numbers_are_reported_with_what_to_do(look: Look):
     assert "price: 98.0 % of its values are numbers, 20 are not, so it is a category;" in odd.report
     half = look(log(1000, price=lambda i, r: "on request" if i % 2 == 0 else f"{r.random():.2f}"))
     assert "% of its values are numbers" not in half.report
+
+
+WRITTEN: dict[str, tuple[Callable[[float], str], str]] = {
+    "point and comma": (
+        lambda amount: f"{amount:,.2f}".translate(COMMAS),
+        "as in 1.234,31; if it is an amount, write them as 1234.31, or as 1234,31 with `decimal: ','`, and",
+    ),
+    "comma and point": (
+        lambda amount: f"{amount:,.2f}",
+        "as in 1,234.31; if it is an amount, write them as 1234.31, and inspect again",
+    ),
+    "commas alone": (
+        lambda amount: f"{int(amount):,}",
+        "as in 1,234; if it is an amount, write them as 1234, and",
+    ),
+    "apostrophe": (lambda amount: f"{amount:,.2f}".replace(",", "'"), "as in 1'234.31; if it"),
+    "blank and comma": (
+        lambda amount: f"{amount:,.2f}".replace(",", " ").replace(".", ","),
+        "as in 1 234,31; if it",
+    ),
+    "comma": (lambda amount: f"{amount:.2f}".replace(".", ","), ""),
+    "point": (lambda amount: f"{amount:.3f}", ""),
+    "three parts": (lambda amount: f"10.{100 + int(amount) % 7}.{100 + int(amount) % 9}", ""),
+    "words": (lambda amount: f"a,{int(amount) % 90}", ""),
+}
+
+
+@pytest.mark.parametrize(("write", "told"), WRITTEN.values(), ids=WRITTEN)
+@pytest.mark.parametrize("large", [1, 25])
+def test_numbers_with_signs_between_thousands_are_told_to_be_no_numbers(
+    look: Look, write: Callable[[float], str], told: str, large: int
+) -> None:
+    """Whether all are large, and where prices differ in every row, or few are."""
+
+    def price(i: int, r: random.Random) -> str:
+        return write(1234.31 if i == 0 else 1000 + 777.77 * i if i % large == 0 else 1 + i % 900)
+
+    found = look(text(log(price=price), ";"))
+    lines = [line for line in found.report.splitlines() if line.startswith("  ! price")]
+    assert [told in line for line in lines] == ([True] if told else [])
 
 
 def test_records_without_a_user_are_told_to_count_as_one(look: Look):

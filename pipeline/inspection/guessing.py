@@ -20,6 +20,8 @@ MIN_ROWS = 50  # below, values that never repeat or always agree mean nothing
 FRACTION = r"^[\s\[]*[+-]?([0-9]*\.[0-9]+([eE][+-]?[0-9]+)?|[0-9]+[eE]-[0-9]+)[\s\]]*$"
 TEXT_LENGTH = 40  # mean characters of a value, from which on it is free text
 MIN_COUNTS = 20  # distinct integers, below which it does not matter whether they count something
+NUMERIC = 0.9  # share of the distinct texts that look like numbers, from which on the column is told to
+GROUPING = "' \u00a0\u202f"  # between thousands, besides points and commas
 UNIQUE = "unique in every row"
 NUMBERS = "list of numbers"
 BAG_SEPARATORS = ("|", ";", "^")  # commas and spaces also occur in ordinary text
@@ -107,11 +109,12 @@ def guess(profile: Profile, sample: pa.DictionaryArray, *, named: bool = True) -
         return found
     if _is_amount(profile, named):
         return _number(profile, domain)
+    grouped = _grouped(sample) if kind == "text" else ""
     if profile.unique and profile.rows >= MIN_ROWS:
-        return Guess(UNIQUE, category, left_out=UNIQUE)
+        return Guess(UNIQUE, category, left_out=UNIQUE, warning=grouped)
     if profile.mean_length > TEXT_LENGTH:
         return Guess("free text", category, left_out="free text")
-    return Guess("category", category)
+    return Guess("category", category, warning=grouped)
 
 
 def _parts(profile: Profile) -> dict[str, Part] | None:
@@ -276,6 +279,28 @@ def _number(profile: Profile, domain: Domain) -> Guess:
         warning=_malformed(profile, profile.not_numbers, "no number"),
         marks=tuple(dict.fromkeys(profile.marks)),
     )
+
+
+def _grouped(sample: pa.DictionaryArray) -> str:
+    """Say that texts look like numbers with a sign between thousands, which no option reads."""
+    texts = sample.dictionary[:20_000]
+    for decimal, others in ((",", f".{GROUPING}"), (".", f",{GROUPING}")):
+        groups, end = f"^[+-]?[0-9]{{1,3}}([{others}][0-9]{{3}})+", rf"(\{decimal}[0-9]+)?$"
+        odd = pc.match_substring_regex(
+            texts, "[,'\u00a0\u202f]"
+        )  # points and blanks alone may be other things
+        grouped = pc.and_(pc.match_substring_regex(texts, groups + end), odd)
+        fine = pc.or_(grouped, pc.match_substring_regex(texts, f"^[+-]?[0-9]+{end}"))
+        if not pc.any(grouped).as_py() or pc.mean(fine).as_py() < NUMERIC:
+            continue
+        example = texts.filter(grouped)[0].as_py()
+        plain = re.sub(f"[{others}]", "", example)
+        ways = plain.replace(",", ".") + (f", or as {plain} with `decimal: ','`" if "," in plain else "")
+        return (
+            "its values look like numbers, but cannot be read with a sign between thousands, as in "
+            f"{example}; if it is an amount, write them as {ways}, and inspect again"
+        )
+    return ""
 
 
 def _malformed(profile: Profile, count: int, what: str) -> str:

@@ -127,6 +127,7 @@ def _odd_values(findings: Findings) -> Iterator[str]:
         profile = findings.survey.profiles[column]
         if (
             field.type == "category"
+            and not findings.guesses[column].warning
             and column not in roles.values()
             and not profile.identifiers
             and 0 < profile.not_numbers <= FEW_WORDS * profile.filled
