@@ -40,7 +40,7 @@ def test_the_page_needs_no_other_file_and_no_network() -> None:
     tags = Tags(text)
     assert tags.open == []
     sources = [value for _, attrs in tags.seen for name, value in attrs.items() if name in ("src", "href")]
-    assert all(re.match(r"data:image/png;base64,|#part-\d$", value or "") for value in sources)
+    assert all(re.match(r"data:image/png;base64,|#part-\d$|#figure-roc$", value or "") for value in sources)
     assert len([tag for tag, _ in tags.seen if tag == "img"]) == 1
     assert not re.search(r"https?://|@import|url\(", text)
 
@@ -52,6 +52,24 @@ def test_it_has_every_table_and_heading_of_the_markdown() -> None:
         assert head in text
     assert "<strong>fm</strong>" in text
     assert text == written()
+
+
+def test_every_section_and_picture_has_a_link_and_every_column_says_that_it_sorts() -> None:
+    tags = Tags(written())
+    links = [attrs["href"] for tag, attrs in tags.seen if tag == "a"]
+    places = [f"#{attrs['id']}" for tag, attrs in tags.seen if tag in ("h2", "figure")]
+    assert len(links) == len(places)
+    assert set(links) == set(places)
+    assert "#figure-roc" in links
+    heads = [attrs for tag, attrs in tags.seen if tag == "th"]
+    assert heads
+    assert all(head["aria-sort"] == "none" and head["tabindex"] == "0" for head in heads)
+
+
+def test_what_is_wider_than_the_page_scrolls() -> None:
+    text = written()
+    assert text.count('<div class="wide"><table>') == text.count("<table>")
+    assert '<figure class="wide" id="figure-roc"><img ' in text
 
 
 def test_a_name_of_the_data_cannot_become_a_tag() -> None:
