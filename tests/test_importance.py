@@ -304,6 +304,29 @@ def test_fields_of_any_name_can_be_shown(tmp_path: Path) -> None:
         plot_style.save(picture.learnt(found, "log", "fm"), tmp_path / "learnt.png")
 
 
+@pytest.mark.slow
+def test_the_picture_has_a_panel_for_pairs_only_if_there_are_some() -> None:
+    one = {"field": "user", "auc_lost": 0.1, "low": 0.08, "high": 0.12}
+    pair = {"first": "user", "second": "item", "interaction": 0.5}
+    words = []
+    for few in ([], [pair]):
+        found = {"fields": {"rows": 2000, "found": [one]}, "pairs": {"rows": 1500, "found": few}}
+        figure = picture.learnt(found, "log", "lr")
+        assert len(figure.axes) == 1 + len(few)
+        words.append(figure.texts[1].get_text())
+    assert "no pair of them interacts" in words[0]
+    assert "on 1,500 rows" in words[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("high", "said"), [(0.07, "lives by user most"), (0.09, "others may count as much")])
+def test_the_title_ranks_fields_only_if_their_intervals_do(high: float, said: str) -> None:
+    first = {"field": "user", "auc_lost": 0.1, "low": 0.08, "high": 0.12}
+    other = {"field": "item", "auc_lost": 0.06, "low": 0.05, "high": high}
+    found = {"fields": {"rows": 2000, "found": [first, other]}, "pairs": {"rows": 1500, "found": []}}
+    assert said in picture.learnt(found, "log", "lr").texts[0].get_text()
+
+
 # ---- the planted effects, and the commands ----
 
 
