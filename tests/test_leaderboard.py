@@ -205,9 +205,62 @@ def test_trainings_that_their_epochs_ended_are_named() -> None:
     assert f"{said}fm (tuned, 2).**" in page
 
 
-def test_pictures_come_last() -> None:
-    page = leaderboard.to_markdown(board(), ["leaderboard.png", "learning_curves.png"])
-    assert page.endswith("![leaderboard](leaderboard.png)\n\n![learning curves](learning_curves.png)\n")
+def test_a_picture_stands_with_its_section_and_the_leaderboard_first() -> None:
+    names = ["leaderboard.png", "learning_curves.png", "roc.png", "calibration.png", "budget.png", "new.png"]
+    page = leaderboard.to_markdown(board(), names)
+    parts = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    where = {name: title for name in names for title, text in parts.items() if f"]({name})" in text}
+    assert where == {
+        "roc.png": "Are the differences real?",
+        "calibration.png": "Are the probabilities right?",
+        "learning_curves.png": "The trainings",
+        "budget.png": "The searches",
+        "new.png": "The searches",  # of no section: at the end
+    }
+    assert page.index("(leaderboard.png)") < page.index("| model | variant |")
+    assert page.endswith("![new](new.png)\n")
+    assert "The trainings" not in leaderboard.to_markdown(board())
+
+
+def test_the_page_begins_with_who_leads_and_how_sure_that_is() -> None:
+    report = board()
+    said = "**fm (tuned) is the champion, chosen on validation data: its test AUC is 0.7820 with a standard "
+    said += "error of 0.0030"
+
+    def first() -> str:
+        return leaderboard.to_markdown(report).splitlines()[2]
+
+    assert first() == f"{said}; none of 2 other models can be told from it.**"
+    next(r for r in report["results"] if (r["model"], r["variant"]) == ("lr", "tuned"))["p_holm"] = 0.049
+    assert first() == f"{said}; 1 of 2 other models cannot be told from it.**"
+    for result in report["results"]:
+        result["p_holm"] = None if result["p_holm"] is None else 0.01
+    assert first() == f"{said}; each of 2 other models can be told from it.**"
+    report["results"] = [r for r in report["results"] if r["model"] != "lr"]
+    assert first() == f"{said}; the other model can be told from it.**"
+    report["results"] = [r for r in report["results"] if r["model"] == "fm"]
+    assert first() == f"{said}.**"
+
+
+def test_a_search_that_kept_the_default_has_one_row_but_in_the_first_table() -> None:
+    report = board()
+    found = {(r["model"], r["variant"]): r for r in report["results"]}
+    found["lr", "tuned"] |= {key: found["lr", "default"][key] for key in ("seeds", "mean", "std")}
+    assert [line[1] for line in table(report, 2) if line[0] == "lr"] == ["default = tuned"]
+    assert [line[1] for line in table(report, 2) if line[0] == "fm"] == ["tuned", "default"]
+    assert len([line for line in table(report, 0) if line[0] == "lr"]) == 2
+    assert len([row for row in rows(report) if row["model"] == "lr"]) == 2
+
+
+def test_a_probability_that_is_not_calibrated_stands_once() -> None:
+    report = board()
+    for result in report["results"]:
+        result["calibrations"] = [{"method": "none"}] * 3
+    assert table(report, 2)[1][2:6] == ["0.5000", "0.8000", "0.0120", "none"]
+    platt = {"method": "platt", "slope": 0.9, "intercept": 0.1}
+    report["results"][0]["calibrations"] = [platt, {"method": "none"}, {"method": "none"}]
+    cells = next(line for line in table(report, 2) if line[:2] == ["lr", "default"])
+    assert cells[2:6] == ["0.5000 → 0.4900", "0.8000 → 0.7800", "0.0120 → 0.0100", "2 none, 1 platt"]
 
 
 @pytest.mark.parametrize("bayes", [True, False])

@@ -318,6 +318,8 @@ def test_the_report_has_a_table_of_mechanisms() -> None:
         "AUC removed": "0.6000",
     }
     assert rows[1][2:] == ["bridge (attention)", "0", "-", "0", "100%", "", "", ""]
+    kept = [row[1] for row in board.table(found, {"gdcn"})[1]]
+    assert kept == ["default = tuned"] * 2
     report = made_up_report(made_up)
     assert "## Mechanisms" not in leaderboard.to_markdown({**report, "mechanisms": []})
     page = leaderboard.to_markdown({**report, "mechanisms": found})

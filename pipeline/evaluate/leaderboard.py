@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.download.manifest import differences
-from pipeline.evaluate import blend, budget, mechanisms, refits, slices
+from pipeline.evaluate import blend, budget, headline, mechanisms, refits, slices, variants
 from pipeline.evaluate.report import is_close, same_scores
 from pipeline.evaluate.significance import LEVEL
 
@@ -24,6 +24,18 @@ COLUMNS = (
     *("calibrated_logloss", "calibrated_normalised_entropy", "calibrated_ece"),
 )
 CHAMPION, CLOSE = "★", "≈"
+DIFFERENCES, RIGHT = "Are the differences real?", "Are the probabilities right?"
+TRAININGS, SEARCHES = "The trainings", "The searches"
+TOP = "leaderboard.png"  # the picture above the first table
+PLACES = {  # the section that a picture ends; what belongs to none that is there comes last
+    "roc.png": DIFFERENCES,
+    "calibration.png": RIGHT,
+    "learning_curves.png": TRAININGS,
+    "tuning_history.png": SEARCHES,
+    "budget.png": SEARCHES,
+    "importances.png": SEARCHES,
+    "learnt.png": "What the champion has learnt",
+}
 
 
 def to_csv(report: Block) -> str:
@@ -65,15 +77,27 @@ def to_csv(report: Block) -> str:
 
 
 def to_markdown(report: Block, pictures: Sequence[str] = (), more: Mapping[str, str] | None = None) -> str:
-    """Return the leaderboard for people: AUC, probabilities, which differences are significant, and pictures.
+    """Return the leaderboard for people: who leads, then section by section a table, its words, its pictures.
 
     Args:
         report: the values of report.json.
-        pictures: file names of plots in the same folder, shown at the end.
-        more: further sections by their titles, before the pictures.
+        pictures: file names of plots in the same folder; that of the leaderboard comes first.
+        more: further sections by their titles, after the others.
     """
-    lines = [f"# {report['dataset']}: results on the test split", ""]
-    lines += [*_markdown(*_metrics_table(report)), "", explanation(report), ""]
+    sections = _sections(report) | {title: [text.strip(), ""] for title, text in (more or {}).items()}
+    first = [_picture(name) for name in pictures if name == TOP]
+    last = [_picture(name) for name in pictures if name != TOP and PLACES.get(name) not in sections]
+    lines = [f"# {report['dataset']}: results on the test split", "", f"**{headline.sentence(report)}**", ""]
+    lines += [*first, *_markdown(*_metrics_table(report)), "", explanation(report), "", *_remarks(report)]
+    for title, body in sections.items():
+        own = [_picture(name) for name in pictures if PLACES.get(name) == title]
+        lines += [f"## {title}", "", *body, *own] if body or own else []
+    return "\n".join([*lines, *last]).rstrip() + "\n"
+
+
+def _remarks(report: Block) -> list[str]:
+    """What must be known of the data before any figure is believed."""
+    lines = []
     origin = report.get("origin") or {}
     if origin.get("matches_publisher") is False:
         what = f"Not the data of {origin['source']} as its publisher has them"
@@ -81,25 +105,34 @@ def to_markdown(report: Block, pictures: Sequence[str] = (), more: Mapping[str, 
     if report.get("copies", 0) > TOLD_COPIES * report["rows"]:
         share, equal = report["copies"] / report["rows"], "all fields, label, group and time"
         lines += [f"**{share:.1%} of the test rows equal a train row in {equal} (`split.repeated`).**", ""]
-    lines += ["## Are the differences real?", ""]
-    lines += [*_markdown(*_comparisons_table(report)), "", significance(report), ""]
-    if found := report.get("blends"):
-        lines += ["## Blends", "", *_markdown(*blend.table(found)), "", blend.explanation(), ""]
-    if found := report.get("refits"):
-        lines += ["## Train + validation", "", *_markdown(*refits.table(found)), "", refits.explanation(), ""]
-    lines += ["## Are the probabilities right?", ""]
-    lines += [*_markdown(*_probabilities_table(report)), "", calibration(report), ""]
-    if (found := report.get("slices")) and found["sizes"]:
-        lines += ["## New and rare users and items", "", *_markdown(*_slices_table(report)), ""]
-        lines += [slices.explanation(), ""]
-    if found := report.get("mechanisms"):
-        lines += ["## Mechanisms", "", *_markdown(*mechanisms.table(found)), "", mechanisms.explanation(), ""]
-    if found := report.get("budget"):
-        lines += ["## The searches", "", *_markdown(*budget.table(found)), "", budget.explanation(report), ""]
-    for title, text in (more or {}).items():
-        lines += [f"## {title}", "", text]
-    lines += [f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n" for name in pictures]
-    return "\n".join(lines).rstrip() + "\n"
+    return lines
+
+
+def _sections(report: Block) -> dict[str, list[str]]:
+    """Return the lines of every section that the report has values for, by its title, in their order."""
+    found = {DIFFERENCES: _section(_comparisons_table(report), significance(report))}
+    if blends := report.get("blends"):
+        found["Blends"] = _section(blend.table(blends), blend.explanation())
+    if again := report.get("refits"):
+        found["Train + validation"] = _section(refits.table(again), refits.explanation())
+    found[RIGHT] = _section(_probabilities_table(report), calibration(report))
+    if report.get("slices", {}).get("sizes"):
+        found["New and rare users and items"] = _section(_slices_table(report), slices.explanation())
+    if weighed := report.get("mechanisms"):
+        table = mechanisms.table(weighed, variants.kept_default(report))
+        found["Mechanisms"] = _section(table, mechanisms.explanation())
+    found[TRAININGS] = []  # a picture says it
+    if searches := report.get("budget"):
+        found[SEARCHES] = _section(budget.table(searches), budget.explanation(report))
+    return found
+
+
+def _section(table: tuple[list[str], list[list[str]]], text: str) -> list[str]:
+    return [*_markdown(*table), "", text, ""]
+
+
+def _picture(name: str) -> str:
+    return f"![{name.removesuffix('.png').replace('_', ' ')}]({name})\n"
 
 
 def to_text(report: Block) -> str:
@@ -201,7 +234,8 @@ def calibration(report: Block) -> str:
     text = (
         "AUC above says how well a model *ranks*; this table says whether its number can be taken as a "
         "*probability*. Means over seeds, as the model predicted → calibrated on validation rows, so that "
-        "models that stopped at different degrees of over-confidence can be compared. For each seed, "
+        "models that stopped at different degrees of over-confidence can be compared; one value where "
+        "there was nothing to correct. For each seed, "
         "cross-validation on those rows chooses among none, one temperature (above 1: over-confident), "
         "Platt's line (slope and shift of the logit) and isotonic regression; all keep the order of rows, "
         "and so every AUC. Lower is better for logloss (nats), NE (logloss over the entropy of the base "
@@ -301,11 +335,16 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
 def _probabilities_table(report: Block) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the table of probabilities, in the order of the first."""
     rows = []
+    kept = variants.kept_default(report)
     for result in _ordered(report):
-        mean = result["mean"]
-        pairs = [f"{mean[key]:.4f} → {mean[f'calibrated_{key}']:.4f}" for key in PROBABILITIES]
-        ratio = f"{mean['mean_prediction_ratio']:.2f}"
-        rows.append([result["model"], result["variant"], *pairs, summary(result["calibrations"]), ratio])
+        if (variant := variants.name(result, kept)) is None:
+            continue
+        mean, method = result["mean"], summary(result["calibrations"])
+        pairs = [f"{mean[key]:.4f}" for key in PROBABILITIES]
+        if method != "none":
+            after = [f"{mean[f'calibrated_{key}']:.4f}" for key in PROBABILITIES]
+            pairs = [f"{a} → {b}" for a, b in zip(pairs, after, strict=True)]
+        rows.append([result["model"], variant, *pairs, method, f"{mean['mean_prediction_ratio']:.2f}"])
     return ["model", "variant", *PROBABILITIES.values(), "calibration", "mean / rate"], rows
 
 

@@ -1,10 +1,11 @@
 """The report's table of mechanisms: how much the weights vary, and what they are worth."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np
 
+from pipeline.evaluate import variants
 from pipeline.evaluate.runs import Run
 from pipeline.train.mechanisms import SAMPLE_ROWS
 
@@ -42,18 +43,24 @@ def summarise(runs: Sequence[Run]) -> list[Block]:
     return found
 
 
-def table(found: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows: a row per mechanism, the AUC in the first of its model's."""
+def table(found: Sequence[Block], kept: Container[str] = ()) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: a row per mechanism, the AUC in the first of its model's.
+
+    Args:
+        kept: models whose search kept the default, which have one row for both variants.
+    """
     header = ["model", "variant", "mechanism", "mean", "std over rows", "std over channels", "zeros"]
     header += [f"AUC {key}" for key in AUCS]
     rows = []
     for run in found:
+        if (name := variants.name(run, kept)) is None:
+            continue
         auc = [f"{run['auc'][key]:.4f}" for key in AUCS]
         for weights in run["weights"]:
             over_rows = f"{weights['std_over_rows']:.2g}" if weights["per_row"] else "-"
             rows.append(
                 [
-                    *(run["model"], run["variant"], f"{weights['name']} ({weights['kind']})"),
+                    *(run["model"], name, f"{weights['name']} ({weights['kind']})"),
                     *(f"{weights['mean']:.3g}", over_rows, f"{weights['std_over_channels']:.2g}"),
                     *(f"{weights['share_of_zeros']:.0%}", *auc),
                 ]
