@@ -1,7 +1,9 @@
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib import rc_context
 from matplotlib.colors import to_rgb
@@ -9,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from pipeline.evaluate import plot_style, plots
-from pipeline.evaluate.runs import Run
+from pipeline.evaluate import chance, plot_style, plots
+from pipeline.evaluate.runs import STAGES, Run
 from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_runs
 
 pytestmark = pytest.mark.slow
@@ -86,7 +88,7 @@ def test_the_same_values_give_the_same_bytes_whatever_the_users_style(
 
 def test_titles_say_what_one_sees(figures: dict[str, Figure]) -> None:
     title = {name: figure.texts[0].get_text() for name, figure in figures.items()}
-    assert title["leaderboard.png"].startswith("fm (tuned) wins on validation data: test AUC 0.7820, 81 %")
+    assert title["leaderboard.png"] == "fm (tuned) is champion; none of 2 other models can be told from it"
     assert "≈ not distinguishable" in figures["leaderboard.png"].texts[1].get_text()
     assert title["learning_curves.png"] == "fm (tuned) reaches the best validation AUC, 0.7820"
     assert "fm finds" in title["roc.png"]
@@ -204,3 +206,102 @@ def test_curves_are_named_in_their_colours_from_top_to_bottom(auc: dict[str, flo
             model = entry.get_text().split()[0]
             assert line.get_color() == colours[model]
             assert any(run.model == model and f"{run.valid(metric):.4f}" in entry.get_text() for run in named)
+
+
+def test_a_title_too_long_for_the_picture_is_smaller(tmp_path: Path) -> None:
+    for title in ("short", "a title with words that go on " * 5):
+        figure = plot_style.titled_figure(2, title, "")
+        plot_style.save(figure, tmp_path / "title.png")
+        assert figure.get_tightbbox().x1 <= plot_style.WIDTH_INCHES
+
+
+def test_the_leaderboard_tells_the_error_of_the_auc_from_the_spread_of_seeds(
+    figures: dict[str, Figure],
+) -> None:
+    """The bracket is the champion's AUC and its standard error, 0.0030, three times its bar."""
+    figure = figures["leaderboard.png"]
+    words = figure.texts[1].get_text()
+    assert "bars: standard deviation over these alone" in words
+    assert "standard error of the champion's AUC by test users and seeds, 0.0030" in words
+    assert "learnt 80.6 % of what can be" in words  # one decimal, as in the table
+    assert "by validation AUC 0.7820 " in words
+    (bracket,) = (line for line in figure.axes[0].lines if line.get_marker() == "|")
+    assert list(bracket.get_xdata()) == pytest.approx([0.779, 0.785])
+
+
+def test_a_search_that_kept_the_default_has_one_mark_and_the_champion_a_filled_star() -> None:
+    runs = made_up_runs({(m, v): auc for (m, _), auc in both(lr=0.7, fm=0.78).items() for v in STAGES})
+    report = made_up_report(runs)
+    report["champion"]["variant"] = "default"
+    figure = plots.leaderboard(report)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() in ("o", "*", "<")]
+    assert len(marks) == 2
+    (star,) = (line for line in marks if line.get_marker() == "*")
+    assert star.get_markerfacecolor() == star.get_color() != plot_style.GREY
+    assert "= default" in texts(figure)
+
+
+@pytest.mark.parametrize(("fall", "goes_on"), [(0.005, False), (0.3, True)])
+def test_the_train_logloss_stays_in_its_axes_or_says_that_it_goes_on(fall: float, goes_on: bool) -> None:
+    runs = made_up_runs(both(lr=0.7, fm=0.78))
+    for point in (point for run in runs for seed in run.seeds for point in seed["curve"]):
+        point["train_logloss"] = point["valid_logloss"] - fall
+    ax = plots.learning_curves(runs).axes[2]
+    assert "train" in ax.get_ylabel()
+    below = [line for line in ax.lines if line.is_dashed() and min(line.get_ydata()) < ax.get_ylim()[0]]
+    assert bool(below) == goes_on
+    assert len(below) == sum(line.get_marker() == "v" for line in ax.lines)
+
+
+def drawn_calibration(error: float, **more: Any) -> Figure:
+    """With a calibration error of lr, the other model having none."""
+    runs = made_up_runs(both(lr=0.7, fm=0.78))
+    report = made_up_report(runs) | more
+    for result in report["results"]:
+        result["mean"]["ece"] = error if result["model"] == "lr" else 0.0
+    rate = 2 * report["base_rate"]
+    curves = {
+        entry: replace(curve, predicted=curve.predicted * rate, observed=curve.observed * rate)
+        for entry, curve in made_up_curves(runs).items()
+    }
+    return plots.calibration(report, curves, runs)
+
+
+def test_a_calibration_that_chance_explains_makes_no_headline() -> None:
+    """Of a bin of 1,000 rows a rate of 0.4 is off by 0.012 on average; 20 bins together never by 0.05."""
+    figure = drawn_calibration(0.012)
+    assert figure.texts[0].get_text() == (
+        "No model is off by more than chance explains: at most 1.20 points on average"
+    )
+    assert "ECE ○ 0.0120   ● 0.0120" in texts(figure)
+    title = drawn_calibration(0.05).texts[0].get_text()
+    assert title.startswith("lr is off by more than chance explains: 5.00 points on average, by chance below")
+
+
+def test_what_chance_explains_is_what_a_calibrated_model_has() -> None:
+    rng, predicted, rows = np.random.default_rng(1), np.linspace(0.01, 0.6, 20), 4000
+    rates = rng.binomial(rows // 20, predicted, (4000, 20)) / (rows // 20)
+    errors = np.abs(rates - predicted).mean(1)
+    expected = chance.calibration_error(predicted, rows)
+    assert expected.mean == pytest.approx(errors.mean(), rel=0.02)
+    assert expected.std == pytest.approx(errors.std(), rel=0.05)
+
+
+def test_rare_clicks_have_logarithmic_axes_and_two_panels_fill_the_picture(tmp_path: Path) -> None:
+    for rate, scale in ((0.4, "linear"), (0.02, "log")):
+        figure = drawn_calibration(0.01, base_rate=rate)
+        plot_style.save(figure, tmp_path / "calibration.png")
+        assert {ax.get_xscale() for ax in figure.axes} == {scale}
+        assert max(ax.get_position().x1 for ax in figure.axes if ax.axison) > 0.95
+
+
+def test_a_bin_without_a_click_is_shown_on_logarithmic_axes() -> None:
+    runs = made_up_runs(both(fm=0.78))
+    curves = made_up_curves(runs)
+    for entry, curve in curves.items():
+        observed = curve.observed.copy()
+        observed[0] = 0
+        curves[entry] = replace(curve, observed=observed)
+    ax, *_ = plots.calibration(made_up_report(runs) | {"base_rate": 0.02}, curves, runs).axes
+    marks = [line for line in ax.lines if line.get_marker() == "v" and len(line.get_xdata())]
+    assert [list(line.get_ydata()) for line in marks] == [[ax.get_ylim()[0]]] * 2

@@ -62,6 +62,7 @@ WIDTH_INCHES, DOTS_PER_INCH = 9.0, 150
 PALETTE = 64  # colours of a picture
 _PLACES = np.array([1 << 16, 1 << 8, 1], np.int32)  # of red, green and blue in a number
 HEAD_INCHES = 0.75  # title and subtitle
+TITLE_SIZE, TITLE_LETTERS = 12.0, 86  # as many fit; a longer title is smaller
 styled = style.context(["default", STYLE])  # whatever the user's own matplotlibrc says
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
@@ -107,8 +108,8 @@ def titled_figure(height: float, title: str, subtitle: str, keys: Sequence[Artis
     total = height + head
     layout = ConstrainedLayoutEngine(rect=(0.01, 0, 0.98, height / total), wspace=0.04)
     figure = Figure(figsize=(WIDTH_INCHES, total), facecolor="white", layout=layout)
-    left = 0.18 / WIDTH_INCHES
-    figure.text(left, 1 - 0.16 / total, title, size=12, weight="bold", va="top")
+    left, size = 0.18 / WIDTH_INCHES, TITLE_SIZE * min(1.0, TITLE_LETTERS / len(title))
+    figure.text(left, 1 - 0.16 / total, title, size=size, weight="bold", va="top")
     figure.text(left, 1 - 0.44 / total, subtitle, size=8.5, color=SLATE, va="top", linespacing=1.35)
     if keys:
         legend = figure.legend(
@@ -151,10 +152,10 @@ def panels(figure: Figure, count: int, heights: Sequence[float] = (1,)) -> list[
 def grid_shape(count: int) -> tuple[int, int]:
     """Return rows and columns for a number of cells.
 
-    >>> grid_shape(4), grid_shape(6), grid_shape(42)
-    ((1, 4), (2, 3), (9, 5))
+    >>> grid_shape(2), grid_shape(4), grid_shape(6), grid_shape(42)
+    ((1, 2), (1, 4), (2, 3), (9, 5))
     """
-    columns = 5 if count > 8 or count == 5 else 4 if count > 6 or count == 4 else 3
+    columns = 5 if count > 8 or count == 5 else 4 if count > 6 or count == 4 else min(count, 3)
     return math.ceil(count / columns), columns
 
 

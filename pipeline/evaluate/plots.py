@@ -12,10 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from pipeline.common.text import counted
+from pipeline.evaluate import chance, headline, variants
 from pipeline.evaluate.compare import cliques
 from pipeline.evaluate.dvc_views import mean_curve
 from pipeline.evaluate.plot_style import (
@@ -42,6 +43,7 @@ from pipeline.evaluate.runs import STAGES, Block, Run, better
 from pipeline.metrics import Array
 
 METRICS = {"auc": "AUC", "logloss": "logloss"}
+RARE = 0.1  # base rate below which probabilities have logarithmic axes
 PANELS = 12  # of models in a figure with a panel for each: more do not fit on a screen
 METHODS = {
     "ped_anova": "PED-ANOVA: the best trials",
@@ -80,17 +82,17 @@ def leaderboard(report: Block) -> Figure:
         {model for model, _ in found},
         key=lambda m: (max(found[m, v]["mean"]["auc"] for v in STAGES), m),
     )
-    best = next(r for r in report["results"] if r["key"] == report["champion"]["key"])
-    name, auc = f"{best['model']} ({best['variant']})", best["mean"]["auc"]
-    title = f"{name} wins on validation data: test AUC {auc:.4f}"
-    if report["bayes"]:
-        title += f", {100 * best['learned']:.0f} % of what can be learned"
+    best, same = headline.leader(report), variants.kept_default(report)
+    auc, error, apart = best["mean"]["auc"], best["auc_standard_error"], headline.distance(report)
+    title = f"{best['model']} ({best['variant']}) is champion"
     figure = titled_figure(
         1.0 + (0.42 if len(models) <= 15 else 0.24) * len(models),
-        title,
-        f"{report['dataset']}: AUC on {report['rows']:,} test rows, mean and standard deviation over "
-        f"{counted(len(best['seeds']), 'seed')}\n★ champion, by validation {_chosen(report, best)}   "
-        f"≈ not distinguishable from it (5 % by {_covered(report)}, corrected for all comparisons)",
+        f"{title}; {apart}" if apart else f"{title}, with test AUC {auc:.4f}",
+        f"{report['dataset']}: AUC on {report['rows']:,} test rows{_seeds_drawn(best)}\n"
+        f"Bracket: standard error of the champion's AUC by {_covered(report)}, {error:.4f}"
+        f"{_learnt(report, best)}\n"
+        f"★ champion, by validation {_chosen(report, best)}   ≈ not distinguishable from it (5 % by "
+        f"{_covered(report)}, corrected for all comparisons)",
     )
     ax = figure.add_subplot()
     ax.grid(visible=False, axis="y")
@@ -113,21 +115,32 @@ def leaderboard(report: Block) -> Figure:
         )
 
     low, high = _near_the_best(report)
+    low, high = min(low, auc - 1.1 * error), max(high, auc + 1.1 * error)
     for y, model in enumerate(models):
         pair = [found[model, variant]["mean"]["auc"] for variant in STAGES]
         ax.plot(pair, [y, y], color=LIGHT, linewidth=3, zorder=1)
         for variant, shift in (("default", -0.1), ("tuned", 0.1)):
             result = found[model, variant]
+            only = best["variant"] if model == best["model"] else "default"  # of two that are equal
+            if model in same and variant != only:
+                column(variant, y, f"= {only}", color=SLATE)
+                continue
+            shift = 0.0 if model in same else shift
             mean, std = result["mean"]["auc"], (result["std"] or {"auc": 0.0})["auc"]
             colour, fill = (COLOURS[0], COLOURS[0]) if variant == "tuned" else (GREY, "white")
             ax.plot([mean - std, mean + std], [y + shift] * 2, color=colour, linewidth=1.4, zorder=2)
-            marker, size = ("*", 12.0) if result is best else ("o", 6.5)
+            marker, size = ("*", 14.0) if result is best else ("o", 6.5)
+            if result is best:  # filled, whichever variant it is, and in a colour that no other mark has
+                colour = fill = COLOURS[1]
+                ends = [auc - error, auc + error]
+                ax.plot(ends, [y + 0.36] * 2, "|-", color=TEXT, linewidth=1, markersize=6, zorder=2)
             shown = mean
             if mean < low:  # far behind: only where to look for it
                 marker, shown = "<", low + 0.012 * (high - low)
             ax.plot(shown, y + shift, marker, color=colour, mfc=fill, markersize=size, markeredgewidth=1.5)
             spread = f" ± {std:.4f}" if result["std"] else ""
-            star = " ★" if result is best else " ≈" if is_close(report, result) else ""
+            close = any(is_close(report, found[model, v]) for v in (STAGES if model in same else [variant]))
+            star = " ★" if result is best else " ≈" if close else ""
             weight = "bold" if result is best else "normal"
             column(variant, y, f"{mean:.4f}{spread}{star}", weight=weight)
     column("default", len(models) - 0.2, "○ default", color=SLATE)
@@ -155,7 +168,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
         5.5,
         f"{best.model} ({best.variant}) reaches the best validation AUC, {best.valid('auc'):.4f}",
         "Validation split, mean and standard deviation over seeds; the dot is the mean of each seed's best "
-        "evaluation,\nwhose weights are kept. Dashed: logloss on train rows",
+        "evaluation,\nwhose weights are kept. Dashed: logloss on train rows; ▾ where it goes on below",
     )
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     colours = colours_of(runs)
@@ -163,7 +176,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     for row, (metric, word) in enumerate(METRICS.items()):
         for column, variant in enumerate(STAGES):
             ax: Axes = axes[row, column]
-            ends = []
+            ends, trains = [], []
             for run in (run for run in runs if run.variant == variant):
                 epochs, mean, std = mean_curve(run, f"valid_{metric}")
                 colour, valid = colours[run.model], run.valid(metric)
@@ -175,6 +188,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
                 if metric == "logloss":
                     train = mean_curve(run, "train_logloss")[1]
                     ax.plot(epochs, train, color=colour, linewidth=0.9, linestyle=DASHED, alpha=0.8)
+                    trains.append((epochs, train, colour))
                 epoch = np.median([seed["best"]["epoch"] for seed in run.seeds])
                 ax.plot(epoch, valid, "o", color=colour, markersize=5.5, markeredgecolor="white")
                 ends.append((valid, line))
@@ -184,10 +198,11 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
                 ax.set_xlabel("epoch")
             epoch_axis(ax, longest)
             _zoom(ax, runs, metric)
+            _say_below(ax, trains)
             by_height = [line for _, line in sorted(ends, key=lambda end: -end[0])]
             side, edge = ("upper", 1.0) if metric == "auc" else ("lower", 0.0)
             coloured_legend(ax, by_height, loc=f"{side} left", bbox_to_anchor=(1.01, edge))
-        axes[row, 0].set_ylabel(f"validation {word}")
+        axes[row, 0].set_ylabel(f"validation {word}" + (", dashed: train" if metric == "logloss" else ""))
     return figure
 
 
@@ -235,45 +250,60 @@ def roc(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run]) -> Figu
 def calibration(report: Block, curves: dict[Entry, Curves], runs: Sequence[Run]) -> Figure:
     """Reliability of every model over bins of equally many rows, and the distribution of its predictions."""
     ece = {(r["model"], r["variant"]): r["mean"]["ece"] for r in report["results"]}
-    best = min(ece, key=lambda entry: (ece[entry], entry))
+    same, rare = variants.kept_default(report), report["base_rate"] < RARE
     models = list(dict.fromkeys(run.model for run in runs))[:PANELS]
-    bins = len(curves[best].predicted)
+    bins = len(next(iter(curves.values())).predicted)
     figure = titled_figure(
         3.0 * grid_shape(len(models))[0],
-        f"{best[0]} ({best[1]}) is calibrated best: off by {100 * ece[best]:.2g} points on average",
+        _told_of_calibration(report, curves, ece),
         f"Test split: share of positives against predicted probability in {bins} bins of equally many rows, "
         f"all seeds\ntogether{_which(runs)}. Grey: 95 % of a calibrated model's points. "
-        "Bars: where the predictions lie",
+        + ("Strokes: the bins; ▾ no positive in one" if rare else "Bars: where the predictions lie"),
         keys=[
             Line2D([], [], color=GREY, marker="o", mfc="white", markersize=4, label="default"),
             Line2D([], [], color=TEXT, marker="o", markersize=4, label="tuned"),
         ],
     )
     colours = colours_of(runs, other=SLATE)
-    top = max(max(c.predicted.max(), c.observed.max()) for c in curves.values())
-    top = min(1.0, math.ceil(top * 10 + 0.3) / 10)
-    line = np.linspace(0, top, 101)
+    low, top, line, ticks = _probability_axis(list(curves.values()), rare=rare)
     noise = 1.96 * np.sqrt(line * (1 - line) / (report["rows"] / bins))
     for (ax, strip), model in zip(panels(figure, len(models), heights=(8, 1)), models, strict=True):
-        ax.fill_between(line, line - noise, line + noise, color=LIGHT, linewidth=0)
+        ax.fill_between(line, np.maximum(line - noise, low), line + noise, color=LIGHT, linewidth=0)
         ax.plot(line, line, color="#B6BCC4", linewidth=0.9)
         looks: dict[str, Any] = {
             "default": {"color": GREY, "linewidth": 0.8, "mfc": "white"},
             "tuned": {"color": colours[model], "linewidth": 1.2},
         }
+        text = f"ECE ○ {ece[model, 'default']:.4f}   ● {ece[model, 'tuned']:.4f}"
+        if model in same:
+            del looks["default"]
+            text = f"ECE ○ = ● {ece[model, 'tuned']:.4f}"
         for variant, look in looks.items():
             values = curves[model, variant]
-            ax.plot(values.predicted, values.observed, marker="o", markersize=3.6, **look)
+            joined: Any = {"marker": "o", "markersize": 3.6, "linestyle": "" if rare else "-"}
+            above = values.observed >= low
+            ax.plot(values.predicted[above], values.observed[above], **joined, **look)
+            if rare:  # a line between points, many of few clicks, would only jump up and down
+                none = values.predicted[~above]
+                edge: Any = {"markersize": 5, "clip_on": False, "in_layout": False}
+                ax.plot(none, np.full(len(none), low), "v", color=look["color"], **edge)
+                half = (0, 0.5) if variant == "tuned" else (0.5, 1)
+                strip.vlines(values.predicted, *half, color=look["color"], linewidth=1)
+                continue
             edges = np.linspace(0, 1, len(values.histogram) + 1)
             fill: Any = {"fill": True, "alpha": 0.45} if variant == "tuned" else {"linewidth": 0.8}
             strip.stairs(values.histogram, edges, color=look["color"], **fill)
-        name_panel(ax, model, f"ECE {ece[model, 'default']:.3f} → {ece[model, 'tuned']:.3f}", colours[model])
+        name_panel(ax, model, text, colours[model])
         strip.set_xlabel("predicted", labelpad=1)
-        ax.set(xlim=(0, top), ylim=(0, top), xticks=round_ticks(top), yticks=round_ticks(top))
+        for axis in (ax.xaxis, ax.yaxis, strip.xaxis):
+            if rare:
+                axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+            axis.set_ticks(ticks)
+            axis.set_major_formatter(PLAIN)
+            axis.set_minor_locator(NullLocator())
+        ax.set(xlim=(low, top), ylim=(low, top))
         ax.tick_params(labelbottom=False)
-        ax.yaxis.set_major_formatter(PLAIN)
-        strip.set(xlim=(0, top), xticks=round_ticks(top), yticks=[])
-        strip.xaxis.set_major_formatter(PLAIN)
+        strip.set(xlim=(low, top), yticks=[])
         strip.grid(visible=False)
         strip.spines["left"].set_visible(False)
     return figure
@@ -467,7 +497,7 @@ def _most_important(names: Sequence[str], found: dict[str, Block]) -> str:
             firsts[words.partition(":")[0]] = top
     if len(set(firsts.values())) == 1:
         return f"{names[0]} matters most on average"
-    return " and ".join(f"{name} matters most by {method}" for method, name in firsts.items())
+    return "Most important: " + ", ".join(f"{name} by {method}" for method, name in firsts.items())
 
 
 def _enough(runs: Sequence[Run]) -> str:
@@ -488,9 +518,49 @@ def _which(runs: Sequence[Run]) -> str:
     return f"; the {PANELS} best of {count} models" if count > PANELS else ""
 
 
+def _told_of_calibration(report: Block, curves: dict[Entry, Curves], ece: dict[Entry, float]) -> str:
+    """Say which models are off by more than chance explains: smaller differences between them are noise."""
+    most = {entry: chance.calibration_error(curves[entry].predicted, report["rows"]).most for entry in ece}
+    off = {entry for entry in ece if ece[entry] > most[entry]}
+    worst = max(off or ece, key=lambda entry: (ece[entry], entry))
+    error, by_chance = f"{100 * ece[worst]:.2f} points", f"{100 * most[worst]:.2f}"
+    if not off:
+        return f"No model is off by more than chance explains: at most {error} on average"
+    models, named = {model for model, _ in ece}, sorted({model for model, _ in off})
+    who = f"{named[0]} is" if len(named) == 1 else f"{len(named)} of {len(models)} models are"
+    return f"{who} off by more than chance explains: {error} on average, by chance below {by_chance}"
+
+
+def _probability_axis(curves: Sequence[Curves], *, rare: bool) -> tuple[float, float, Array, list[float]]:
+    """Return lowest and highest probability to show, a line between them, and round marks.
+
+    Args:
+        rare: on a logarithmic axis, since nearly all points would crowd in a corner of a linear one.
+    """
+    values = np.concatenate([each for curve in curves for each in (curve.predicted, curve.observed)])
+    if not rare:
+        top = min(1.0, math.ceil(values.max() * 10 + 0.3) / 10)
+        return 0.0, top, np.linspace(0, top, 101), round_ticks(top)
+    low, top = float(values[values > 0].min()) / 1.4, min(1.0, 1.4 * float(values.max()))
+    steps = (1, 3) if top / low < 100 else (1,)
+    ticks = [step * 10.0**power for power in range(-9, 1) for step in steps]
+    return low, top, np.geomspace(low, top, 101), [tick for tick in ticks if low <= tick <= top]
+
+
 def _chosen(report: Block, best: Block) -> str:
     metric = report["champion"]["metric"]
-    return f"{METRICS[metric]} {best[f'valid_{metric}']:.5f}"
+    return f"{METRICS[metric]} {best[f'valid_{metric}']:.4f}"
+
+
+def _learnt(report: Block, best: Block) -> str:
+    """Say how much of what generated data teach the champion has learnt."""
+    return f"; it has learnt {100 * best['learned']:.1f} % of what can be" if report["bayes"] else ""
+
+
+def _seeds_drawn(best: Block) -> str:
+    """Say what the bars are; one seed has none."""
+    count = len(best["seeds"])
+    return f", mean over {count} seeds; bars: standard deviation over these alone" if count > 1 else ""
 
 
 def _near_the_best(report: Block) -> tuple[float, float]:
@@ -535,7 +605,21 @@ def _zoom(ax: Axes, runs: Sequence[Run], metric: str) -> None:
     best = np.array([run.valid(metric) for run in runs])
     span = max(float(np.ptp(best)), 0.004)
     below, above = (0.4, 0.12) if metric == "auc" else (0.3, 0.5)
-    ax.set_ylim(best.min() - below * span, best.max() + above * span)
+    low = best.min() - below * span
+    if metric == "logloss":  # of train rows it falls further, but what over-fits must not flatten the rest
+        lowest = min(float(mean_curve(run, "train_logloss")[1].min()) for run in runs)
+        low = min(low, max(lowest - 0.1 * span, best.min() - span))
+    ax.set_ylim(low, best.max() + above * span)
+
+
+def _say_below(ax: Axes, lines: Sequence[tuple[Array, Array, str]]) -> None:
+    """Mark where a line leaves the axes below: it goes on, and does not end there."""
+    low, high = ax.get_ylim()
+    for x, y, colour in lines:
+        outside = np.flatnonzero(y < low)
+        if len(outside):
+            at = x[outside[0]]
+            ax.plot(at, low + 0.015 * (high - low), "v", color=colour, markersize=4.5)
 
 
 def _trials(run: Run) -> tuple[Array, NDArray[np.bool_], Array, float]:

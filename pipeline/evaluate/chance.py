@@ -1,0 +1,36 @@
+"""How far off a model looks by chance alone, though its probabilities are right."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.metrics import Array
+
+SURPRISING = 3.0  # standard deviations above the mean: many models are looked at, and rows are alike
+
+
+class Chance(NamedTuple):
+    """Mean and standard deviation of a calibration error."""
+
+    mean: float
+    std: float
+
+    @property
+    def most(self) -> float:
+        """What chance hardly exceeds."""
+        return self.mean + SURPRISING * self.std
+
+
+def calibration_error(predicted: Array, rows: int) -> Chance:
+    """Return what the ECE of a model is whose probabilities are right, all rows independent.
+
+    The click rate of a bin of n rows is off by a normal deviate of variance p (1 - p) / n; the absolute value
+    of a standard one has mean sqrt(2 / pi) and variance 1 - 2 / pi.
+
+    Args:
+        predicted: mean probability of each bin (B,), of equally many rows.
+        rows: in all bins together.
+    """
+    variance = predicted * (1 - predicted) * len(predicted) / rows
+    mean = np.sqrt(2 / np.pi) * np.mean(np.sqrt(variance))
+    return Chance(float(mean), float(np.sqrt((1 - 2 / np.pi) * variance.sum()) / len(predicted)))
