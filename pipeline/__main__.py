@@ -254,7 +254,8 @@ def compare(arguments: Namespace) -> None:
     from pipeline.evaluate import compare as joining
     from pipeline.evaluate import plot_style, plots
 
-    require_project(arguments.root)
+    if not (arguments.root / "data/reports").exists():  # reports are all that it takes
+        require_project(arguments.root)
     reports = joining.read_reports(arguments.root / "data/reports", arguments.datasets)
     joined, out, picture = joining.join(reports), arguments.out, "critical_difference.png"
     make_folder(out)

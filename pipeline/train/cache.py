@@ -180,7 +180,7 @@ def put(key: Block, trained: Trained) -> None:
         with writing(path_of(key)) as file:
             file.write(save(trained.tensors, metadata))
         _evict()
-    except OSError as error:
+    except (OSError, PipelineError) as error:  # also one of the folder's place
         print(f"warning: a finished training could not be cached: {error}", file=sys.stderr)
 
 
