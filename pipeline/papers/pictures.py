@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, styled, titled_figure
-from pipeline.papers.exhibit import Block, Exhibit
+from pipeline.papers.exhibit import Block, Exhibit, Figures
 from pipeline.papers.report import CONDITIONS, title
 
 MARKS: dict[str, Any] = {
@@ -35,10 +35,14 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
     for ax, log in zip(_side_by_side(figure, len(logs)), logs, strict=True):
         ax.set_title(title(log))
         ax.grid(visible=False, axis="y")
-        for place, label in enumerate(reversed(labels)):
+        for place, row in enumerate(reversed(exhibit.rows)):
             ax.axhline(place, color=LIGHT, linewidth=0.7, zorder=0)
             for shift, kind in enumerate(kinds):
-                _point(ax, log, label, kind, place + 0.16 * ((len(kinds) - 1) / 2 - shift))
+                y = place + 0.16 * ((len(kinds) - 1) / 2 - shift)
+                if kind != "paper":
+                    _point(ax, log, row.label, kind, y)
+                elif (auc := row.published.get(log["source"], Figures()).auc) is not None:
+                    ax.plot([auc], [y], linestyle="", markersize=6, **MARKS[kind])
         ax.set_yticks(range(len(labels)), list(reversed(labels)))
         ax.set_ylim(-0.6, len(labels) - 0.4)
         ax.set_xlabel("AUC")
@@ -54,18 +58,14 @@ def _points(logs: list[Block], kind: str) -> list[float]:
 
 def _point(ax: Axes, log: Block, label: str, kind: str, y: float) -> None:
     for row in log["rows"]:
-        if row["model"] != label or kind not in ("paper", row["condition"]):
+        if (row["model"], row["condition"]) != (label, kind):
             continue
-        x = row["published"]["auc"] if kind == "paper" else row["auc"]
-        if x is None:
-            return
-        if kind != "paper" and row["low"] is not None:
+        if row["low"] is not None:
             ax.plot([row["low"], row["high"]], [y, y], color=MARKS[kind]["color"], linewidth=1, alpha=0.5)
-        if kind != "paper" and len(row["of_splits"]) > 1:
+        if len(row["of_splits"]) > 1:
             dots = {"marker": ".", "color": MARKS[kind]["color"], "alpha": 0.45}
             ax.plot(row["of_splits"], [y] * len(row["of_splits"]), linestyle="", markersize=4, **dots)
-        ax.plot([x], [y], linestyle="", markersize=6, **MARKS[kind])
-        return
+        ax.plot([row["auc"]], [y], linestyle="", markersize=6, **MARKS[kind])
 
 
 @styled
