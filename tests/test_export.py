@@ -1,5 +1,6 @@
 """Networks in other runtimes give the same probabilities."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,11 @@ def test_every_network_predicts_the_same_in_onnx_runtime_and_from_the_graph(
         expected, given = predict(model, rows), inputs(model, rows)
         (found,) = session.run(None, dict(zip(names, given, strict=True)))
         assert found.shape == (count,)
-        np.testing.assert_allclose(torch.from_numpy(found).sigmoid(), expected, atol=1e-5, rtol=0)
-        np.testing.assert_allclose(
-            graph(*map(torch.from_numpy, given)).sigmoid(), expected, atol=1e-5, rtol=0
-        )
+        # AFN takes powers of vectors: what a float32 cannot tell there is more than 1e-5 on some processors
+        rounding = (predict(deepcopy(model).double(), rows) - expected).abs().max().item()
+        bound = {"atol": max(1e-5, 2 * rounding), "rtol": 0}
+        np.testing.assert_allclose(torch.from_numpy(found).sigmoid(), expected, **bound)
+        np.testing.assert_allclose(graph(*map(torch.from_numpy, given)).sigmoid(), expected, **bound)
 
 
 @pytest.mark.slow
