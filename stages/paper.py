@@ -42,7 +42,7 @@ def main() -> None:
         for log, names in logs.items():
             absent[log] = experiment.absent(exhibit, values, names)
             made = []
-            for cell in experiment.run(exhibit, values, names, processes, NullRun()):
+            for cell in experiment.run(exhibit, values, names, absent[log], processes, NullRun()):
                 print(experiment.told(exhibit, cell), flush=True)
                 made.append(cell)
             cells[log] = values["data"][log]["source"], made

@@ -1,7 +1,7 @@
 """What a column seems to be: a guess from its name and its values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,14 +137,17 @@ def domain_of(name: str) -> Domain:
 
 def is_id_of(role: Role, name: str) -> bool:
     """Whether a column of this name seems to contain the ids of users, or of items."""
-    found, known = words(name), USERS if role == "user" else _ITEMS - _SEVERAL_ITEMS
-    return not known.isdisjoint(found) and (len(found) == 1 or "id" in found)
+    return _is_id(name, USERS if role == "user" else _ITEMS - _SEVERAL_ITEMS)
 
 
 def is_id(name: str) -> bool:
     """Whether a column of this name seems to contain ids of users, or of items, several or one."""
+    return _is_id(name, USERS | _ITEMS)
+
+
+def _is_id(name: str, known: Set[str]) -> bool:
     found = words(name)
-    return not (USERS | _ITEMS).isdisjoint(found) and (len(found) == 1 or "id" in found)
+    return not known.isdisjoint(found) and (len(found) == 1 or "id" in found)
 
 
 def is_plain_id(name: str) -> bool:

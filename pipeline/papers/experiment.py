@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,15 +101,19 @@ def absent(exhibit: Exhibit, values: Block, names: Sequence[str]) -> dict[str, s
 
 
 def run(
-    exhibit: Exhibit, values: Block, names: Sequence[str], processes: int | None, view: View
+    exhibit: Exhibit,
+    values: Block,
+    names: Sequence[str],
+    left_out: Container[str],
+    processes: int | None,
+    view: View,
 ) -> Iterator[Cell]:
     """Train, or take from the cache, the cells of an exhibit on some datasets; yield each when it is done.
-
-    Rows that are `absent` have none.
 
     Args:
         values: of params.yaml.
         names: dataset entries.
+        left_out: labels of rows without cells, those that are `absent`.
         processes: among which the seeds are trained; None for as many as are worthwhile.
         view: shows the trials of searches.
     """
@@ -118,7 +122,6 @@ def run(
     if not conditions:
         raise PipelineError("params.yaml: paper.conditions: a figure over the values of an option needs "
                             "`published` or `default`")  # fmt: skip
-    left_out = absent(exhibit, values, names)
     for name in names:
         for condition in conditions:
             for row in (row for row in exhibit.rows if row.label not in left_out):
