@@ -620,6 +620,54 @@ def test_a_datasets_option_goes_to_every_model_that_has_it(values: dict[str, Any
         Params(put(values, "data/synthetic/settings", {"model": {"hiden": [7]}}))
 
 
+def test_a_models_block_has_settings_of_its_training_and_a_dataset_wins_over_them(
+    values: dict[str, Any],
+) -> None:
+    def network_l2(values: dict[str, Any], model: str = "dcn") -> float:
+        config = Params(values).config("synthetic", model)
+        assert "network_l2" not in config.model | config.paper
+        assert config.start["train.network_l2"] == config.train.fit["network_l2"]
+        return float(config.train.fit["network_l2"])
+
+    values = put(values, "train/network_l2", 1e-3)
+    values = put(values, "model/dcn", {"network_l2": 1e-4})
+    values = put(values, "model/dcn-light", {"base": "dcn", "network_l2": 1e-5})
+    values = put(values, "variants", ["dcn-light"])
+    assert (network_l2(values), network_l2(values, "deepfm")) == (1e-4, 1e-3)
+    assert network_l2(values, "dcn-light") == 1e-5
+    values = put(values, "data/synthetic/settings/train", {"lr": 0.01, "network_l2": 0.0})
+    assert (network_l2(values), network_l2(values, "deepfm")) == (0.0, 0.0)
+    assert network_l2(values, "dcn-light") == 1e-5, "a variant's own word counts more than a dataset's to all"
+    values = put(values, "data/synthetic/settings/model/dcn", {"network_l2": 1e-2})
+    assert (network_l2(values), network_l2(values, "deepfm")) == (1e-2, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model/dcn/network_l2", -1, r"model\.dcn\.network_l2: must be at least 0"),
+        ("model/dcn/netwrk_l2", 1, r"model\.dcn: unknown key 'netwrk_l2'; did you mean 'network_l2'"),
+        ("model/dcn/seeds", [1], r"model\.dcn: unknown key 'seeds' "),
+        (
+            "data/synthetic/settings/model/network_l2",
+            0,
+            r"model: 'network_l2' is a setting of the training: .* data\.synthetic\.settings\.train, for all",
+        ),
+        (
+            "data/synthetic/settings/train/fm",
+            {"lr": 1},
+            r"settings\.train: 'fm' is a model: .* belongs into data\.synthetic\.settings\.model\.fm",
+        ),
+        ("train/fm", {"lr": 0.1}, r"train: 'fm' is a model: .* belongs into model\.fm"),
+    ],
+)
+def test_what_is_wrong_with_a_models_training_is_named(
+    values: dict[str, Any], path: str, value: Any, message: str
+) -> None:
+    with pytest.raises(PipelineError, match=message):
+        Params(put(values, path, value))
+
+
 def test_make_repro_checks_the_file_before_dvc_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

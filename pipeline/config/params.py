@@ -121,7 +121,7 @@ class Params:
             architecture=self._architecture(model),
             model=self._model_block(model, dataset),
             paper=self._once(self._paper_block, model),
-            train=self._once(self._train, dataset),
+            train=self._train(model, dataset),
             tune=tune,
             space={},
             file=self._name,
@@ -224,9 +224,15 @@ class Params:
         """Check that each key is a model or an option that some model has."""
         names, options = MODELS.keys() | self.blocks, _options_of_any_model()
         for key in block:
-            if key not in names and key not in options:
-                kind = "model or model argument"
-                raise self._error(place, unknown_key(key, [*names, *options], kind=kind))
+            if key in names or key in options:
+                continue
+            if key in keywords(fit).model_fields:
+                told = (
+                    f"{key!r} is a setting of the training: write it into {place.rpartition('.')[0]}.train, "
+                )
+                raise self._error(place, f"{told}for all models, or into the block of one")
+            kind = "model or model argument"
+            raise self._error(place, unknown_key(key, [*names, *options], kind=kind))
 
     # ---- settings of one model on one dataset; of several layers the later wins ----
 
@@ -238,12 +244,22 @@ class Params:
         found: R = self._found[key]
         return found
 
-    def _train(self, dataset: str) -> Train:
-        own = self.data[dataset].settings.train
-        default = {"rows_in_memory": ROWS_IN_MEMORY}
-        layers = {"": default, "train": self._file.train, f"data.{dataset}.settings.train": own}
+    def _train(self, model: str, dataset: str) -> Train:
+        """Return how a model is trained: what `train` says, with the settings of the model's own."""
+        settings = f"data.{dataset}.settings"
+        own = _of_training(self._architecture(model))
+        layers: dict[str, Block] = {"": {"rows_in_memory": ROWS_IN_MEMORY}, "train": self._file.train}
+        for place, layer in self._layers(model, dataset).items():
+            if place == f"{settings}.model":  # options for all models: those of the training have a block
+                layers[f"{settings}.train"] = self.data[dataset].settings.train
+            else:
+                layers[place] = {key: value for key, value in layer.items() if key in own}
         block, origins = _stacked(layers)
-        values = dict(self._validated(keywords(fit, base=Execution), block, "train", origins))
+        settable = keywords(fit, base=Execution)
+        for key in (block.keys() - settable.model_fields) & self.blocks:
+            told = f"{key!r} is a model: what is different in its training belongs into "
+            raise self._error(origins[key], f"{told}{origins[key].removesuffix('train')}model.{key}")
+        values = dict(self._validated(settable, block, "train", origins))
         return Train(**{key: values.pop(key) for key in Execution.model_fields}, fit=values)
 
     def _tune(self, dataset: str) -> Tune:
@@ -273,29 +289,30 @@ class Params:
     def _model_block(self, model: str, dataset: str | None) -> Block:
         """Return all keyword arguments of a model, the signature's defaults filled in."""
         architecture = self._architecture(model)
-        known = of_model(architecture)
+        known, training = of_model(architecture), _of_training(architecture)
         layers = self._layers(model, dataset)
         for place, layer in layers.items():
             if not isinstance(layer, dict):
                 raise self._error(place, f"{NO_BLOCK} (it is {said(layer)})")
-            for key in layer.keys() - known.model_fields:
+            for key in layer.keys() - known.model_fields - training:
                 of = "" if place.endswith(f".{architecture}") else f" of {architecture}"
-                raise self._error(place, unknown_key(key, known.model_fields, of=of))
-        block, origins = _stacked(layers)
+                raise self._error(place, unknown_key(key, {*known.model_fields, *training}, of=of))
+        block, origins = _stacked({place: _without(layer, training) for place, layer in layers.items()})
         return dict(self._validated(known, block, f"model.{model}", origins))
 
     def _paper_block(self, model: str) -> Block:
         """Return the defaults of a model's signature; of a variant with its own options."""
         architecture = self._architecture(model)
         own = self._file.model[model] if model != architecture else {}
-        options = {key: value for key, value in own.items() if key != "base"}
+        options = _without(own, {"base", *_of_training(architecture)})
         return dict(self._validated(of_model(architecture), options, f"model.{model}"))
 
     def _layers(self, model: str, dataset: str | None) -> dict[str, Any]:
         """Return the blocks that a model's arguments come from, by their place in the file.
 
         They are the model's block; the dataset's `settings.model`, options for every model that has them
-        and then the block for this one; of a variant, its base's first, then its own.
+        and then the block for this one; of a variant, its base's first, then its own. A model's block has
+        settings of its training, too.
         """
         architecture = self._architecture(model)
         known = of_model(architecture).model_fields
@@ -307,7 +324,7 @@ class Params:
             f"{place}.{architecture}": settings.get(architecture, {}),
         }
         if model != architecture:
-            own = {key: value for key, value in self._file.model[model].items() if key != "base"}
+            own = _without(self._file.model[model], {"base"})
             layers |= {f"model.{model}": own, f"{place}.{model}": settings.get(model, {})}
         return layers
 
@@ -434,6 +451,12 @@ def keywords(*functions: Callable[..., Any], base: type[Strict] = Strict) -> typ
 
 
 @cache
+def _of_training(architecture: str) -> frozenset[str]:
+    """Return the settings of a training that a model's block can have, for that model alone."""
+    return frozenset(keywords(fit).model_fields.keys() - of_model(architecture).model_fields)
+
+
+@cache
 def _axis(hint: Any) -> type[Dimension]:
     """Return the type of an axis over an option: its values have the type and the range of the option."""
     one: Any = (hint | None, None)
@@ -453,6 +476,10 @@ def _stacked(layers: Mapping[str, Block]) -> tuple[Block, dict[str, str]]:
         block = _merged(block, layer)
         origins |= dict.fromkeys(layer, place)
     return block, origins
+
+
+def _without(block: Block, keys: Collection[str]) -> Block:
+    return {key: value for key, value in block.items() if key not in keys}
 
 
 def _merged(base: Block, changes: Block) -> Block:
