@@ -25,7 +25,7 @@ def main() -> None:
     _, values = yaml_file.read(Path("params.yaml"))
     file = Params(values, every_entry=False)
     processes = engine.processes(file.processes)
-    logs = experiment.datasets(exhibit, values)
+    logs = experiment.datasets(exhibit, values, others=file.paper.other_datasets)
     with new_folder(Path("data/papers", name)) as folder:
         if exhibit.attention:
             condition: Condition = next((c for c in file.paper.conditions if c != "tuned"), "published")

@@ -76,6 +76,14 @@ def test_a_page_names_the_rows_whose_auc_it_shows() -> None:
         assert f"{rows} rows of book-crossing" in page
 
 
+def test_a_page_says_of_which_datasets_the_paper_has_nothing() -> None:
+    values = read_json(project.ROOT / "docs/papers/fiinet-figure-2/results.json")
+    assert "nothing of this dataset" not in report.to_markdown(EXHIBITS["fiinet-figure-2"], values, "x.png")
+    log = values["logs"][0] | {"log": "movielens-100k", "source": "movielens-100k"}
+    page = report.to_markdown(EXHIBITS["fiinet-figure-2"], {**values, "logs": [log]}, "x.png")
+    assert "**The paper has nothing of this dataset.**" in page
+
+
 def test_figures_are_those_that_were_printed() -> None:
     """Three cells of each paper's tables, read from the papers again."""
     found = {
@@ -101,6 +109,7 @@ def test_datasets_are_those_of_the_paper_grouped_by_log() -> None:
     }
     with pytest.raises(PipelineError, match=r"is about movielens-100k, .*`datasets` in params.yaml names no"):
         experiment.datasets(exhibit, VALUES)
+    assert experiment.datasets(exhibit, VALUES, others=True) == {"synthetic": ["synthetic"]}
     with pytest.raises(PipelineError, match=r"such as `datasets: \[movielens-1m\]`"):
         experiment.datasets(EXHIBITS["flsest-figure-5"], {**VALUES, "datasets": ["movielens-100k"]})
 

@@ -106,9 +106,11 @@ class Paper(Strict):
 
     Attributes:
         conditions: as the paper trained, by our defaults, by a search with the budget of `tune`.
+        other_datasets: whether entries of `datasets` that the paper did not use are shown, too.
     """
 
     conditions: Annotated[list[Condition], Len(1)] = ["published", "tuned"]  # noqa: RUF012  pydantic copies it
+    other_datasets: bool = False
 
 
 class Watch(Strict):

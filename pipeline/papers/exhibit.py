@@ -71,7 +71,7 @@ class Exhibit:
         name: its target.
         title: of its page.
         paper: which paper, and which table or figure.
-        sources: the datasets that the paper shows, the sources of our entries.
+        sources: the datasets that the paper shows, the sources of our entries. Others are shown if asked for.
         rows: the models.
         settings: what the paper trained with on a source: `settings` of a dataset entry.
         seed: of the paper's split and training; ours are in params.yaml.

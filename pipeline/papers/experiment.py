@@ -63,11 +63,14 @@ class Cell:
         return 4 * self.weights / MEGABYTE
 
 
-def datasets(exhibit: Exhibit, values: Block) -> dict[str, list[str]]:
+def datasets(exhibit: Exhibit, values: Block, *, others: bool = False) -> dict[str, list[str]]:
     """Return the entries among `datasets` of params.yaml that an exhibit can show, by log.
 
     Entries of one log differ by their split alone. One whose own name says that it is another task (another
     label rule) is another log, under its own name.
+
+    Args:
+        others: whether entries that the paper did not use are shown, too.
 
     Raises:
         PipelineError: there is none.
@@ -75,7 +78,7 @@ def datasets(exhibit: Exhibit, values: Block) -> dict[str, list[str]]:
     logs: dict[str, list[str]] = {}
     for name in values["datasets"]:
         entry = values["data"][name]
-        if entry["source"] in exhibit.sources:
+        if others or entry["source"] in exhibit.sources:
             kind = json.dumps([entry[key] for key in ("source", "download", "preprocess", "encode")])
             logs.setdefault(kind, []).append(name)
     if not logs:
@@ -83,7 +86,7 @@ def datasets(exhibit: Exhibit, values: Block) -> dict[str, list[str]]:
         add = f"add one, such as `datasets: [{fit[0]}]`" if fit else "`data` has no entry of them either"
         raise PipelineError(
             f"{exhibit.name} is about {', '.join(exhibit.sources)}, and `datasets` in params.yaml names no "
-            f"entry with such a source: {add}"
+            f"entry with such a source: {add}; or see it on yours by `paper: {{other_datasets: true}}`"
         )
     return {names[0]: names for names in logs.values()}
 

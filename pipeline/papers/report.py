@@ -159,7 +159,8 @@ def _over(exhibit: Exhibit, log: Block) -> list[str]:
     split = "test" if exhibit.sweep is None else exhibit.sweep.rows
     over = counted(rows[0]["seeds"], "seed")
     over += f" and {counted(len(log['splits']), 'split')}" if len(log["splits"]) > 1 else ""
-    return [f"{split.capitalize()} rows of {', '.join(log['splits'])}{other}; mean over {over}."]
+    elsewhere = "" if name in exhibit.sources else " **The paper has nothing of this dataset.**"
+    return [f"{split.capitalize()} rows of {', '.join(log['splits'])}{other}; mean over {over}.{elsewhere}"]
 
 
 def _conditions(log: Block) -> list[str]:
