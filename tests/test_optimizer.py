@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.layers.embedding import FieldEmbedding, FieldLinear
+from pipeline.layers.mlp import MLP
 from pipeline.schema import EMPTY, Field, Schema
 from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 
@@ -227,3 +228,56 @@ def test_an_average_over_no_steps_is_the_weights_themselves() -> None:
     with optimizer.averaged():
         assert all(torch.equal(p, w) for p, w in zip(model.parameters(), own, strict=True))
     assert not optimizer.average.values
+
+
+# ---- decay ----
+
+
+class Faint(nn.Module):
+    """A network whose output counts for next to nothing beside the rest of the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp, self.rest = MLP(4, [3]), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(x).squeeze(1) + 1e-5 * self.mlp(x).sum(1)
+
+
+def trained(steps: int, *, lr: float = 0.01, network_l2: float = 0.0, network_decay: float = 0.0) -> Faint:
+    torch.manual_seed(2)
+    model = Faint().double()
+    optimizer = Adam(parameter_groups(model, 0.0, 0.0, network_l2, network_decay), lr=lr)
+    for _ in range(steps):
+        x = torch.randn(16, 4, dtype=torch.float64)
+        optimizer.zero_grad()
+        (model(x) - x.sum(1)).square().mean().backward()
+        optimizer.step()
+    return model
+
+
+def test_decay_is_that_of_the_paper() -> None:
+    """Decoupled Weight Decay Regularization, algorithm 2, of the matrix alone; its first step."""
+    torch.manual_seed(2)
+    model = Faint().double()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    x = torch.randn(16, 4, dtype=torch.float64)
+    (model(x) - x.sum(1)).square().mean().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    after = dict(trained(1, network_decay=0.3).named_parameters())
+    for name, w in before.items():
+        g = gradients[name]
+        assert g is not None
+        expected = w - 0.01 * g / (g.abs() + 1e-8) - 0.01 * (0.3 * w if name == "mlp.0.weight" else 0)
+        torch.testing.assert_close(after[name].detach(), expected, msg=name)
+
+
+def test_l2_kills_a_network_of_small_gradients_and_decay_does_not() -> None:
+    """A penalty of 1e-3 takes what the rest of a model outshines to zero, as it did with DCN's network."""
+
+    def size(**penalty: float) -> float:
+        return trained(400, **penalty).mlp[0].weight.norm().item()
+
+    plain = size()
+    assert size(network_l2=1e-3) < 0.02 * plain
+    assert size(network_decay=0.5) > 0.1 * plain

@@ -198,7 +198,7 @@ def test_a_wrong_value_is_named(values: dict[str, Any], path: str, value: Any, m
         ("Batch", "unknown key 'Batch'; did you mean 'batch_size'?"),
         ("n-epochs", "unknown key 'n-epochs'; did you mean 'epochs'?"),
         ("early_stopping_patience", "unknown key 'early_stopping_patience'; did you mean 'patience'?"),
-        ("weight_decay", "; did you mean 'embedding_l2', 'linear_l2' or 'network_l2'?"),
+        ("weight_decay", "; did you mean 'embedding_l2', 'linear_l2' or 'network_decay'?"),
         ("lookahead", "unknown key 'lookahead' (valid: average_epochs, batch_size, clip_norm, "),
     ],
 )
@@ -463,7 +463,7 @@ def test_a_models_block_has_axes_of_the_training_too_and_null_takes_one_away(val
         space = Params(values).config("synthetic", model).space
         return {name for name in space if name.startswith("train.")}
 
-    every = {"train.batch_size", "train.lr", "train.embedding_l2", "train.network_l2"}
+    every = {"train.batch_size", "train.lr", "train.embedding_l2", "train.network_decay"}
     assert train_axes("deepfm") == every
     assert train_axes("lr") == {"train.batch_size", "train.lr", "train.linear_l2"}
     values = put(values, "tune/space/model/deepfm", {"clip_norm": {"choices": [1.0, 10.0]}, "lr": None})
@@ -623,23 +623,23 @@ def test_a_datasets_option_goes_to_every_model_that_has_it(values: dict[str, Any
 def test_a_models_block_has_settings_of_its_training_and_a_dataset_wins_over_them(
     values: dict[str, Any],
 ) -> None:
-    def network_l2(values: dict[str, Any], model: str = "dcn") -> float:
+    def network_decay(values: dict[str, Any], model: str = "dcn") -> float:
         config = Params(values).config("synthetic", model)
-        assert "network_l2" not in config.model | config.paper
-        assert config.start["train.network_l2"] == config.train.fit["network_l2"]
-        return float(config.train.fit["network_l2"])
+        assert "network_decay" not in config.model | config.paper
+        assert config.start["train.network_decay"] == config.train.fit["network_decay"]
+        return float(config.train.fit["network_decay"])
 
-    values = put(values, "train/network_l2", 1e-3)
-    values = put(values, "model/dcn", {"network_l2": 1e-4})
-    values = put(values, "model/dcn-light", {"base": "dcn", "network_l2": 1e-5})
+    values = put(values, "train/network_decay", 1e-3)
+    values = put(values, "model/dcn", {"network_decay": 1e-4})
+    values = put(values, "model/dcn-light", {"base": "dcn", "network_decay": 1e-5})
     values = put(values, "variants", ["dcn-light"])
-    assert (network_l2(values), network_l2(values, "deepfm")) == (1e-4, 1e-3)
-    assert network_l2(values, "dcn-light") == 1e-5
-    values = put(values, "data/synthetic/settings/train", {"lr": 0.01, "network_l2": 0.0})
-    assert (network_l2(values), network_l2(values, "deepfm")) == (0.0, 0.0)
-    assert network_l2(values, "dcn-light") == 1e-5, "a variant's own word counts more than a dataset's to all"
-    values = put(values, "data/synthetic/settings/model/dcn", {"network_l2": 1e-2})
-    assert (network_l2(values), network_l2(values, "deepfm")) == (1e-2, 0.0)
+    assert (network_decay(values), network_decay(values, "deepfm")) == (1e-4, 1e-3)
+    assert network_decay(values, "dcn-light") == 1e-5
+    values = put(values, "data/synthetic/settings/train", {"lr": 0.01, "network_decay": 0.0})
+    assert (network_decay(values), network_decay(values, "deepfm")) == (0.0, 0.0)
+    assert network_decay(values, "dcn-light") == 1e-5, "a variant's own word counts more than a dataset's to all"
+    values = put(values, "data/synthetic/settings/model/dcn", {"network_decay": 1e-2})
+    assert (network_decay(values), network_decay(values, "deepfm")) == (1e-2, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -201,8 +201,10 @@ def test_a_step_is_that_of_the_paper(embedding_l2: float, network_l2: float, cli
 @pytest.mark.parametrize("name", MODELS)
 def test_tables_and_matrices_of_networks_have_an_l2_and_nothing_else_has(name: str) -> None:
     model = build(name, SCHEMA, {}, seed=1)
-    groups = parameter_groups(model, 0.1, 0.3, 0.2)
+    groups = parameter_groups(model, 0.1, 0.3, 0.2, 0.4)
     l2 = {id(p): group.l2 for group in groups for p in group.params}
+    assert {group.decay for group in groups if group.l2 == 0.2} <= {0.4}
+    assert not any(group.decay for group in groups if group.l2 != 0.2)
     assert sorted(l2) == sorted(id(p) for p in model.parameters()), "each parameter once"
     assert len(l2) == sum(len(group.params) for group in groups)
     for layer in model.modules():
@@ -217,14 +219,18 @@ def test_tables_and_matrices_of_networks_have_an_l2_and_nothing_else_has(name: s
 def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
     """With twice the rows in the penalty's reference, it is twice as strong: a prior, not a rate."""
 
-    def table(**settings: Any) -> Tensor:
-        model = build("fm", SCHEMA, {"embedding_size": 4}, seed=1)
+    def weights(**settings: Any) -> Tensor:
+        model = build("deepfm", SCHEMA, {"embedding_size": 4, "hidden": [4]}, seed=1)
         fit(model, TRAIN, VALID, seed=1, epochs=2, batch_size=64, patience=9, **settings)
-        return model.embedding.table.detach()
+        return nn.utils.parameters_to_vector(model.parameters()).detach()
 
-    scaled = table(embedding_l2=0.1, network_l2=0.1, l2_rows=2 * len(TRAIN))
-    assert torch.equal(scaled, table(embedding_l2=0.2, network_l2=0.2))
-    assert not torch.equal(scaled, table(embedding_l2=0.1, network_l2=0.1))
+    kinds = ("embedding_l2", "linear_l2", "network_l2", "network_decay")
+    for kind in kinds:
+        one = dict.fromkeys(kinds, 0.05) | {kind: 0.1}
+        doubled = {key: 2 * value for key, value in one.items()}
+        scaled = weights(**one, l2_rows=2 * len(TRAIN))
+        assert torch.equal(scaled, weights(**doubled))
+        assert not torch.equal(scaled, weights(**{**doubled, kind: 0.1})), kind
 
 
 # ---- the start and the end: at the base rate ----

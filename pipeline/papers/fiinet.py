@@ -54,6 +54,7 @@ def settings(source: str) -> Block:
             "embedding_l2": 1.0e-5,
             "linear_l2": 1.0e-5,
             "network_l2": 1.0e-5,
+            "network_decay": 0.0,
             "l2_rows": 0,
             "average_epochs": 0.0,
         },

@@ -82,6 +82,7 @@ def settings(source: str) -> Block:
             "embedding_l2": 2.0e-6,
             "linear_l2": 2.0e-5,
             "network_l2": 0.0,
+            "network_decay": 0.0,
             "l2_rows": 0,
             "average_epochs": 0.0,
         },

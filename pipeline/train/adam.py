@@ -23,12 +23,14 @@ class Group(NamedTuple):
     Attributes:
         params: the parameters.
         l2: strength of their penalty (l2 / 2) ||w||^2 on the mean loss.
+        decay: by which share of the learning rate a step makes them smaller, whatever their gradient.
         rows: whether they are tables, with one row per id.
         lazy: whether only the rows of a batch are updated, and their gradients are sparse.
     """
 
     params: Sequence[Tensor]
     l2: float = 0.0
+    decay: float = 0.0
     rows: bool = False
     lazy: bool = False
 
@@ -45,15 +47,17 @@ def mark_lazy(model: nn.Module, lazy: bool) -> None:
 
 
 def parameter_groups(
-    model: nn.Module, embedding_l2: float, linear_l2: float, network_l2: float
+    model: nn.Module, embedding_l2: float, linear_l2: float, network_l2: float, network_decay: float = 0.0
 ) -> list[Group]:
     """Split the parameters by their L2 penalty: embeddings, linear terms, matrices of the networks, the rest.
 
-    The penalty is added to the gradient: not decoupled decay. A `FieldEmbedding` may have a multiple of it.
-    Only the matrices of `MLP`s have `network_l2`. What weighs, gates or scales something (attention,
-    excitations, thresholds, cross weights, gains, biases) has none: its gradients are small, and Adam, which
-    divides by their size, would drive it to exactly zero by a penalty of any strength. What needs no gradient
-    is in no group, nor are sharded tables: see `sharded`.
+    The penalty is added to the gradient; a `FieldEmbedding` may have a multiple of it. Adam divides it by the
+    size of the gradient, so that it drives whatever has small gradients to exactly zero, by a penalty of
+    almost any strength: of a whole network, where the rest of a model explains what it could. `network_decay`
+    is not divided: a step multiplies the matrices by 1 - lr * network_decay. Both are those of the matrices
+    of `MLP`s alone. What weighs, gates or scales something (attention, excitations, thresholds, cross
+    weights, gains, biases) has neither. What needs no gradient is in no group, nor are sharded tables: see
+    `sharded`.
     """
     layers = [layer for layer in tables(model) if isinstance(layer.table, Tensor)]
     embeddings = dict[float, list[Tensor]]()  # by their factor
@@ -74,7 +78,7 @@ def parameter_groups(
     groups = [
         *(Group(own, factor * embedding_l2, rows=True, lazy=lazy) for factor, own in embeddings.items()),
         Group(linear, linear_l2, rows=True, lazy=lazy),
-        Group(matrices, network_l2),
+        Group(matrices, network_l2, network_decay),
         Group(rest),
     ]
     return [group for group in groups if group.params]
@@ -98,9 +102,11 @@ class Adam:
     that follow; with beta1 = 0.9, as in other libraries' lazy or sparse Adam, the rest of that momentum would
     be lost, and a row that occurs once in 1,000 steps would move a tenth as far.
 
-    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1. The penalty is
-    the mini-batch aware regularisation of Zhou et al., "Deep Interest Network", KDD 2018, eq. 5-7, with the
-    number of steps in place of the number of occurrences.
+    Source: Kingma and Ba, "Adam", ICLR 2015, https://arxiv.org/abs/1412.6980, algorithm 1. The penalty of a
+    table is the mini-batch aware regularisation of Zhou et al., "Deep Interest Network", KDD 2018, eq. 5-7,
+    with the number of steps in place of the number of occurrences. The decay is that of Loshchilov and
+    Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, https://arxiv.org/abs/1711.05101, algorithm 2,
+    with the learning rate as its factor, as in `torch.optim.AdamW`.
 
     Args:
         groups: what `parameter_groups` returns.
@@ -146,6 +152,9 @@ class Adam:
             if group.rows and group.l2:
                 for p, grad, state in grads:
                     add_row_l2(grad, p, state["seen"], l2=group.l2, steps=self.steps)
+            if group.decay:
+                for p, _, _ in grads:
+                    p.mul_(1 - self.lr * group.decay)
             moments = [(p, grad, state["first"], state["second"]) for p, grad, state in grads]
             if moments:
                 l2 = 0.0 if group.rows else group.l2

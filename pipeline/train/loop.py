@@ -38,6 +38,7 @@ def fit(
     embedding_l2: NonNegative = 0.0,
     linear_l2: NonNegative | None = None,
     network_l2: NonNegative = 0.0,
+    network_decay: NonNegative = 0.0,
     l2_rows: CountOrZero = 0,
     clip_norm: NonNegative = 10.0,
     lazy_rows: Count = 100_000,
@@ -68,8 +69,9 @@ def fit(
             `min_steps_per_epoch` steps: a small log needs as many steps as a large one.
         lr: learning rate; multiplied by `lr_factor` after `lr_patience` evaluations in a row without
             improvement (0 disables that).
-        embedding_l2, linear_l2, network_l2: see `adam.parameter_groups`; linear_l2 None is embedding_l2.
-        l2_rows: number of train rows that these three were chosen for; with N they are multiplied by
+        embedding_l2, linear_l2, network_l2, network_decay: see `adam.parameter_groups`; linear_l2 None is
+            embedding_l2.
+        l2_rows: number of train rows that these four were chosen for; with N they are multiplied by
             l2_rows / N, so that they stay the same Gaussian prior on the weights (0: taken as they are).
         clip_norm: maximum norm of the gradient (0: no clipping).
         lazy_rows: with tables of at least this many rows, all of them are lazy: see `adam.Adam`.
@@ -100,7 +102,7 @@ def fit(
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     check(first, valid, size)
     mark_lazy(model, train.schema.rows >= lazy_rows)
-    l2 = penalties(len(train), embedding_l2, linear_l2, network_l2, l2_rows)
+    l2 = penalties(len(train), embedding_l2, linear_l2, network_l2, network_decay, l2_rows)
     thresholds = Thresholds(train, grades) if grades else None
     learner = model if thresholds is None else nn.ModuleList([model, thresholds])
     optimizer = Adam(parameter_groups(learner, *l2), lr, average=average_epochs * train.count(size))

@@ -26,7 +26,7 @@ SAMPLE_ROWS = 4096  # the first of the validation split
 BATCH_ROWS = 1024
 DIGITS = 6  # of every figure
 DEAD = 1e-6  # a standard deviation below it is none
-CURE = "try less L2 (network_l2, embedding_l2; down to 0) or a larger embedding_std"
+CURE = "try less L2 (network_l2, network_decay, embedding_l2; down to 0) or a larger embedding_std"
 
 Block = dict[str, Any]
 Array = NDArray[np.float64]

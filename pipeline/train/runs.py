@@ -336,8 +336,8 @@ def _sharded(header: RunHeader, train: Split, arguments: Block, seed: int, table
     """Build a model with sharded tables, if its training on these rows can have them."""
     settings = {**DEFAULTS, **arguments["train"]}
     sharded.check(settings, train.device, warm=header.start is not None)
-    given = (settings[key] for key in ("embedding_l2", "linear_l2", "network_l2", "l2_rows"))
-    embedding_l2, linear_l2, _ = penalties(len(train), *given)
+    of_all = "embedding_l2", "linear_l2", "network_l2", "network_decay", "l2_rows"
+    embedding_l2, linear_l2, *_ = penalties(len(train), *(settings[key] for key in of_all))
     return sharded.build(
         header.architecture,
         train.schema,

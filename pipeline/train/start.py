@@ -38,12 +38,17 @@ def check(train: Split, valid: Split, size: int) -> None:
 
 
 def penalties(
-    rows: int, embedding_l2: float, linear_l2: float | None, network_l2: float, l2_rows: int
-) -> tuple[float, float, float]:
-    """Return embedding_l2, linear_l2 and network_l2 for so many train rows; see `loop.fit`."""
+    rows: int,
+    embedding_l2: float,
+    linear_l2: float | None,
+    network_l2: float,
+    network_decay: float,
+    l2_rows: int,
+) -> tuple[float, float, float, float]:
+    """Return what `parameter_groups` asks for, in its order, for so many train rows; see `loop.fit`."""
     scale = l2_rows / rows if l2_rows else 1.0
     linear = embedding_l2 if linear_l2 is None else linear_l2
-    return scale * embedding_l2, scale * linear, scale * network_l2
+    return scale * embedding_l2, scale * linear, scale * network_l2, scale * network_decay
 
 
 def prepare(
