@@ -44,7 +44,7 @@ Block = dict[str, Any]
 Array = np.ndarray[Any, Any]
 GRADES, SOME, NONE = 0.75, 0.3, {"average_epochs": 0.0}
 # the training of MovieLens-100K, for a model that needs it where an entry has another
-OWN = {"lr": 0.003, "embedding_l2": 1e-4, "linear_l2": 4e-5, "network_decay": 0.5, "l2_rows": 72_000}
+OWN = {"lr": 0.003, "embedding_l2": 1e-4, "linear_l2": 4e-5, "network_l2": 1e-3, "l2_rows": 72_000}
 OWN |= {"average_epochs": 1.0, "lr_patience": 0, "patience": 4}
 # a step: an entry of `model`, and what it changes among the arguments of `fit`
 STEPS: dict[str, tuple[str, Block]] = {

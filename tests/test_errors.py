@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from pipeline.common import errors
 from pipeline.common.errors import (
+    STEP,
     Diverged,
     PipelineError,
     error_context,
@@ -184,11 +185,14 @@ def test_a_terminal_that_is_not_utf_8_takes_every_line(encoding: str) -> None:
     assert done.stdout.startswith(b"\\u2605 0.79")
 
 
-def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(KeyboardInterrupt())
-    assert stop.value.code == 130
-    assert "run the same command again" in capsys.readouterr().err
+def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_step in (False, True):  # of a command, which tells it then
+        if is_step:
+            monkeypatch.setenv(STEP, "1")
+        with pytest.raises(SystemExit) as stop:
+            run(KeyboardInterrupt())
+        assert stop.value.code == 130
+        assert ("run the same command again" in capsys.readouterr().err) != is_step
 
 
 @pytest.mark.slow
@@ -204,16 +208,17 @@ def test_ctrl_c_while_libraries_are_imported_is_one_message(words: list[str], tm
     lines = ["import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(60)"]
     (tmp_path / "numpy.py").write_text("\n".join(lines))
     (tmp_path / "params.yaml").write_text("data: {synthetic: {}}\nmodel: {fm: {}}\n")  # read before imports
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        cwd=tmp_path,
-        env=project.environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 130
-    assert done.stderr == "stopped; run the same command again to go on from here\n"
+    for step, said in (({}, "stopped; run the same command again to go on from here\n"), ({STEP: "1"}, "")):
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env=project.environment(**step),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 130
+        assert done.stderr == said, "a step of `ctr run` leaves it to that"
 
 
 def test_ctrl_c_is_as_it_was_once_the_program_runs_and_stays_ignored_where_it_is() -> None:

@@ -19,8 +19,10 @@ from pipeline.config.settings import Execution
 from pipeline.config.space import Dimension, Tune
 from pipeline.data.batches import ROWS_IN_MEMORY
 from pipeline.split.assign import assign
+from pipeline.train.adam import parameter_groups
 from pipeline.train.loop import fit
 from tests import project
+from tests.rows import SCHEMAS
 
 ROOT = Path(__file__).parent.parent
 
@@ -463,7 +465,7 @@ def test_a_models_block_has_axes_of_the_training_too_and_null_takes_one_away(val
         space = Params(values).config("synthetic", model).space
         return {name for name in space if name.startswith("train.")}
 
-    every = {"train.batch_size", "train.lr", "train.embedding_l2", "train.network_decay"}
+    every = {"train.batch_size", "train.lr", "train.embedding_l2", "train.network_l2", "train.network_decay"}
     assert train_axes("deepfm") == every
     assert train_axes("lr") == {"train.batch_size", "train.lr", "train.linear_l2"}
     values = put(values, "tune/space/model/deepfm", {"clip_norm": {"choices": [1.0, 10.0]}, "lr": None})
@@ -472,6 +474,16 @@ def test_a_models_block_has_axes_of_the_training_too_and_null_takes_one_away(val
     for wrong in ("clip_nrm", "heads"):
         with pytest.raises(PipelineError, match=rf"tune\.space\.model\.deepfm: unknown key '{wrong}'"):
             Params(put(values, "tune/space/model/deepfm", {wrong: {"choices": [1]}}))
+
+
+@pytest.mark.parametrize("penalty", ["embedding_l2", "linear_l2", "network_l2", "network_decay"])
+def test_no_penalty_is_searched_that_acts_on_nothing(values: dict[str, Any], penalty: str) -> None:
+    params, one = Params(values), {"embedding_l2": 0.0, "linear_l2": 0.0, "network_l2": 0.0} | {penalty: 1.0}
+    for name in params.blocks:
+        config = params.config("synthetic", name)
+        model = models.build(config.architecture, SCHEMAS["three-domains"], config.model, seed=1)
+        acts = any(group.l2 or group.decay for group in parameter_groups(model, **one))
+        assert acts or f"train.{penalty}" not in config.space, name
 
 
 def test_an_ablation_is_searched_like_its_model(values: dict[str, Any]) -> None:
@@ -637,7 +649,9 @@ def test_a_models_block_has_settings_of_its_training_and_a_dataset_wins_over_the
     assert network_decay(values, "dcn-light") == 1e-5
     values = put(values, "data/synthetic/settings/train", {"lr": 0.01, "network_decay": 0.0})
     assert (network_decay(values), network_decay(values, "deepfm")) == (0.0, 0.0)
-    assert network_decay(values, "dcn-light") == 1e-5, "a variant's own word counts more than a dataset's to all"
+    assert network_decay(values, "dcn-light") == 1e-5, (
+        "a variant's own word counts more than a dataset's to all"
+    )
     values = put(values, "data/synthetic/settings/model/dcn", {"network_decay": 1e-2})
     assert (network_decay(values), network_decay(values, "deepfm")) == (1e-2, 0.0)
 

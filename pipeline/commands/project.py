@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipeline.commands.outcome import outcome
-from pipeline.common.errors import PipelineError
+from pipeline.common.errors import STEP, PipelineError
 from pipeline.config import yaml_file
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -28,15 +28,14 @@ def run(root: Path, targets: list[str]) -> None:
     own = [sys.executable, "-m", "pipeline", "--root", "."]
     # DVC's command `python` is the one that runs this
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, **QUIET, "PATH": path, STEP: "1"}
     for step in (
         [*own, "check", "--quiet"],
         [*own, "refresh"],
         [sys.executable, "-m", "dvc", "repro", *targets],
         [*own, "sync"],
     ):
-        code = subprocess.run(
-            step, cwd=root, env={**os.environ, **QUIET, "PATH": path}, check=False
-        ).returncode
+        code = subprocess.run(step, cwd=root, env=environment, check=False).returncode
         if code:
             raise SystemExit(code)
     reported = [name for name in datasets(root) if (root / "data/reports" / name / "report.json").exists()]

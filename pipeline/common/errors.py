@@ -44,6 +44,9 @@ _LESS = (
 )
 RANK_DELAY_SECONDS = 10  # by which one rank of torchrun may be behind the others
 _STOPPED = "stopped; run the same command again to go on from here"
+STEP = (
+    "CTR_STEP"  # in the environment of a program that is a step of another, which says on Ctrl-C what to do
+)
 
 
 class PipelineError(Exception):
@@ -103,7 +106,8 @@ def starting() -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    os.write(2, f"{_STOPPED}\n".encode())
+    if STEP not in os.environ:
+        os.write(2, f"{_STOPPED}\n".encode())
     os._exit(130)
 
 
@@ -134,7 +138,7 @@ def exit_with_message(main: Callable[[], None]) -> None:
         _report(f"error: {message}")
         raise SystemExit(1) from None
     except KeyboardInterrupt:
-        if is_main_process():
+        if is_main_process() and STEP not in os.environ:
             print(_STOPPED, file=sys.stderr)
         raise SystemExit(130) from None
 
