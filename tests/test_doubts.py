@@ -47,7 +47,7 @@ def test_seconds_where_training_had_milliseconds_are_told_of(name: str, tmp_path
     (line,) = [line for line in told(package, moved(frame, lambda t: t // 1000), tmp_path).splitlines()
                if "warning" in line]  # fmt: skip
     assert "the times in 'ts', read as milliseconds as in training, lie years before" in line
-    assert "(2024-03-01 to 2024-03-28), and near them if they are seconds: multiply them by 1000" in line
+    assert "(2024-03-01 to 2024-03-28), and near them in another unit: multiply them by 1,000" in line
     assert "warning" not in told(package, frame, tmp_path)
 
 

@@ -21,6 +21,7 @@ from pipeline.datasets import tabular
 from pipeline.schema import EMPTY, Field
 from pipeline.scoring.model import RAW, Model
 from pipeline.watch import drift, picture, reference, report
+from pipeline.watch import span as span_of_log
 from pipeline.watch.drift import Noise
 from pipeline.watch.span import Span
 from pipeline.watch.units import misread, quartiles
@@ -267,6 +268,17 @@ def test_and_where_the_ends_of_a_span_count(days: tuple[float, float], left_out:
 def test_a_log_without_times_has_no_field_left_out() -> None:
     plan = tabular.plan_of(fields={"hour": {"domain": "context"}})
     assert Span(plan).uncovered([0, 0]) == {}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 31, 32, 33, 1000])
+def test_of_a_long_log_every_so_many_times_are_kept(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(span_of_log, "MOST", 32)
+    span = Span(tabular.plan_of(fields={"user": "user"}, time="at"))
+    for part in np.array_split(np.arange(rows), 7):
+        span.add(pa.table({"at": pa.array(part, pa.timestamp("s"))}))
+    assert span.rows == rows
+    step = max(1, 2 ** int(np.ceil(np.log2(max(rows, 1) / 32))))
+    assert span.times.tolist() == list(range(0, rows, step))
 
 
 # ---- times in another unit ----

@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.preprocess.parse import chunk
-from pipeline.preprocess.timestamps import UNITS_PER_SECOND, seconds
+from pipeline.preprocess.timestamps import seconds
 from pipeline.scoring.model import Model
+from pipeline.scoring.units import APART, factor
 
 ROWS_PER_BLOCK = 1000  # whose times are looked at: a unit is that of a whole file
-YEAR = 365 * 86400
-FAR, NEAR = 2 * YEAR, 10 * YEAR  # from the train rows: neither an old log nor one to come
 MORE = 0.25  # by which the share of unseen values is far above what is expected
 USUAL = 0.25  # what is expected where the test rows are not known: above one half is far
 NOISE = 3 * 0.5  # standard deviations of a share of one row
@@ -27,11 +26,12 @@ class Clock:
     """Whether rows have times in seconds where training had milliseconds; told block by block.
 
     The other way round they lie beyond the year 9999, and are rejected. An old log is no doubt, nor is that
-    of tomorrow: the times must be years away from those of the train rows, and a thousandfold near them.
+    of tomorrow: the times must be years before those of the train rows, and beside them when multiplied.
     """
 
     def __init__(self, model: Model) -> None:
-        trained, self._found = model.package.trained_on, False
+        self._factor: int | None = None
+        trained = model.package.trained_on
         self._span = (trained["since"], trained["until"]) if "since" in trained else None
         self._column, self._format = model.reading.clock or ("", "")
         if self._format != "milliseconds":
@@ -40,33 +40,24 @@ class Clock:
 
     def add(self, block: pa.Table) -> None:
         """Look at the times of raw rows."""
-        if self._span is None or self._found:
+        if self._span is None or self._factor:
             return
         some = chunk(block[self._column].slice(0, ROWS_PER_BLOCK))
         ends = pc.min_max(seconds(some, self._format, self._missing)[0])
         first, last = ends["min"].as_py(), ends["max"].as_py()
-        self._found = first is not None and in_thousandths(first, last, *self._span)
+        if last is not None and last < self._span[0] - APART:
+            self._factor = factor(first, last, *self._span)
 
     def words(self) -> str:
         """Return a warning; empty if there is no reason for one."""
-        if self._span is None or not self._found:
+        if self._span is None or self._factor is None:
             return ""
         since, until = (datetime.fromtimestamp(end, UTC).date() for end in self._span)
         return (
             f"warning: the times in {self._column!r}, read as {self._format} as in training, lie years "
-            f"before the train rows ({since} to {until}), and near them if they are seconds: multiply them "
-            f"by {UNITS_PER_SECOND[self._format]}, and score again"
+            f"before the train rows ({since} to {until}), and near them in another unit: multiply them by "
+            f"{self._factor:,}, and score again"
         )
-
-
-def in_thousandths(first: int, last: int, since: int, until: int) -> bool:
-    """Whether times lie years before those of the train rows, and near them a thousandfold.
-
-    Args:
-        first, last: in seconds.
-        since, until: of the train rows.
-    """
-    return last < since - FAR and since - NEAR <= 1000 * first and 1000 * last <= until + NEAR
 
 
 def usual(model: Model) -> dict[str, float]:

@@ -30,13 +30,20 @@ CYCLES: dict[DatePart, tuple[int, int, str]] = {  # seconds of a step, steps of 
 }
 
 
+MOST = 2**20  # times that are kept of a log, evenly spread over its rows
+
+
 class Span:
-    """The ends of each column of times in a log, and the times of its rows, told block by block."""
+    """The ends of each column of times in a log, and the times of its rows, told block by block.
+
+    Attributes:
+        rows: how many of the log's rows have a time.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._ends: dict[str, list[int]] = {}
-        self._times: list[Array] = []
+        self.rows, self._step, self._times = 0, 1, np.empty(0, np.int64)
         self._formats = {
             field.source: field.format or "iso" for field in plan.fields.values() if field.type == "timestamp"
         }
@@ -50,12 +57,20 @@ class Span:
                 continue
             times, _ = seconds(chunk(block[column]), form, self._plan.missing)
             if self._plan.time is not None and column == self._plan.time.column:
-                self._times.append(times.drop_null().to_numpy())
+                self._sample(times.drop_null().to_numpy())
             ends = pc.min_max(times)
             if ends["min"].is_valid:
                 low, high = ends["min"].as_py(), ends["max"].as_py()
                 old = self._ends.get(column, [low, high])
                 self._ends[column] = [min(low, old[0]), max(high, old[1])]
+
+    def _sample(self, times: Array) -> None:
+        """Keep each of the times, then each second, fourth, ..., so that a log may have any length."""
+        kept = times[-self.rows % self._step :: self._step]
+        self.rows += len(times)
+        self._times = np.concatenate([self._times, kept])
+        while len(self._times) > MOST:
+            self._times, self._step = self._times[::2], 2 * self._step
 
     @property
     def time(self) -> tuple[str, str]:
@@ -65,8 +80,8 @@ class Span:
 
     @property
     def times(self) -> Array:
-        """The times of the rows (n,); empty where they have none."""
-        return np.concatenate([np.empty(0, np.int64), *self._times])
+        """The times of the rows (n,), of a long log of some of them; empty where they have none."""
+        return self._times
 
     def uncovered(self, reference: Sequence[int] | None) -> dict[str, str]:
         """Return the fields of time whose cycle the log, or the test rows, do not cover evenly, and why.

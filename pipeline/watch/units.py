@@ -12,13 +12,11 @@ import numpy as np
 
 from pipeline.metrics import Array
 from pipeline.preprocess.timestamps import UNITS_PER_SECOND
+from pipeline.scoring.units import APART, YEAR, factor
 from pipeline.watch.drift import Check
 from pipeline.watch.span import DAY, HOUR, Span
 
-YEAR = 365.25 * DAY
-MOST_YEARS = 5.0  # before the test rows: older than any log that a model of today is compared with
 MOST_DENSE = 300.0  # rows of an hour to those of the test rows: below 1,000, since a log's nights are slow
-FACTORS = (10**3, 10**6, 10**9)  # between seconds, milliseconds, microseconds and nanoseconds
 UNITS = "seconds, milliseconds or microseconds"
 
 
@@ -45,7 +43,7 @@ def misread(span: Span, reference: Mapping[str, Any]) -> tuple[list[Check], list
     if checks[0].alarm:
         here, there = _date(own[2]), _date(test[0])
         said = f"most of its times are of {here} or before, those of the test rows of {there} or after"
-    if known and (dense := _dense(column, (own, len(times)), (test, reference["rows"]))):
+    if known and (dense := _dense(column, (own, span.rows), (test, reference["rows"]))):
         checks.append(dense)
         if dense.alarm and not said:
             said = f"the log has {dense.change:,.0f} times as many rows an hour as the test rows"
@@ -57,7 +55,7 @@ def misread(span: Span, reference: Mapping[str, Any]) -> tuple[list[Check], list
 def _years(column: str, own: int, test: int) -> Check:
     """Check how many years most times lie before most of those of the test rows."""
     new, old = (1970 + time / YEAR for time in (own, test))
-    return Check("year", column, old, new, old - new, MOST_YEARS)
+    return Check("year", column, old, new, old - new, APART / YEAR)
 
 
 def _dense(column: str, own: tuple[list[int], int], test: tuple[list[int], int]) -> Check | None:
@@ -78,9 +76,8 @@ def _dense(column: str, own: tuple[list[int], int], test: tuple[list[int], int])
 
 def _factor(own: int, test: int) -> str:
     """Say by what the times, in whole seconds, are to be multiplied to be about those of the test rows."""
-    near = MOST_YEARS * YEAR
-    fitting = [factor for factor in FACTORS if own * factor - near < test < (own + 1) * factor + near]
-    return f"; multiplied by {fitting[0]:,} they would be about those of the test rows" if fitting else ""
+    found = factor(own, own, test, test)
+    return f"; multiplied by {found:,} they would be about those of the test rows" if found else ""
 
 
 def _date(time: int) -> str:
