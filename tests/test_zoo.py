@@ -133,9 +133,9 @@ def test_options_of_a_trial_that_do_not_fit_are_told_with_the_point(
 ) -> None:
     axes = {"embedding_size": None, "heads": {"choices": [1, 7]}}
     others = ("embedding_size", "embedding_dropout", "hidden", "dropout")
-    training = ("lr", "embedding_l2", "network_decay", "batch_size")
+    training = ("lr", "embedding_l2", "network_l2", "batch_size")
     space = {
-        "model": {**dict.fromkeys(others), "finalmlp": axes},
+        "model": {**dict.fromkeys(others), "finalmlp": {**axes, "network_decay": None}},
         "train": dict.fromkeys(training),
     }
     train_settings = quick()["data"][project.DATASET]["settings"]["train"]
