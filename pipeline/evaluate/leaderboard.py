@@ -318,11 +318,13 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
     marked = len({result.get("reads", "ids") for result in results} | {"ids"}) > 1
     if marked:
         header.insert(2, "reads")
-    rows = []
+    rows, kept = [], variants.kept_default(report)
     for result in results:
+        if (variant := variants.name(result, kept)) is None:
+            continue
         best = _same(result, report["champion"])
         mark = f" {CHAMPION}" if best else f" {CLOSE}" if is_close(report, result) else ""
-        row = [result["model"], result["variant"] + mark, *([result["reads"]] if marked else [])]
+        row = [result["model"], variant + mark, *([result["reads"]] if marked else [])]
         row += [_mean_std(result, key) for key in metrics]
         row.append("" if result["relaimpr"] is None else f"{result['relaimpr']:+.2%}")
         if report["bayes"]:
