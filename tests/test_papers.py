@@ -76,12 +76,12 @@ def test_a_page_names_the_rows_whose_auc_it_shows() -> None:
         assert f"{rows} rows of book-crossing" in page
 
 
-def test_a_page_says_of_which_datasets_the_paper_has_nothing() -> None:
+def test_a_page_says_which_datasets_the_paper_does_not_show() -> None:
     values = read_json(project.ROOT / "docs/papers/fiinet-figure-2/results.json")
-    assert "nothing of this dataset" not in report.to_markdown(EXHIBITS["fiinet-figure-2"], values, "x.png")
+    assert "not show this dataset" not in report.to_markdown(EXHIBITS["fiinet-figure-2"], values, "x.png")
     log = values["logs"][0] | {"log": "movielens-100k", "source": "movielens-100k"}
     page = report.to_markdown(EXHIBITS["fiinet-figure-2"], {**values, "logs": [log]}, "x.png")
-    assert "**The paper has nothing of this dataset.**" in page
+    assert "**The paper does not show this dataset here.**" in page
 
 
 def test_figures_are_those_that_were_printed() -> None:

@@ -44,9 +44,7 @@ _LESS = (
 )
 RANK_DELAY_SECONDS = 10  # by which one rank of torchrun may be behind the others
 _STOPPED = "stopped; run the same command again to go on from here"
-STEP = (
-    "CTR_STEP"  # in the environment of a program that is a step of another, which says on Ctrl-C what to do
-)
+STEP = "CTR_STEP"  # in the environment of a step of another program, which says what to do after Ctrl-C
 
 
 class PipelineError(Exception):

@@ -227,10 +227,9 @@ class Params:
             if key in names or key in options:
                 continue
             if key in keywords(fit).model_fields:
-                told = (
-                    f"{key!r} is a setting of the training: write it into {place.rpartition('.')[0]}.train, "
-                )
-                raise self._error(place, f"{told}for all models, or into the block of one")
+                train = place.removesuffix("model") + "train"
+                told = f"{key!r} is a setting of the training: write it into {train}, for all models"
+                raise self._error(place, f"{told}, or into the block of one")
             kind = "model or model argument"
             raise self._error(place, unknown_key(key, [*names, *options], kind=kind))
 

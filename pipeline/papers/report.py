@@ -159,7 +159,7 @@ def _over(exhibit: Exhibit, log: Block) -> list[str]:
     split = "test" if exhibit.sweep is None else exhibit.sweep.rows
     over = counted(rows[0]["seeds"], "seed")
     over += f" and {counted(len(log['splits']), 'split')}" if len(log["splits"]) > 1 else ""
-    elsewhere = "" if name in exhibit.sources else " **The paper has nothing of this dataset.**"
+    elsewhere = "" if name in exhibit.sources else " **The paper does not show this dataset here.**"
     return [f"{split.capitalize()} rows of {', '.join(log['splits'])}{other}; mean over {over}.{elsewhere}"]
 
 
