@@ -170,6 +170,9 @@ def test_a_model_that_cannot_be_trained_on_a_log_is_named_and_the_others_are_sho
     assert [(c["better"], c["worse"]) for c in log["claims"]] == [("A", "B"), ("B", "A")]
     page = report.to_markdown(TOY, joined, "picture.png")
     assert "| C | 0.7000 | 0.5000 | - | - |\n\nC is not trained here: it needs time stamps" in page
+    cells += [cell(label, "one", 1.0, 3, "default") for label in "ABC"]
+    page = report.to_markdown(TOY, report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25}, reasons), "x.png")
+    assert "\n\nC is not trained with their settings: it needs time stamps" in page
     assert pictures.table(TOY, joined)
     assert report.to_csv(joined).count("\n") == 3
 

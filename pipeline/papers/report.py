@@ -185,10 +185,11 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
     lines = [_line(["model", *published, *head]), _line(["---", *["---:"] * (len(published) + len(head))])]
     absent = log.get("absent", {})
     for row in exhibit.rows:
-        if row.label in absent:
-            ours = ["-" for _ in head]
-        else:
-            ours = [show(found[row.label, c]) for c in conditions for show in figures.values()]
+        ours = [
+            "-" if row.label in absent and (row.label, c) not in found else show(found[row.label, c])
+            for c in conditions
+            for show in figures.values()
+        ]
         theirs = row.published.get(log["source"], Figures())._asdict()
         cells = (
             [
@@ -199,7 +200,11 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
             else []
         )
         lines.append(_line([row.label, *cells, *ours]))
-    return lines + [f"\n{label} is not trained here: {why}." for label, why in absent.items()]
+    for label, why in absent.items():
+        missing = [c for c in conditions if (label, c) not in found]
+        where = "here" if missing == conditions else f"with {' and '.join(CONDITIONS[c] for c in missing)}"
+        lines.append(f"\n{label} is not trained {where}: {why}.")
+    return lines
 
 
 def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
