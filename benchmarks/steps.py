@@ -215,7 +215,8 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=[f"movielens-100k-s{n}" for n in range(1, 6)])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP")
-    parser.add_argument("--refit", nargs="*", choices=STEPS, default=["deepfm-all", "autorec-grades"])
+    parser.add_argument("--refit", nargs="*", choices=STEPS, default=["deepfm-all", "autorec-grades"],
+                        help="trained on train and validation rows, too; --refit alone: none")  # fmt: skip
     parser.add_argument("--picture", type=Path, help="PNG to draw, of several splits")
     options = parser.parse_args()
     settings = params.load()

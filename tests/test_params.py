@@ -252,7 +252,6 @@ def test_a_models_file_is_enough_to_be_told_what_makes_it_a_model(
 ) -> None:
     """Wherever its name stands, with a block or without: 'mf' is not what was meant by 'gmf'."""
     (tmp_path / "gmf.py").touch()
-    monkeypatch.setattr(models, "__file__", str(tmp_path / "__init__.py"))
     monkeypatch.setattr(plan, "MODELS", tmp_path)
     told = r"'gmf' is no model yet: name the class in pipeline/models/gmf\.py in CLASSES"
     for path, value in (

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError, create_model
 
-from pipeline import models
 from pipeline.common.errors import PipelineError, error_context, is_main_process, unknown
 from pipeline.common.names import check, check_targets
 from pipeline.config import yaml_file
 from pipeline.config.keys import unknown_key
+from pipeline.config.plan import has_file
 from pipeline.config.settings import Config, Dataset, Execution, File, Train
 from pipeline.config.space import Block, Dimension, Tune
 from pipeline.config.validation import NO_BLOCK, Strict, explain, said, type_of
@@ -177,7 +177,7 @@ class Params:
                     f"{name!r} is a model: list it under `models`, or give the variant another name",
                 )
             if name not in variants:
-                told = self._no_class(name) if _has_file(name) else unknown("variant", name, variants)
+                told = self._no_class(name) if has_file(name) else unknown("variant", name, variants)
                 raise self._error("variants", told)
         self._check_once()
 
@@ -271,7 +271,7 @@ class Params:
         if model in MODELS:
             return model
         base = self._file.model[model].get("base")
-        if base is None and _has_file(model):
+        if base is None and has_file(model):
             raise self._error(f"model.{model}", self._no_class(model))
         if base is None:
             raise self._error(
@@ -392,7 +392,7 @@ class Params:
             raise self._error(*explain(error, kind, values, place, origins)) from None
 
     def _no_model(self, name: str) -> str:
-        return self._no_class(name) if _has_file(name) else unknown("model", name, MODELS)
+        return self._no_class(name) if has_file(name) else unknown("model", name, MODELS)
 
     def _no_class(self, name: str) -> str:
         return (
@@ -420,11 +420,6 @@ def load(path: Path = Path("params.yaml")) -> Params:
         are = f"{unused} {'are' if len(names) > 1 else 'is'} not in `datasets`"
         print(f"warning: {words} (stops nothing: {are})", file=sys.stderr)
     return params
-
-
-def _has_file(model: str) -> bool:
-    """Whether somebody has written a model of this name, be it in `CLASSES` or not yet."""
-    return (Path(models.__file__).parent / f"{model}.py").exists()
 
 
 def of_model(architecture: str) -> type[Strict]:

@@ -22,9 +22,14 @@ def check_names(values: Any, item: Item, file: str = "params.yaml") -> None:
         known = values.get(block) if isinstance(values, dict) else None
         if kind in item and isinstance(known, dict) and item[kind] not in known:
             told = unknown(kind, item[kind], known)
-            if kind == "model" and (MODELS / f"{item[kind]}.py").exists():
+            if kind == "model" and has_file(item[kind]):
                 told = f"has no block {item[kind]!r}; write `{item[kind]}: {{}}` for its defaults"
             raise PipelineError(f"{file}: {block}: {told}")
+
+
+def has_file(model: str) -> bool:
+    """Whether somebody has written a model of this name, be it in `CLASSES` or not yet."""
+    return (MODELS / f"{model}.py").exists()
 
 
 def place(script: str, item: Item, values: Any, root: Path = Path()) -> tuple[int, int] | None:

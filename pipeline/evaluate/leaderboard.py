@@ -318,10 +318,8 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
     marked = len({result.get("reads", "ids") for result in results} | {"ids"}) > 1
     if marked:
         header.insert(2, "reads")
-    rows, kept = [], variants.kept_default(report)
-    for result in results:
-        if (variant := variants.name(result, kept)) is None:
-            continue
+    rows = []
+    for result, variant in variants.named(results, variants.kept_default(report)):
         best = _same(result, report["champion"])
         mark = f" {CHAMPION}" if best else f" {CLOSE}" if is_close(report, result) else ""
         row = [result["model"], variant + mark, *([result["reads"]] if marked else [])]
@@ -337,10 +335,7 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
 def _probabilities_table(report: Block) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the table of probabilities, in the order of the first."""
     rows = []
-    kept = variants.kept_default(report)
-    for result in _ordered(report):
-        if (variant := variants.name(result, kept)) is None:
-            continue
+    for result, variant in variants.named(_ordered(report), variants.kept_default(report)):
         mean, method = result["mean"], summary(result["calibrations"])
         pairs = [f"{mean[key]:.4f}" for key in PROBABILITIES]
         if method != "none":

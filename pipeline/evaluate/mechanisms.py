@@ -52,9 +52,7 @@ def table(found: Sequence[Block], kept: Container[str] = ()) -> tuple[list[str],
     header = ["model", "variant", "mechanism", "mean", "std over rows", "std over channels", "zeros"]
     header += [f"AUC {key}" for key in AUCS]
     rows = []
-    for run in found:
-        if (name := variants.name(run, kept)) is None:
-            continue
+    for run, name in variants.named(found, kept):
         auc = [f"{run['auc'][key]:.4f}" for key in AUCS]
         for weights in run["weights"]:
             over_rows = f"{weights['std_over_rows']:.2g}" if weights["per_row"] else "-"

@@ -1,6 +1,6 @@
 """One row for both variants of a model where the search kept the default."""
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 Block = dict[str, Any]
@@ -12,13 +12,15 @@ def kept_default(report: Block) -> set[str]:
     return {model for model, _ in found if found.get((model, "default")) == found.get((model, "tuned"))}
 
 
-def name(result: Block, kept: Container[str]) -> str | None:
-    """Return what a table calls the variant of a row, or None for a row that only repeats the one above.
+def named(results: Iterable[Block], kept: Container[str]) -> Iterator[tuple[Block, str]]:
+    """Yield the rows of a table, each with what it calls the variant, without those that repeat another.
 
     Args:
-        result: with `model` and `variant`.
+        results: each with `model` and `variant`.
         kept: as `kept_default` returns it. Two equal rows say no more than one, and hide that they are equal.
     """
-    if result["model"] not in kept:
-        return str(result["variant"])
-    return "default = tuned" if result["variant"] == "default" else None
+    for result in results:
+        if result["model"] not in kept:
+            yield result, result["variant"]
+        elif result["variant"] == "default":
+            yield result, "default = tuned"

@@ -337,15 +337,15 @@ def _sharded(header: RunHeader, train: Split, arguments: Block, seed: int, table
     settings = {**DEFAULTS, **arguments["train"]}
     sharded.check(settings, train.device, warm=header.start is not None)
     of_all = "embedding_l2", "linear_l2", "network_l2", "network_decay", "l2_rows"
-    embedding_l2, linear_l2, *_ = penalties(len(train), *(settings[key] for key in of_all))
+    l2 = penalties(len(train), *(settings[key] for key in of_all))
     return sharded.build(
         header.architecture,
         train.schema,
         arguments["model"],
         seed=seed,
         tables=tables,
-        embedding_l2=embedding_l2,
-        linear_l2=linear_l2,
+        embedding_l2=l2.embedding_l2,
+        linear_l2=l2.linear_l2,
     )
 
 

@@ -1,7 +1,7 @@
 """What comes before the first step: the size of a batch, L2 by the number of rows, `prepare`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -37,6 +37,15 @@ def check(train: Split, valid: Split, size: int) -> None:
     ranks.check(size)
 
 
+class Penalties(NamedTuple):
+    """What `parameter_groups` asks for beside a learner, in its order."""
+
+    embedding_l2: float
+    linear_l2: float
+    network_l2: float
+    network_decay: float
+
+
 def penalties(
     rows: int,
     embedding_l2: float,
@@ -44,11 +53,11 @@ def penalties(
     network_l2: float,
     network_decay: float,
     l2_rows: int,
-) -> tuple[float, float, float, float]:
-    """Return what `parameter_groups` asks for, in its order, for so many train rows; see `loop.fit`."""
+) -> Penalties:
+    """Return the penalties of `loop.fit` for so many train rows."""
     scale = l2_rows / rows if l2_rows else 1.0
     linear = embedding_l2 if linear_l2 is None else linear_l2
-    return scale * embedding_l2, scale * linear, scale * network_l2, scale * network_decay
+    return Penalties(scale * embedding_l2, scale * linear, scale * network_l2, scale * network_decay)
 
 
 def prepare(
