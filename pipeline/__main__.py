@@ -131,6 +131,9 @@ def parser(name: str | None = None) -> ArgumentParser:
         "datasets", nargs="+", metavar="dataset", help="an entry of params.yaml that was evaluated"
     )
     added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
+    added = command(paper, "put a paper's table together whose splits or logs were made in several folders")
+    added.add_argument("folders", nargs="+", type=Path, metavar="folder", help="data/papers/<name> somewhere")
+    added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the files go")
     command(departures, "write docs/departures.md: where each model differs from its paper")
     added = command(completion, "print what a shell needs to complete these commands")
     added.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="which one")
@@ -278,6 +281,16 @@ def refresh(arguments: Namespace) -> None:
             command = ["dvc", "repro", "--force", "--single-item", f"{stage}@{name}"]
             if subprocess.run(command, cwd=arguments.root, check=False).returncode:
                 raise PipelineError(f"{name}: {' '.join(command)} failed")
+
+
+def paper(arguments: Namespace) -> None:
+    """Put one table or figure of a paper together from folders that `dvc repro paper@...` made elsewhere.
+
+    Splits of one log become one table, tested over all of them; logs stand beside each other.
+    """
+    from pipeline.papers import pages
+
+    print(pages.unite(arguments.folders, arguments.out))
 
 
 def departures(arguments: Namespace) -> None:

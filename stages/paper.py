@@ -4,13 +4,11 @@ from pathlib import Path
 
 from pipeline.common import engine
 from pipeline.common.errors import PipelineError, exit_with_message, unknown
-from pipeline.common.files import write_json, write_text
 from pipeline.config import yaml_file
 from pipeline.config.params import Params
 from pipeline.config.settings import Condition
 from pipeline.data.storage import read_report
-from pipeline.evaluate.plot_style import save
-from pipeline.papers import experiment, pictures, report
+from pipeline.papers import experiment, pages, results
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.tracking.live import NullRun
 from stages import alone, arguments, new_folder
@@ -33,10 +31,7 @@ def main() -> None:
                 log: experiment.attention(exhibit, values, names[0], condition, processes)
                 for log, names in logs.items()
             }
-            write_json(folder / "results.json", {"exhibit": name, "condition": condition, "logs": found})
-            save(pictures.attention(exhibit, found), folder / "picture.png")
-            write_text(folder / "README.md", report.attention_page(exhibit, found, "picture.png"))
-            write_text(folder / "table.csv", report.attention_csv(found))
+            pages.write(folder, exhibit, {"exhibit": name, "condition": condition, "logs": found})
             return
         cells, ratios, absent = {}, {}, {}
         for log, names in logs.items():
@@ -48,12 +43,7 @@ def main() -> None:
             cells[log] = values["data"][log]["source"], made
             rows = read_report(Path("data/processed", log))
             ratios[log] = rows["test"]["rows"] / rows["train"]["rows"]
-        joined = report.join(exhibit, cells, ratios, absent)
-        write_json(folder / "results.json", joined)
-        draw = pictures.sweep if exhibit.sweep else pictures.table
-        save(draw(exhibit, joined), folder / "picture.png")
-        write_text(folder / "README.md", report.to_markdown(exhibit, joined, "picture.png"))
-        write_text(folder / "table.csv", report.to_csv(joined))
+        pages.write(folder, exhibit, results.join(exhibit, cells, ratios, absent))
     print(f"data/papers/{name}/README.md")
 
 

@@ -3,17 +3,19 @@
 import importlib
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
 import project
 import pytest
 
+from pipeline.__main__ import main
 from pipeline.common.errors import PipelineError
-from pipeline.common.files import read_json
+from pipeline.common.files import make_folder, read_json, write_json
 from pipeline.config.params import Params
-from pipeline.evaluate.significance import estimate
-from pipeline.papers import experiment, pictures, report
+from pipeline.evaluate.significance import estimate, holm
+from pipeline.papers import experiment, pages, pictures, report, results
 from pipeline.papers.exhibit import Claim, Exhibit, Figures, Row, Sweep
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.experiment import Cell
@@ -152,7 +154,7 @@ def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
         for number, split in enumerate(splits)
         for place, (label, shift) in enumerate({"A": 1.0, "B": 0.5, "C": 1.0}.items())
     ]
-    joined = report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25})
+    joined = results.join(TOY, {"log": ("toy", cells)}, {"log": 0.25})
     (log,) = joined["logs"]
     verdicts = {(c["better"], c["worse"]): c["verdict"] for c in log["claims"]}
     assert verdicts == {("A", "B"): 1, ("B", "A"): -1, ("A", "C"): 0}
@@ -166,16 +168,96 @@ def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
 def test_a_model_that_cannot_be_trained_on_a_log_is_named_and_the_others_are_shown() -> None:
     cells = [cell(label, "one", 1.0, 3) for label in "AB"]
     reasons = {"log": {"C": "it needs time stamps, which log does not have"}}
-    joined = report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25}, reasons)
+    joined = results.join(TOY, {"log": ("toy", cells)}, {"log": 0.25}, reasons)
     (log,) = joined["logs"]
     assert [(c["better"], c["worse"]) for c in log["claims"]] == [("A", "B"), ("B", "A")]
     page = report.to_markdown(TOY, joined, "picture.png")
     assert "| C | 0.7000 | 0.5000 | - | - |\n\nC is not trained here: it needs time stamps" in page
     cells += [cell(label, "one", 1.0, 3, "default") for label in "ABC"]
-    page = report.to_markdown(TOY, report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25}, reasons), "x.png")
+    page = report.to_markdown(
+        TOY, results.join(TOY, {"log": ("toy", cells)}, {"log": 0.25}, reasons), "x.png"
+    )
     assert "\n\nC is not trained with their settings: it needs time stamps" in page
     assert pictures.table(TOY, joined)
     assert report.to_csv(joined).count("\n") == 3
+
+
+SPLITS = ["log-s1", "log-s2", "log-s3"]
+
+
+def made(splits: list[str], conditions: tuple[str, ...] = ("default", "tuned"), labels: str = "ABC") -> Any:
+    """What a run over these splits of one log writes."""
+    cells = [
+        cell(label, split, 0.5 + "CBA".index(label) / 4, 10 * SPLITS.index(split) + len(condition), condition)
+        for split in splits
+        for condition in conditions
+        for label in labels
+    ]
+    return results.join(TOY, {splits[0]: ("toy", cells)}, {splits[0]: 0.25})
+
+
+@pytest.mark.parametrize("places", [[SPLITS[:2], SPLITS[2:]], [[s] for s in SPLITS], [SPLITS], [SPLITS[:1]]])
+def test_splits_that_were_made_in_several_places_are_one_table(places: list[list[str]]) -> None:
+    found = {str(number): made(splits) for number, splits in enumerate(places)}
+    assert results.union(TOY, found) == made([split for splits in places for split in splits])
+
+
+def test_a_condition_with_other_splits_is_a_table_of_its_own() -> None:
+    """With the tests that were made there, and Holm's correction for as many as are left."""
+    one = made(SPLITS[:1])
+    united = results.union(TOY, {"here": one, "there": made(SPLITS[1:], ("tuned",))})
+    shown = [(log["splits"], {row["condition"] for row in log["rows"]}) for log in united["logs"]]
+    assert shown == [(SPLITS, {"tuned"}), (SPLITS[:1], {"default"})]
+    tests = [claim["p"] for claim in one["logs"][0]["claims"] if claim["condition"] == "default"]
+    left = united["logs"][1]["claims"]
+    assert [claim["p"] for claim in left] == tests
+    assert [claim["p_holm"] for claim in left] == holm(tests)
+
+
+def test_a_row_that_some_splits_lack_is_left_out_and_named() -> None:
+    united = results.union(TOY, {"here": made(SPLITS[:2]), "there": made(SPLITS[2:], labels="AB")})
+    (log,) = united["logs"]
+    assert {row["model"] for row in log["rows"]} == {"A", "B"}
+    assert {(c["better"], c["worse"]) for c in log["claims"]} == {("A", "B"), ("B", "A")}
+    page = report.to_markdown(TOY, united, "x.png")
+    assert "C is not trained here: its trainings are of log-s1 and log-s2 alone." in page
+
+
+def test_what_cannot_be_one_table_is_told(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="log-s2 is in here and in there: give one of them"):
+        results.union(TOY, {"here": made(SPLITS[:2]), "there": made(SPLITS[1:])})
+    more = made(SPLITS[1:])
+    for row in more["logs"][0]["rows"]:
+        row["seeds"] = 3
+    with pytest.raises(PipelineError, match="there: A has 3 seeds on log-s2, and 2 on log-s1: train both"):
+        results.union(TOY, {"here": made(SPLITS[:1]), "there": more})
+    docs = project.ROOT / "docs/papers"
+    with pytest.raises(PipelineError, match=r"has no results\.json: give folders of data/papers"):
+        pages.unite([docs], tmp_path)
+    with pytest.raises(PipelineError, match="flsest-table-1 and flsest-table-2 are not one table"):
+        pages.unite([docs / "flsest-table-2", docs / "flsest-table-1"], tmp_path)
+    copytree(docs / "fiinet-figure-4", tmp_path / "again")
+    with pytest.raises(PipelineError, match=r"book-crossing is in .*again and in another folder: give one"):
+        pages.unite([docs / "fiinet-figure-4", tmp_path / "again"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fiinet-table-4", "fiinet-figure-2", "fiinet-figure-4"])
+def test_the_command_puts_logs_beside_each_other(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = project.ROOT / "docs/papers" / name
+    values = read_json(whole / "results.json")
+    logs = values["logs"]
+    parts = [{k: logs[k]} for k in logs] if isinstance(logs, dict) else [[log] for log in logs]
+    for number, part in enumerate(parts):
+        make_folder(folder := tmp_path / str(number))
+        write_json(folder / "results.json", {**values, "logs": part})
+    folders = [str(tmp_path / str(number)) for number in range(len(parts))]
+    monkeypatch.setattr("sys.argv", ["ctr", "paper", *folders, "--out", str(tmp_path / "out")])
+    main()
+    assert capsys.readouterr().out == f"{tmp_path / 'out/README.md'}\n"
+    for file in ("README.md", "table.csv", "results.json"):
+        assert (tmp_path / "out" / file).read_bytes() == (whole / file).read_bytes()
 
 
 def test_which_models_are_not_trained_is_known_before_any_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +274,7 @@ def test_a_page_says_that_trainings_were_cut_off_but_for_those_that_the_paper_ha
     condition: str, is_told: bool
 ) -> None:
     cells = [cell(label, "one", 1.0, 3, condition, capped=1) for label in "ABC"]
-    joined = report.join(TOY, {"log": ("toy", cells)}, {"log": 0.25})
+    joined = results.join(TOY, {"log": ("toy", cells)}, {"log": 0.25})
     page = report.to_markdown(TOY, joined, "picture.png")
     assert ("**3 of 6 trainings ended at the last of `epochs`" in page) == is_told
 

@@ -22,6 +22,7 @@ NOT_RUN = {
     ("README.md", "make test"): "this is it",
     ("tomorrow.md", "make repro"): "the same",
     ("papers.md", "dvc repro paper@"): "hours; tests/test_papers.py runs the stage on generated rows",
+    ("papers.md", "ctr paper"): "needs two such tables; tests/test_papers.py runs it",
     ("scoring.md", "ctr"): SERVED,
     ("scoring.md", "export MLFLOW_TRACKING_URI"): SERVED,
     ("scoring.md", "mlflow models"): SERVED,

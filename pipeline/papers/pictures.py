@@ -8,7 +8,8 @@ from matplotlib.lines import Line2D
 
 from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, styled, titled_figure
 from pipeline.papers.exhibit import Block, Exhibit, Figures
-from pipeline.papers.report import CONDITIONS, title
+from pipeline.papers.report import title
+from pipeline.papers.results import CONDITIONS
 
 MARKS: dict[str, Any] = {
     "paper": {"marker": "D", "markerfacecolor": "white", "color": GREY},

@@ -1,114 +1,21 @@
-"""An exhibit as values, as a page and as a table: what was published, what we find, which claims hold."""
+"""An exhibit as a page and as a table: what was published, what we find, which claims hold."""
 
 import csv
 import io
-import re
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from pipeline.common.text import counted
-from pipeline.evaluate.significance import LEVEL, compare, corrected_resampled_t, holm
-from pipeline.papers.exhibit import Block, Claim, Exhibit, Figures
-from pipeline.papers.experiment import Cell
+from pipeline.papers.exhibit import Block, Exhibit, Figures
+from pipeline.papers.results import CONDITIONS, stem
 
-CONDITIONS = {"published": "their settings", "default": "our defaults", "tuned": "tuned alike"}
 COLUMNS = (
     "log", "model", "value", "condition", "splits", "seeds", "valid_auc", "auc", "low", "high", "logloss",
     "weights", "published_auc", "published_logloss",
 )  # fmt: skip
 VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
-
-
-def join(
-    exhibit: Exhibit,
-    logs: dict[str, tuple[str, list[Cell]]],
-    ratios: dict[str, float],
-    absent: dict[str, dict[str, str]] | None = None,
-) -> Block:
-    """Return what the page, the table and the picture show.
-
-    Args:
-        logs: by name, the source and the cells of all its splits.
-        ratios: test over train rows of each log.
-        absent: of each log the rows without cells, by label, and why (`experiment.absent`).
-    """
-    shown = [
-        {
-            "log": name,
-            "source": source,
-            "splits": sorted({cell.dataset for cell in cells}),
-            "rows": [
-                _row(exhibit, source, list(group)) for _, group in groupby(sorted(cells, key=_key), key=_key)
-            ],
-            "claims": _claims(exhibit, source, cells, ratios[name]),
-            **({"absent": reasons} if (reasons := (absent or {}).get(name)) else {}),
-        }
-        for name, (source, cells) in logs.items()
-    ]
-    return {"exhibit": exhibit.name, "paper": exhibit.paper, "title": exhibit.title, "logs": shown}
-
-
-def _key(cell: Cell) -> tuple[str, str, int]:
-    return cell.condition, cell.row.label, -1 if cell.value is None else cell.value
-
-
-def _row(exhibit: Exhibit, source: str, cells: Sequence[Cell]) -> Block:
-    """Return the mean of a model over the splits of a log, with its interval."""
-    first = cells[0]
-    means = [float(np.mean(cell.auc)) for cell in cells]
-    low, high = first.estimate.interval() if len(cells) == 1 else (None, None)
-    value = None if first.value is None or exhibit.sweep is None else exhibit.sweep.names[first.value]
-    return {
-        "model": first.row.label,
-        "value": value,
-        "condition": first.condition,
-        "seeds": len(first.auc),
-        "valid_auc": float(np.mean([cell.valid for cell in cells])),
-        "auc": float(np.mean(means)),
-        "of_splits": means,
-        "low": low,
-        "high": high,
-        "logloss": float(np.mean([np.mean(cell.logloss) for cell in cells])),
-        "weights": first.weights,
-        "capped": sum(cell.capped for cell in cells),
-        "megabytes": first.megabytes,
-        "published": first.row.published.get(source, Figures())._asdict(),
-    }
-
-
-def _claims(exhibit: Exhibit, source: str, cells: Sequence[Cell], ratio: float) -> list[Block]:
-    """Test every claim in every condition: on one split by rows and seeds, on several by the splits."""
-    found: list[Block] = []
-    published = {row.label: row.published.get(source, Figures()).auc for row in exhibit.rows}
-    for condition in CONDITIONS:
-        mine = [cell for cell in cells if cell.condition == condition]
-        labels = {cell.row.label for cell in mine}
-        for claim in (claim for claim in exhibit.claims if {claim.better, claim.worse} <= labels):
-            test = _test(claim, mine, ratio)
-            better, worse = published[claim.better], published[claim.worse]
-            difference = None if better is None or worse is None else better - worse
-            found.append({"condition": condition, **vars(claim), "published": difference, **test})
-    for test, p in zip(found, holm([test["p"] for test in found]), strict=True):
-        sign = 1 if test["difference"] > 0 else -1
-        test |= {"p_holm": p, "verdict": sign if p < LEVEL else 0}
-    return found
-
-
-def _test(claim: Claim, cells: Sequence[Cell], ratio: float) -> Block:
-    pairs = [
-        [
-            next(c for c in cells if (c.dataset, c.row.label) == (dataset, label))
-            for label in vars(claim).values()
-        ]
-        for dataset in sorted({cell.dataset for cell in cells})
-    ]
-    if len(pairs) == 1:
-        ((better, worse),) = pairs
-        return compare(better.estimate, worse.estimate)
-    return corrected_resampled_t([float(np.mean(b.auc) - np.mean(w.auc)) for b, w in pairs], ratio)
 
 
 def to_csv(joined: Block) -> str:
@@ -150,7 +57,7 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
 def title(log: Block) -> str:
     """Return what a log is called: its entry, without the number of the split where there are several."""
     name: str = log["log"]
-    return name if len(log["splits"]) == 1 else re.sub(r"-s?[0-9]+$", "", name)
+    return name if len(log["splits"]) == 1 else stem(name)
 
 
 def _over(exhibit: Exhibit, log: Block) -> list[str]:
