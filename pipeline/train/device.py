@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -28,10 +30,9 @@ def reproducible(threads: int) -> None:
     """Make the same seed give the same bits: deterministic kernels, a fixed number of threads.
 
     Sums are split over threads, so their last bits depend on the number of threads. The process also keeps
-    freed memory from now on (see `_keep_memory`), and takes numbers below 1.2e-38 for 0: a penalty drives
-    weights that nothing needs there, and a processor takes many times as long for a step with them.
+    freed memory from now on (see `_keep_memory`), and takes numbers below 1.2e-38 for 0 in all threads that
+    are started from now on (see `tiny_is_zero`).
     """
-    # before threads are made, which inherit it
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     _keep_memory()
@@ -40,6 +41,21 @@ def reproducible(threads: int) -> None:
     torch.set_deterministic_debug_mode("error")
     # our code reads no uninitialised memory, and filling it with NaN would cost a tenth of a step
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def tiny_is_zero() -> Iterator[None]:
+    """Take numbers below 1.2e-38, the smallest normal float32, for 0 within a block, where the CPU can do so.
+
+    A penalty drives weights that nothing needs there, and a processor takes many times as long for a step
+    with such numbers, which change no result.
+    """
+    before = bool(torch.tensor(2e-38) * 0.1 == 0)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _keep_memory() -> None:

@@ -16,6 +16,7 @@ from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
 from pipeline.train.base_rate import BaseRate
 from pipeline.train.checkpoint import State
 from pipeline.train.course import Course, LogFn
+from pipeline.train.device import tiny_is_zero
 from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
 from pipeline.train.refit import Refit
@@ -120,7 +121,7 @@ def fit(
     role = getattr(model, "grouped", None)
     grouped = None if role is None else column_of(train.schema, role)
     model.train()
-    with course:
+    with course, tiny_is_zero():
         while not course.over():
             order.manual_seed(seed * 1_000_003 + course.state.epoch)
             for batch in train.batches(size, order, skip=course.state.batch, grouped=grouped):
