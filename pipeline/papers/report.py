@@ -55,9 +55,9 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
 
 
 def title(log: Block) -> str:
-    """Return what a log is called: its entry, without the number of the split where there are several."""
-    name: str = log["log"]
-    return name if len(log["splits"]) == 1 else stem(name)
+    """Return what a log is called: its entry, or how many splits of it there are."""
+    name, number = log["log"], len(log["splits"])
+    return name if number == 1 else f"{stem(name)}, {number} splits"
 
 
 def _over(exhibit: Exhibit, log: Block) -> list[str]:
