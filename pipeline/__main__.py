@@ -254,11 +254,15 @@ def compare(arguments: Namespace) -> None:
     Entries with the same source, rows and clicks count as splits of one log.
     """
     from pipeline.common.files import make_folder, write_text
+    from pipeline.config import plan
     from pipeline.evaluate import compare as joining
     from pipeline.evaluate import plot_style, plots
 
     if not (arguments.root / "data/reports").exists():  # reports are all that it takes
         require_project(arguments.root)
+    for name in arguments.datasets:
+        if not (arguments.root / "data/reports" / name).exists():
+            plan.require_dataset(arguments.root, name)
     reports = joining.read_reports(arguments.root / "data/reports", arguments.datasets)
     joined, out, picture = joining.join(reports), arguments.out, "critical_difference.png"
     make_folder(out)

@@ -13,6 +13,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.common.files import seal, write_json
 from pipeline.evaluate import compare, plots
 from pipeline.evaluate.significance import corrected_resampled_t, holm
+from tests import project
 from tests.fixtures_report import both, made_up_report, made_up_runs
 
 SPLITS = {
@@ -167,6 +168,18 @@ def test_the_command_writes_page_table_and_picture(
     first = (out / "critical_difference.png").read_bytes()
     commands.main()
     assert (out / "critical_difference.png").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "command", ["compare synthetik --out x", "predict --dataset synthetik --out x.csv y"]
+)
+def test_a_misspelt_dataset_is_answered_with_the_nearest(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pipeline", "--root", str(project.ROOT), *command.split()])
+    told = "params.yaml: data: unknown dataset 'synthetik'; did you mean 'synthetic'"
+    with pytest.raises(PipelineError, match=told):
+        commands.main()
 
 
 def test_the_picture_has_every_model_once(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def test_probabilities_stand_raw_and_calibrated() -> None:
     assert first == ["deepfm", "tuned", *expected]
 
 
+def test_the_page_says_how_far_chance_moves_the_mean_prediction_over_the_rate() -> None:
+    """93 clicks of 10,000 rows: a ratio of 1.11 is nothing."""
+    page = leaderboard.to_markdown(board() | {"base_rate": 0.0093, "rows": 10_000})
+    assert f"chance alone moves it by ±{2 * (0.9907 / 93) ** 0.5:.1%}" in " ".join(page.split())
+
+
 def test_the_page_says_what_was_thinned_out() -> None:
     report = board() | {"base_rate": 0.2, "negatives_kept": 0.1}
     assert "kept 0.1 of its rows without a click" in leaderboard.to_markdown(report)

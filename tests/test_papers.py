@@ -1,6 +1,7 @@
 """The papers' tables and figures: what they claim, what is trained for them, how it is judged and shown."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -202,6 +203,14 @@ def test_splits_that_were_made_in_several_places_are_one_table(places: list[list
     assert results.union(TOY, found) == made([split for splits in places for split in splits])
 
 
+def test_two_splits_stay_apart_since_a_test_over_them_tells_nothing() -> None:
+    found = {"here": made(SPLITS[:1]), "there": made(SPLITS[1:2])}
+    united = results.union(TOY, found)
+    assert united["logs"] == [log for result in found.values() for log in result["logs"]]
+    page = report.to_markdown(TOY, made(SPLITS[:2]), "x.png")
+    assert "With 2 splits this test can hardly tell anything" in page
+
+
 def test_a_condition_with_other_splits_is_a_table_of_its_own() -> None:
     """With the tests that were made there, and Holm's correction for as many as are left."""
     one = made(SPLITS[:1])
@@ -232,13 +241,13 @@ def test_what_cannot_be_one_table_is_told(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="there: A has 3 seeds on log-s2, and 2 on log-s1: train both"):
         results.union(TOY, {"here": made(SPLITS[:1]), "there": more})
     docs = project.ROOT / "docs/papers"
-    with pytest.raises(PipelineError, match=r"has no results\.json: give folders of data/papers"):
+    with pytest.raises(PipelineError, match=r"has no results\.json: give folders such as data/papers"):
         pages.unite([docs], tmp_path)
     with pytest.raises(PipelineError, match="flsest-table-1 and flsest-table-2 are not one table"):
         pages.unite([docs / "flsest-table-2", docs / "flsest-table-1"], tmp_path)
-    copytree(docs / "fiinet-figure-4", tmp_path / "again")
+    copytree(docs / "fiinet-figure-4", again := tmp_path / "again")
     with pytest.raises(PipelineError, match=r"book-crossing is in .*again and in another folder: give one"):
-        pages.unite([docs / "fiinet-figure-4", tmp_path / "again"], tmp_path)
+        pages.unite([docs / "fiinet-figure-4", again], tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["fiinet-table-4", "fiinet-figure-2", "fiinet-figure-4"])
@@ -260,12 +269,62 @@ def test_the_command_puts_logs_beside_each_other(
         assert (tmp_path / "out" / file).read_bytes() == (whole / file).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "folder", sorted((project.ROOT / "docs/papers").iterdir()), ids=lambda path: path.name
+)
+def test_a_table_put_together_with_nothing_is_itself(folder: Path, tmp_path: Path) -> None:
+    """So that one's own splits can be added to a table of docs/papers."""
+    pages.unite([folder], tmp_path)
+    for file in ("README.md", "table.csv", "results.json"):
+        assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
+
+
+def test_a_row_that_came_later_is_shown_as_missing() -> None:
+    older = made(SPLITS[:1], labels="AB")
+    page = report.to_markdown(TOY, results.union(TOY, {"here": older}), "x.png")
+    assert "| C | 0.7000 | 0.5000 | - | - | - | - |" in page
+    assert "C is not trained here: these results were made before the table had it" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda v: v.pop("logs"), r"results\.json: logs: is missing"),
+        (lambda v: v["logs"][0].pop("claims"), r"logs\.0\.claims: is missing"),
+        (lambda v: v["logs"][0]["rows"][0].update(auc=1.7), r"logs\.0\.rows\.0\.auc: .*at most 1"),
+        (lambda v: v["logs"][0]["rows"][0].update(auc=None), r"logs\.0\.rows\.0\.auc: "),
+        (lambda v: v["logs"][0]["rows"][0]["of_splits"].pop(), r"4 AUCs for 5 splits"),
+        (lambda v: v["logs"][0]["rows"][0].update(condition="defualt"), r"'default'"),
+        (lambda v: v["logs"][0]["rows"][0].update(model="FFM"), "flsest-table-2 has no row FFM"),
+        (lambda v: v["logs"][-1]["claims"].pop(), r"FwFM\+SEST > FwFM has no test"),
+    ],
+)
+def test_values_that_cannot_be_are_told_and_nothing_is_written(
+    change: Callable[[Any], Any], told: str, tmp_path: Path
+) -> None:
+    values = read_json(project.ROOT / "docs/papers/flsest-table-2/results.json")
+    change(values)
+    make_folder(tmp_path / "in")
+    write_json(tmp_path / "in/results.json", values)
+    with pytest.raises(PipelineError, match=told) as error:
+        pages.unite([tmp_path / "in"], tmp_path / "out")
+    assert "make it again by `dvc repro paper@" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_files_is_not_written_into(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(PipelineError, match="has files that are no paper's table: give a new folder"):
+        pages.unite([project.ROOT / "docs/papers/flsest-table-2"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+
+
 def test_which_models_are_not_trained_is_known_before_any_is(monkeypatch: pytest.MonkeyPatch) -> None:
     exhibit, names = EXHIBITS["flsest-table-1"], ["movielens-1m", "movielens-100k-s1"]
     has_times = {"movielens-1m": False, "movielens-100k-s1": True}
     monkeypatch.setattr(experiment, "has_column", lambda folder, *_: has_times[folder.name])
     (left_out,) = experiment.absent(exhibit, VALUES, names).items()
-    assert left_out == ("DisenCTR", "it needs time stamps, which movielens-1m does not have")
+    assert left_out == ("DisenCTR", "it needs time stamps, and the rows of movielens-1m have none")
     assert experiment.absent(exhibit, VALUES, names[1:]) == {}
 
 

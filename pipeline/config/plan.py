@@ -27,6 +27,16 @@ def check_names(values: Any, item: Item, file: str = "params.yaml") -> None:
             raise PipelineError(f"{file}: {block}: {told}")
 
 
+def require_dataset(root: Path, name: str) -> None:
+    """Check that a project's params.yaml, where there is one, has an entry of this name.
+
+    Raises:
+        PipelineError: it has none.
+    """
+    if (path := root / "params.yaml").exists():
+        check_names(yaml_file.read(path)[1], {"dataset": name})
+
+
 def has_file(model: str) -> bool:
     """Whether somebody has written a model of this name, be it in `CLASSES` or not yet."""
     return (MODELS / f"{model}.py").exists()

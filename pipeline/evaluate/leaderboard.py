@@ -6,6 +6,7 @@ it; the report chose it by validation metrics.
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -229,6 +230,12 @@ def significance(report: Block) -> str:
     )
 
 
+def _chance(report: Block) -> float:
+    """Return two standard deviations of clicks over expected clicks, where probabilities are right."""
+    rate = report["base_rate"]
+    return 2 * math.sqrt((1 - rate) / (rate * float(report["rows"])))
+
+
 def calibration(report: Block) -> str:
     """Explain the table of probabilities, and name the models whose probabilities are wrong."""
     text = (
@@ -240,7 +247,8 @@ def calibration(report: Block) -> str:
         "Platt's line (slope and shift of the logit) and isotonic regression; all keep the order of rows, "
         "and so every AUC. Lower is better for logloss (nats), NE (logloss over the entropy of the base "
         "rate; a constant reaches 1) and ECE (mean gap between predicted and observed rate). *Mean / rate* "
-        "is the mean prediction over the base rate of the test rows, before calibration."
+        "is the mean prediction over the base rate of the test rows, before calibration; chance alone moves "
+        f"it by ±{_chance(report):.1%}, two standard deviations of so many clicks."
     )
     if (kept := report.get("negatives_kept", 1)) < 1:
         rate = report["base_rate"]

@@ -95,7 +95,7 @@ def absent(exhibit: Exhibit, values: Block, names: Sequence[str]) -> dict[str, s
     """Return the rows that cannot be trained on some datasets, by their labels, and why, before any is."""
     timeless = [name for name in names if not has_column(Path("data/processed", name), "train", "time")]
     file = Params(values, every_entry=False)
-    why = f"it needs time stamps, which {' and '.join(timeless)} do{'es' * (len(timeless) == 1)} not have"
+    why = f"it needs time stamps, and the rows of {' and '.join(timeless)} have none"
     return {
         row.label: why
         for row in exhibit.rows

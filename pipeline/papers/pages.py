@@ -4,55 +4,59 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.common.files import make_folder, read_json, write_json, write_text
+from pipeline.common.files import make_folder, write_json, write_text
 from pipeline.evaluate.plot_style import save
 from pipeline.papers import pictures, report, results
 from pipeline.papers.exhibit import Block, Exhibit
 from pipeline.papers.exhibits import EXHIBITS
+from pipeline.papers.schema import VALUES, load
 
-VALUES, PICTURE = "results.json", "picture.png"
+PICTURE = "picture.png"
 
 
 def write(folder: Path, exhibit: Exhibit, found: Block) -> None:
     """Write what `results.join` or `union` returned, or the attention of some logs, into a folder."""
-    write_json(folder / VALUES, found)
+    logs = found["logs"]
     if exhibit.attention:
-        logs = found["logs"]
-        save(pictures.attention(exhibit, logs), folder / PICTURE)
+        picture = pictures.attention(exhibit, logs)
         page, table = report.attention_page(exhibit, logs, PICTURE), report.attention_csv(logs)
     else:
-        draw = pictures.sweep if exhibit.sweep else pictures.table
-        save(draw(exhibit, found), folder / PICTURE)
+        picture = (pictures.sweep if exhibit.sweep else pictures.table)(exhibit, found)
         page, table = report.to_markdown(exhibit, found, PICTURE), report.to_csv(found)
-    write_text(folder / "README.md", page)
+    save(picture, folder / PICTURE)
+    write_json(folder / VALUES, found)
     write_text(folder / "table.csv", table)
+    write_text(folder / "README.md", page)
 
 
 def unite(folders: Sequence[Path], out: Path) -> Path:
     """Put a table or figure that was made in several folders together; return the page.
 
+    Args:
+        out: a new folder, an empty one, or one with such a table, which is replaced.
+
     Raises:
-        PipelineError: a folder has no results, or not of the same table, or two have the same split.
+        PipelineError: a folder has no results, or of another table, or two have the same split; `out` has
+            files that are no table.
     """
-    found = {str(folder): _values(folder) for folder in folders}
-    if len(names := {values.get("exhibit") for values in found.values()}) > 1:
-        raise PipelineError(f"{' and '.join(sorted(map(str, names)))} are not one table: give folders of one")
+    if out.is_dir() and any(out.iterdir()) and not (out / VALUES).exists():
+        raise PipelineError(f"{out} has files that are no paper's table: give a new folder")
+    found = {str(folder): load(folder) for folder in folders}
+    if len(found) < len(folders):
+        raise PipelineError("a folder is given twice")
+    if len(names := {values["exhibit"] for values in found.values()}) > 1:
+        raise PipelineError(f"{' and '.join(sorted(names))} are not one table: give folders of one")
     (name,) = names
     if name not in EXHIBITS:
-        raise PipelineError(f"{folders[0] / VALUES}: {unknown('table or figure', str(name), EXHIBITS)}")
+        raise PipelineError(f"{folders[0] / VALUES}: {unknown('table or figure', name, EXHIBITS)}")
     exhibit = EXHIBITS[name]
+    for where, values in found.items():
+        if exhibit.attention != isinstance(values["logs"], dict):
+            raise PipelineError(f"{where}: logs: {results.AGAIN}")
     united = _attention(found) if exhibit.attention else results.union(exhibit, found)
     make_folder(out)
     write(out, exhibit, united)
     return out / "README.md"
-
-
-def _values(folder: Path) -> Block:
-    if not (folder / VALUES).is_file():
-        raise PipelineError(f"{folder} has no {VALUES}: give folders of data/papers, such as "
-                            "data/papers/flsest-table-1")  # fmt: skip
-    values: Block = read_json(folder / VALUES)
-    return values
 
 
 def _attention(found: dict[str, Block]) -> Block:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -96,7 +97,7 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
                 if r["model"] == row.label and r["condition"] == condition
             }
             colour = SLATE if number >= len(COLOURS) else COLOURS[number]
-            values = [found[name] for name in names]
+            values = [found.get(name, np.nan) for name in names]
             ax.plot(range(len(names)), values, marker="o", markersize=4, color=colour, label=row.label)
         ax.set_xticks(range(len(names)), names)
         ax.set_xlabel(exhibit.sweep.option.partition(".")[2])

@@ -11,10 +11,13 @@ from pipeline.common.text import counted
 from pipeline.papers.exhibit import Block, Exhibit, Figures
 from pipeline.papers.results import CONDITIONS, stem
 
+OWN = "tabular"  # the source of one's own logs
+FEW = 4  # splits below which a t-test over them has next to no power
 COLUMNS = (
     "log", "model", "value", "condition", "splits", "seeds", "valid_auc", "auc", "low", "high", "logloss",
     "weights", "published_auc", "published_logloss",
 )  # fmt: skip
+LATER = "these results were made before the table had it; `dvc repro` of the table makes them again"
 VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
 
 
@@ -28,7 +31,7 @@ def to_csv(joined: Block) -> str:
             published = row["published"]
             values = {
                 **row,
-                "log": log["log"],
+                "log": log["log"] if len(log["splits"]) == 1 else stem(log["log"]),
                 "splits": len(log["splits"]),
                 "published_auc": published["auc"],
                 "published_logloss": published["logloss"],
@@ -48,7 +51,8 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
             lines += ["Which of the paper's statements hold on these rows:", "", *_claims_table(log), ""]
             lines += [_method(log), ""]
     conditions = {row["condition"] for log in joined["logs"] for row in log["rows"]}
-    notes = [*exhibit.notes, *(exhibit.assumed if "published" in conditions else ())]
+    of_paper = any(log["source"] in exhibit.sources for log in joined["logs"])
+    notes = [*(exhibit.notes if of_paper else ()), *(exhibit.assumed if "published" in conditions else ())]
     if notes:
         lines += ["## What to know", "", *(f"- {note}" for note in notes), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -62,7 +66,7 @@ def title(log: Block) -> str:
 
 def _over(exhibit: Exhibit, log: Block) -> list[str]:
     name, rows = log["source"], log["rows"]
-    other = "" if log["log"].startswith(name) else f", which is {name}"
+    other = "" if log["log"].startswith(name) or name == OWN else f", which is {name}"
     split = "test" if exhibit.sweep is None else exhibit.sweep.rows
     over = counted(rows[0]["seeds"], "seed")
     over += f" and {counted(len(log['splits']), 'split')}" if len(log["splits"]) > 1 else ""
@@ -90,10 +94,11 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
     columns = {"auc": "AUC", "logloss": "logloss", **({"megabytes": "MB"} if sized else {})}
     published = [f"published {name}" for name in columns.values()] if is_printed else []
     lines = [_line(["model", *published, *head]), _line(["---", *["---:"] * (len(published) + len(head))])]
-    absent = log.get("absent", {})
+    known = {label for label, _ in found}
+    absent = {row.label: LATER for row in exhibit.rows if row.label not in known} | log.get("absent", {})
     for row in exhibit.rows:
         ours = [
-            "-" if row.label in absent and (row.label, c) not in found else show(found[row.label, c])
+            show(found[row.label, c]) if (row.label, c) in found else "-"
             for c in conditions
             for show in figures.values()
         ]
@@ -108,7 +113,8 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
         )
         lines.append(_line([row.label, *cells, *ours]))
     for label, why in absent.items():
-        missing = [c for c in conditions if (label, c) not in found]
+        if not (missing := [c for c in conditions if (label, c) not in found]):
+            continue
         where = "here" if missing == conditions else f"with {' and '.join(CONDITIONS[c] for c in missing)}"
         lines.append(f"\n{label} is not trained {where}: {why}.")
     return lines
@@ -125,8 +131,9 @@ def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
     found = {(row["model"], row["condition"], row["value"]): row[exhibit.sweep.key] for row in log["rows"]}
     for row in exhibit.rows:
         for condition in _conditions(log):
-            values = [found[row.label, condition, name] for name in names]
-            cells = [f"**{v:.4f}**" if v == max(values) else f"{v:.4f}" for v in values]
+            values = [found.get((row.label, condition, name)) for name in names]
+            best = max((value for value in values if value is not None), default=None)
+            cells = ["-" if v is None else f"**{v:.4f}**" if v == best else f"{v:.4f}" for v in values]
             lines.append(_line([row.label, CONDITIONS[condition], *cells]))
     if exhibit.sweep.best is not None:
         lines += ["", f"The paper finds {names[exhibit.sweep.best]} best. Bold: the best of ours."]
@@ -139,14 +146,14 @@ def _claims_table(log: Block) -> list[str]:
         _line(["---", "---", "---:", "---:", "---:", "---"]),
     ]
     for test in log["claims"]:
-        published = "" if test["published"] is None else f"{test['published']:+.4f}"
+        published = "" if test["published"] is None else _signed(test["published"])
         lines.append(
             _line([
                 f"{test['better']} > {test['worse']}",
                 CONDITIONS[test["condition"]],
                 published,
-                f"{test['difference']:+.4f}",
-                f"{test['low']:+.4f} to {test['high']:+.4f}",
+                _signed(test["difference"]),
+                f"{_signed(test['low'])} to {_signed(test['high'])}",
                 VERDICTS[test["verdict"]],
             ])
         )  # fmt: skip
@@ -171,10 +178,17 @@ def _method(log: Block) -> str:
     by += ", and seeds" if log["rows"][0]["seeds"] > 1 else " (one seed says nothing of how trainings vary)"
     if len(log["splits"]) > 1:
         by = "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
+    few = ""
+    if 1 < len(log["splits"]) < FEW:
+        few = f" With {len(log['splits'])} splits this test can hardly tell anything: five are a good number."
     return (
         f"Differences in test AUC; intervals by {by}; a verdict other than {VERDICTS[0]!r} is significant at "
-        f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}."
+        f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}.{few}"
     )
+
+
+def _signed(difference: float) -> str:
+    return f"{round(difference, 4) + 0:+.4f}"  # + 0: there is no -0.0000
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,6 +12,8 @@ from pipeline.papers.exhibit import Block, Claim, Exhibit, Figures
 from pipeline.papers.experiment import Cell
 
 CONDITIONS = {"published": "their settings", "default": "our defaults", "tuned": "tuned alike"}
+ENOUGH = 3  # splits that are compared over the splits where they come from several places
+AGAIN = "it is damaged, or of another version; make it again by `dvc repro paper@<name>`"
 Part = tuple[str, Block]  # where a log's results lie, and the log
 
 
@@ -121,7 +123,9 @@ def stem(log: str) -> str:
 def union(exhibit: Exhibit, found: Mapping[str, Block]) -> Block:
     """Return results that were made in several places as one: the splits of a log, or several logs.
 
-    Splits of a log are put together by condition. What two conditions have the same splits of is one table;
+    Splits of a log are put together by condition, if there are three at least: with two, a test over the
+    splits tells nothing, and each keeps the test by its rows. A table over some of the splits that another
+    table of the same place has all of is left out. What two conditions have the same splits of is one table;
     a condition that has others has a table of its own. A row that some of the splits lack is left out, and
     named. Claims over splits that come from several places are tested by the splits, Holm's correction is
     made again.
@@ -136,21 +140,36 @@ def union(exhibit: Exhibit, found: Mapping[str, Block]) -> Block:
     for where, result in found.items():
         for log in result["logs"]:
             for condition in dict.fromkeys(row["condition"] for row in log["rows"]):
-                parts.setdefault((stem(log["log"]), condition), []).append((where, log))
+                if not any(_has(other, log, condition) for other in result["logs"]):
+                    parts.setdefault((stem(log["log"]), condition), []).append((where, log))
     tables: dict[tuple[str, tuple[str, ...]], dict[str, list[Part]]] = {}
     for (name, condition), of in parts.items():
-        tables.setdefault((name, _splits(of)), {})[condition] = of
+        splits = _splits(of)
+        for together in [of] if len(splits) >= ENOUGH else [[one] for one in of]:
+            tables.setdefault((name, _splits(together)), {})[condition] = together
     names = list(dict.fromkeys(name for name, _ in parts))
     order = sorted(tables, key=lambda table: (names.index(table[0]), -len(table[1])))
     return _result(exhibit, [_table(exhibit, list(splits), tables[name, splits]) for name, splits in order])
+
+
+def _has(other: Block, log: Block, condition: str) -> bool:
+    """Whether another table of the same place has all splits of a log in a condition, and more."""
+    conditions = {row["condition"] for row in other["rows"]}
+    return set(log["splits"]) < set(other["splits"]) and condition in conditions
 
 
 def _splits(parts: Sequence[Part]) -> tuple[str, ...]:
     """Return the splits of all parts.
 
     Raises:
-        PipelineError: one is in two.
+        PipelineError: one is in two, or they were not cut alike.
     """
+    shares = [log["test_over_train"] for _, log in parts]
+    if max(shares) > 1.01 * min(shares):
+        raise PipelineError(
+            f"test rows over train rows are {shares[0]:.3f} in {parts[0][0]} and not so in another: splits "
+            "of one log are cut alike, so make one of them again, or name its entry otherwise"
+        )
     places: dict[str, str] = {}
     for where, log in parts:
         for split in log["splits"]:
@@ -186,7 +205,7 @@ def _table(exhibit: Exhibit, splits: list[str], conditions: Mapping[str, Sequenc
         labels = {row["model"]: row for row in table["rows"] if row["condition"] == condition}
         for claim in _told(exhibit, labels):
             tested[condition, claim] = (
-                _known(conditions[condition][0][1], condition, claim)
+                _known(*conditions[condition][0], condition, claim)
                 if len(conditions[condition]) == 1
                 else _by_splits(table, condition, claim)
             )
@@ -200,11 +219,16 @@ def _grouped(
     """Return by model and value the rows of a condition, each with its log.
 
     Raises:
-        PipelineError: they have different numbers of seeds.
+        PipelineError: they have different numbers of seeds, or are no rows of this table.
     """
+    labels = [row.label for row in exhibit.rows]
+    names = (None,) if exhibit.sweep is None else exhibit.sweep.names
     found: dict[tuple[str, str | None], list[tuple[Block, Block]]] = {}
     for where, log in parts:
         for row in (row for row in log["rows"] if row["condition"] == condition):
+            if row["model"] not in labels or row["value"] not in names:
+                told = f"{row['model']} {row['value'] or ''}".rstrip()
+                raise PipelineError(f"{where}: {exhibit.name} has no row {told}: {AGAIN}")
             rows = found.setdefault((row["model"], row["value"]), [])
             if rows and rows[0][0]["seeds"] != row["seeds"]:
                 raise PipelineError(
@@ -212,7 +236,6 @@ def _grouped(
                     f"{rows[0][0]['seeds']} on {rows[0][1]['splits'][0]}: train both with the same seeds"
                 )
             rows.append((row, log))
-    names = (None,) if exhibit.sweep is None else exhibit.sweep.names
     return dict(sorted(found.items(), key=lambda each: (each[0][0], names.index(each[0][1]))))
 
 
@@ -239,8 +262,14 @@ def _mean(rows: Sequence[tuple[Block, Block]]) -> Block:
     }
 
 
-def _known(log: Block, condition: str, claim: Claim) -> Test:
-    """Return the test of a claim that has been made where all its splits were."""
+def _known(where: str, log: Block, condition: str, claim: Claim) -> Test:
+    """Return the test of a claim that has been made where all its splits were.
+
+    Raises:
+        PipelineError: it has not.
+    """
     about = {"condition": condition, **vars(claim)}
-    (test,) = (test for test in log["claims"] if about.items() <= test.items())
+    test = next((test for test in log["claims"] if about.items() <= test.items()), None)
+    if test is None:
+        raise PipelineError(f"{where}: {claim.better} > {claim.worse} has no test ({condition}): {AGAIN}")
     return {key: test[key] for key in ("difference", "low", "high", "p")}

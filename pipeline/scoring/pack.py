@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json, require_file, sha256, target
+from pipeline.config import plan
 from pipeline.data.storage import VECTORS, has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
 from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, dvc_target, load_runs
@@ -27,6 +28,7 @@ def champion(root: Path, dataset: str) -> tuple[str, str]:
     """
     path = root / "data/reports" / dataset / "report.json"
     if not path.exists():
+        plan.require_dataset(root, dataset)
         raise PipelineError(f"{path}, naming the champion, is missing; {target('evaluate', dataset)}")
     best = read_json(path)["champion"]
     return str(best["model"]), str(best["variant"])
