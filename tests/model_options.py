@@ -182,6 +182,7 @@ READINGS: dict[str, list[dict[str, Any]]] = {
         {"layers": 1},
         {"hidden": [], "fm_hidden": []},
     ],
+    "simcen": [{"hidden": []}, {"hidden": [6, 6]}, {"contrast": 0.0}],
     "rankmixer": [{"tokens": 1}, {"tokens": 7}, {"expansion": 1, "layers": 1}],
     "autorec": [{"input_dropout": 0.5}, {"dropout": 0.5}],
     "gbdt_lr": [{"leaves": 2, "trees": 30}],

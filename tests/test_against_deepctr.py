@@ -6,8 +6,8 @@ Compared are logits in evaluation mode, in float64; where dropout lies and how w
 
 AFN+, Wide & Deep's crosses, DCN-V2 stacked, FwFM's other linear terms and FiBiNET with SEST are not there,
 and of these models nothing: disenctr, edcn, eulernet, fcn, fiinet, finalmlp, finalnet, flen, flsest,
-gbdt_lr, gdcn, masknet, qnn, rankmixer, wukong. Nor is an implementation of them that we trust installed; for
-them stand the naive loops from their papers' equations, in tests/models/.
+gbdt_lr, gdcn, masknet, qnn, rankmixer, simcen, wukong. Nor is an implementation of them that we trust
+installed; for them stand the naive loops from their papers' equations, in tests/models/.
 """
 
 from collections.abc import Callable

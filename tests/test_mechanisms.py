@@ -47,6 +47,7 @@ WITH: dict[str, dict[str, Any]] = {
     "flsest": {},
     "gdcn": {},
     "masknet": {},
+    "simcen": {},
 }
 WITHOUT = MODELS.keys() - WITH
 QUICK = ("afm", "fiinet", "flsest", "gdcn", "masknet")

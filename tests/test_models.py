@@ -35,6 +35,7 @@ DROPOUTS = (
     "interaction_dropout",
     "block_dropout",
     "explicit_dropout",
+    "through_dropout",
     "dicefactor",
 )
 TRANSFORMS = [{"embedding_transform": "senet"}, {"embedding_transform": "sest"}]

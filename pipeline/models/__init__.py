@@ -50,6 +50,7 @@ CLASSES = {
     "afn": "AFN",
     "wukong": "Wukong",
     "rankmixer": "RankMixer",
+    "simcen": "SimCEN",
     "gbdt_lr": "GBDTLR",
     "autorec": "AutoRec",
 }
