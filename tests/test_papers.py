@@ -11,6 +11,7 @@ import numpy as np
 import project
 import pytest
 
+from docs import statements
 from pipeline.__main__ import main
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import make_folder, read_json, write_json
@@ -267,6 +268,11 @@ def test_the_command_puts_logs_beside_each_other(
     assert capsys.readouterr().out == f"{tmp_path / 'out/README.md'}\n"
     for file in ("README.md", "table.csv", "results.json"):
         assert (tmp_path / "out" / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_the_statements_of_the_article_are_those_of_the_tables() -> None:
+    """`python -m docs.statements` prints them."""
+    assert f"\n\n{statements.table()}\n\n" in (project.ROOT / "docs/papers.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
