@@ -704,7 +704,6 @@ def _switches() -> Iterator[None]:
     yield
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(False)
-    torch.set_flush_denormal(False)
 
 
 @pytest.mark.usefixtures("_switches")
