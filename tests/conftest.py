@@ -68,7 +68,7 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  for libraries that read the global state
     torch.default_generator.manual_seed(0)  # torch.manual_seed formats a stack for GPUs every time
-    torch.set_flush_denormal(False)  # `reproducible` sets it for its process, which here runs other tests, too
+    torch.set_flush_denormal(False)  # `reproducible` sets it for its process, and here other tests follow
 
 
 @pytest.fixture
