@@ -299,6 +299,7 @@ def test_a_row_that_came_later_is_shown_as_missing() -> None:
         (lambda v: v["logs"][0].pop("claims"), r"logs\.0\.claims: is missing"),
         (lambda v: v["logs"][0]["rows"][0].update(auc=1.7), r"logs\.0\.rows\.0\.auc: .*at most 1"),
         (lambda v: v["logs"][0]["rows"][0].update(auc=None), r"logs\.0\.rows\.0\.auc: "),
+        (lambda v: v["logs"][0].update(absent=None), r"logs\.0\.absent: "),
         (lambda v: v["logs"][0]["rows"][0]["of_splits"].pop(), r"4 AUCs for 5 splits"),
         (lambda v: v["logs"][0]["rows"][0].update(condition="defualt"), r"'default'"),
         (lambda v: v["logs"][0]["rows"][0].update(model="FFM"), "flsest-table-2 has no row FFM"),

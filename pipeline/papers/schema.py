@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from annotated_types import Ge, Gt, Le, Len
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json
@@ -62,7 +62,7 @@ class _Log(Strict):
     test_over_train: Annotated[float, Gt(0)]
     rows: Annotated[list[_Row], Len(1)]
     claims: list[_Claim]
-    absent: dict[str, str] | None = None
+    absent: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _each_row_has_each_split(self) -> Self:
