@@ -111,6 +111,16 @@ def test_the_page_says_how_far_chance_moves_the_mean_prediction_over_the_rate() 
     assert f"chance alone moves it by ±{2 * (0.9907 / 93) ** 0.5:.1%}" in " ".join(page.split())
 
 
+def test_the_page_names_networks_that_training_switched_off_before_any_figure_is_explained() -> None:
+    report = board()
+    assert "switched off" not in leaderboard.to_markdown(report)
+    report["results"][0] |= {"dead_networks": ["mlp"]}
+    told = f"switched off: {report['results'][0]['model']} ({report['results'][0]['variant']}: mlp)."
+    page = leaderboard.to_markdown(report)
+    assert told in page
+    assert page.index(told) < page.index("## ")
+
+
 def test_the_page_says_what_was_thinned_out() -> None:
     report = board() | {"base_rate": 0.2, "negatives_kept": 0.1}
     assert "kept 0.1 of its rows without a click" in leaderboard.to_markdown(report)

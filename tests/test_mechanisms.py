@@ -220,6 +220,28 @@ def test_a_dead_mechanism_is_told_with_what_to_do(name: str, weights: list[str],
     assert line.endswith(mechanisms.CURE)
 
 
+@pytest.mark.parametrize(("name", "of"), [("deepfm", ["mlp"]), ("finalmlp", ["mlp.0", "mlp.1"])])
+def test_a_network_that_training_switched_off_is_told(name: str, of: list[str]) -> None:
+    """Nothing else tells: FiBiNET, FLEN and xDeepFM with three layers lived on without theirs."""
+    model = trained(name, {})
+    assert mechanisms.dead_networks(model, VALID) == []
+    for network in of:
+        for parameter in model.get_submodule(network).parameters():
+            nn.init.zeros_(parameter)
+    assert mechanisms.dead_networks(model, VALID) == of
+    lines = mechanisms.remarks(None, of)
+    assert lines[0] == f"{of[0]} (network) is dead: its output is the same for every row; {mechanisms.CURE}"
+
+
+def test_an_l2_that_is_too_strong_for_three_layers_is_what_does_it() -> None:
+    dead = {}
+    for l2 in (0.0, 0.1):
+        model = build("deepfm", SCHEMA, options("deepfm", hidden=[16, 16, 16], embedding_std=0.1), seed=1)
+        fit(model, TRAIN, VALID, seed=1, epochs=15, patience=15, batch_size=50, lr=0.01, network_l2=l2)
+        dead[l2] = mechanisms.dead_networks(model, VALID)
+    assert dead == {0.0: [], 0.1: ["mlp"]}
+
+
 def test_one_weight_for_all_rows_is_not_dead() -> None:
     model = trained("edcn", {})
     measured = mechanisms.measure(model, VALID)

@@ -97,8 +97,20 @@ def to_markdown(report: Block, pictures: Sequence[str] = (), more: Mapping[str, 
 
 
 def _remarks(report: Block) -> list[str]:
-    """What must be known of the data before any figure is believed."""
+    """What must be known of the data and the models before any figure is believed."""
     lines = []
+    dead = [
+        f"{result['model']} ({result['variant']}: {', '.join(names)})"
+        for result in _ordered(report)
+        if (names := result.get("dead_networks"))
+    ]
+    if dead:
+        told = (
+            f"**Networks that training switched off: {'; '.join(dead)}. What is compared is the rest of "
+            "these models.** Their output is the same for every row, which a penalty does that is too strong "
+            "for so deep a network: lower `network_l2`, or take `network_decay` in its place."
+        )
+        lines += [told, ""]
     origin = report.get("origin") or {}
     if origin.get("matches_publisher") is False:
         what = f"Not the data of {origin['source']} as its publisher has them"

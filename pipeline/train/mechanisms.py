@@ -5,7 +5,7 @@ passes it through a `layers.mechanism.Mechanism`; here hooks look at it, or put 
 Kernels bypass the bodies of layers, so they are off meanwhile. Only validation rows are looked at.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import islice
@@ -20,12 +20,14 @@ from pipeline import metrics
 from pipeline.data.batches import Split
 from pipeline.layers import accelerated
 from pipeline.layers.mechanism import Mechanism
+from pipeline.layers.mlp import MLP
 from pipeline.train.predict import logits
 
 SAMPLE_ROWS = 4096  # the first of the validation split
 BATCH_ROWS = 1024
 DIGITS = 6  # of every figure
 DEAD = 1e-6  # a standard deviation below it is none
+DEAD_NETWORK = 1e-4  # that of a network's output over rows: those that live have .01 and more
 CURE = "try less L2 (network_l2, network_decay, embedding_l2; down to 0) or a larger embedding_std"
 
 Block = dict[str, Any]
@@ -138,13 +140,36 @@ def measure(model: nn.Module, valid: Split) -> Block | None:
     return {"weights": weights, "auc": auc}
 
 
-def remarks(measured: Block | None) -> list[str]:
+def dead_networks(model: nn.Module, valid: Split) -> list[str]:
+    """Return the dotted names of the `MLP`s whose output is the same for every row of the sample.
+
+    A penalty on deep networks can drive them there, and the rest of the model goes on without them: no figure
+    of the model tells.
+    """
+    spreads: dict[str, float] = {}
+
+    def note(name: str, _network: nn.Module, _args: tuple[Any, ...], x: Tensor) -> None:
+        if x.ndim > 1 and len(x) > 1:  # a gate whose input is learnt reads no row, and is not dead
+            over_rows = float(x.float().flatten(1).std(0, correction=0).mean())
+            spreads[name] = max(over_rows, spreads.get(name, 0.0))
+
+    networks = {name: each for name, each in model.named_modules() if isinstance(each, MLP) and len(each)}
+    with accelerated.off(), ExitStack() as hooks:
+        for name, network in networks.items():
+            hooks.callback(network.register_forward_hook(partial(note, name)).remove)
+        if networks:
+            _scores(model, valid, SAMPLE_ROWS)
+    return [name for name, over_rows in spreads.items() if over_rows < DEAD_NETWORK]
+
+
+def remarks(measured: Block | None, networks: Sequence[str] = ()) -> list[str]:
     """Return a sentence for every mechanism that is dead, or that is the same for every row.
 
     Args:
         measured: from `measure`.
+        networks: from `dead_networks`.
     """
-    lines = []
+    lines = [f"{name} (network) is dead: its output is the same for every row; {CURE}" for name in networks]
     for name, weights in (measured or {"weights": {}})["weights"].items():
         constant = weights["per_row"] and weights["std_over_rows"] < DEAD
         if weights["std"] < DEAD:

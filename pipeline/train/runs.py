@@ -431,8 +431,10 @@ def train_seeds(
             ended = capped(state.curve, state.best, arguments["train"])
             result = {"seed": seed, "best": state.curve[state.best], "capped": ended, "curve": state.curve}
             measured = trained.measured if network is None else measure_mechanisms(network, trained, splits)
-            results.append(result | ({"mechanisms": measured} if measured else {}))
-            print(describe(header, result), *mechanisms.remarks(measured), sep="\n  ", flush=True)
+            dead = [] if network is None else mechanisms.dead_networks(network, splits[1])
+            result |= {"mechanisms": measured} if measured else {}
+            results.append(result | ({"dead_networks": dead} if dead else {}))
+            print(describe(header, result), *mechanisms.remarks(measured, dead), sep="\n  ", flush=True)
             if rows is not None:
                 again.append(_refit(header, arguments, splits, seed, trained, rows, child, out))
     more: Block = {REFIT: again} if again else {}
@@ -486,8 +488,6 @@ def measure_mechanisms(model: nn.Module, trained: Trained, splits: Splits) -> Bl
         model: of the same architecture; it gets the trained weights.
     """
     _, valid = splits
-    if not mechanisms.mechanisms_of(model):
-        return None
     model.load_state_dict(trained.tensors)
     return mechanisms.measure(model.to(valid.device), valid)
 
