@@ -222,7 +222,7 @@ def test_a_dead_mechanism_is_told_with_what_to_do(name: str, weights: list[str],
 
 @pytest.mark.parametrize(("name", "of"), [("deepfm", ["mlp"]), ("finalmlp", ["mlp.0", "mlp.1"])])
 def test_a_network_that_training_switched_off_is_told(name: str, of: list[str]) -> None:
-    """Nothing else tells: FiBiNET, FLEN and xDeepFM with three layers lived on without theirs."""
+    """Nothing else tells: FiBiNET and xDeepFM with three layers lived on without theirs."""
     model = trained(name, {})
     assert mechanisms.dead_networks(model, VALID) == []
     for network in of:
