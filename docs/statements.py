@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.common.files import read_json
 from pipeline.papers.exhibits import EXHIBITS
+from pipeline.papers.report import signed
 from pipeline.papers.results import stem
 
 FOLDER = Path(__file__).parent / "papers"
@@ -47,15 +48,11 @@ def _cell(tests: Tests) -> str:
     """Return the differences; on which splits, where that is not the same for the whole column."""
     cells = []
     for splits, test in tests:
-        words = _signed(test["difference"])
+        words = signed(test["difference"]).replace("0.", ".", 1)
         where = splits[0].rpartition("-")[2] if len(splits) == 1 else f"{len(splits)} splits"
         told = f" ({where})" if test["condition"] == "tuned" else ""
         cells.append((f"**{words}**" if test["verdict"] else words) + told)
     return ", ".join(cells)
-
-
-def _signed(difference: float) -> str:
-    return f"{round(difference, 4) + 0:+.4f}".replace("0.", ".", 1)
 
 
 if __name__ == "__main__":

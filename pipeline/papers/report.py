@@ -146,14 +146,14 @@ def _claims_table(log: Block) -> list[str]:
         _line(["---", "---", "---:", "---:", "---:", "---"]),
     ]
     for test in log["claims"]:
-        published = "" if test["published"] is None else _signed(test["published"])
+        published = "" if test["published"] is None else signed(test["published"])
         lines.append(
             _line([
                 f"{test['better']} > {test['worse']}",
                 CONDITIONS[test["condition"]],
                 published,
-                _signed(test["difference"]),
-                f"{_signed(test['low'])} to {_signed(test['high'])}",
+                signed(test["difference"]),
+                f"{signed(test['low'])} to {signed(test['high'])}",
                 VERDICTS[test["verdict"]],
             ])
         )  # fmt: skip
@@ -187,7 +187,8 @@ def _method(log: Block) -> str:
     )
 
 
-def _signed(difference: float) -> str:
+def signed(difference: float) -> str:
+    """Return a difference of AUCs as the pages and the article show it."""
     return f"{round(difference, 4) + 0:+.4f}"  # + 0: there is no -0.0000
 
 
