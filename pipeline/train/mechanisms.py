@@ -27,7 +27,7 @@ SAMPLE_ROWS = 4096  # the first of the validation split
 BATCH_ROWS = 1024
 DIGITS = 6  # of every figure
 DEAD = 1e-6  # a standard deviation below it is none
-DEAD_NETWORK = 1e-4  # that of a network's output over rows: those that live have .01 and more
+DEAD_NETWORK = 1e-4  # that of a network's output over rows: .009 to .06 where it lives (synthetic log)
 CURE = "try less L2 (network_l2, network_decay, embedding_l2; down to 0) or a larger embedding_std"
 
 Block = dict[str, Any]
