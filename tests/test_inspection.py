@@ -594,6 +594,45 @@ def test_a_log_with_times_of_day_is_split_by_time(look: Look) -> None:
         assert ("split by time: the newest fifth are the test rows" in found.report) == (method == "time")
 
 
+@pytest.mark.parametrize(
+    ("names", "parts"),
+    [
+        (["train.csv", "valid.csv", "test.csv"], {"train": "train", "valid": "valid", "test": "test"}),
+        (
+            ["TRAIN_0.csv", "train_1.csv", "my-test.csv"],
+            {"TRAIN_0": "train", "train_1": "train", "my-test": "test"},
+        ),
+        (["train.csv", "more.csv", "test.csv"], {}),
+        (["train.csv", "valid.csv"], {}),
+        (["test_of_train.csv", "test.csv"], {}),
+    ],
+)
+def test_files_whose_names_say_which_part_they_are_are_the_split(
+    tmp_path: Path, names: list[str], parts: dict[str, str]
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for seed, name in enumerate(names):
+        (folder / name).write_text(text(log(300, seed=seed)))
+    found = inspect(folder, name="mine")
+    entry = parsed(found)
+    assert entry["preprocess"].get("file") == ("part" if parts else None)
+    drawn = {} if "valid" in parts.values() else {"seed": 1024, "valid": 0.1}
+    of_files = {f"{stem}.csv": part for stem, part in parts.items()}
+    by_files = {"method": "column", "column": "part", "values": of_files, **drawn}
+    assert entry["split"] == (
+        by_files if parts else {"method": "random", "seed": 1024, "test": 0.2, "valid": 0.1}
+    )
+    assert ("split by the names of the files" in found.report) == bool(parts)
+
+
+def test_the_column_of_the_files_names_takes_no_other_ones_name(tmp_path: Path) -> None:
+    for seed, name in enumerate(("train.csv", "test.csv")):
+        (tmp_path / name).write_text(text(log(300, seed=seed, part=lambda i, r: i % 7)))
+    entry = parsed(inspect(tmp_path, name="mine"))
+    assert (entry["preprocess"]["file"], entry["split"]["column"]) == ("file", "file")
+
+
 # ---- leaks and duplicates ----
 
 

@@ -30,6 +30,7 @@ from pipeline.schema import SPLITS
 _WRITTEN: dict[str, str] = {}
 RANDOM = {"method": "random", "seed": 1024, "test": 0.2, "valid": 0.1}  # the split of a log without times
 LOG = "THE-LOG"  # stands for the file of a log, where vectors alone were inspected
+OF_FILES = "part", "file", "file_name"  # how the column of the files' names may be called
 LEAST_TIMES = 100  # distinct ones; rows of one time stay together
 FEW_ROWS = 20_000  # below, 20 bins of a number have too few rows for a weight each
 
@@ -128,7 +129,7 @@ def proposed_label(findings: Findings) -> Label:
 
 def by_time(findings: Findings) -> bool:
     """Whether the log has times of day by which it can be split into past and future."""
-    if findings.split is not None or (column := _time(findings)) is None:
+    if findings.split is not None or findings.file_parts or (column := _time(findings)) is None:
         return False
     hours = "hour" in (findings.fields[column].parts or [])
     return hours and findings.survey.profiles[column].distinct >= LEAST_TIMES
@@ -198,6 +199,8 @@ def _further_keys(findings: Findings) -> dict[str, Any]:
         keys["time"] = time
     if findings.split is not None:
         keys["keep"] = [findings.split]
+    if findings.file_parts:
+        keys["file"] = _of_files(findings)
     if findings.is_text:
         layout, path = findings.layout, findings.path.expanduser()
         if path.is_file() and layout.separator == Layout().dialect(path.name).delimiter:
@@ -220,7 +223,10 @@ def _encode(findings: Findings) -> dict[str, Any]:
 
 
 def _split(findings: Findings) -> dict[str, Any]:
-    """Return the block `split`: by the first column that names the splits, else by time, else at random."""
+    """Return the block `split`: by a column or files that name the splits, else by time, else at random."""
+    if files := findings.file_parts:
+        split = {"method": "column", "column": _of_files(findings), "values": files}
+        return split if "valid" in files.values() else {**split, "seed": 1024, "valid": 0.1}
     if (column := findings.split) is None:
         return {"method": "time", "test": 0.2, "valid": 0.1} if by_time(findings) else dict(RANDOM)
     parts = findings.guesses[column].parts or {}
@@ -228,6 +234,12 @@ def _split(findings: Findings) -> dict[str, Any]:
     if any(text not in (part, str(SPLITS.index(part))) for text, part in parts.items()):
         block["values"] = dict(parts)
     return block if "valid" in parts.values() else {**block, "seed": 1024, "valid": 0.1}
+
+
+def _of_files(findings: Findings) -> str:
+    """Return a name for the column of the files' names."""
+    taken = {*RESERVED, *findings.survey.profiles}
+    return next((name for name in OF_FILES if name not in taken), "in_file")
 
 
 def _time(findings: Findings) -> str | None:

@@ -13,7 +13,7 @@ from pipeline.common.errors import PipelineError, unknown
 from pipeline.datasets.tabular import MISSING, RESERVED, Feature
 from pipeline.download.obtain import own_files
 from pipeline.inspection import domains, vectors
-from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id
+from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id, part_of
 from pipeline.inspection.labels import Candidate, candidates, constant
 from pipeline.inspection.leaks import copied_rows, redundant, same_times
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
@@ -22,6 +22,7 @@ from pipeline.preprocess import tables
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.text import WIDE
 from pipeline.schema import Role
+from pipeline.split.assign import Part
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,14 @@ class Findings:
         """The column that says to which split a row belongs."""
         found = (column for column, guess in self.guesses.items() if guess.parts and column not in RESERVED)
         return next((column for column in found if column != self.label), None)
+
+    @cached_property
+    def file_parts(self) -> dict[str, Part]:
+        """To which split each file of a folder belongs, if their names say so and no column does."""
+        found = {file.name: part_of(file.name) for file in self.files}
+        parts = {name: part for name, part in found.items() if part is not None}
+        whole = len(parts) == len(found) and {"train", "test"} <= set(parts.values())
+        return parts if whole and self.split is None else {}
 
     @cached_property
     def fields(self) -> dict[str, Feature]:

@@ -129,6 +129,12 @@ def _parts(profile: Profile) -> dict[str, Part] | None:
     return parts if len(parts) == len(texts) and {"train", "test"} <= set(parts.values()) else None
 
 
+def part_of(file: str) -> Part | None:
+    """Guess to which split a file belongs by its name, such as `train_01.csv`; None if it names none."""
+    found = {SPLITS[word] for word in words(file) if word in SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
 def domain_of(name: str) -> Domain:
     """Guess whose property a column is."""
     hits = [domain for word in words(name) for domain, known in _DOMAINS.items() if word in known]

@@ -141,6 +141,15 @@ def _odd_values(findings: Findings) -> Iterator[str]:
             yield f"  ! {shown(column)}: {counted(missing, 'record')} without a value count as one {role}"
 
 
+def _split(findings: Findings) -> Iterator[str]:
+    if findings.file_parts:
+        parts = ", ".join(f"{shown(file)}: {part}" for file, part in findings.file_parts.items())
+        yield f"  split by the names of the files: {parts}"
+    if by_time(findings):
+        yield "  split by time: the newest fifth are the test rows, as a model meets them;"
+        yield f"      `split: {one_line(RANDOM)}` mixes old and new, as papers do"
+
+
 def _warnings(findings: Findings) -> Iterator[str]:
     fields, found = findings.fields, findings.survey
     if findings.copied_rows:
@@ -155,9 +164,7 @@ def _warnings(findings: Findings) -> Iterator[str]:
     for column, guess in findings.guesses.items():
         if guess.warning:
             yield f"  ! {shown(column)}: {guess.warning}"
-    if by_time(findings):
-        yield "  split by time: the newest fifth are the test rows, as a model meets them;"
-        yield f"      `split: {one_line(RANDOM)}` mixes old and new, as papers do"
+    yield from _split(findings)
     if findings.is_text and findings.layout.encoding != "utf-8":
         yield f"  ! its text is not UTF-8 and was read as {findings.layout.encoding}, a guess: look at the"
         yield "      examples, and set `encoding` (cp1252, gbk, big5, shift_jis, ...) if they look wrong"
