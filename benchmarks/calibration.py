@@ -39,7 +39,7 @@ def main() -> None:
             after = calibration.apply(found, calibration.logit(p))
             right = metrics.calibration_error((rng.random(len(after)) < after).astype(float), after)
             chosen.append(found)
-            loss.append([calibration.losses(y, p), calibration.losses(y, after)])
+            loss.append([metrics.losses(y, p), metrics.losses(y, after)])
             ece.append([metrics.calibration_error(y, p), metrics.calibration_error(y, after), right])
         before, after = np.mean(loss, axis=0)
         gain = after - before

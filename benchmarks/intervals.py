@@ -22,8 +22,8 @@ import numpy as np
 from scipy import special
 
 from pipeline import metrics
-from pipeline.evaluate.significance import LEVEL, Estimate, compare, estimate, holm
 from pipeline.metrics import Array
+from pipeline.statistics.significance import LEVEL, Estimate, compare, estimate, holm
 
 Rng = np.random.Generator
 DIRECTIONS = 4

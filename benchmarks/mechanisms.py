@@ -26,8 +26,8 @@ from pipeline.common.errors import PipelineError, exit_with_message
 from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.evaluate.mechanisms import AUCS, FIGURES
-from pipeline.evaluate.significance import corrected_resampled_t
 from pipeline.models import build
+from pipeline.statistics.significance import corrected_resampled_t
 from pipeline.train import mechanisms, runs
 
 Block = dict[str, Any]

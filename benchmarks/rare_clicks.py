@@ -9,6 +9,9 @@ params.yaml gives to a dataset without settings of its own and, with `--trials`,
 many trials. Beside it: scikit-learn's logistic regression on the same ids, one-hot, with the best of four C
 by validation AUC.
 
+A search has two rows: its best trial, and what it returns, which is the default unless the trial's gain is
+larger than `tune.margin` of its standard errors.
+
 Printed for each rate: test AUC of each log and their mean, normalised entropy (below 1: better than a
 constant), mean prediction over base rate, best and last epoch.
 """
@@ -16,6 +19,7 @@ constant), mean prediction over base rate, best and last epoch.
 import argparse
 import itertools
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +42,14 @@ from pipeline.train.course import LogFn
 from pipeline.train.device import reproducible
 from pipeline.train.loop import fit
 from pipeline.train.predict import predict
-from pipeline.tune import search
+from pipeline.tune import finals, search
+from pipeline.tune.evidence import ValidationRows
+from pipeline.tune.finals import Finalist
+from pipeline.tune.finished import Finished
 from pipeline.tune.points import Point
 
 Array = NDArray[Any]
+Model = tuple[nn.Module, State]
 MODELS = ["lr", "fm", "deepfm", "flsest", "fiinet"]
 RATES = [0.3, 0.1, 0.03, 0.01, 0.003]
 # field -> (number of values, below 1 per row; exponent of its Zipf law; std of its effects in logits)
@@ -144,14 +152,14 @@ def settings(model: str) -> Config:
 
 def trained(
     rows: Log, config: Config, options: tuple[dict[str, Any], dict[str, Any]], report: LogFn | None = None
-) -> tuple[nn.Module, State]:
+) -> Model:
     """Train a model on the first seed; return it with the state of its training."""
     network = build(config.architecture, rows.train.schema, options[0], seed=1)
     return network, fit(network, rows.train, rows.valid, seed=1, log=report, **options[1])
 
 
-def tuned(log: Log, config: Config, trials: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Search so many trials; return the options of the best."""
+def searched(log: Log, config: Config, trials: int) -> Finished:
+    """Search so many trials; return the best."""
 
     def objective(_: int, point: Point, report: LogFn) -> float:
         _, state = trained(log, config, config.at(point), report)
@@ -166,7 +174,26 @@ def tuned(log: Log, config: Config, trials: int) -> tuple[dict[str, Any], dict[s
             config.tune.model_copy(update={"trials": trials}),
             journal=Path(folder, "journal.jsonl"),
         )
-    return config.at(search.finalists(found, config.tune.metric, 1)[0].point)
+    return search.finalists(found, config.tune.metric, 1)[0]
+
+
+def replaces(log: Log, config: Config, found: Mapping[int, Model]) -> bool:
+    """Whether the best trial replaces the default by the rule of the finals, on one seed.
+
+    Args:
+        found: the default's training under 0, the trial's under its number.
+    """
+    metric = config.tune.metric
+    rows = ValidationRows(metric, log.valid.label.numpy() > 0.5)
+    known = {trial: rows.evidence([predict(one[0], log.valid).numpy()]) for trial, one in found.items()}
+    finalists = []
+    for trial, (_, state) in found.items():
+        value = float(state.curve[state.best][f"valid_{metric}"])
+        error = rows.error(known[trial], known[0]) if trial else None
+        finalists.append(Finalist(trial, [1], [value], [state.curve[-1]["epoch"]], error))
+    won = finals.winner(finalists, metric, config.tune.margin)
+    print(f"  {finals.verdict(won, finalists, metric)}", flush=True)
+    return won.trial != 0
 
 
 def row(name: str, log: Log, score: Array) -> dict[str, Any]:
@@ -181,17 +208,29 @@ def row(name: str, log: Log, score: Array) -> dict[str, Any]:
 
 
 def measure(log: Log, models: list[str], trials: int) -> list[dict[str, Any]]:
-    """Return a row for the truth, scikit-learn and each model."""
+    """Return a row for the truth, scikit-learn and each model, three with a search.
+
+    The model, the best of the trials, and what the search returns: one of the two.
+    """
     found = [row("truth", log, log.truth), row("scikit-learn", log, scikit_learn(log))]
     for model in models:
         config = settings(model)
-        default = config.model, config.train.fit
-        for name, options in ((model, default), *([(f"{model} tuned", None)] if trials else [])):
-            network, state = trained(log, config, options or tuned(log, config, trials))
-            epochs = f"{state.curve[state.best]['epoch']:g}/{state.curve[-1]['epoch']:g}"
-            score = predict(network, log.test).double().numpy()
-            found.append({**row(name, log, score), "epochs": epochs})
+        default = trained(log, config, (config.model, config.train.fit))
+        found.append(row_of(model, log, default))
+        if trials:
+            trial = searched(log, config, trials)
+            best = trained(log, config, config.at(trial.point)) if trial.number else default
+            found.append(row_of(f"{model} best of {trials}", log, best))
+            kept = trial.number == 0 or not replaces(log, config, {0: default, trial.number: best})
+            found.append(row_of(f"{model} tuned", log, default if kept else best))
     return found
+
+
+def row_of(name: str, log: Log, one: Model) -> dict[str, Any]:
+    """Measure a training."""
+    network, state = one
+    epochs = f"{state.curve[state.best]['epoch']:g}/{state.curve[-1]['epoch']:g}"
+    return {**row(name, log, predict(network, log.test).double().numpy()), "epochs": epochs}
 
 
 def main() -> None:

@@ -33,8 +33,8 @@ from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.data.batches import Split
 from pipeline.evaluate.plot_style import COLOURS, GREY, SLATE, save, styled, titled_figure
-from pipeline.evaluate.significance import Test, corrected_resampled_t
 from pipeline.models import build
+from pipeline.statistics.significance import Test, corrected_resampled_t
 from pipeline.train import runs
 from pipeline.train.cache import Trained
 from pipeline.train.predict import predict

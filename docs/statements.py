@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.files import read_json
+from pipeline.common.names import stem
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.report import signed
-from pipeline.papers.results import stem
 
 FOLDER = Path(__file__).parent / "papers"
 # column -> the log and the settings

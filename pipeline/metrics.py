@@ -35,6 +35,13 @@ def logloss(label: Array, probability: Array) -> float:
     return float(-np.mean(y * np.log(p) + (1 - y) * np.log1p(-p)))
 
 
+def losses(label: Array, probability: Array) -> Array:
+    """Logloss of each row, (N,)."""
+    p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
+    result: Array = -np.log(np.where(np.asarray(label) > 0.5, p, 1 - p))
+    return result
+
+
 def normalised_entropy(label: Array, probability: Array) -> float:
     """Logloss over the entropy of the base rate: 1 is what a constant reaches, 0 is perfect.
 

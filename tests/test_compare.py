@@ -12,7 +12,7 @@ from pipeline import __main__ as commands
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import seal, write_json
 from pipeline.evaluate import compare, plots
-from pipeline.evaluate.significance import corrected_resampled_t, holm
+from pipeline.statistics.significance import corrected_resampled_t, holm
 from tests import project
 from tests.fixtures_report import both, made_up_report, made_up_runs
 

@@ -17,7 +17,7 @@ from pipeline.data.batches import Split
 from pipeline.evaluate import leaderboard, plot_style, predictions, report
 from pipeline.evaluate.predictions import Holdout
 from pipeline.evaluate.runs import better, dvc_target, load_model
-from pipeline.evaluate.significance import error_by_counts, holm
+from pipeline.statistics.significance import error_by_counts, holm
 from stages import evaluate
 from tests import project as small
 from tests.fixtures_report import (

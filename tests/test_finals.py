@@ -1,4 +1,4 @@
-"""The finals of a search and its budget: the best mean over the seeds, the expected best of n draws."""
+"""The finals of a search and its budget: who replaces the default, the expected best of n draws."""
 
 from contextlib import nullcontext
 from itertools import product
@@ -6,17 +6,28 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline import metrics
 from pipeline.common.errors import Diverged, PipelineError
+from pipeline.metrics import Array
+from pipeline.statistics.significance import error_of_difference, estimate
 from pipeline.train.runs import Resources, RunHeader, capped
 from pipeline.tune import finals
 from pipeline.tune.budget import budget, expected_best
+from pipeline.tune.evidence import ValidationRows
 from pipeline.tune.finals import Finalist
 from pipeline.tune.finished import Finished
 
 RESOURCES = Resources(Path("nowhere"), "cpu", 1, 100)
 TRIALS = [Finished(number, "COMPLETE", 0.7, {"number": number}, []) for number in (4, 2, 0)]
+LABEL = np.arange(40) % 4 == 0
+
+
+def score(number: int, seed: int) -> Array:
+    """What a trial of a seed predicts."""
+    return np.random.default_rng([number, seed]).random(len(LABEL)) / 2 + LABEL / 4
 
 
 def play(monkeypatch: pytest.MonkeyPatch, values: dict[tuple[int, int], float | None]) -> list[Finalist]:
@@ -29,9 +40,14 @@ def play(monkeypatch: pytest.MonkeyPatch, values: dict[tuple[int, int], float | 
         curve = [{"epoch": 1, "valid_auc": value}, {"epoch": 2, "valid_auc": 0.1}]
         return SimpleNamespace(state=SimpleNamespace(curve=curve, best=0))
 
+    def predicted(_header: Any, options: Any, seed: int, *_: Any) -> Array:
+        return score(options["number"], seed)
+
     monkeypatch.setattr(finals, "train_once", train_once)
+    monkeypatch.setattr(finals, "predicted", predicted)
+    monkeypatch.setattr(ValidationRows, "of", lambda metric, *_: ValidationRows(metric, LABEL))
     header = RunHeader("tune", "toy", "fm", "fm", {}, "input", "rows")
-    splits: Any = None
+    splits: Any = None, None
     monkeypatch.setattr(Resources, "prefetch", lambda *_: nullcontext(lambda _seed: None))
 
     def at(point: dict[str, Any]) -> dict[str, Any]:
@@ -48,30 +64,93 @@ def test_the_best_mean_of_all_seeds_wins_and_not_the_best_first_seed(monkeypatch
         (2, [0.77, 0.76], [2, 2]),
         (0, [0.75, 0.74], [2, 2]),
     ]
-    won = finals.winner(found, "auc")
+    won = finals.winner(found, "auc", 0)
     assert (won.trial, won.mean) == (2, pytest.approx(0.765))
-    assert finals.winner(found, "logloss").trial == 0
+    assert finals.winner(found, "logloss", 0).trial == 0
     assert won.to_json() == {
         "trial": 2,
         "seeds": [1, 2],
         "values": [0.77, 0.76],
         "epochs": [2, 2],
+        "error": won.error,
         "mean": won.mean,
     }
 
 
 def test_of_equal_means_the_earlier_trial_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {(number, seed): 0.75 for number in (4, 2, 0) for seed in (1, 2)}
-    assert finals.winner(play(monkeypatch, values), "auc").trial == 0
+    assert finals.winner(play(monkeypatch, values), "auc", 0).trial == 0
 
 
 def test_a_finalist_that_diverges_on_a_seed_cannot_win(monkeypatch: pytest.MonkeyPatch) -> None:
     values: dict[tuple[int, int], float | None] = {(4, 1): 0.9, (4, 2): None, (2, 1): 0.7, (2, 2): 0.7}
     found = play(monkeypatch, {**values, (0, 1): 0.6, (0, 2): 0.6})
     assert (found[0].mean, found[0].values, found[0].seeds) == (None, [0.9], [1, 2])
-    assert finals.winner(found, "auc").trial == 2
+    assert finals.winner(found, "auc", 0).trial == 2
     with pytest.raises(PipelineError, match="every finalist of the search diverged"):
-        finals.winner(found[:1], "auc")
+        finals.winner(found[:1], "auc", 0)
+
+
+def test_a_finalist_has_the_error_of_its_difference_to_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = play(monkeypatch, {(number, seed): 0.75 for number in (4, 2, 0) for seed in (1, 2)})
+    known = {number: estimate(LABEL, [score(number, seed) for seed in (1, 2)]) for number in (4, 2, 0)}
+    errors = [None if number == 0 else error_of_difference(known[number], known[0]) for number in (4, 2, 0)]
+    assert [each.error for each in found] == errors
+    assert all(error is None or error > 0.01 for error in errors)
+
+
+def test_where_the_default_diverged_no_error_is_known_and_the_best_wins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values: dict[tuple[int, int], float | None] = {(4, 1): 0.7, (4, 2): 0.7, (2, 1): 0.8, (2, 2): 0.7}
+    found = play(monkeypatch, {**values, (0, 1): None})
+    assert [each.error for each in found] == [None, None, None]
+    assert finals.winner(found, "auc", 1).trial == 2
+    assert finals.gain(found, "auc") is None
+
+
+DEFAULT, SMALL, LARGE = (
+    Finalist(0, [1], [0.70], [1]),
+    Finalist(3, [1], [0.71], [1], 0.02),
+    Finalist(5, [1], [0.709], [1], 0.002),
+)
+
+
+def test_the_default_is_kept_unless_the_gain_is_larger_than_its_error() -> None:
+    assert finals.winner([SMALL, DEFAULT], "auc", 1) is DEFAULT
+    assert finals.winner([SMALL, DEFAULT], "auc", 0.4) is SMALL
+    assert finals.winner([SMALL, DEFAULT], "auc", 0) is SMALL
+    assert finals.winner([SMALL, LARGE, DEFAULT], "auc", 1) is LARGE, "the best of those that may"
+    assert finals.winner([SMALL, LARGE, DEFAULT], "auc", 5) is DEFAULT
+    assert finals.winner([SMALL, LARGE, DEFAULT], "logloss", 0) is DEFAULT, "there less is better"
+    other = Finalist(5, [1], [0.69], [1], 0.002)
+    assert finals.winner([DEFAULT, other], "logloss", 1) is other
+    unknown = Finalist(3, [1], [0.99], [1])
+    assert finals.winner([unknown, DEFAULT], "auc", 1) is DEFAULT
+    assert finals.gain([SMALL, LARGE, DEFAULT], "auc") == {
+        "trial": 3,
+        "gain": pytest.approx(0.01),
+        "error": 0.02,
+    }
+
+
+def test_with_few_clicks_the_rule_errs_less_than_the_best_of_eight() -> None:
+    """All trials rank worse than the default; 24 clicks cannot see it."""
+    rng = np.random.default_rng(1)
+    label = np.arange(800) % 33 == 0
+    rows, lost = ValidationRows("auc", label), {0: 0, 1: 0}
+    for _ in range(100):
+        truth = label * 1.0 + rng.standard_normal(len(label))
+        noise = [0.3] + [0.8] * 8
+        scores = [truth + size * rng.standard_normal(len(label)) for size in noise]
+        aucs = [metrics.auc(label, each) for each in scores]
+        best = int(np.argmax(aucs[1:])) + 1
+        error = rows.error(rows.evidence([scores[best]]), rows.evidence([scores[0]]))
+        finalists = [Finalist(0, [1], [aucs[0]], [1]), Finalist(best, [1], [aucs[best]], [1], error)]
+        for margin in lost:
+            lost[margin] += finals.winner(finalists, "auc", margin).trial != 0
+    assert lost[0] > 50
+    assert lost[1] < lost[0] / 3
 
 
 @pytest.mark.parametrize("maximise", [True, False])

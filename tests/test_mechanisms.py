@@ -230,7 +230,8 @@ def test_a_network_that_training_switched_off_is_told(name: str, of: list[str]) 
             nn.init.zeros_(parameter)
     assert mechanisms.dead_networks(model, VALID) == of
     lines = mechanisms.remarks(None, of)
-    assert lines[0] == f"{of[0]} (network) is dead: its output is the same for every row; {mechanisms.CURE}"
+    dead = "is dead: its output is the same for every row"
+    assert lines[0] == f"{of[0]} (network) {dead}; {mechanisms.CURE_OF_NETWORKS}"
 
 
 def test_an_l2_that_is_too_strong_for_three_layers_is_what_does_it() -> None:

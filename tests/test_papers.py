@@ -16,11 +16,11 @@ from pipeline.__main__ import main
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import make_folder, read_json, write_json
 from pipeline.config.params import Params
-from pipeline.evaluate.significance import estimate, holm
 from pipeline.papers import experiment, pages, pictures, report, results
 from pipeline.papers.exhibit import Claim, Exhibit, Figures, Row, Sweep
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.experiment import Cell
+from pipeline.statistics.significance import estimate, holm
 
 VALUES = project.own_params()
 ALL = [

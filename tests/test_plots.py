@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from pipeline.evaluate import chance, plot_style, plots
+from pipeline.evaluate import plot_style, plots
 from pipeline.evaluate.runs import STAGES, Run
+from pipeline.statistics import chance
 from tests.fixtures_report import both, made_up_curves, made_up_report, made_up_runs
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_curve
 
 from pipeline import metrics
 from pipeline.evaluate import calibration
-from pipeline.evaluate.ranking import Ranking, reliability
+from pipeline.statistics.ranking import Ranking, reliability
 
 CALIBRATIONS = [
     {"method": "none"},

@@ -3,15 +3,17 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from pipeline.evaluate.significance import (
+from pipeline.metrics import auc
+from pipeline.statistics.significance import (
     clusters,
     compare,
     corrected_resampled_t,
     error_by_counts,
+    error_of_difference,
+    error_of_mean,
     estimate,
     holm,
 )
-from pipeline.metrics import auc
 
 Rng = np.random.Generator
 
@@ -249,3 +251,29 @@ def test_the_error_by_counts_is_that_of_exponential_scores() -> None:
     aucs = [(draw.exponential(4, clicks)[:, None] > draw.exponential(1, others)).mean() for _ in range(4000)]
     assert np.mean(aucs) == pytest.approx(0.8, abs=0.005)
     assert error_by_counts(0.8, clicks, others) == pytest.approx(np.std(aucs), rel=0.04)
+
+
+# ---- errors by themselves ----
+
+
+def test_the_error_of_a_difference_is_delongs() -> None:
+    rng = np.random.default_rng(5)
+    label = rng.integers(0, 2, 60)
+    a, b = rng.random(60) + label, rng.random(60) + 0.4 * label
+    _, variance = naive_delong(label, a, b)
+    found = error_of_difference(estimate(label, [a]), estimate(label, [b]))
+    assert found == pytest.approx(variance**0.5)
+    other = rng.random(60) + label
+    seeds = estimate(label, [a, other]), estimate(label, [b, b])
+    _, variance = naive_delong(label, a, a)
+    of_seeds = np.var([auc(label, a), auc(label, other)], ddof=1) / 2
+    assert error_of_difference(seeds[0], seeds[0]) == pytest.approx((variance + 2 * of_seeds) ** 0.5)
+
+
+def test_the_error_of_a_mean_counts_groups_and_not_rows() -> None:
+    values = np.random.default_rng(6).random(30)
+    assert error_of_mean(values) == pytest.approx(stats.sem(values))
+    # each value six times says no more than once
+    repeated, group = np.repeat(values, 6), np.repeat(np.arange(30) * 2, 6)
+    assert error_of_mean(repeated, group) == pytest.approx(error_of_mean(values))
+    assert error_of_mean(repeated) < 0.5 * error_of_mean(values)

@@ -297,9 +297,9 @@ def test_a_key_that_nothing_reads_is_an_error_that_names_it(path: tuple[str, ...
 
 # From the nouns that everybody uses to the view: a room imports only what stands above it.
 ROOMS = [
-    *("schema", "metrics", "common", "config", "download", "preprocess", "datasets", "split", "data"),
-    *("layers", "kernels", "models", "train", "tune", "evaluate", "explain", "costs", "papers", "scoring"),
-    *("watch", "tracking", "inspection", "commands"),
+    *("schema", "metrics", "statistics", "common", "config", "download", "preprocess", "datasets", "split"),
+    *("data", "layers", "kernels", "models", "train", "tune", "evaluate", "explain", "costs", "papers"),
+    *("scoring", "watch", "tracking", "inspection", "commands"),
 ]
 # The signature is the config, so the room that checks params.yaml reads everybody's.
 READS_ALL = "pipeline.config.params"

@@ -47,3 +47,12 @@ def check_targets(datasets: Iterable[object], models: Iterable[object]) -> None:
             if other != names:
                 told = " and ".join(" with ".join(map(repr, each)) for each in (other, names))
                 raise PipelineError(f"{told} have the same name in DVC or on disk, {target!r}: rename one")
+
+
+def stem(split: str) -> str:
+    """Return the name of a log from that of an entry with one of its splits.
+
+    >>> stem("movielens-100k-s1"), stem("movielens-1m")
+    ('movielens-100k', 'movielens-1m')
+    """
+    return re.sub("-s?[0-9]+$", "", split)

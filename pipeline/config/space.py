@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 
 from annotated_types import Gt
 
-from pipeline.common.ranges import Count, CountOrZero, Seed, Share
+from pipeline.common.ranges import Count, CountOrZero, NonNegative, Seed, Share
 from pipeline.config.validation import Strict
 
 Block = dict[str, Any]
@@ -97,6 +97,7 @@ class Tune(Strict):
     Attributes:
         trials: trainings on the first seed, pruned ones included; the same for every model.
         finalists: how many of the best trials are trained on all seeds, with the default: the best mean wins.
+        margin: the default is kept unless the winner's gain is larger than so many of its standard errors.
         metric: of the validation split.
         seed: of the sampler.
         startup_trials: trials before the sampler learns from the earlier ones.
@@ -110,6 +111,7 @@ class Tune(Strict):
 
     trials: Count
     finalists: Count = 3
+    margin: NonNegative = 1.0
     metric: Metric = "auc"
     seed: Seed = 1
     startup_trials: Count = 5

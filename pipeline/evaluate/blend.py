@@ -19,8 +19,8 @@ from pipeline.common.files import digest
 from pipeline.evaluate import calibration
 from pipeline.evaluate.predictions import Holdout, Scores, read_predictions
 from pipeline.evaluate.runs import AGAIN, Block, Run, better
-from pipeline.evaluate.significance import Estimate, compare, estimate
 from pipeline.metrics import Array
+from pipeline.statistics.significance import Estimate, compare, estimate
 
 PICKS = 12  # of a greedy blend
 

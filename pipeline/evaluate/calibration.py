@@ -20,6 +20,7 @@ from scipy import special
 
 from pipeline import metrics
 from pipeline.metrics import EPSILON, Array
+from pipeline.statistics import chance
 
 Calibration = dict[str, Any]
 COLDEST, HOTTEST = 0.01, 100.0
@@ -59,7 +60,7 @@ def validate(label: Array, probability: Array) -> Validation:
         fit(np.asarray(label)[rows], logit(p[rows])),
         metrics.normalised_entropy(label, p),
         metrics.mean_prediction_ratio(label, p),
-        float(np.sqrt(np.sum(p * (1 - p))) / np.sum(label)),
+        chance.mean_prediction_ratio(float(np.sum(p * (1 - p))), float(np.sum(label))),
     )
 
 
@@ -112,18 +113,11 @@ def fit(label: Array, logits: Array) -> Calibration:
         loss = np.empty(len(y))
         for k in range(FOLDS):
             out = fold == k
-            loss[out] = losses(y[out], apply(method(y[~out], z[~out]), z[out]))
+            loss[out] = metrics.losses(y[out], apply(method(y[~out], z[~out]), z[out]))
         gain = least - loss if len(least) else np.zeros(1)
         if not len(least) or gain.mean() > gain.std() / np.sqrt(len(y)):
             best, least = method, loss
     return best(y, z)
-
-
-def losses(label: Array, probability: Array) -> Array:
-    """Return the logloss of each row (N,)."""
-    p = np.clip(np.asarray(probability, np.float64), EPSILON, 1 - EPSILON)
-    result: Array = -np.log(np.where(np.asarray(label) > 0.5, p, 1 - p))
-    return result
 
 
 def none(label: Array, logits: Array) -> Calibration:  # noqa: ARG001 (the signature of all methods)

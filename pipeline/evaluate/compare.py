@@ -14,9 +14,10 @@ import numpy as np
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, require_file, target
+from pipeline.common.names import stem
 from pipeline.common.text import counted
 from pipeline.evaluate.report import correct, same_scores
-from pipeline.evaluate.significance import LEVEL, corrected_resampled_t
+from pipeline.statistics.significance import LEVEL, corrected_resampled_t
 
 Block = dict[str, Any]
 TEST = ("difference", "low", "high", "p", "p_holm")
@@ -232,10 +233,10 @@ def _rank_words(ranks: Block) -> str:
 
 
 def _name(splits: list[str]) -> str:
-    """What the names of the splits have in common.
+    """Return the name of the log that these entries are splits of.
 
-    >>> _name(["ml-100k-s1", "ml-100k-s2"]), _name(["ml"]), _name(["a", "b"])
-    ('ml-100k', 'ml', 'a, b')
+    >>> _name(["ml-100k-s1", "ml-100k-s2"]), _name(["ml-s1"]), _name(["a", "b"])
+    ('ml-100k', 'ml-s1', 'a, b')
     """
-    stems = {name.rpartition("-")[0] for name in splits}
-    return stems.pop() if len(splits) > 1 and len(stems) == 1 and "" not in stems else ", ".join(splits)
+    stems = {stem(name) for name in splits}
+    return stems.pop() if len(splits) > 1 and len(stems) == 1 else ", ".join(splits)

@@ -6,7 +6,6 @@ it; the report chose it by validation metrics.
 
 import csv
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,9 @@ from pipeline.common.text import counted
 from pipeline.download.manifest import differences
 from pipeline.evaluate import blend, budget, headline, mechanisms, refits, slices, variants
 from pipeline.evaluate.report import is_close, same_scores
-from pipeline.evaluate.significance import LEVEL
+from pipeline.statistics import chance
+from pipeline.statistics.significance import LEVEL
+from pipeline.train.mechanisms import CURE_OF_NETWORKS
 
 Block = dict[str, Any]
 TOLD_COPIES = 0.01  # share of test rows that are copies of train rows, above which the page says so
@@ -108,7 +109,7 @@ def _remarks(report: Block) -> list[str]:
         told = (
             f"**Networks that training switched off: {'; '.join(dead)}. What is compared is the rest of "
             "these models.** Their output is the same for every row, which a penalty does that is too strong "
-            "for so deep a network: lower `network_l2`, or take `network_decay` in its place."
+            f"for so deep a network: {CURE_OF_NETWORKS}."
         )
         lines += [told, ""]
     origin = report.get("origin") or {}
@@ -244,8 +245,8 @@ def significance(report: Block) -> str:
 
 def _chance(report: Block) -> float:
     """Return two standard deviations of clicks over expected clicks, where probabilities are right."""
-    rate = report["base_rate"]
-    return 2 * math.sqrt((1 - rate) / (rate * float(report["rows"])))
+    rate, rows = float(report["base_rate"]), int(report["rows"])
+    return 2 * chance.mean_prediction_ratio(rows * rate * (1 - rate), rows * rate)
 
 
 def calibration(report: Block) -> str:

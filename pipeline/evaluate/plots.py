@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from pipeline.common.text import counted
-from pipeline.evaluate import chance, headline, variants
+from pipeline.evaluate import headline, variants
 from pipeline.evaluate.compare import cliques
 from pipeline.evaluate.dvc_views import mean_curve
 from pipeline.evaluate.plot_style import (
@@ -41,6 +41,7 @@ from pipeline.evaluate.plot_style import (
 from pipeline.evaluate.report import BASELINE, GRID, Curves, Entry, champion, is_close
 from pipeline.evaluate.runs import STAGES, Block, Run, better
 from pipeline.metrics import Array
+from pipeline.statistics import chance
 
 METRICS = {"auc": "AUC", "logloss": "logloss"}
 RARE = 0.1  # base rate below which probabilities have logarithmic axes

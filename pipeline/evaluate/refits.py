@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.evaluate import seeds
 from pipeline.evaluate.runs import Block, Run
-from pipeline.evaluate.significance import Estimate, compare
+from pipeline.statistics.significance import Estimate, compare
 from pipeline.train.refit import REFIT
 
 

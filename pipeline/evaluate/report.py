@@ -17,9 +17,11 @@ from pipeline import metrics
 from pipeline.evaluate import blend, budget, calibration, mechanisms, refits, seeds, slices
 from pipeline.evaluate.calibration import Calibration, Validation, complaint
 from pipeline.evaluate.predictions import Holdout, Key, Scores, read_predictions
-from pipeline.evaluate.ranking import Ranking, reliability
 from pipeline.evaluate.runs import Block, Run, better
-from pipeline.evaluate.significance import (
+from pipeline.metrics import Array
+from pipeline.schema import Role
+from pipeline.statistics.ranking import Ranking, reliability
+from pipeline.statistics.significance import (
     LEVEL,
     Estimate,
     clusters,
@@ -28,8 +30,6 @@ from pipeline.evaluate.significance import (
     estimate_ranked,
     holm,
 )
-from pipeline.metrics import Array
-from pipeline.schema import Role
 
 Entry = tuple[str, str]  # model and variant
 BASELINE = "lr"  # the model that RelaImpr is relative to

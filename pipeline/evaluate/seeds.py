@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.evaluate.runs import Block, Run
-from pipeline.evaluate.significance import Estimate
+from pipeline.statistics.significance import Estimate
 
 
 def summarise(run: Run, figures: Sequence[dict[str, float]], error: Estimate) -> Block:

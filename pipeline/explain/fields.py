@@ -7,13 +7,13 @@ import torch
 from scipy.special import expit
 from torch import nn
 
+from pipeline import metrics
 from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import permutation
 from pipeline.data.batches import Split
-from pipeline.evaluate.calibration import losses
-from pipeline.evaluate.significance import clusters, compare, estimate
 from pipeline.explain.mixing import Together, logits_of, mixed, units
 from pipeline.metrics import Array
+from pipeline.statistics.significance import clusters, compare, estimate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,7 @@ def importance(
 
     Permutation importance (Breiman, "Random Forests", Machine Learning 45, 2001; Fisher, Rudin and Dominici,
     "All Models are Wrong, but Many are Useful", JMLR 20, 2019). The interval is that of two correlated AUCs
-    (`evaluate.significance`): for other rows, or users where there is a group, and other shuffles. It takes
+    (`statistics.significance`): for other rows, or users where there is a group, and other shuffles. It takes
     1 + shuffles x fields passes over the rows.
 
     What it is not: fields that say the same share their importance or hide each other's, and shuffled rows
@@ -69,7 +69,7 @@ def importance(
     weight = np.where(label, rate / label.mean(), (1 - rate) / (~label).mean()) if rate else 1.0
 
     def logloss(logit: Array) -> float:
-        return float(np.mean(weight * losses(label, expit(logit))))
+        return float(np.mean(weight * metrics.losses(label, expit(logit))))
 
     base = logits_of(network, rows)
     whole, before = estimate(label, [base], code), logloss(base)

@@ -16,10 +16,10 @@ from pipeline.config.params import Params
 from pipeline.config.settings import Condition, Config
 from pipeline.data.storage import has_column
 from pipeline.evaluate.predictions import Holdout
-from pipeline.evaluate.significance import Estimate, clusters, estimate
 from pipeline.metrics import Array
 from pipeline.models import MODELS, build
 from pipeline.papers.exhibit import Block, Exhibit, Row, Sweep
+from pipeline.statistics.significance import Estimate, clusters, estimate
 from pipeline.train import mechanisms, runs
 from pipeline.train.cache import Trained
 from pipeline.train.predict import predict

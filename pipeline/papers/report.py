@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.common.names import stem
 from pipeline.common.text import counted
 from pipeline.papers.exhibit import Block, Exhibit, Figures
-from pipeline.papers.results import CONDITIONS, stem
+from pipeline.papers.results import CONDITIONS
 
 OWN = "tabular"  # the source of one's own logs
 FEW = 4  # splits below which a t-test over them has next to no power

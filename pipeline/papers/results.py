@@ -1,15 +1,15 @@
 """An exhibit as values: each model's figures on each log, and which claims hold."""
 
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from pipeline.common.errors import PipelineError
-from pipeline.evaluate.significance import LEVEL, Test, compare, corrected_resampled_t, holm
+from pipeline.common.names import stem
 from pipeline.papers.exhibit import Block, Claim, Exhibit, Figures
 from pipeline.papers.experiment import Cell
+from pipeline.statistics.significance import LEVEL, Test, compare, corrected_resampled_t, holm
 
 CONDITIONS = {"published": "their settings", "default": "our defaults", "tuned": "tuned alike"}
 ENOUGH = 3  # splits that are compared over the splits where they come from several places
@@ -109,15 +109,6 @@ def _claims(exhibit: Exhibit, source: str, tested: Mapping[tuple[str, Claim], Te
         about = {"condition": condition, **vars(claim), "published": difference}
         found.append({**about, **test, "p_holm": p, "verdict": verdict})
     return found
-
-
-def stem(log: str) -> str:
-    """Return the name of a log's entry without the number of its split.
-
-    >>> stem("movielens-100k-s1"), stem("movielens-1m")
-    ('movielens-100k', 'movielens-1m')
-    """
-    return re.sub(r"-s?[0-9]+$", "", log)
 
 
 def union(exhibit: Exhibit, found: Mapping[str, Block]) -> Block:

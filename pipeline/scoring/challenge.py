@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import canonical
 from pipeline.data.storage import open_column
-from pipeline.evaluate.significance import LEVEL, clusters, compare, estimate
 from pipeline.evaluate.verdict import Verdict
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.preprocess.parse import chunk
 from pipeline.scoring.model import RAW, Model
 from pipeline.scoring.package import Package
+from pipeline.statistics.significance import LEVEL, clusters, compare, estimate
 
 
 def judge(root: Path, champion: Package, challenger: Package) -> Verdict:

@@ -224,10 +224,13 @@ def description(run: Block) -> str:
         lines += ["", f"Trainings that `epochs` ended and not their patience: {capped}."]
     if search and search.get("finalists"):
         name = {"auc": "AUC"}.get(search["metric"], search["metric"])
-        lines += ["", _row("finalist", f"mean valid {name} over the seeds"), "|---|---|"]
+        heads = f"mean valid {name} over the seeds", "standard error of the gain over the default"
+        lines += ["", _row("finalist", *heads), "|---|---|---|"]
         for one in search["finalists"]:
             mean_of = "diverged" if one["mean"] is None else f"{one['mean']:.4f}"
-            lines.append(_row(f"trial {one['trial']}{' (default)' if one['trial'] == 0 else ''}", mean_of))
+            error = "" if one.get("error") is None else f"{one['error']:.4f}"
+            who = f"trial {one['trial']}{' (default)' if one['trial'] == 0 else ''}"
+            lines.append(_row(who, mean_of, error))
     return "\n".join(lines)
 
 

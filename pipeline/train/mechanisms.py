@@ -29,6 +29,7 @@ DIGITS = 6  # of every figure
 DEAD = 1e-6  # a standard deviation below it is none
 DEAD_NETWORK = 1e-4  # that of a network's output over rows: .009 to .06 where it lives (synthetic log)
 CURE = "try less L2 (network_l2, network_decay, embedding_l2; down to 0) or a larger embedding_std"
+CURE_OF_NETWORKS = "lower `network_l2`, or take `network_decay` in its place"
 
 Block = dict[str, Any]
 Array = NDArray[np.float64]
@@ -169,7 +170,8 @@ def remarks(measured: Block | None, networks: Sequence[str] = ()) -> list[str]:
         measured: from `measure`.
         networks: from `dead_networks`.
     """
-    lines = [f"{name} (network) is dead: its output is the same for every row; {CURE}" for name in networks]
+    same = "its output is the same for every row"
+    lines = [f"{name} (network) is dead: {same}; {CURE_OF_NETWORKS}" for name in networks]
     for name, weights in (measured or {"weights": {}})["weights"].items():
         constant = weights["per_row"] and weights["std_over_rows"] < DEAD
         if weights["std"] < DEAD:

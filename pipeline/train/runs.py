@@ -21,6 +21,7 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import digest, seal, write_json, writing
 from pipeline.data.batches import Split
 from pipeline.data.storage import REPORT, digests, has_column, read_origin
+from pipeline.metrics import Array
 from pipeline.models import MODELS, build
 from pipeline.schema import SPLITS
 from pipeline.train import cache, mechanisms, parts, ranks, sharded, warm, workers
@@ -30,6 +31,7 @@ from pipeline.train.code_digest import code_digest
 from pipeline.train.course import LogFn
 from pipeline.train.device import pick_device, reproducible
 from pipeline.train.loop import fit
+from pipeline.train.predict import predict
 from pipeline.train.refit import REFIT, Refit, both
 from pipeline.train.sharded import Tables
 from pipeline.train.start import effective_batch_size, penalties
@@ -490,6 +492,18 @@ def measure_mechanisms(model: nn.Module, trained: Trained, splits: Splits) -> Bl
     _, valid = splits
     model.load_state_dict(trained.tensors)
     return mechanisms.measure(model.to(valid.device), valid)
+
+
+def predicted(header: RunHeader, options: Block, seed: int, trained: Trained, rows: Split) -> Array:
+    """Return the click probabilities (N,) that a training predicts for rows.
+
+    Args:
+        options: of the model's constructor.
+    """
+    network = build(header.architecture, rows.schema, options, seed=seed)
+    network.load_state_dict(trained.tensors)
+    scores: Array = predict(network.to(rows.device), rows).float().cpu().numpy()
+    return scores
 
 
 def capped(curve: Sequence[dict[str, float]], best: int, settings: Block) -> bool:

@@ -1,17 +1,30 @@
-"""The finals of a search: its best trials and the default, trained on all seeds."""
+"""The finals of a search: its best trials and the default, trained on all seeds.
+
+The best of some trials by validation rows is also the luckiest: the fewer clicks those rows have, the more of
+its lead is luck, and a configuration drawn at random is worse than the default more often than not. So the
+default is replaced only by a trial whose gain is larger than `tune.margin` standard errors of that gain,
+as the one-standard-error rule prefers the simpler tree (Breiman et al., "Classification and Regression
+Trees", 1984, section 3.4.3).
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
 from pipeline.common.errors import Diverged, PipelineError
-from pipeline.train.runs import Job, Resources, RunHeader, Splits, train_once
+from pipeline.common.text import counted
+from pipeline.config.space import Metric
+from pipeline.metrics import Array
+from pipeline.train.runs import Job, Resources, RunHeader, Splits, predicted, train_once
 from pipeline.train.workers import Wait
+from pipeline.tune.evidence import Evidence, ValidationRows
 from pipeline.tune.finished import Finished
 from pipeline.tune.points import Point
 
 Block = dict[str, Any]
+DEFAULT = 0  # the first trial
+METRIC_NAMES = {"auc": "AUC", "logloss": "logloss"}
 
 
 @dataclass(frozen=True)
@@ -23,12 +36,16 @@ class Finalist:
         seeds: the seeds that it was trained on, in order; one on which it diverged is the last.
         values: the metric of the weights that each training kept; one less than `seeds` if it diverged.
         epochs: how long each training took.
+        error: standard error of its difference to the default, by the validation rows (clustered by user
+            where there is one) and by the seeds. None for the default itself, where one of the two
+            diverged, and where a class has fewer than two rows.
     """
 
     trial: int
     seeds: list[int]
     values: list[float]
     epochs: list[float]
+    error: float | None = None
 
     @property
     def mean(self) -> float | None:
@@ -42,7 +59,7 @@ class Finalist:
 
 def play(
     trials: Sequence[Finished],
-    metric: str,
+    metric: Metric,
     arguments: Callable[[Point], Block],
     header: RunHeader,
     splits: Splits,
@@ -56,46 +73,116 @@ def play(
         arguments: {"model": ..., "train": ...} at a point of the space.
     """
     jobs = [(arguments(trial.point), seed) for trial in trials for seed in seeds]
-    found = []
+    found, evidence = list[Finalist](), dict[int, Evidence | None]()
+    rows = ValidationRows.of(metric, splits[1], resources.processed) if len(trials) > 1 else None
     with resources.prefetch(header, jobs, splits) as wait:
         for place, trial in enumerate(trials):
             first = place * len(seeds)
             numbered = dict(enumerate(jobs[first : first + len(seeds)], first))
-            found.append(_train(trial, f"valid_{metric}", numbered, header, splits, wait))
-    return found
+            finalist, scores = _train(trial, f"valid_{metric}", numbered, header, splits, wait, rows)
+            found.append(finalist)
+            if rows is not None and finalist.mean is not None:
+                evidence[trial.number] = rows.evidence(scores)
+    if rows is None or (default := evidence.pop(DEFAULT, None)) is None:
+        return found
+    errors = {number: rows.error(other, default) for number, other in evidence.items()}
+    return [replace(finalist, error=errors.get(finalist.trial)) for finalist in found]
 
 
-def winner(finalists: Sequence[Finalist], metric: str) -> Finalist:
-    """Return the finalist with the best mean; of equals the earlier trial.
+def winner(finalists: Sequence[Finalist], metric: Metric, margin: float) -> Finalist:
+    """Return the finalist with the best mean among those that may replace the default, or the default.
+
+    Of equals the earlier trial. Where the default diverged there is nothing to keep, and the best wins.
+
+    Args:
+        margin: how many of its standard errors a gain has to exceed.
 
     Raises:
         PipelineError: every finalist diverged on some seed.
     """
-    sign = 1 if metric == "auc" else -1
-    means = {finalist.trial: finalist.mean for finalist in finalists}
-    whole = [(-sign * value, trial) for trial, value in means.items() if value is not None]
-    if not whole:
+    ranked = _ranked(finalists, metric)
+    if not ranked:
         raise PipelineError(
             "every finalist of the search diverged on some seed: narrow tune.space.train.lr in params.yaml"
         )
-    _, best = min(whole)
-    return next(finalist for finalist in finalists if finalist.trial == best)
+    default = _default(finalists)
+    if default is None:
+        return ranked[0]
+    able = (each for each in ranked if each is not default and _beats(each, default, metric, margin))
+    return next(able, default)
 
 
-def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: str) -> str:
-    """Say which trial won the finals, and what it gains over the default."""
-    default = next((one.mean for one in finalists if one.trial == 0), None)
-    name, mean = "AUC" if metric == "auc" else metric, winner.mean or 0.0
-    gain = f", {mean - default:+.4f} over the default" if default is not None and winner.trial else ""
-    who = f"trial-{winner.trial:03d}" if winner.trial else "the default (trial-000)"
-    return f"winner: {who}, mean valid {name} {mean:.4f} over {len(winner.seeds)} seeds{gain}"
+def gain(finalists: Sequence[Finalist], metric: Metric) -> Block | None:
+    """Return what the best trial but the default gains over it: {"trial", "gain", "error"}.
+
+    More is better, whatever the metric. None where there is no such trial, or no default.
+    """
+    default = _default(finalists)
+    best = next((each for each in _ranked(finalists, metric) if each is not default), None)
+    if default is None or best is None:
+        return None
+    return {"trial": best.trial, "gain": _gain(best, default, metric), "error": best.error}
+
+
+def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric) -> str:
+    """Say which trial won the finals, and what it, or the best of the others, gains over the default."""
+    default, name, mean = _default(finalists), METRIC_NAMES[metric], winner.mean or 0.0
+    of = f"mean valid {name} {mean:.4f} over {counted(len(winner.seeds), 'seed')}"
+    if winner is not default:
+        text = f"winner: {_name(winner.trial)}, {of}"
+        if default is None:
+            return text
+        return f"{text}, {_told(_gain(winner, default, metric), winner.error)} over the default"
+    text, found = f"winner: the default ({_name(DEFAULT)}), {of}", gain(finalists, metric)
+    if found is None or found["gain"] <= 0:
+        return text
+    other = f"{_name(found['trial'])} gains {_told(found['gain'], found['error'])}"
+    return f"{text}; {other}, too little for tune.margin"
+
+
+def _name(trial: int) -> str:
+    return f"trial-{trial:03d}"
+
+
+def _told(gain: float, error: float | None) -> str:
+    return f"{gain:+.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
+def _default(finalists: Sequence[Finalist]) -> Finalist | None:
+    return next((each for each in finalists if each.trial == DEFAULT and each.mean is not None), None)
+
+
+def _ranked(finalists: Sequence[Finalist], metric: Metric) -> list[Finalist]:
+    """Those that diverged on no seed, best first, of equals the earlier trial."""
+    sign = 1 if metric == "auc" else -1
+    whole = [(-sign * each.mean, each.trial, each) for each in finalists if each.mean is not None]
+    return [each for *_, each in sorted(whole, key=lambda one: one[:2])]
+
+
+def _gain(one: Finalist, default: Finalist, metric: Metric) -> float:
+    gain = (one.mean or 0.0) - (default.mean or 0.0)
+    return gain if metric == "auc" else -gain
+
+
+def _beats(one: Finalist, default: Finalist, metric: Metric, margin: float) -> bool:
+    gain = _gain(one, default, metric)
+    if margin == 0:
+        return gain > 0
+    return one.error is not None and gain > margin * one.error
 
 
 def _train(
-    trial: Finished, key: str, jobs: Mapping[int, Job], header: RunHeader, splits: Splits, wait: Wait
-) -> Finalist:
-    finalist = Finalist(trial.number, [], [], [])
-    label = f"{header.model} finalist trial-{trial.number:03d}"
+    trial: Finished,
+    key: str,
+    jobs: Mapping[int, Job],
+    header: RunHeader,
+    splits: Splits,
+    wait: Wait,
+    rows: ValidationRows | None,
+) -> tuple[Finalist, list[Array]]:
+    """Train a finalist on its seeds; return what the validation rows are predicted by each, too."""
+    finalist, scores = Finalist(trial.number, [], [], []), list[Array]()
+    label = f"{header.model} finalist {_name(trial.number)}"
     for number, (arguments, seed) in jobs.items():
         wait(number)
         finalist.seeds.append(seed)
@@ -108,6 +195,8 @@ def _train(
         curve, best = trained.state.curve, trained.state.best
         finalist.values.append(curve[best][key])
         finalist.epochs.append(curve[-1]["epoch"])
+        if rows is not None:
+            scores.append(predicted(header, arguments["model"], seed, trained, splits[1]))
     average = "diverged" if finalist.mean is None else f"mean {key.replace('_', ' ')} {finalist.mean:.4f}"
     print(f"{label}: {average}", flush=True)
-    return finalist
+    return finalist, scores

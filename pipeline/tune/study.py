@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pipeline.common.errors import PipelineError, error_context
 from pipeline.common.files import digest, read_json, require_file, write_json
 from pipeline.config.settings import Config
-from pipeline.config.space import Dimension
+from pipeline.config.space import Dimension, Metric
 from pipeline.train import cache, runs, workers
 from pipeline.train.course import LogFn
 from pipeline.train.refit import REFIT
@@ -58,7 +58,7 @@ class Study:
     finalists: Sequence[Finalist]
     winner: Finalist
     importances: dict[str, dict[str, float]]
-    metric: str
+    metric: Metric
     rows: int
     at: Callable[[Point], Block]
 
@@ -117,8 +117,8 @@ class _Trials:
 
     @cached_property
     def study(self) -> str:
-        """The study's name: it goes on if only budget or finals grow; another change starts a new one."""
-        settings = {**self.header.extra["tune"], "trials": None, "finalists": None}
+        """The study's name: it goes on if only budget, finals or margin change; else a new one starts."""
+        settings = {**self.header.extra["tune"], "trials": None, "finalists": None, "margin": None}
         named = {key: value for key, value in self.header.to_json().items() if key != REFIT}
         return f"{self._who}-{digest({**named, 'key': None, 'tune': settings})}"
 
@@ -215,7 +215,7 @@ def run(
     best = search.finalists(trials, metric, config.tune.finalists)
     with error_context(config.where()):
         finalists = finals.play(best, metric, these.at, header, splits, seeds, resources)
-    winner = finals.winner(finalists, metric)
+    winner = finals.winner(finalists, metric, config.tune.margin)
     print(finals.verdict(winner, finalists, metric), flush=True)
     rows = len(splits[0])
     return Study(these.study, header, trials, finalists, winner, importances, metric, rows, these.at)

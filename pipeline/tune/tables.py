@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.files import write_text
-from pipeline.tune.finals import Finalist
+from pipeline.config.space import Metric
+from pipeline.tune.finals import Finalist, gain
 from pipeline.tune.finished import Finished
 from pipeline.tune.points import Point
 
@@ -36,7 +37,7 @@ def write_csv(path: Path, trials: Sequence[Finished], finalists: Sequence[Finali
 
 def history(
     study: str,
-    metric: str,
+    metric: Metric,
     winner: Finalist,
     trials: Sequence[Finished],
     finalists: Sequence[Finalist],
@@ -57,6 +58,7 @@ def history(
         "best": winner.trial,
         "trials": rows,
         "finalists": [finalist.to_json() for finalist in finalists],
+        "gain": gain(finalists, metric),
         "budget": budget,
         "importances": importances,
     }

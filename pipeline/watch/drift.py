@@ -12,10 +12,9 @@ import numpy as np
 from scipy import stats
 
 from pipeline import metrics
-from pipeline.evaluate.calibration import losses
-from pipeline.evaluate.significance import estimate
 from pipeline.metrics import Array
 from pipeline.schema import EMPTY, Field
+from pipeline.statistics.significance import estimate
 
 Entry = Mapping[str, Any]  # of a vocabulary
 RISK = 0.001  # of any false alarm in a report, were all limits zero
@@ -203,7 +202,7 @@ def of_labels(
     spread = noise.z * float(np.hypot(auc.error, promise["auc_standard_error"]))
     value = metrics.auc(label, probability)
     found.append(Check("auc", None, promise["auc"], value, promise["auc"] - value, max(limits.auc, spread)))
-    loss = losses(label, probability)
+    loss = metrics.losses(label, probability)
     value = float(loss.mean())
     spread = noise.z * float(np.sqrt(loss.var() / noise.n + promise["logloss_std"] ** 2 / noise.m))
     change = value - promise["logloss"]

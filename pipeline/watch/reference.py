@@ -141,7 +141,7 @@ def _test(root: Path, trained: Block) -> Block:
 
 
 def _promise(test: Block, calibrated: Array, bins: int) -> dict[str, float]:
-    label, loss = test["label"], calibration.losses(test["label"], calibrated)
+    label, loss = test["label"], metrics.losses(test["label"], calibrated)
     return {
         "base_rate": float(label.mean()),
         "auc": metrics.auc(label, calibrated),

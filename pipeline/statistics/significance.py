@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from pipeline.evaluate.ranking import Ranking
 from pipeline.metrics import Array
+from pipeline.statistics.ranking import Ranking
 
 LEVEL = 0.05
 Test = dict[str, float]  # difference, low and high of its 95 % interval, two-sided p
@@ -117,12 +117,28 @@ def compare(first: Estimate, second: Estimate) -> Test:
     point.
     """
     assert first.clusters == second.clusters, "not the same rows"
-    difference = first.auc - second.auc
-    gap = first.positive - second.positive, first.negative - second.negative
-    rows = _variance(*gap, first.clusters)
+    difference, rows = first.auc - second.auc, _paired_variance(first, second)
     if difference == rows == 0:
         return {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     return _welch(difference, [(rows, _freedom(first)), _seeds(first), _seeds(second)])
+
+
+def error_of_difference(first: Estimate, second: Estimate) -> float:
+    """Return the standard error of a difference of two mean AUCs on the same rows: see `compare`."""
+    seeds = _seeds(first)[0] + _seeds(second)[0]
+    return math.sqrt(_paired_variance(first, second) + seeds)
+
+
+def error_of_mean(values: Array, group: Array | None = None) -> float:
+    """Return the standard error of the mean of values (N,) of rows.
+
+    Args:
+        group: code of each row's group, (N,) integers from 0: groups are independent, and not their rows.
+    """
+    apart = np.asarray(values, dtype=np.float64) - np.mean(values)
+    if group is not None:
+        apart = np.bincount(group, apart)[np.unique(group)]
+    return math.sqrt(len(apart) / (len(apart) - 1) * float(apart @ apart)) / len(values)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -185,6 +201,11 @@ def _t_test(difference: float, error: float, freedom: float) -> Test:
     reach = float(special.stdtrit(freedom, 1 - LEVEL / 2)) * error
     p = 2 * float(special.stdtr(freedom, -abs(difference) / error))
     return {"difference": difference, "low": difference - reach, "high": difference + reach, "p": p}
+
+
+def _paired_variance(first: Estimate, second: Estimate) -> float:
+    """The variance of a difference by the rows, from paired placements."""
+    return _variance(first.positive - second.positive, first.negative - second.negative, first.clusters)
 
 
 def _variance(positive: Array, negative: Array, clusters: tuple[int, int, int]) -> float:

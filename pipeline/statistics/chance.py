@@ -1,5 +1,6 @@
 """How far off a model looks by chance alone, though its probabilities are right."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -34,3 +35,13 @@ def calibration_error(predicted: Array, rows: int) -> Chance:
     variance = predicted * (1 - predicted) * len(predicted) / rows
     mean = np.sqrt(2 / np.pi) * np.mean(np.sqrt(variance))
     return Chance(float(mean), float(np.sqrt((1 - 2 / np.pi) * variance.sum()) / len(predicted)))
+
+
+def mean_prediction_ratio(variance: float, clicks: float) -> float:
+    """Return the standard deviation of mean prediction over base rate, of a model that is right.
+
+    Args:
+        variance: of the number of clicks: the sum of p (1 - p) over the rows.
+        clicks: their number.
+    """
+    return math.sqrt(variance) / clicks
