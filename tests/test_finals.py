@@ -106,7 +106,7 @@ def test_where_the_default_diverged_no_error_is_known_and_the_best_wins(
     found = play(monkeypatch, {**values, (0, 1): None})
     assert [each.error for each in found] == [None, None, None]
     assert finals.winner(found, "auc", 1).trial == 2
-    assert finals.gain(found, "auc") is None
+    assert finals.gain(found[1], found, "auc") is None
 
 
 DEFAULT, SMALL, LARGE = (
@@ -127,11 +127,14 @@ def test_the_default_is_kept_unless_the_gain_is_larger_than_its_error() -> None:
     assert finals.winner([DEFAULT, other], "logloss", 1) is other
     unknown = Finalist(3, [1], [0.99], [1])
     assert finals.winner([unknown, DEFAULT], "auc", 1) is DEFAULT
-    assert finals.gain([SMALL, LARGE, DEFAULT], "auc") == {
-        "trial": 3,
-        "gain": pytest.approx(0.01),
-        "error": 0.02,
-    }
+    of_small, of_large = (
+        {"trial": each.trial, "gain": pytest.approx(gain), "error": each.error}
+        for each, gain in ((SMALL, 0.01), (LARGE, 0.009))
+    )
+    everyone = [SMALL, LARGE, DEFAULT]
+    assert finals.gain(LARGE, everyone, "auc") == of_large
+    assert finals.gain(DEFAULT, everyone, "auc") == of_small, "the best of the others"
+    assert finals.gain(DEFAULT, [DEFAULT], "auc") is None
 
 
 def test_with_few_clicks_the_rule_errs_less_than_the_best_of_eight() -> None:

@@ -112,40 +112,38 @@ def winner(finalists: Sequence[Finalist], metric: Metric, margin: float) -> Fina
     return next(able, default)
 
 
-def gain(finalists: Sequence[Finalist], metric: Metric) -> Block | None:
-    """Return what the best trial but the default gains over it: {"trial", "gain", "error"}.
+def gain(winner: Finalist, finalists: Sequence[Finalist], metric: Metric) -> Block | None:
+    """Return what the winner gains over the default, or the best of the others if it is the default.
 
-    More is better, whatever the metric. None where there is no such trial, or no default.
+    None where there is no other, or no default.
+
+    Returns:
+        `trial`; `gain`, of which more is better, whatever the metric; and its `error`.
     """
     default = _default(finalists)
-    best = next((each for each in _ranked(finalists, metric) if each is not default), None)
-    if default is None or best is None:
+    others = [each for each in _ranked(finalists, metric) if each is not default]
+    if default is None or not others:
         return None
-    return {"trial": best.trial, "gain": _gain(best, default, metric), "error": best.error}
+    one = others[0] if winner is default else winner
+    return {"trial": one.trial, "gain": _gain(one, default, metric), "error": one.error}
 
 
 def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric) -> str:
     """Say which trial won the finals, and what it, or the best of the others, gains over the default."""
-    default, name, mean = _default(finalists), METRIC_NAMES[metric], winner.mean or 0.0
-    of = f"mean valid {name} {mean:.4f} over {counted(len(winner.seeds), 'seed')}"
-    if winner is not default:
-        text = f"winner: {_name(winner.trial)}, {of}"
-        if default is None:
-            return text
-        return f"{text}, {_told(_gain(winner, default, metric), winner.error)} over the default"
-    text, found = f"winner: the default ({_name(DEFAULT)}), {of}", gain(finalists, metric)
-    if found is None or found["gain"] <= 0:
+    name, mean = METRIC_NAMES[metric], winner.mean or 0.0
+    who = f"the default ({_name(DEFAULT)})" if winner.trial == DEFAULT else _name(winner.trial)
+    text = f"winner: {who}, mean valid {name} {mean:.4f} over {counted(len(winner.seeds), 'seed')}"
+    found = gain(winner, finalists, metric)
+    if found is None or (winner.trial == DEFAULT and found["gain"] <= 0):
         return text
-    other = f"{_name(found['trial'])} gains {_told(found['gain'], found['error'])}"
-    return f"{text}; {other}, too little for tune.margin"
+    gains = f"{found['gain']:+.4f}" + ("" if found["error"] is None else f" ± {found['error']:.4f}")
+    if winner.trial == DEFAULT:
+        return f"{text}; {_name(found['trial'])} gains {gains}, too little for tune.margin"
+    return f"{text}, {gains} over the default"
 
 
 def _name(trial: int) -> str:
     return f"trial-{trial:03d}"
-
-
-def _told(gain: float, error: float | None) -> str:
-    return f"{gain:+.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _default(finalists: Sequence[Finalist]) -> Finalist | None:

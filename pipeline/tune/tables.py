@@ -58,7 +58,7 @@ def history(
         "best": winner.trial,
         "trials": rows,
         "finalists": [finalist.to_json() for finalist in finalists],
-        "gain": gain(finalists, metric),
+        "gain": gain(winner, finalists, metric),
         "budget": budget,
         "importances": importances,
     }
