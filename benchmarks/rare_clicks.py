@@ -192,7 +192,7 @@ def replaces(log: Log, config: Config, found: Mapping[int, Model]) -> bool:
         error = rows.error(known[trial], known[0]) if trial else None
         finalists.append(Finalist(trial, [1], [value], [state.curve[-1]["epoch"]], error))
     won = finals.winner(finalists, metric, config.tune.margin)
-    print(f"  {finals.verdict(won, finalists, metric)}", flush=True)
+    print(f"  {finals.verdict(won, finalists, metric, config.tune.margin)}", flush=True)
     return won.trial != 0
 
 

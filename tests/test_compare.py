@@ -91,7 +91,20 @@ def test_test_rows_choose_neither_the_variant_nor_the_best() -> None:
 def test_a_model_that_one_split_lacks_is_left_out() -> None:
     reports = five()
     reports[2]["results"] = [r for r in reports[2]["results"] if r["model"] != "lr"]
-    assert rows_of(compare.join(reports)).keys() == {"fm", "deepfm"}
+    joined = compare.join(reports)
+    assert rows_of(joined).keys() == {"fm", "deepfm"}
+    assert "Not in all of these reports, and left out: lr." in compare.to_markdown(joined)
+
+
+def test_entries_with_the_same_test_rows_are_no_two_splits() -> None:
+    """They differ in their settings, and a test over splits would find them all but certain."""
+    reports = five()
+    for number, report in enumerate(reports):
+        report["test_rows"] = f"{number}"
+    compare.join(reports)
+    reports[3]["test_rows"] = "1"
+    with pytest.raises(PipelineError, match="ml-s2 and ml-s4 have the same test rows"):
+        compare.join(reports)
 
 
 def test_other_rows_or_clicks_are_another_log() -> None:
@@ -143,6 +156,8 @@ def test_the_page_marks_the_best_and_who_cannot_be_told_from_it() -> None:
     assert [line.split(" |")[0] for line in lines[2:]] == ["| fm ★", "| deepfm ≈", "| lr"]
     assert "for all 5 comparisons" in page
     assert "**+0.0" in lines[-1]
+    assert [line.count("✓") for line in lines[2:]] == [1, 1, 1]
+    assert all("**" not in cell for line in lines[2:] for cell in line.split(" | ")[1:3]), "no test was made"
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def test_where_the_default_diverged_no_error_is_known_and_the_best_wins(
     found = play(monkeypatch, {**values, (0, 1): None})
     assert [each.error for each in found] == [None, None, None]
     assert finals.winner(found, "auc", 1).trial == 2
-    assert finals.gain(found[1], found, "auc") is None
+    assert finals.against_default(found[1], found, "auc") is None
 
 
 DEFAULT, SMALL, LARGE = (
@@ -128,13 +128,28 @@ def test_the_default_is_kept_unless_the_gain_is_larger_than_its_error() -> None:
     unknown = Finalist(3, [1], [0.99], [1])
     assert finals.winner([unknown, DEFAULT], "auc", 1) is DEFAULT
     of_small, of_large = (
-        {"trial": each.trial, "gain": pytest.approx(gain), "error": each.error}
-        for each, gain in ((SMALL, 0.01), (LARGE, 0.009))
+        {"trial": each.trial, "difference": pytest.approx(difference), "error": each.error}
+        for each, difference in ((SMALL, 0.01), (LARGE, 0.009))
     )
     everyone = [SMALL, LARGE, DEFAULT]
-    assert finals.gain(LARGE, everyone, "auc") == of_large
-    assert finals.gain(DEFAULT, everyone, "auc") == of_small, "the best of the others"
-    assert finals.gain(DEFAULT, [DEFAULT], "auc") is None
+    assert finals.against_default(LARGE, everyone, "auc") == of_large
+    assert finals.against_default(DEFAULT, everyone, "auc") == of_small, "the best of the others"
+    assert finals.against_default(DEFAULT, [DEFAULT], "auc") is None
+
+
+def test_the_verdict_says_why_a_better_trial_did_not_win() -> None:
+    def said(finalist: Finalist, metric: Any = "auc", margin: float = 1) -> str:
+        winner = finals.winner([finalist, DEFAULT], metric, margin)
+        return finals.verdict(winner, [finalist, DEFAULT], metric, margin)
+
+    kept = "winner: the default (trial-000), mean valid AUC 0.7000 over 1 seed"
+    small = "trial-003 is better by 0.0100 ± 0.0200, which is too little for tune.margin: 1.5"
+    assert said(SMALL, margin=1.5) == f"{kept}; {small}"
+    unknown = "trial-003 is better by 0.2900, whose error cannot be known with fewer than two validation rows"
+    assert said(Finalist(3, [1], [0.99], [1])) == f"{kept}; {unknown} of a class"
+    assert said(Finalist(3, [1], [0.6], [1], 0.01)) == kept
+    lower = "winner: trial-003, mean valid logloss 0.6000 over 1 seed, -0.1000 ± 0.0100 against the default"
+    assert said(Finalist(3, [1], [0.6], [1], 0.01), "logloss") == lower
 
 
 def test_with_few_clicks_the_rule_errs_less_than_the_best_of_eight() -> None:

@@ -202,12 +202,24 @@ def test_a_search_that_kept_the_default_is_no_comparison() -> None:
 def test_the_searches_tell_what_they_cost_and_what_so_many_trials_find() -> None:
     report = board()
     head, *lines = table(report, 3)
-    assert head[:5] == ["model", "came to their end", "winner", "gain in the finals", "million rows"]
+    assert head[:5] == [
+        "model",
+        "came to their end",
+        "winner",
+        "less the default, in the finals",
+        "million rows",
+    ]
     assert head[5:] == ["after 1", "after 2", "after 4", "after 8", "best trial"]
     reached = "0.7620", "0.7649", "0.7706", "0.7820", "0.7820"
     assert lines[1] == ["fm", "6 of 8", "trial 7", "+0.0100 ± 0.0040", "0.1", *reached]
-    report["budget"][1] |= {"winner": 0, "gain": {"trial": 7, "gain": 0.0031, "error": 0.0040}}
-    report["budget"][0] |= {"winner": 0, "gain": {"trial": 2, "gain": -0.0031, "error": None}}
+    report["budget"][1] |= {
+        "winner": 0,
+        "against_default": {"trial": 7, "difference": 0.0031, "error": 0.004},
+    }
+    report["budget"][0] |= {
+        "winner": 0,
+        "against_default": {"trial": 2, "difference": -0.0031, "error": None},
+    }
     gains = [line[3] for line in table(report, 3)[1:3]]
     assert gains == ["-0.0031 (trial 2)", "+0.0031 ± 0.0040 (trial 7)"]
     assert {(row["variant"], row["completed"], row["capped"]) for row in rows(report)} == {

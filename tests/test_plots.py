@@ -123,7 +123,7 @@ def test_one_seed_no_lr_and_no_importances_can_be_drawn(tmp_path: Path) -> None:
 
 def test_a_search_by_logloss_is_drawn_with_lower_as_better() -> None:
     figure = plots.tuning_history(made_up_runs(both(lr=0.7, fm=0.78), metric="logloss"))
-    assert figure.texts[0].get_text().endswith("most: -0.0200 validation logloss over its default")
+    assert figure.texts[0].get_text().endswith("most: -0.0200 validation logloss against its default")
     low, high = figure.axes[0].get_ylim()
     assert low < -0.02 < 0 < high  # less is better
 
@@ -135,6 +135,17 @@ def test_a_search_without_a_gain_says_so() -> None:
     figure = plots.tuning_history(runs)
     assert figure.texts[0].get_text() == "No search finds anything better than the default"
     assert "no gain" in texts(figure)
+
+
+def test_a_search_that_kept_the_default_for_the_error_says_what_was_too_little() -> None:
+    runs = made_up_runs(both(fm=0.78))
+    search = runs[1].info["search"]
+    search["best"] = 0
+    search["finalists"] = [{"trial": 7, "mean": 0.781}, {"trial": 0, "mean": 0.78}]
+    search["against_default"] = {"trial": 7, "difference": 0.0011, "error": 0.004}
+    figure = plots.tuning_history(runs)
+    assert figure.texts[0].get_text().endswith("is better than the default by more than its error")
+    assert "+0.0011 is too little" in texts(figure)
 
 
 def test_colours_are_distinct_and_the_rest_is_light() -> None:

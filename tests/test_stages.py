@@ -449,7 +449,7 @@ def test_the_tuned_run_tells_how_it_was_found(whole: Path) -> None:
     assert finals.keys() >= {0, won["number"]}
     gain = finals[won["number"]]["mean"] - finals[0]["mean"]
     assert won["number"] == 0 or gain > finals[won["number"]]["error"] > 0
-    assert (run["search"]["gain"] is None) == (finals.keys() == {0})
+    assert (run["search"]["against_default"] is None) == (finals.keys() == {0})
     for number, seeds in ((0, default["seeds"]), (won["number"], run["seeds"])):
         values = [seed["best"]["valid_auc"] for seed in seeds]
         assert finals[number]["values"] == values

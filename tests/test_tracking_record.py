@@ -102,11 +102,16 @@ def test_the_description_lists_seeds_and_search() -> None:
     assert "finalist" not in text
     assert "`epochs`" not in text
     shown["seeds"][0]["capped"] = True
-    shown["search"]["finalists"] = [{"trial": 2, "mean": 0.7, "error": 0.0123}, {"trial": 0, "mean": None}]
+    shown["search"]["finalists"] = [
+        {"trial": 2, "mean": 0.7, "error": 0.0123},
+        {"trial": 3, "mean": None},
+        {"trial": 0, "mean": 0.69},
+    ]
     text = record.description(shown)
     assert "Trainings that `epochs` ended and not their patience: 1." in text
-    assert "| trial 2&emsp; | 0.7000&emsp; | 0.0123&emsp; |" in text
-    assert "| trial 0 (default)&emsp; | diverged&emsp; | &emsp; |" in text
+    assert "| trial 2&emsp; | 0.7000&emsp; | +0.0100 ± 0.0123&emsp; |" in text
+    assert "| trial 3&emsp; | diverged&emsp; | &emsp; |" in text
+    assert "| trial 0 (default)&emsp; | 0.6900&emsp; | &emsp; |" in text
 
 
 def test_a_search_has_metrics_as_a_whole_and_by_trial() -> None:

@@ -17,7 +17,7 @@ NO_BLOCK = "should be a block of keys, as in `key: value`"
 # what a list that is empty may name; the others only say that it is
 EXAMPLES = {"datasets": "synthetic", "models": "fm", "seeds": "1"}
 BOUNDS = {Ge: "at least", Gt: "above", Le: "at most", Lt: "below"}
-OUT_OF_RANGE = {"greater_than_equal", "greater_than", "less_than_equal", "less_than", "finite_number"}
+OUT_OF_RANGE = {"greater_than_equal", "greater_than", "less_than_equal", "less_than"}
 
 
 class Strict(BaseModel):
@@ -66,6 +66,9 @@ def _reason(first: Any, hint: Any) -> str:
     """Say what is wrong with a value of the type `hint`."""
     kind, key, context = first["type"], first["loc"][-1] if first["loc"] else "", first.get("ctx", {})
     bounds = _bounds(hint)
+    if kind == "finite_number":
+        bounds = ["a finite number", *bounds]
+        return f"must be {' and '.join(bounds)}"
     if kind in OUT_OF_RANGE and bounds:
         return "must be " + " and ".join(bounds)
     if kind == "extra_forbidden":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.common.text import counted
+from pipeline.evaluate import variants
 from pipeline.evaluate.runs import Run
 
 Block = dict[str, Any]
@@ -29,7 +30,8 @@ def summarise(runs: Sequence[Run]) -> list[Block]:
             "model": run.model,
             "metric": run.info["search"]["metric"],
             "winner": run.info["search"]["best"],
-            "gain": run.info["search"].get("gain"),
+            "margin": run.info.get("tune", {}).get("margin", 0.0),
+            "against_default": run.info["search"].get("against_default"),
             **run.info["search"]["budget"],
         }
         for run in runs
@@ -41,7 +43,7 @@ def table(found: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: the expected best after 1, 2, 4, ... trials, and what was found in fact."""
     longest = max(len(search["expected"]) for search in found)
     draws = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < longest] + [longest]
-    header = ["model", "came to their end", "winner", "gain in the finals", "million rows"]
+    header = ["model", "came to their end", "winner", "less the default, in the finals", "million rows"]
     header += [f"after {n}" for n in draws] + ["best trial"]
     rows = []
     for search in found:
@@ -53,7 +55,7 @@ def table(found: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
                 search["model"],
                 f"{search['completed']} of {search['trials']}",
                 winner,
-                _gain(search.get("gain"), search["winner"]),
+                _against_default(search.get("against_default"), search["winner"]),
                 f"{spent:.1f}",
                 *(f"{expected[n - 1]:.4f}" if n <= len(expected) else "" for n in draws),
                 "" if best is None else f"{best:.4f}",
@@ -62,12 +64,26 @@ def table(found: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def _gain(found: Block | None, winner: int) -> str:
-    """Return what the best of the other finalists has over the default, and which it is unless it won."""
+def _against_default(found: Block | None, winner: int) -> str:
+    """Return the difference of the winner, or of the best of the others, which is named then."""
     if found is None:
         return ""
     error = "" if found["error"] is None else f" ± {found['error']:.4f}"
-    return f"{found['gain']:+.4f}{error}" + ("" if found["trial"] == winner else f" (trial {found['trial']})")
+    who = "" if found["trial"] == winner else f" (trial {found['trial']})"
+    return f"{found['difference']:+.4f}{error}{who}"
+
+
+def _rule(margins: set[float]) -> str:
+    """Say who wins the finals."""
+    if margins == {0.0}:
+        return "and the best mean won (`tune.margin: 0`)."
+    much = f"{margins.pop():g}" if len(margins) == 1 else "so many"
+    return (
+        f"and of those whose gain over the default is larger than {much} of its standard errors "
+        "(`tune.margin`; `±`: by validation rows and, if there are several, seeds; none where a class has "
+        "fewer than two validation rows) the best mean won, else the default: with few clicks the best of "
+        "some trials is the luckiest."
+    )
 
 
 def explanation(report: Block) -> str:
@@ -76,16 +92,17 @@ def explanation(report: Block) -> str:
     name = "AUC" if metrics == {"auc"} else " and ".join(sorted(metrics))
     text = (
         "Every search had the same number of trials on one seed; its best trials and the default were then "
-        "trained on all seeds, and the best mean won, if its gain over the default is larger than "
-        "`tune.margin` standard errors (`±`, by validation rows and seeds): with few clicks the best of some "
-        "trials is the luckiest. Rows are those of the train split times the epochs of "
+        f"trained on all seeds, {_rule({search['margin'] for search in report['budget']})} Rows are those of "
+        "the train split times the epochs of "
         f"all trials and finals. *After n* is the expected best validation {name} of n trials drawn from "
         "those of the search (Dodge et al. 2019), as if they were drawn at random, pruned trials with the "
         "best that they had; *best trial* is what the search found. All of it is of validation data."
     )
-    capped = [f"{r['model']} ({r['variant']}, {r['capped']})" for r in report["results"] if r["capped"]]
+    named = variants.named(report["results"], variants.kept_default(report))
+    ended = [(result, variant) for result, variant in named if result["capped"]]
+    capped = [f"{result['model']} ({variant}, {result['capped']})" for result, variant in ended]
     if capped:
-        total = sum(result["capped"] for result in report["results"])
+        total = sum(result["capped"] for result, _ in ended)
         text += (
             f" **{counted(total, 'training')} ended at the last of `epochs` and not by patience, and might "
             f"have become better: {', '.join(capped)}.**"

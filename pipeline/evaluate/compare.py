@@ -49,14 +49,33 @@ def join(reports: Sequence[Block]) -> Block:
     """Return what the tables and the picture show: `logs`, each with its `splits`, and `ranks` over the logs.
 
     `ranks` is None with fewer than two logs or three models that all of them have.
+
+    Raises:
+        PipelineError: two reports are of the same test rows, so that they are no two splits.
     """
     by_log: dict[Any, list[Block]] = {}
     for report in reports:
         total = [sum(split[key] for split in report["splits"].values()) for key in ("rows", "clicks")]
         source = (report.get("origin") or {}).get("source")
         by_log.setdefault((source, *total), []).append(report)
+    for group in by_log.values():
+        _check_rows(group)
     logs = [_over_splits(group) for group in by_log.values()]
     return {"logs": logs, "ranks": _over_logs(logs)}
+
+
+def _check_rows(reports: Sequence[Block]) -> None:
+    seen: dict[str, str] = {}
+    for report in reports:
+        rows, name = report.get("test_rows"), report["dataset"]
+        if rows in seen:
+            raise PipelineError(
+                f"{seen[rows]} and {name} have the same test rows: they are no two splits of a log, over "
+                "which a difference could be tested; leave one of them out, and compare their settings by "
+                "their own reports, or by entries that differ in `split: {seed: ...}`"
+            )
+        if rows is not None:
+            seen[rows] = name
 
 
 def _over_splits(reports: list[Block]) -> Block:
@@ -87,7 +106,15 @@ def _over_splits(reports: list[Block]) -> Block:
             tests.append(row[name])
     correct(tests)
     names = [report["dataset"] for report in reports]
-    return {"log": _name(names), "splits": names, "ratio": ratio, "best": best["model"], "rows": rows}
+    everyone = {model for found in results for model, _ in found}
+    return {
+        "log": _name(names),
+        "splits": names,
+        "ratio": ratio,
+        "best": best["model"],
+        "rows": rows,
+        "left_out": sorted(everyone - {*common}),
+    }
 
 
 def _over_logs(logs: list[Block]) -> Block | None:
@@ -193,7 +220,7 @@ def _table(log: Block) -> list[str]:
         cells = [row["model"] + (" ★" if is_best else " ≈" if close else "")]
         for variant, values in row["test"].items():
             text = f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if several else "")
-            cells.append(f"**{text}**" if variant == row["variant"] and is_best else text)
+            cells.append(f"{text} ✓" if variant == row["variant"] else text)
         cells.append(f"{row['valid_auc']:.4f}")
         lines.append([*cells, *(_cell(row.get(name)) for name in ("tuning", "to_best") if several)])
     return [f"| {' | '.join(cells)} |" for cells in lines]
@@ -209,17 +236,21 @@ def _cell(test: Block | None) -> str:
 def _words(log: Block) -> str:
     if len(log["splits"]) == 1:
         return (
-            "Test AUC, mean over seeds. One split allows no test over splits; its own report tests over rows."
+            "Test AUC, mean over seeds; ✓ marks the variant with the higher validation AUC. One split "
+            "allows no test over splits; its own report tests over rows."
         )
+    left_out = f" Not in all of these reports, and left out: {', '.join(log['left_out'])}." * bool(
+        log["left_out"]
+    )
     tests = [row[name] for row in log["rows"] for name in ("tuning", "to_best") if name in row]
     count = sum(not same_scores(test) for test in tests)
     return (
         f"Test AUC, mean ± standard deviation over {', '.join(log['splits'])} (each the mean over its "
         "seeds). ★ has the best mean validation AUC; the others are compared with it, each with the variant "
-        "whose mean validation AUC is higher. Intervals of 95 % by the corrected resampled t-test (Nadeau "
-        "and Bengio 2003), which allows for the rows that splits share (test / train rows "
+        "whose mean validation AUC is higher (✓). Intervals of 95 % by the corrected resampled t-test "
+        "(Nadeau and Bengio 2003), which allows for the rows that splits share (test / train rows "
         f"{log['ratio']:.3f}); **bold** if significant at 5 % after Holm's correction for all "
-        f"{counted(count, 'comparison')}, ≈ if a model cannot be distinguished from ★."
+        f"{counted(count, 'comparison')}, ≈ if a model cannot be distinguished from ★.{left_out}"
     )
 
 

@@ -320,16 +320,19 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
     series = {run.model: _trials(run) for run in tuned}
     gains = {run.model: round(sign * _gain(run), 4) for run in every}
     top = max(gains, key=lambda model: (gains[model], model))
-    title = (
-        f"The search helps {top} most: {sign * gains[top]:+.4f} validation {METRICS[metric]} over its default"
-        if gains[top] > 0
-        else "No search finds anything better than the default"
-    )
+    small = {run.model: less for run in every if (less := _too_small(run, sign)) is not None}
+    if gains[top] > 0:
+        helped = f"{sign * gains[top]:+.4f} validation {METRICS[metric]} against its default"
+        title = f"The search helps {top} most: {helped}"
+    elif small:
+        title = "No search finds anything that is better than the default by more than its error"
+    else:
+        title = "No search finds anything better than the default"
     figure = titled_figure(
         2.55 * grid_shape(len(tuned))[0],
         title,
         f"Validation {METRICS[metric]} of every trial less the default's, on one seed{_which(runs)}\n"
-        "Below a name: the default's value, and what the winner gains in the finals, mean over all seeds",
+        "Below a name: the default's value there, and the winner less the default in the finals, all seeds",
         keys=[
             Line2D([], [], color=TEXT, linewidth=1.6, label="best so far"),
             Line2D([], [], color=TEXT, marker="o", linestyle="", alpha=0.6, markersize=4.5, label="finished"),
@@ -361,8 +364,12 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
         won = int(np.argmax(sign * np.where(pruned, -sign * np.inf, values)))
         ax.plot(won, values[won], "o", color=colour, markersize=7, markeredgecolor="white")
         ax.plot(0, default, "D", color=TEXT, mfc="white", markersize=5)
-        gain = f"{start:.4f}, {f'{sign * gains[model]:+.4f}' if gains[model] > 0 else 'no gain'}"
-        name_panel(ax, model, gain, colour)
+        gain = "no gain"
+        if gains[model] > 0:
+            gain = f"{sign * gains[model]:+.4f}"
+        elif model in small:
+            gain = f"{sign * small[model]:+.4f} is too little"
+        name_panel(ax, model, f"{start:.4f}, {gain}", colour)
         ax.set(xlim=(-0.8, longest - 0.2), ylim=(low, high))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
@@ -642,6 +649,14 @@ def _gain(run: Run) -> float:
         _, _, best, _ = _trials(run)
         return float(best[-1])
     return float(finals[winner] - finals[0])
+
+
+def _too_small(run: Run, sign: int) -> float | None:
+    """What the best finalist is better than the default, which won; None if it is not, or another won."""
+    found = run.info["search"].get("against_default")
+    if found is None or run.info["search"]["best"] or sign * found["difference"] <= 0:
+        return None
+    return sign * float(found["difference"])
 
 
 def _value(trial: Block, metric: str) -> float:

@@ -5,6 +5,7 @@ exactly. Nothing is chosen on the test split: the champion, the better variant o
 are decided by validation metrics.
 """
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ def build_report(
         "base_rate": float(label.mean()),
         "negatives_kept": negatives_kept,
         "splits": holdout.splits,
+        "test_rows": rows_digest(holdout.row, label),
         "clusters": count,
         "gauc_coverage": (None if holdout.group is None else metrics.group_coverage(label, holdout.group)),
         "bayes": bayes,
@@ -141,6 +143,16 @@ def build_report(
         leading = estimates[leader.model, leader.variant]
         report["blends"] = blend.summarise(candidates, blends, holdout, leading, group)
     return report, curves
+
+
+def rows_digest(row: Array, label: Array) -> str:
+    """Return a digest of test rows, by which two reports are seen to be of the same ones.
+
+    Args:
+        row: the number of each in the clean table, (N,) int64.
+        label: 0 or 1, (N,) uint8.
+    """
+    return hashlib.sha256(row.tobytes() + label.tobytes()).hexdigest()[:16]
 
 
 def champion(runs: Sequence[Run]) -> tuple[Run, int]:

@@ -224,13 +224,17 @@ def description(run: Block) -> str:
         lines += ["", f"Trainings that `epochs` ended and not their patience: {capped}."]
     if search and search.get("finalists"):
         name = {"auc": "AUC"}.get(search["metric"], search["metric"])
-        heads = f"mean valid {name} over the seeds", "standard error of the gain over the default"
+        default = next((one["mean"] for one in search["finalists"] if one["trial"] == 0), None)
+        heads = f"mean valid {name} over the seeds", "less the default"
         lines += ["", _row("finalist", *heads), "|---|---|---|"]
         for one in search["finalists"]:
             mean_of = "diverged" if one["mean"] is None else f"{one['mean']:.4f}"
-            error = "" if one.get("error") is None else f"{one['error']:.4f}"
+            less = ""
+            if one["trial"] and None not in (one["mean"], default):
+                less = f"{one['mean'] - default:+.4f}"
+                less += "" if one.get("error") is None else f" ± {one['error']:.4f}"
             who = f"trial {one['trial']}{' (default)' if one['trial'] == 0 else ''}"
-            lines.append(_row(who, mean_of, error))
+            lines.append(_row(who, mean_of, less))
     return "\n".join(lines)
 
 

@@ -25,6 +25,7 @@ from pipeline.tune.points import Point
 Block = dict[str, Any]
 DEFAULT = 0  # the first trial
 METRIC_NAMES = {"auc": "AUC", "logloss": "logloss"}
+SIGNS = {"auc": 1, "logloss": -1}  # of what is better
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def play(
         for place, trial in enumerate(trials):
             first = place * len(seeds)
             numbered = dict(enumerate(jobs[first : first + len(seeds)], first))
-            finalist, scores = _train(trial, f"valid_{metric}", numbered, header, splits, wait, rows)
+            finalist, scores = _train(trial, metric, numbered, header, splits, wait, rows)
             found.append(finalist)
             if rows is not None and finalist.mean is not None:
                 evidence[trial.number] = rows.evidence(scores)
@@ -112,34 +113,46 @@ def winner(finalists: Sequence[Finalist], metric: Metric, margin: float) -> Fina
     return next(able, default)
 
 
-def gain(winner: Finalist, finalists: Sequence[Finalist], metric: Metric) -> Block | None:
-    """Return what the winner gains over the default, or the best of the others if it is the default.
+def against_default(winner: Finalist, finalists: Sequence[Finalist], metric: Metric) -> Block | None:
+    """Return how the winner differs from the default, or the best of the others if the default won.
 
     None where there is no other, or no default.
 
     Returns:
-        `trial`; `gain`, of which more is better, whatever the metric; and its `error`.
+        `trial`; `difference` of the means, of the metric as it is; and its standard `error`.
     """
     default = _default(finalists)
     others = [each for each in _ranked(finalists, metric) if each is not default]
     if default is None or not others:
         return None
     one = others[0] if winner is default else winner
-    return {"trial": one.trial, "gain": _gain(one, default, metric), "error": one.error}
+    return {
+        "trial": one.trial,
+        "difference": (one.mean or 0.0) - (default.mean or 0.0),
+        "error": one.error,
+    }
 
 
-def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric) -> str:
-    """Say which trial won the finals, and what it, or the best of the others, gains over the default."""
+def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric, margin: float) -> str:
+    """Say which trial won the finals, how it differs from the default, and why a better one did not win."""
     name, mean = METRIC_NAMES[metric], winner.mean or 0.0
     who = f"the default ({_name(DEFAULT)})" if winner.trial == DEFAULT else _name(winner.trial)
     text = f"winner: {who}, mean valid {name} {mean:.4f} over {counted(len(winner.seeds), 'seed')}"
-    found = gain(winner, finalists, metric)
-    if found is None or (winner.trial == DEFAULT and found["gain"] <= 0):
+    found = against_default(winner, finalists, metric)
+    if found is None:
         return text
-    gains = f"{found['gain']:+.4f}" + ("" if found["error"] is None else f" ± {found['error']:.4f}")
-    if winner.trial == DEFAULT:
-        return f"{text}; {_name(found['trial'])} gains {gains}, too little for tune.margin"
-    return f"{text}, {gains} over the default"
+    gain = found["difference"] * SIGNS[metric]
+    error = "" if found["error"] is None else f" ± {found['error']:.4f}"
+    if winner.trial != DEFAULT:
+        return f"{text}, {found['difference']:+.4f}{error} against the default"
+    if gain <= 0:
+        return text
+    why = (
+        "whose error cannot be known with fewer than two validation rows of a class"
+        if found["error"] is None
+        else f"which is too little for tune.margin: {margin:g}"
+    )
+    return f"{text}; {_name(found['trial'])} is better by {gain:.4f}{error}, {why}"
 
 
 def _name(trial: int) -> str:
@@ -152,18 +165,12 @@ def _default(finalists: Sequence[Finalist]) -> Finalist | None:
 
 def _ranked(finalists: Sequence[Finalist], metric: Metric) -> list[Finalist]:
     """Those that diverged on no seed, best first, of equals the earlier trial."""
-    sign = 1 if metric == "auc" else -1
-    whole = [(-sign * each.mean, each.trial, each) for each in finalists if each.mean is not None]
+    whole = [(-SIGNS[metric] * each.mean, each.trial, each) for each in finalists if each.mean is not None]
     return [each for *_, each in sorted(whole, key=lambda one: one[:2])]
 
 
-def _gain(one: Finalist, default: Finalist, metric: Metric) -> float:
-    gain = (one.mean or 0.0) - (default.mean or 0.0)
-    return gain if metric == "auc" else -gain
-
-
 def _beats(one: Finalist, default: Finalist, metric: Metric, margin: float) -> bool:
-    gain = _gain(one, default, metric)
+    gain = ((one.mean or 0.0) - (default.mean or 0.0)) * SIGNS[metric]
     if margin == 0:
         return gain > 0
     return one.error is not None and gain > margin * one.error
@@ -171,7 +178,7 @@ def _beats(one: Finalist, default: Finalist, metric: Metric, margin: float) -> b
 
 def _train(
     trial: Finished,
-    key: str,
+    metric: Metric,
     jobs: Mapping[int, Job],
     header: RunHeader,
     splits: Splits,
@@ -191,10 +198,12 @@ def _train(
             print(f"{label} seed-{seed}: {error}")
             break
         curve, best = trained.state.curve, trained.state.best
-        finalist.values.append(curve[best][key])
+        finalist.values.append(curve[best][f"valid_{metric}"])
         finalist.epochs.append(curve[-1]["epoch"])
         if rows is not None:
             scores.append(predicted(header, arguments["model"], seed, trained, splits[1]))
-    average = "diverged" if finalist.mean is None else f"mean {key.replace('_', ' ')} {finalist.mean:.4f}"
+    average = (
+        "diverged" if finalist.mean is None else f"mean valid {METRIC_NAMES[metric]} {finalist.mean:.4f}"
+    )
     print(f"{label}: {average}", flush=True)
     return finalist, scores

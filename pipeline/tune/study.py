@@ -216,7 +216,7 @@ def run(
     with error_context(config.where()):
         finalists = finals.play(best, metric, these.at, header, splits, seeds, resources)
     winner = finals.winner(finalists, metric, config.tune.margin)
-    print(finals.verdict(winner, finalists, metric), flush=True)
+    print(finals.verdict(winner, finalists, metric, config.tune.margin), flush=True)
     rows = len(splits[0])
     return Study(these.study, header, trials, finalists, winner, importances, metric, rows, these.at)
 

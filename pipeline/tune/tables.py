@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.common.files import write_text
 from pipeline.config.space import Metric
-from pipeline.tune.finals import Finalist, gain
+from pipeline.tune.finals import Finalist, against_default
 from pipeline.tune.finished import Finished
 from pipeline.tune.points import Point
 
@@ -58,7 +58,7 @@ def history(
         "best": winner.trial,
         "trials": rows,
         "finalists": [finalist.to_json() for finalist in finalists],
-        "gain": gain(winner, finalists, metric),
+        "against_default": against_default(winner, finalists, metric),
         "budget": budget,
         "importances": importances,
     }
