@@ -1,5 +1,6 @@
 """Clean table -> encoded train, valid and test split; all that is fitted is fitted on train rows."""
 
+import sys
 from pathlib import Path
 
 from pipeline.common.errors import PipelineError, error_context, exit_with_message, unknown
@@ -8,7 +9,7 @@ from pipeline.data.storage import REPORT, SplitWriter, write_vectors
 from pipeline.preprocess.clean_table import CleanTable
 from pipeline.schema import SPLITS
 from pipeline.split import repeats, vectors, warm
-from pipeline.split.assign import assign, remark, train_rows
+from pipeline.split.assign import assign, remark, scarce, train_rows
 from pipeline.split.vocabulary import Encoder, fit_vocabulary
 from stages import dataset_entry, new_folder
 
@@ -62,8 +63,8 @@ def main() -> None:
     counts: dict[str, int] = {split: writer.report[split]["rows"] for split in SPLITS}
     rows = ", ".join(f"{count} {split} rows" for split, count in counts.items())
     print(f"{name}: {encoder.schema.vocabulary_size} ids, {rows}{repeats.remark(found)}")
-    if words := remark(counts, entry.split.get("method", "random")):
-        print(f"warning: {name}: {words}")
+    for words in filter(None, [remark(counts, entry.split.get("method", "random")), *scarce(writer.report)]):
+        print(f"warning: {name}: {words}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import drawn, mix, permutation
 from pipeline.schema import SPLITS
-from pipeline.split.assign import TEST, TRAIN, VALID, assign, remark
+from pipeline.split.assign import TEST, TRAIN, VALID, Part, assign, remark, scarce
 
 
 def log(rows: int, **columns: object) -> pa.Table:
@@ -167,6 +167,55 @@ def test_a_given_column_with_anything_else_is_an_error_with_the_row():
             assign(log(3, part=["train", "test", odd]), method="column", column="part")
 
 
+FILES = {"train.csv": "train", "valid.csv": "valid", "test.csv": "test"}
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (
+            ["train.csv", "test.csv"],
+            FILES,
+            (
+                "toy: the valid split is empty: no row of 40 has a value of the column 'part' that stands for "
+                "valid; `values` says so of valid.csv. Look for these rows, or mend data.toy.split.values; "
+                "with `valid: 0.1` under data.toy.split they are drawn from the train rows"
+            ),
+        ),
+        (
+            ["train.csv", "valid.csv"],
+            FILES,
+            (
+                "toy: the test split is empty: no row of 40 has a value of the column 'part' that stands for "
+                "test; `values` says so of test.csv. Look for these rows, or mend data.toy.split.values"
+            ),
+        ),
+        (
+            ["train.csv", "old.csv"],
+            {"train.csv": "train", "old.csv": None},
+            "stands for test; `values` has train.csv: train, old.csv: null. Add to data.toy.split.values",
+        ),
+        (["test", "valid"], None, "stands for train; expected train or 0. Say under data.toy.split what"),
+    ],
+)
+def test_a_part_that_no_row_is_of_is_told_with_the_values_that_stand_for_it(
+    part: list[str], values: dict[str | int, Part | None] | None, message: str
+) -> None:
+    """A file without records has no row, and train rows in its place are not what was asked for."""
+    with pytest.raises(PipelineError) as caught:
+        assign(log(40, part=np.repeat(part, 20)), "toy", method="column", column="part", values=values)
+    assert message in str(caught.value)
+    assert "raise" not in str(caught.value)
+
+
+def test_valid_rows_are_drawn_where_none_is_named_or_a_share_is_given() -> None:
+    table = log(200, part=np.repeat(["train.csv", "test.csv"], 100))
+    some: dict[str | int, Part | None] = {"train.csv": "train", "test.csv": "test"}
+    for values, share in (({**some, "valid.csv": "valid"}, {"valid": 0.1}), (some, {})):
+        parts = assign(table, method="column", column="part", values=values, **share)
+        assert np.bincount(parts).tolist() == [90, 10, 100]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -218,3 +267,13 @@ def test_a_train_part_that_is_smaller_than_another_is_told(
 ):
     told = remark(dict(zip(SPLITS, rows, strict=True)), method)
     assert words in told and bool(words) == bool(told)
+
+
+def test_a_class_of_hardly_a_row_is_told_before_anything_is_trained() -> None:
+    enough = {"rows": 3_000, "clicks": 10}
+    assert scarce(dict.fromkeys(SPLITS, enough)) == []
+    report = {"train": {"rows": 20, "clicks": 11}, "valid": {"rows": 2_951, "clicks": 1}, "test": enough}
+    assert scarce(report) == [
+        "the train split has 9 rows with label 0 of 20: little can be learnt from them",
+        "the valid split has 1 row with label 1 of 2,951: what is chosen by it is chosen by chance",
+    ]

@@ -207,6 +207,13 @@ def test_a_field_may_say_the_parts(tmp_path: Path, run: Run):
         assert rows.tolist() == list(range(number, 4000, 3))
 
 
+def test_a_split_with_few_clicks_is_told(tmp_path: Path, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    run(with_blocks(tmp_path, split={"method": "random", "seed": 1, "valid": 0.004}), "synthetic")
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: synthetic: ")]
+    assert len(told) == 1 and "the valid split has " in told[0]
+    assert told[0].endswith(" of 13: what is chosen by it is chosen by chance")
+
+
 def test_a_split_without_rows_leaves_nothing(tmp_path: Path, run: Run):
     project.make_project(tmp_path)
     text = (tmp_path / "params.yaml").read_text().replace("test: 0.2", "test: 0.0001")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.common.errors import PipelineError
 from pipeline.common.permutation import drawn, permutation
 from pipeline.common.ranges import CountOrZero, Fraction, Seed
+from pipeline.common.text import counted
 from pipeline.schema import SPLITS
 from pipeline.split.days import Day, by_days
 from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
@@ -22,6 +23,8 @@ from pipeline.split.repeats import DROPPED, MANY, Policy, Repeats
 Part = Literal["train", "valid", "test"]
 Assignment = NDArray[np.uint8]  # of each row, its place in SPLITS
 TRAIN, VALID, TEST = range(3)
+FEW = 10  # rows of a class, below which a figure of the split is one of chance
+VALID_SHARE = 0.1
 COLUMN_OF = {"time": "time", "days": "time", "user": "group"}  # by method, what it needs of the clean table
 
 
@@ -33,7 +36,7 @@ def assign(
     method: Literal["random", "time", "days", "user", "column"] = "random",
     seed: Seed = 1024,
     test: Fraction = 0.2,
-    valid: Fraction = 0.1,
+    valid: Fraction | None = None,
     column: str | None = None,
     values: dict[str | CountOrZero, Part | None] | None = None,
     day: Day | None = None,
@@ -53,8 +56,9 @@ def assign(
             whatever comes later is left out; `user`: all rows of a group go to one split, so the fractions
             are met only nearly; `column`: as that column specifies, with train, valid, test or 0, 1, 2.
         test: fraction of all rows; not of the methods `column` and `days`.
-        valid: fraction of the rows that are not test; not of the method `days`; of the method `column` it is
-            drawn from the train rows where the column names no valid ones.
+        valid: fraction of the rows that are not test (default: 0.1); not of the method `days`; of the method
+            `column` it is drawn from the train rows where the column names no valid ones. Where `values`
+            names some and no row has such a value, rows are drawn only if this is given.
         column: of the method `column`.
         values: what the values of the column stand for, where these are others: train, valid, test, or null
             for rows to leave out.
@@ -69,8 +73,8 @@ def assign(
             method says, and the fractions are those of the rows that are no copies.
 
     Raises:
-        PipelineError: a column is missing or has invalid values, a split is empty or has one class, or copies
-            in train and test.
+        PipelineError: a column is missing or has invalid values, a split is empty (also if its rows, named by
+            `values`, could be drawn) or has one class, or copies in train and test.
     """
     rule = method, seed, test, valid, column, values, (day, train_days, utc_offset)
     if repeats is not None and repeated in ("drop", "together"):
@@ -93,14 +97,14 @@ def _assigned(
     method: str,
     seed: int,
     test: float,
-    valid: float,
+    valid: float | None,
     column: str | None,
     values: Mapping[str | int, Part | None] | None,
     days: tuple[Day | None, int, str],
 ) -> Assignment:
-    rows = len(table)
+    rows, share = len(table), VALID_SHARE if valid is None else valid
     tests = int(rows * test + 0.5)
-    valids = int((rows - tests) * valid + 0.5)
+    valids = int((rows - tests) * share + 0.5)
     if method == "random":
         assignment = _in_order(drawn(rows, seed, [tests, tests + valids]), tests, valids, newest_last=False)
     elif method == "time":
@@ -112,9 +116,10 @@ def _assigned(
         assignment = _by_group(_required(table, name, "user"), seed, tests, valids)
     else:
         assignment = _by_column(_required(table, name, "column", column), str(column), name, values)
+        _check_parts(assignment, str(column), name, values, drawn_valid=valid is not None)
         train = np.flatnonzero(assignment == TRAIN)
         if not (assignment == VALID).any():
-            assignment[train[permutation(len(train), seed)[: int(len(train) * valid + 0.5)]]] = VALID
+            assignment[train[permutation(len(train), seed)[: int(len(train) * share + 0.5)]]] = VALID
     check_classes(assignment, table["label"].to_numpy(), name)
     return assignment
 
@@ -146,6 +151,27 @@ def remark(rows: Mapping[str, int], method: str) -> str:
         f"fewer rows to train on ({train:,}) than in {' and '.join(larger)}: if that is not meant, "
         f"{cure.get(method, lower)} (`split`)"
     )
+
+
+def scarce(report: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a warning for each split that has hardly a row of one class.
+
+    Args:
+        report: rows and clicks of each split.
+    """
+    what = {
+        "train": "little can be learnt from them",
+        "valid": "what is chosen by it is chosen by chance",
+        "test": "what is measured on it is chance",
+    }
+    found = []
+    for split in SPLITS:
+        rows, clicks = report[split]["rows"], report[split]["clicks"]
+        few, label = min((clicks, 1), (rows - clicks, 0))
+        if few < FEW:
+            of = f"{counted(few, 'row')} with label {label} of {rows:,}"
+            found.append(f"the {split} split has {of}: {what[split]}")
+    return found
 
 
 def _check_copies(assignment: Assignment, repeats: Repeats, name: str) -> None:
@@ -229,6 +255,35 @@ def _by_column(
         )
     assignment: Assignment = np.array(list(known.values()), np.uint8)[found.to_numpy()]
     return assignment
+
+
+def _check_parts(
+    assignment: Assignment,
+    column: str,
+    name: str,
+    means: Mapping[str | int, Part | None] | None,
+    *,
+    drawn_valid: bool,
+) -> None:
+    """Raise if no row has a value of the split column that stands for a part, and it is not to be drawn."""
+    for number, part in enumerate(SPLITS):
+        if (assignment == number).any():
+            continue
+        named = [str(value) for value, its in (means or {}).items() if its == part]
+        if part == "valid" and (drawn_valid or not named):
+            continue
+        where = f"data.{name}.split"
+        told = f"{name}: the {part} split is empty: no row of {len(assignment)} has a value of the column "
+        told += f"{column!r} that stands for {part}"
+        if means is None:
+            cure = f"expected {part} or {number}. Say under {where} what its values stand for, in `values`"
+        elif named:
+            cure = f"`values` says so of {', '.join(named)}. Look for these rows, or mend {where}.values"
+        else:
+            listed = ", ".join(f"{value}: {'null' if its is None else its}" for value, its in means.items())
+            cure = f"`values` has {listed or 'nothing'}. Add to {where}.values what stands for it"
+        draw = f"; with `valid: {VALID_SHARE}` under {where} they are drawn from the train rows"
+        raise PipelineError(f"{told}; {cure}{draw if part == 'valid' else ''}")
 
 
 def need_column(names: Collection[str], name: str, method: str, column: str | None) -> str:
