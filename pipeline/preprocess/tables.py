@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as is_
 
 from pipeline.common.errors import PipelineError, unknown
+from pipeline.common.text import counted
 from pipeline.preprocess.kinds import PACKED, check_text
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, TextFile, first_line
@@ -240,19 +241,26 @@ def open_folder(files: Sequence[Path], layout: Layout) -> list[Table]:
     """Open files that make up one table.
 
     Raises:
-        PipelineError: as `open_table`, or a file does not have the columns of the first one.
+        PipelineError: as `open_table`, or a file does not have the columns that most files have (of two sets
+            that equally many have, those of the first file).
     """
-    first, *others = tables = [open_table(path, layout) for path in files]
-    for table in others:
-        missing, extra = first.types.keys() - table.types.keys(), table.types.keys() - first.types.keys()
+    tables = [open_table(path, layout) for path in files]
+    usual = Counter(frozenset(table.types) for table in tables).most_common(1)[0][0]
+    alike = [table.path.name for table in tables if table.types.keys() == usual]
+    for table in tables:
+        missing, extra = usual - table.types.keys(), table.types.keys() - usual
         if missing or extra:
             differences = [
                 f"{kind} {_some(sorted(names))}"
                 for kind, names in (("missing", missing), ("extra", extra))
                 if names
             ]
+            others = f" and {counted(len(alike) - 1, 'other file')}" if len(alike) > 1 else ""
+            wanted = ", ".join(alike[:3] + ["..."] * (len(alike) > 3))
             raise PipelineError(
-                f"{table.path} does not have the same columns as {first.path.name}: {', '.join(differences)}"
+                f"{table.path} does not have the same columns as {alike[0]}{others}: "
+                f"{', '.join(differences)}. If it is no part of the log, move it out of the folder, or name "
+                f"the wanted files under `download`: `files: [{wanted}]`"
             )
     return tables
 
