@@ -485,6 +485,40 @@ def test_the_campaign_notices_a_lost_record_and_a_crash(monkeypatch: pytest.Monk
 # ---- before DVC starts ----
 
 
+def test_check_compares_the_values_of_a_split_by_files_with_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that has lost its test file, or got one more, is told before anything runs."""
+    (logs := tmp_path / "logs").mkdir()
+    for name in ("train.csv", "test.csv"):
+        (logs / name).write_text("user,click\na,1\nb,0\n")
+    entry: dict[str, Any] = {
+        "source": "tabular",
+        "download": {"path": "logs"},
+        "preprocess": {"label": "click", "fields": {"user": "user"}, "file": "part"},
+        "split": {"method": "column", "column": "part", "values": {"train.csv": "train", "test.csv": "test"}},
+        "encode": {},
+        "settings": {},
+    }
+    project.make_project(tmp_path, datasets=["mine"], data={"mine": entry})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ctr", "check"])
+    commands.main()
+    (logs / "test.csv").rename(logs / "old.csv")
+    with pytest.raises(PipelineError) as caught:
+        commands.main()
+    message = str(caught.value)
+    assert "data.mine: split.values: does not say what 'old.csv' stands for (`values` has " in message
+    assert "split.values: 'test.csv' is no file of the log, which are 'old.csv', 'train.csv'" in message
+    (logs / "old.csv").unlink()
+    with pytest.raises(PipelineError, match=r"data\.mine: split\.values: 'test\.csv' is no file of the log"):
+        commands.main()
+    del entry["split"]["values"]
+    project.make_project(tmp_path, datasets=["mine"], data={"mine": entry})
+    with pytest.raises(PipelineError, match=r"what 'train\.csv' stands for \(expected train, valid, test or"):
+        commands.main()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -554,8 +554,8 @@ def test_strings_of_parquet_that_are_no_utf8_are_an_error(read: Read):
             {"a.csv": "user,click\na,1\n", "b.csv": "usr,click,x\na,1,2\n"},
             {},
             (
-                "b.csv does not have the same columns as a.csv: missing 'user', extra 'usr', 'x'. If it is no "
-                "part of the log, move it out of the folder, or name the wanted files under `download`: "
+                "b.csv does not have the same columns as a.csv: missing 'user', extra 'usr', 'x'. If it is "
+                "no part of the log, move it out of the folder, or name the wanted files under `download`: "
                 "`files: [a.csv]`"
             ),
         ),
@@ -563,8 +563,8 @@ def test_strings_of_parquet_that_are_no_utf8_are_an_error(read: Read):
             {"a.csv": "usr,click\na,1\n", "b.csv": "user,click\na,1\n", "c.csv": "click,user\n1,a\n"},
             {},
             (
-                "a.csv does not have the same columns as b.csv and 1 other file: missing 'user', extra 'usr'. "
-                "If it is no part of the log, move it out of the folder, or name the wanted files under "
+                "a.csv does not have the same columns as b.csv and 1 other file: missing 'user', extra 'usr'"
+                ". If it is no part of the log, move it out of the folder, or name the wanted files under "
                 "`download`: `files: [b.csv, c.csv]`"
             ),
         ),

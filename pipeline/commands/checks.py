@@ -14,7 +14,7 @@ from pipeline.datasets import DATASETS, tabular
 from pipeline.download.obtain import further_files, wanted_files
 from pipeline.download.remote import is_remote
 from pipeline.preprocess.tables import SUFFIXES
-from pipeline.split.assign import need_column
+from pipeline.split.assign import check_files, need_column
 
 
 def own_logs(root: Path, settings: Params) -> None:
@@ -56,6 +56,10 @@ def _check_files(root: Path, name: str, entry: Dataset) -> None:
     if gone and not _is_copied(root, name, entry.download):
         further_files(gone, root)
     tabular.check(files, _of_vectors(root, vectors, entry.preprocess), **entry.preprocess)
+    column = entry.preprocess.get("file")
+    if column is not None and (entry.split.get("method"), entry.split.get("column")) == ("column", column):
+        aside = tabular.plan_of(fields=entry.preprocess["fields"]).aside
+        check_files([file.name for file in files if file.name not in aside], entry.split.get("values"))
 
 
 def _is_copied(root: Path, name: str, download: Mapping[str, Any]) -> bool:

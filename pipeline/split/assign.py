@@ -239,11 +239,7 @@ def _groups_for(reached: NDArray[np.int64], target: int) -> int:
 def _by_column(
     values: pa.ChunkedArray, column: str, name: str, means: Mapping[str | int, Part | None] | None
 ) -> Assignment:
-    known = {text: number for number, split in enumerate(SPLITS) for text in (split, str(number))}
-    words = "expected train, valid, test or 0, 1, 2"
-    if means is not None:
-        known = {str(key): DROPPED if part is None else SPLITS.index(part) for key, part in means.items()}
-        words = f"`values` has {', '.join(known) or 'nothing'}"
+    known, words = _known(means)
     text = pc.cast(values, pa.string())
     found = pc.index_in(text, pa.array(list(known), pa.string()))
     if found.null_count:
@@ -255,6 +251,41 @@ def _by_column(
         )
     assignment: Assignment = np.array(list(known.values()), np.uint8)[found.to_numpy()]
     return assignment
+
+
+def _known(means: Mapping[str | int, Part | None] | None) -> tuple[dict[str, int], str]:
+    """Return what the values of a split column stand for, and in words which values there are."""
+    if means is None:
+        known = {text: number for number, split in enumerate(SPLITS) for text in (split, str(number))}
+        return known, "expected train, valid, test or 0, 1, 2"
+    known = {str(key): DROPPED if part is None else SPLITS.index(part) for key, part in means.items()}
+    return known, f"`values` has {', '.join(known) or 'nothing'}"
+
+
+def check_files(files: Collection[str], means: Mapping[str | int, Part | None] | None) -> None:
+    """Raise if the split column is to have the files' names and the values that stand for parts are others.
+
+    Args:
+        files: their names.
+        means: the key `values`.
+
+    Raises:
+        PipelineError: it names the key.
+    """
+    known, words = _known(means)
+    wrong = []
+    if unnamed := [file for file in files if file not in known]:
+        wrong.append(
+            f"split.values: does not say what {', '.join(map(repr, unnamed))} stands for ({words}): add it, "
+            "such as `values: {a.csv: train, b.csv: test, c.csv: null}` (null leaves rows out)"
+        )
+    if means is not None and (gone := [value for value in known if value not in files]):
+        wrong.append(
+            f"split.values: {', '.join(map(repr, gone))} is no file of the log, which are "
+            f"{', '.join(map(repr, files))}: put it there, or take it out of `values`"
+        )
+    if wrong:
+        raise PipelineError("; ".join(wrong))
 
 
 def _check_parts(
