@@ -626,6 +626,83 @@ def test_files_whose_names_say_which_part_they_are_are_the_split(
     assert ("split by the names of the files" in found.report) == bool(parts)
 
 
+def in_files(folder: Path, **rows: int) -> Path:
+    """A folder of logs with so many rows, by their names."""
+    for seed, (name, count) in enumerate(rows.items()):
+        (folder / f"{name}.csv").write_text(text(log(count, seed=seed)))
+    return folder
+
+
+def test_the_records_and_clicks_of_parts_are_told(tmp_path: Path) -> None:
+    in_files(tmp_path, train=300, train_2=100, valid=200, test=100)
+    report = inspect(tmp_path, "mine").report
+    for part, names in (("train", ["train", "train_2"]), ("valid", ["valid"]), ("test", ["test"])):
+        lines = [line for name in names for line in (tmp_path / f"{name}.csv").read_text().splitlines()[1:]]
+        clicks = sum(line.endswith(",1") for line in lines)
+        told = f"      {part}: {len(lines)} records, {100 * clicks / len(lines):.2f} % clicks"
+        assert told in report.splitlines()
+    assert "no records" not in report
+
+
+@pytest.mark.parametrize("rows", [None, 150])
+def test_a_part_without_records_is_told(tmp_path: Path, rows: int | None) -> None:
+    """It has no row whose file is the part, so that `split` stops; also where it was not read to the end."""
+    in_files(tmp_path, train=300, valid=0, test=200)
+    report = inspect(tmp_path, "mine", rows=rows).report
+    assert "  ! valid.csv has no records\n      so no row is valid, and `split` will stop\n" in report
+    assert "(with `valid: 0.1` under `split` the rows are drawn from train)" in report
+    assert ("      valid: 0 records\n" in report) == (rows is None)
+    assert report.count("has no records") == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "says", "values"),
+    [
+        (
+            ["train", "valid", "test", "old"],
+            "(test.csv: test, train.csv: train, valid.csv: valid), those of old.csv do not,",
+            "{old.csv: null, test.csv: test, train.csv: train, valid.csv: valid}",
+        ),
+        (
+            ["train", "valid"],
+            "(train.csv: train, valid.csv: valid), none says test,",
+            "{train.csv: train, valid.csv: valid}",
+        ),
+        (
+            ["train_test", "test"],
+            "(test.csv: test), those of train_test.csv do not,",
+            "{test.csv: test, train_test.csv: null}",
+        ),
+        (["train_1", "train_2"], None, None),
+        (["a", "b"], None, None),
+    ],
+)
+def test_files_of_which_some_names_say_parts_are_told_to_be_split_together(
+    tmp_path: Path, names: list[str], says: str | None, values: str | None
+) -> None:
+    found = inspect(in_files(tmp_path, **dict.fromkeys(names, 100)), "mine")
+    assert parsed(found)["split"]["method"] == "random"
+    if says is None:
+        assert "names of some files" not in found.report
+        return
+    told = f"  ! the names of some files say parts {says}\n      so all are split together at random;"
+    assert told in found.report
+    assert f"`split: {{method: column, column: part, values: {values}}}`" in found.report
+    assert ("null leaves a file out" in found.report) == ("null" in str(values))
+    if "old" in names:
+        assert "`files: [test.csv, train.csv, valid.csv]`" in found.report
+
+
+def test_a_column_of_splits_is_taken_rather_than_the_files_and_that_is_told(tmp_path: Path) -> None:
+    for seed, name in enumerate(("train.csv", "test.csv")):
+        part = lambda i, r: ("train", "valid", "test")[i % 3]
+        (tmp_path / name).write_text(text(log(300, seed=seed, fold=part)))
+    found = inspect(tmp_path, "mine")
+    assert parsed(found)["split"] == {"method": "column", "column": "fold"}
+    told = "split by the column fold; names of files say parts, too: test.csv: test, train.csv: train"
+    assert told in found.report
+
+
 def test_the_column_of_the_files_names_takes_no_other_ones_name(tmp_path: Path) -> None:
     for seed, name in enumerate(("train.csv", "test.csv")):
         (tmp_path / name).write_text(text(log(300, seed=seed, part=lambda i, r: i % 7)))
@@ -699,6 +776,7 @@ def test_copies_of_records_are_counted_whatever_their_numbers(look: Look):
     report = look([["id", *head], *copies]).report
     assert "! 400 of 600 records are copies of an earlier one" in report
     assert "`split: {repeated: drop}`" in report
+    assert "where one is in train and another in test" in report
 
 
 @pytest.mark.parametrize(("rows", "numbers"), [(60, "steps"), (70, None)])

@@ -178,8 +178,8 @@ FILES = {"train.csv": "train", "valid.csv": "valid", "test.csv": "test"}
             FILES,
             (
                 "toy: the valid split is empty: no row of 40 has a value of the column 'part' that stands "
-                "for valid; `values` says so of valid.csv. Look for these rows, or mend data.toy.split.values; "
-                "with `valid: 0.1` under data.toy.split they are drawn from the train rows"
+                "for valid; `values` says so of valid.csv. Look for these rows, or mend data.toy.split."
+                "values; with `valid: 0.1` under data.toy.split they are drawn from the train rows"
             ),
         ),
         (

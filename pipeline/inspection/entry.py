@@ -200,7 +200,7 @@ def _further_keys(findings: Findings) -> dict[str, Any]:
     if findings.split is not None:
         keys["keep"] = [findings.split]
     if findings.file_parts:
-        keys["file"] = _of_files(findings)
+        keys["file"] = of_files(findings)
     if findings.is_text:
         layout, path = findings.layout, findings.path.expanduser()
         if path.is_file() and layout.separator == Layout().dialect(path.name).delimiter:
@@ -225,7 +225,7 @@ def _encode(findings: Findings) -> dict[str, Any]:
 def _split(findings: Findings) -> dict[str, Any]:
     """Return the block `split`: by a column or files that name the splits, else by time, else at random."""
     if files := findings.file_parts:
-        split = {"method": "column", "column": _of_files(findings), "values": files}
+        split = {"method": "column", "column": of_files(findings), "values": files}
         return split if "valid" in files.values() else {**split, "seed": 1024, "valid": 0.1}
     if (column := findings.split) is None:
         return {"method": "time", "test": 0.2, "valid": 0.1} if by_time(findings) else dict(RANDOM)
@@ -236,8 +236,8 @@ def _split(findings: Findings) -> dict[str, Any]:
     return block if "valid" in parts.values() else {**block, "seed": 1024, "valid": 0.1}
 
 
-def _of_files(findings: Findings) -> str:
-    """Return a name for the column of the files' names."""
+def of_files(findings: Findings) -> str:
+    """Return a free name for the column of the files' names."""
     taken = {*RESERVED, *findings.survey.profiles}
     return next((name for name in OF_FILES if name not in taken), "in_file")
 

@@ -1,7 +1,7 @@
 """What an inspection finds out about a click log; the report and the dataset entry are written from it."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import get_args
 import pyarrow as pa
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.datasets.tabular import MISSING, RESERVED, Feature
+from pipeline.datasets.tabular import MISSING, RESERVED, Feature, clicks_of
 from pipeline.download.obtain import own_files
 from pipeline.inspection import domains, vectors
 from pipeline.inspection.guessing import Guess, guess, is_id_of, is_plain_id, part_of
@@ -19,9 +19,10 @@ from pipeline.inspection.leaks import copied_rows, redundant, same_times
 from pipeline.inspection.profiling import SAMPLE_VALUES, Profile, Survey, survey
 from pipeline.inspection.sniffing import MAX_BROKEN, odd_bytes, sniff
 from pipeline.preprocess import tables
+from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.tables import Layout
 from pipeline.preprocess.text import WIDE
-from pipeline.schema import Role
+from pipeline.schema import SPLITS, Role
 from pipeline.split.assign import Part
 
 
@@ -53,10 +54,50 @@ class Findings:
     @cached_property
     def file_parts(self) -> dict[str, Part]:
         """To which split each file of a folder belongs, if their names say so and no column does."""
+        return _parts_of(self.files) if self.split is None else {}
+
+    @cached_property
+    def named_files(self) -> dict[str, Part | None]:
+        """The splits that the files' names say; empty if none says one, or all say the same."""
         found = {file.name: part_of(file.name) for file in self.files}
-        parts = {name: part for name, part in found.items() if part is not None}
-        whole = len(parts) == len(found) and {"train", "test"} <= set(parts.values())
-        return parts if whole and self.split is None else {}
+        return found if len(set(found.values())) > 1 else {}
+
+    @cached_property
+    def empty_files(self) -> list[str]:
+        """The files without a record, of those that are parts."""
+        read = self.survey.rejects.files
+        empty = [
+            name for name in self.file_parts if name in read and read[name].records == read[name].rejected
+        ]
+        if not self.survey.truncated:
+            return empty
+        column = list(self.survey.profiles)[:1]
+        for file in (file for file in self.files if file.name in self.file_parts and file.name not in read):
+            blocks = tables.open_table(file, self.layout).blocks(column, RejectLog())
+            if not any(len(block) for block, _ in blocks):  # no further than the first that has records
+                empty.append(file.name)
+        return empty
+
+    @cached_property
+    def of_parts(self) -> dict[Part, tuple[int, float | None]]:
+        """The records of each split that is files, and the share of clicks; nothing if not all were read."""
+        if not self.file_parts or self.survey.truncated:
+            return {}
+        found = {}
+        for part in (part for part in SPLITS if part in self.survey.parts):
+            found[part] = self.survey.parts[part], self._rate(part)
+        return found
+
+    def _rate(self, part: Part) -> float | None:
+        """Return the share of clicks among the labels of a part."""
+        if not self.labels:
+            return None
+        label = self.labels[0].label
+        profile = self.survey.profiles[label.column]
+        assert profile.values is not None
+        clicks, _ = clicks_of(profile.values.dictionary_encode(), label)
+        counts = profile.of_part[part]
+        return float(counts[clicks[: len(counts)]].sum() / counts.sum()) if counts.sum() else None
 
     @cached_property
     def fields(self) -> dict[str, Feature]:
@@ -102,12 +143,13 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
         rows = rows or SAMPLE_VALUES // columns
         words = f"{columns:,} columns: the first {rows:,} records are read (more by --rows), for some"
         print(f"{path}: {words} {columns // 300} seconds", file=sys.stderr, flush=True)
+    parts = _parts_of(files)
     odd = odd_bytes(texts[0]) if layout.encoding != "utf-8" else ""
-    found = survey(opened, MISSING, rows)
+    found = survey(opened, MISSING, rows, parts)
     not_utf8 = [line for line in found.rejects.first if "is not utf-8" in line]
     if not_utf8 and layout.encoding == "utf-8" and found.rejected > MAX_BROKEN * max(found.rows, 1):
         layout, odd = replace(layout, encoding="latin-1"), f"first {not_utf8[0]}"
-        found = survey(tables.open_folder(files, layout), MISSING, rows)
+        found = survey(tables.open_folder(files, layout), MISSING, rows, parts)
     if not found.rows:
         raise PipelineError(f"{path} has no records that can be read{first_rejects(found)}")
     named = layout.names is None
@@ -127,6 +169,13 @@ def find(path: Path, *, rows: int | None = None, label: str | None = None) -> Fi
     copied = copied_rows(found.sample, guesses, labels[0].label) if labels else 0
     findings = Findings(path, files, layout, bool(texts), found, guesses, labels, copied, odd)
     return replace(findings, guesses=guesses | domains.corrected(found.sample, guesses, findings.roles))
+
+
+def _parts_of(files: Sequence[Path]) -> dict[str, Part]:
+    """Return to which split each file belongs, if all names say so, and some are train and some test."""
+    found = {file.name: part_of(file.name) for file in files}
+    parts = {name: part for name, part in found.items() if part is not None}
+    return parts if len(parts) == len(found) and {"train", "test"} <= set(parts.values()) else {}
 
 
 def first_rejects(found: Survey) -> str:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline.datasets.tabular import Label, Mask, clicks_of
 from pipeline.inspection.guessing import words
-from pipeline.inspection.profiling import Profile, shown
+from pipeline.inspection.profiling import MAX_OF_PART, Profile, shown
 from pipeline.preprocess import parse
 from pipeline.preprocess.cleaning import equals
 
 MAX_VALUES = 50  # distinct values of a label
 MAX_SPELLINGS = 12  # of yes and no, a few malformed values among them
-MAX_VALUES_CHOSEN = 1000  # of one that the user names
+MAX_VALUES_CHOSEN = MAX_OF_PART  # of one that the user names
 CLICKS = ("click", "clicked", "clk", "purchase", "purchased", "buy", "bought", "order", "conversion", "like")
 _LABELS = {
     *("label", "click", "clicked", "clk", "target", "y", "purchase", "purchased", "buy", "bought", "install"),

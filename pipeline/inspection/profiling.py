@@ -1,8 +1,9 @@
 """What the columns of a table contain, gathered block by block in bounded memory."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from pipeline.preprocess.timestamps import may_be, seconds
 
 Counts = NDArray[np.int64]
 
+MAX_OF_PART = 1000  # distinct values of a column of which the rows of each part are counted
 MAX_DISTINCT = 100_000  # values of a column that are counted one by one
 DISTINCT_BYTES = 64 << 20  # that the distinct values of all columns may take
 SAMPLE_ROWS = 200_000  # kept to compare columns
@@ -63,6 +65,7 @@ class Profile:
     values: pa.Array | None = field(default_factory=lambda: pa.array([], pa.string()))  # the distinct ones
     # in the order of their first rows; None beyond the bounds
     counts: Counts = field(default_factory=lambda: np.empty(0, np.int64))  # rows of each
+    of_part: dict[str, Counts] = field(default_factory=dict)  # the same of each part, where values are few
     distinct: int = 0  # a lower bound where `values` is None
     repeats: bool = False  # within a block
     not_numbers: int = 0  # rows with a value that is neither a number nor a mark
@@ -122,6 +125,15 @@ class Profile:
         self._add_times(texts, counts)
         self._add_distinct(texts, counts, max_bytes)
 
+    def close(self, part: str) -> None:
+        """Take the rows since the last call for those of a part."""
+        if self.values is None or len(self.values) > MAX_OF_PART:
+            return
+        added = self.counts.copy()
+        for name, counts in self.of_part.items():
+            added[: len(counts)] -= counts * (name != part)
+        self.of_part[part] = added
+
     def _add_distinct(self, texts: pa.Array, counts: Counts, max_bytes: int) -> None:
         if self.values is None:
             self.distinct = max(self.distinct, len(texts))
@@ -174,6 +186,7 @@ class Survey:
     sample: dict[str, pa.DictionaryArray]
     rejects: RejectLog
     truncated: bool  # not all rows may have been read
+    parts: dict[str, int] = field(default_factory=dict)  # the rows of each, if files are parts
 
     @property
     def rejected(self) -> int:
@@ -181,12 +194,18 @@ class Survey:
         return sum(tally.rejected for tally in self.rejects.files.values())
 
 
-def survey(opened: Sequence[Table], missing: Sequence[str], rows: int | None = None) -> Survey:
+def survey(
+    opened: Sequence[Table],
+    missing: Sequence[str],
+    rows: int | None = None,
+    parts: Mapping[str, str] = MappingProxyType({}),
+) -> Survey:
     """Read the tables of a folder; columns of unusable types get a profile without values.
 
     Args:
         missing: texts that stand for a missing value.
         rows: read only this many.
+        parts: to which part each file belongs, by its name; rows and values are counted by them, too.
     """
     profiles = {name: Profile(name, type_) for name, type_ in opened[0].types.items()}
     usable = [name for name in profiles if all(parse.usable(table.types[name], "bag") for table in opened)]
@@ -194,21 +213,30 @@ def survey(opened: Sequence[Table], missing: Sequence[str], rows: int | None = N
     sampled = min(SAMPLE_ROWS, SAMPLE_VALUES // max(len(usable), 1))
     sample: dict[str, list[pa.DictionaryArray]] = {name: [] for name in usable}
     rejects, done = RejectLog(), 0
-    for block in (block for table in opened if usable for block, _ in table.blocks(usable, rejects)):
-        block = block.slice(0, None if rows is None else rows - done)
-        for name in usable:
-            coded = _texts(block[name], missing)
-            profiles[name].add(coded, max_bytes)
-            if done < sampled:
-                sample[name].append(coded.slice(0, sampled - done))
-        done += len(block)
+    of_part = dict.fromkeys(parts.values(), 0)
+    for table in opened if usable else ():
+        start, part = done, parts.get(table.path.name)
+        for block, _ in table.blocks(usable, rejects):
+            block = block.slice(0, None if rows is None else rows - done)
+            for name in usable:
+                coded = _texts(block[name], missing)
+                profiles[name].add(coded, max_bytes)
+                if done < sampled:
+                    sample[name].append(coded.slice(0, sampled - done))
+            done += len(block)
+            if done == rows:
+                break
+        if part is not None:
+            of_part[part] += done - start
+            for name in usable:
+                profiles[name].close(part)
         if done == rows:
             break
     type_ = pa.dictionary(pa.int32(), pa.string())
     joined = {
         name: chunk(pa.chunked_array(blocks, type_).unify_dictionaries()) for name, blocks in sample.items()
     }
-    return Survey(profiles, done, joined, rejects, truncated=done == rows)
+    return Survey(profiles, done, joined, rejects, truncated=done == rows, parts=of_part)
 
 
 def places(

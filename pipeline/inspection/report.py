@@ -7,14 +7,16 @@ import pyarrow as pa
 from pipeline.common.text import counted
 from pipeline.datasets.tabular import MISSING, clicks_of
 from pipeline.inspection import profiling
-from pipeline.inspection.entry import RANDOM, by_time, one_line, proposed_label, short
+from pipeline.inspection.entry import RANDOM, by_time, of_files, one_line, proposed_label, short
 from pipeline.inspection.findings import Findings, first_rejects
 from pipeline.inspection.labels import MAX_VALUES, constant, is_called_label
 from pipeline.inspection.profiling import shown
 from pipeline.preprocess import tables
 from pipeline.preprocess.clean_table import MAX_REJECTED
+from pipeline.schema import SPLITS
 
 FEW_WORDS = 0.05  # of the values of a column that is one of numbers but for them
+MAX_FILES = 5  # of a folder that are named in a line
 MAX_SHOWN = 3  # invalid labels that are listed with their lines
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 
@@ -142,12 +144,57 @@ def _odd_values(findings: Findings) -> Iterator[str]:
 
 
 def _split(findings: Findings) -> Iterator[str]:
-    if findings.file_parts:
-        parts = ", ".join(f"{shown(file)}: {part}" for file, part in findings.file_parts.items())
-        yield f"  split by the names of the files: {parts}"
+    yield from _split_of_files(findings)
     if by_time(findings):
         yield "  split by time: the newest fifth are the test rows, as a model meets them;"
         yield f"      `split: {one_line(RANDOM)}` mixes old and new, as papers do"
+
+
+def _split_of_files(findings: Findings) -> Iterator[str]:
+    """Say what the names of the files have to do with the split."""
+    named = findings.named_files
+    of_part = {file: part for file, part in named.items() if part is not None}
+    parts = _some([f"{shown(file)}: {part}" for file, part in of_part.items()])
+    if findings.split is not None:
+        if {"train", "test"} <= set(of_part.values()):
+            yield f"  split by the column {shown(findings.split)}; names of files say parts, too: {parts}"
+    elif findings.file_parts:
+        yield f"  split by the names of the files: {parts}"
+        for part, (records, rate) in findings.of_parts.items():
+            clicks = "" if rate is None else f", {100 * rate:.2f} % clicks"
+            yield f"      {part}: {counted(records, 'record')}{clicks}"
+        yield from _empty_files(findings)
+    elif named:
+        others = [shown(file) for file, part in named.items() if part is None]
+        lacking = "test" if "train" in of_part.values() else "train"
+        column = of_files(findings)
+        values = one_line(dict(list(named.items())[:MAX_FILES]))[:-1] + ", ..." * (len(named) > MAX_FILES)
+        rest = f"those of {_some(others)} do not" if others else f"none says {lacking}"
+        yield f"  ! the names of some files say parts ({parts}), {rest},"
+        yield f"      so all are split together {'by time' if by_time(findings) else 'at random'};"
+        yield f"      to split by files set `file: {column}` under `preprocess`, and, with what each is,"
+        yield f"      `split: {{method: column, column: {column}, values: {values}}}}}`"
+        if others:
+            wanted = one_line(list(of_part)[:MAX_FILES])[:-1] + ", ..." * (len(of_part) > MAX_FILES)
+            yield "      (null leaves a file out, as `download` does if it names the wanted ones alone:"
+            yield f"      `files: {wanted}]`)"
+
+
+def _empty_files(findings: Findings) -> Iterator[str]:
+    """Warn of parts without a record, at which `split` will stop."""
+    parts, empty = findings.file_parts, findings.empty_files
+    for file in empty:
+        yield f"  ! {shown(file)} has no records"
+    for part in SPLITS:
+        named = [file for file in parts if parts[file] == part]
+        if named and set(named) <= set(empty):
+            yield f"      so no row is {part}, and `split` will stop"
+            if part == "valid":
+                yield "      (with `valid: 0.1` under `split` the rows are drawn from train)"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:MAX_FILES]) + (f" and {len(names) - MAX_FILES} more" * (len(names) > MAX_FILES))
 
 
 def _warnings(findings: Findings) -> Iterator[str]:
@@ -156,7 +203,8 @@ def _warnings(findings: Findings) -> Iterator[str]:
         copies, sampled = findings.copied_rows, len(next(iter(found.sample.values())))
         of = "" if sampled == found.rows else "the first "
         yield f"  ! {copies:,} of {of}{sampled:,} records are copies of an earlier one: a leak"
-        yield "      from train into test; set `split: {repeated: drop}`, or `keep` if they are right"
+        yield "      where one is in train and another in test; set `split: {repeated: drop}`, or `keep` if"
+        yield "      they are right"
     for column, guess in findings.guesses.items():
         mine = column == findings.split
         if column not in fields and guess.feature and not mine and guess.left_out not in ("", guess.kind):
