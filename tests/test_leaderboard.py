@@ -229,6 +229,23 @@ def test_the_searches_tell_what_they_cost_and_what_so_many_trials_find() -> None
     assert "`epochs`" not in leaderboard.to_markdown(report)
 
 
+@pytest.mark.parametrize(
+    ("margins", "words"),
+    [
+        ([0.0, 0.0], "and the best mean won (`tune.margin: 0`)."),
+        ([1.0, 1.0], "larger than its standard error (`±`"),
+        ([2.5, 2.5], "larger than 2.5 of its standard errors"),
+        ([1.0, 2.0], "as `tune.margin` says"),
+    ],
+)
+def test_the_searches_say_by_which_rule_the_finals_were_won(margins: list[float], words: str) -> None:
+    report = board()
+    for search, margin in zip(report["budget"][:2], margins, strict=True):
+        search["margin"] = margin
+    report["budget"] = report["budget"][:2]
+    assert words in leaderboard.to_markdown(report)
+
+
 def test_trainings_that_their_epochs_ended_are_named() -> None:
     runs = made_up_runs(both(lr=0.7, fm=0.78))
     for seed, ended in zip(runs[3].info["seeds"], (True, False, True), strict=True):
@@ -236,6 +253,16 @@ def test_trainings_that_their_epochs_ended_are_named() -> None:
     page = leaderboard.to_markdown(made_up_report(runs))
     said = "**2 trainings ended at the last of `epochs` and not by patience, and might have become better: "
     assert f"{said}fm (tuned, 2).**" in page
+
+
+def test_trainings_of_a_search_that_kept_the_default_are_counted_once() -> None:
+    report = board()
+    default, tuned = (
+        next(r for r in report["results"] if (r["model"], r["variant"]) == ("fm", v))
+        for v in ("default", "tuned")
+    )
+    tuned["seeds"], tuned["capped"], default["capped"] = default["seeds"], 3, 3
+    assert "**3 trainings ended" in leaderboard.to_markdown(report)
 
 
 def test_a_picture_stands_with_its_section_and_the_leaderboard_first() -> None:

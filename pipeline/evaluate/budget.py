@@ -73,16 +73,21 @@ def _against_default(found: Block | None, winner: int) -> str:
     return f"{found['difference']:+.4f}{error}{who}"
 
 
-def _rule(margins: set[float]) -> str:
-    """Say who wins the finals."""
-    if margins == {0.0}:
-        return "and the best mean won (`tune.margin: 0`)."
-    much = f"{margins.pop():g}" if len(margins) == 1 else "so many"
+def _rule(margins: Sequence[float]) -> str:
+    """Say who wins the finals, by the margins of the searches."""
+    match sorted(set(margins)):
+        case [0.0]:
+            return "and the best mean won (`tune.margin: 0`)."
+        case [1.0]:
+            much = "its standard error"
+        case [margin]:
+            much = f"{margin:g} of its standard errors"
+        case _:
+            much = "so many of its standard errors as `tune.margin` says"
     return (
-        f"and of those whose gain over the default is larger than {much} of its standard errors "
-        "(`tune.margin`; `±`: by validation rows and, if there are several, seeds; none where a class has "
-        "fewer than two validation rows) the best mean won, else the default: with few clicks the best of "
-        "some trials is the luckiest."
+        f"and of those whose gain over the default is larger than {much} (`±`, by validation rows and, if "
+        "there are several, seeds; none where a class has fewer than two validation rows) the best mean won, "
+        "else the default: with few clicks the best of some trials is the luckiest."
     )
 
 
@@ -92,7 +97,7 @@ def explanation(report: Block) -> str:
     name = "AUC" if metrics == {"auc"} else " and ".join(sorted(metrics))
     text = (
         "Every search had the same number of trials on one seed; its best trials and the default were then "
-        f"trained on all seeds, {_rule({search['margin'] for search in report['budget']})} Rows are those of "
+        f"trained on all seeds, {_rule([search['margin'] for search in report['budget']])} Rows are those of "
         "the train split times the epochs of "
         f"all trials and finals. *After n* is the expected best validation {name} of n trials drawn from "
         "those of the search (Dodge et al. 2019), as if they were drawn at random, pruned trials with the "
