@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from pipeline import metrics
 from pipeline.evaluate import calibration
 from pipeline.evaluate.calibration import apply, complaint, fit, validate
+from pipeline.statistics import chance
 
 
 def clicks(rows: int = 4000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +97,7 @@ def test_awkward_rows_give_finite_probabilities(logits: np.ndarray, clicks: int)
     p = apply(found, logits)
     assert np.isfinite(p).all()
     assert metrics.logloss(label, p) <= metrics.logloss(label, special.expit(logits)) + 1e-6
-    if min(clicks, 400 - clicks) < calibration.FEW:
+    if min(clicks, 400 - clicks) < chance.FEW:
         assert found == {"method": "none"}
 
 

@@ -22,7 +22,7 @@ from pipeline.tune.finished import Finished
 
 RESOURCES = Resources(Path("nowhere"), "cpu", 1, 100)
 TRIALS = [Finished(number, "COMPLETE", 0.7, {"number": number}, []) for number in (4, 2, 0)]
-LABEL = np.arange(40) % 4 == 0
+LABEL = np.arange(100) % 4 == 0
 
 
 def score(number: int, seed: int) -> Array:
@@ -99,6 +99,20 @@ def test_a_finalist_has_the_error_of_its_difference_to_the_default(monkeypatch: 
     assert all(error is None or error > 0.01 for error in errors)
 
 
+@pytest.mark.parametrize("metric", ["auc", "logloss"])
+def test_with_hardly_a_click_no_error_is_known_and_the_default_stays(metric: Any) -> None:
+    """The luckiest trial ranks all of nine clicks first, and DeLong's error is next to nothing."""
+    for clicks, known in ((9, False), (19, False), (20, True)):
+        label = np.arange(400) < clicks
+        rows = ValidationRows(metric, label)
+        default, lucky = np.where(label, 0.5, np.linspace(0, 0.7, 400)), np.where(label, 0.9, 0.1)
+        error = rows.error(rows.evidence([lucky]), rows.evidence([default]))
+        assert (error is not None) is known
+        trials = [Finalist(0, [1], [0.7], [1]), Finalist(3, [1], [0.99], [1], error)]
+        if metric == "auc":
+            assert finals.winner(trials, metric, 1).trial == (3 if known else 0)
+
+
 def test_where_the_default_diverged_no_error_is_known_and_the_best_wins(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -145,7 +159,7 @@ def test_the_verdict_says_why_a_better_trial_did_not_win() -> None:
     kept = "winner: the default (trial-000), mean valid AUC 0.7000 over 1 seed"
     small = "trial-003 is better by 0.0100 ± 0.0200, which is too little for tune.margin: 1.5"
     assert said(SMALL, margin=1.5) == f"{kept}; {small}"
-    unknown = "trial-003 is better by 0.2900, whose error cannot be known with fewer than two validation rows"
+    unknown = "trial-003 is better by 0.2900, whose error cannot be known with fewer than 20 validation rows"
     assert said(Finalist(3, [1], [0.99], [1])) == f"{kept}; {unknown} of a class"
     assert said(Finalist(3, [1], [0.6], [1], 0.01)) == kept
     lower = "winner: trial-003, mean valid logloss 0.6000 over 1 seed, -0.1000 ± 0.0100 against the default"

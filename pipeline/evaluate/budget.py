@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.common.text import counted
 from pipeline.evaluate import variants
 from pipeline.evaluate.runs import Run
+from pipeline.statistics import chance
 
 Block = dict[str, Any]
 
@@ -86,8 +87,8 @@ def _rule(margins: Sequence[float]) -> str:
             much = "so many of its standard errors as `tune.margin` says"
     return (
         f"and of those whose gain over the default is larger than {much} (`±`, by validation rows and, if "
-        "there are several, seeds; none where a class has fewer than two validation rows) the best mean won, "
-        "else the default: with few clicks the best of some trials is the luckiest."
+        f"there are several, seeds; none where a class has fewer than {chance.FEW} validation rows) the best "
+        "mean won, else the default: with few clicks the best of some trials is the luckiest."
     )
 
 

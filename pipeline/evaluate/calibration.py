@@ -27,7 +27,6 @@ COLDEST, HOTTEST = 0.01, 100.0
 FLATTEST = 1 / HOTTEST  # slope of Platt's line
 LIMIT = float(special.logit(1 - EPSILON))  # of logits, as of probabilities in the logloss
 FOLDS = 5
-FEW = 20  # clicks, or rows without one: fewer say nothing about probabilities
 MOST_POINTS = 50  # of the isotonic line
 MOST_ROWS = 200_000  # to fit on: a parameter fitted on n rows costs 1 / 2n nats a row
 TOLERANCE = 0.1  # of the mean prediction around the base rate
@@ -105,7 +104,7 @@ def fit(label: Array, logits: Array) -> Calibration:
     """
     y = np.asarray(label, dtype=np.float64)
     z = np.clip(np.asarray(logits, dtype=np.float64), -LIMIT, LIMIT)
-    if min(y.sum(), len(y) - y.sum()) < FEW:
+    if min(y.sum(), len(y) - y.sum()) < chance.FEW:
         return {"method": "none"}
     fold = np.arange(len(y)) % FOLDS
     best, least = METHODS[0], np.empty(0)

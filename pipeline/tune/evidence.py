@@ -12,7 +12,7 @@ from pipeline.config.space import Metric
 from pipeline.data import storage
 from pipeline.data.batches import Split
 from pipeline.metrics import Array
-from pipeline.statistics import significance
+from pipeline.statistics import chance, significance
 from pipeline.statistics.significance import Estimate, clusters, error_of_difference, error_of_mean
 
 
@@ -51,9 +51,10 @@ class ValidationRows:
     def evidence(self, scores: Sequence[Array]) -> Evidence | None:
         """Return what is known of a configuration by its predictions, (N,) one a seed.
 
-        None if a class has fewer than two rows: then no error can be known.
+        None if a class has fewer rows than `chance.FEW`: then no error can be known, since the normal
+        approximation behind it does not hold, and the luckiest trial has a small one.
         """
-        if min(np.count_nonzero(self.label == value) for value in (0, 1)) < 2:
+        if min(np.count_nonzero(self.label == value) for value in (0, 1)) < chance.FEW:
             return None
         if self.metric == "auc":
             return significance.estimate(self.label, scores, self.group)

@@ -16,6 +16,7 @@ from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.text import counted
 from pipeline.config.space import Metric
 from pipeline.metrics import Array
+from pipeline.statistics.chance import FEW
 from pipeline.train.runs import Job, Resources, RunHeader, Splits, predicted, train_once
 from pipeline.train.workers import Wait
 from pipeline.tune.evidence import Evidence, ValidationRows
@@ -39,7 +40,7 @@ class Finalist:
         epochs: how long each training took.
         error: standard error of its difference to the default, by the validation rows (clustered by user
             where there is one) and by the seeds. None for the default itself, where one of the two
-            diverged, and where a class has fewer than two rows.
+            diverged, and where a class has fewer rows than `chance.FEW`.
     """
 
     trial: int
@@ -148,7 +149,7 @@ def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric, mar
     if gain <= 0:
         return text
     why = (
-        "whose error cannot be known with fewer than two validation rows of a class"
+        f"whose error cannot be known with fewer than {FEW} validation rows of a class"
         if found["error"] is None
         else f"which is too little for tune.margin: {margin:g}"
     )
