@@ -12,6 +12,15 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def with_error(difference: float, error: float | None) -> str:
+    """Return a difference of AUCs or loglosses with its standard error, where that is known.
+
+    >>> with_error(0.00421, 0.0018), with_error(-0.0005, None)
+    ('+0.0042 ± 0.0018', '-0.0005')
+    """
+    return f"{difference:+.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
 def without_secrets(text: str) -> str:
     """Return a text without the passwords and keys of the addresses in it.
 

@@ -97,7 +97,7 @@ class Tune(Strict):
     Attributes:
         trials: trainings on the first seed, pruned ones included; the same for every model.
         finalists: how many of the best trials are trained on all seeds, with the default: the best mean wins.
-        margin: the default is kept unless the winner's gain is larger than so many of its standard errors.
+        margin: the default is kept unless some trial's gain is larger than so many of its standard errors.
         metric: of the validation split.
         seed: of the sampler.
         startup_trials: trials before the sampler learns from the earlier ones.

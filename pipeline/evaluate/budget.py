@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.common.text import counted
+from pipeline.common.text import counted, with_error
 from pipeline.evaluate import variants
 from pipeline.evaluate.runs import Run
 from pipeline.statistics import chance
@@ -69,9 +69,8 @@ def _against_default(found: Block | None, winner: int) -> str:
     """Return the difference of the winner, or of the best of the others, which is named then."""
     if found is None:
         return ""
-    error = "" if found["error"] is None else f" ± {found['error']:.4f}"
     who = "" if found["trial"] == winner else f" (trial {found['trial']})"
-    return f"{found['difference']:+.4f}{error}{who}"
+    return with_error(found["difference"], found["error"]) + who
 
 
 def _rule(margins: Sequence[float]) -> str:

@@ -239,9 +239,8 @@ def _words(log: Block) -> str:
             "Test AUC, mean over seeds; ✓ marks the variant with the higher validation AUC. One split "
             "allows no test over splits; its own report tests over rows."
         )
-    left_out = f" Not in all of these reports, and left out: {', '.join(log['left_out'])}." * bool(
-        log["left_out"]
-    )
+    missing = ", ".join(log["left_out"])
+    left_out = f" Not in all of these reports, and left out: {missing}." if missing else ""
     tests = [row[name] for row in log["rows"] for name in ("tuning", "to_best") if name in row]
     count = sum(not same_scores(test) for test in tests)
     return (

@@ -368,7 +368,7 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
         if gains[model] > 0:
             gain = f"{sign * gains[model]:+.4f}"
         elif model in small:
-            gain = f"{sign * small[model]:+.4f} is too little"
+            gain = f"{small[model]:+.4f} is too little"
         name_panel(ax, model, f"{start:.4f}, {gain}", colour)
         ax.set(xlim=(-0.8, longest - 0.2), ylim=(low, high))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -652,11 +652,11 @@ def _gain(run: Run) -> float:
 
 
 def _too_small(run: Run, sign: int) -> float | None:
-    """What the best finalist is better than the default, which won; None if it is not, or another won."""
+    """By what a better finalist differs from the default, which won all the same; None without one."""
     found = run.info["search"].get("against_default")
     if found is None or run.info["search"]["best"] or sign * found["difference"] <= 0:
         return None
-    return sign * float(found["difference"])
+    return float(found["difference"])
 
 
 def _value(trial: Block, metric: str) -> float:

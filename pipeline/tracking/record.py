@@ -3,6 +3,8 @@
 from statistics import mean, stdev
 from typing import Any
 
+from pipeline.common.text import with_error
+
 Block = dict[str, Any]
 Row = dict[str, float]
 
@@ -231,8 +233,7 @@ def description(run: Block) -> str:
             mean_of = "diverged" if one["mean"] is None else f"{one['mean']:.4f}"
             less = ""
             if one["trial"] and None not in (one["mean"], default):
-                less = f"{one['mean'] - default:+.4f}"
-                less += "" if one.get("error") is None else f" ± {one['error']:.4f}"
+                less = with_error(one["mean"] - default, one.get("error"))
             who = f"trial {one['trial']}{' (default)' if one['trial'] == 0 else ''}"
             lines.append(_row(who, mean_of, less))
     return "\n".join(lines)

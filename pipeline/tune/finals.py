@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from pipeline.common.errors import Diverged, PipelineError
-from pipeline.common.text import counted
+from pipeline.common.text import counted, with_error
 from pipeline.config.space import Metric
 from pipeline.metrics import Array
 from pipeline.statistics.chance import FEW
@@ -76,17 +76,16 @@ def play(
     """
     jobs = [(arguments(trial.point), seed) for trial in trials for seed in seeds]
     found, evidence = list[Finalist](), dict[int, Evidence | None]()
-    rows = ValidationRows.of(metric, splits[1], resources.processed) if len(trials) > 1 else None
+    rows = ValidationRows.of(metric, splits[1], resources.processed)
     with resources.prefetch(header, jobs, splits) as wait:
         for place, trial in enumerate(trials):
             first = place * len(seeds)
             numbered = dict(enumerate(jobs[first : first + len(seeds)], first))
-            finalist, scores = _train(trial, metric, numbered, header, splits, wait, rows)
+            finalist, scores = _train(trial, metric, numbered, header, splits, wait)
             found.append(finalist)
-            if rows is not None and finalist.mean is not None:
+            if finalist.mean is not None:
                 evidence[trial.number] = rows.evidence(scores)
-    if rows is None or (default := evidence.pop(DEFAULT, None)) is None:
-        return found
+    default = evidence.pop(DEFAULT, None)
     errors = {number: rows.error(other, default) for number, other in evidence.items()}
     return [replace(finalist, error=errors.get(finalist.trial)) for finalist in found]
 
@@ -142,10 +141,9 @@ def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric, mar
     found = against_default(winner, finalists, metric)
     if found is None:
         return text
-    gain = found["difference"] * SIGNS[metric]
-    error = "" if found["error"] is None else f" ± {found['error']:.4f}"
     if winner.trial != DEFAULT:
-        return f"{text}, {found['difference']:+.4f}{error} against the default"
+        return f"{text}, {with_error(found['difference'], found['error'])} against the default"
+    gain = found["difference"] * SIGNS[metric]
     if gain <= 0:
         return text
     why = (
@@ -153,7 +151,8 @@ def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric, mar
         if found["error"] is None
         else f"which is too little for tune.margin: {margin:g}"
     )
-    return f"{text}; {_name(found['trial'])} is better by {gain:.4f}{error}, {why}"
+    better = with_error(gain, found["error"]).removeprefix("+")
+    return f"{text}; {_name(found['trial'])} is better by {better}, {why}"
 
 
 def _name(trial: int) -> str:
@@ -184,7 +183,6 @@ def _train(
     header: RunHeader,
     splits: Splits,
     wait: Wait,
-    rows: ValidationRows | None,
 ) -> tuple[Finalist, list[Array]]:
     """Train a finalist on its seeds; return what the validation rows are predicted by each, too."""
     finalist, scores = Finalist(trial.number, [], [], []), list[Array]()
@@ -201,8 +199,7 @@ def _train(
         curve, best = trained.state.curve, trained.state.best
         finalist.values.append(curve[best][f"valid_{metric}"])
         finalist.epochs.append(curve[-1]["epoch"])
-        if rows is not None:
-            scores.append(predicted(header, arguments["model"], seed, trained, splits[1]))
+        scores.append(predicted(header, arguments["model"], seed, trained, splits[1]))
     average = (
         "diverged" if finalist.mean is None else f"mean valid {METRIC_NAMES[metric]} {finalist.mean:.4f}"
     )
