@@ -306,8 +306,14 @@ def test_a_search_that_kept_the_default_has_one_row_but_in_the_files_for_program
     report = board()
     found = {(r["model"], r["variant"]): r for r in report["results"]}
     found["lr", "tuned"] |= {key: found["lr", "default"][key] for key in ("seeds", "mean", "std")}
+    for variant in ("default", "tuned"):
+        found["lr", variant] |= {"dead_networks": ["mlp"], "warning": "NE 1.155"}
     for number in (0, 2):
         assert [line[1] for line in table(report, number) if line[0] == "lr"] == ["default = tuned"]
+    page = leaderboard.to_markdown(report)
+    assert "switched off: lr (default = tuned: mlp)." in page
+    assert "by validation rows: lr (default = tuned): NE 1.155.**" in page
+    assert leaderboard.to_text(report).count("warning: ") == 1
     assert [line[1] for line in table(report, 2) if line[0] == "fm"] == ["tuned", "default"]
     assert len([row for row in rows(report) if row["model"] == "lr"]) == 2
 

@@ -101,8 +101,8 @@ def _remarks(report: Block) -> list[str]:
     """What must be known of the data and the models before any figure is believed."""
     lines = []
     dead = [
-        f"{result['model']} ({result['variant']}: {', '.join(names)})"
-        for result in _ordered(report)
+        f"{result['model']} ({variant}: {', '.join(names)})"
+        for result, variant in variants.named(_ordered(report), variants.kept_default(report))
         if (names := result.get("dead_networks"))
     ]
     if dead:
@@ -319,7 +319,8 @@ def _distance(report: Block) -> str:
 
 
 def _warnings(report: Block) -> list[tuple[str, str]]:
-    return [(f"{r['model']} ({r['variant']})", r["warning"]) for r in _ordered(report) if r["warning"]]
+    named = variants.named(_ordered(report), variants.kept_default(report))
+    return [(f"{r['model']} ({variant})", r["warning"]) for r, variant in named if r["warning"]]
 
 
 def _slices_table(report: Block) -> tuple[list[str], list[list[str]]]:
