@@ -235,6 +235,12 @@ def test_a_column_is_guessed_from_its_values_and_its_name(
     assert fields_of(found) == {"user_id": "user", name: field}
 
 
+def test_of_many_bags_the_first_are_named_and_the_rest_counted(look: Look) -> None:
+    tags = lambda i, r: "|".join(r.sample("abcd", r.randint(0, 3)))
+    found = look(log(**{f"tags_{number}": tags for number in range(7)}))
+    assert "8 values (tags_0, tags_1, tags_2, tags_3, tags_4 and 2 more);" in found.report
+
+
 @pytest.mark.parametrize(
     ("name", "make", "kind", "comment"),
     [

@@ -415,7 +415,10 @@ def test_rows_without_a_header_are_told_of_names(
     (tmp_path / "rows.csv").write_bytes(rows)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(rows)))
-    message = r"its first line \('1\d+', .*names no column that the model reads: user_id, .*`predict --names"
+    message = (
+        r"its first line \('1\d+', [^()]* and \d+ more\) names no column that the model reads: user_id, "
+        r".*`predict --names"
+    )
     with pytest.raises(PipelineError, match=message), score.source(name) as path:
         scores(model, path, tmp_path / "scores.csv")
     layout = score.with_changes(model.reading.layout, names=list(frame))

@@ -560,6 +560,11 @@ def test_strings_of_parquet_that_are_no_utf8_are_an_error(read: Read):
             ),
         ),
         (
+            {"a.csv": "user,click\n", "b.csv": "user,click,a,b,c,d,e,f,g\n"},
+            {},
+            "b.csv does not have the same columns as a.csv: extra 'a', 'b', 'c', 'd', 'e' and 2 more. If",
+        ),
+        (
             {"a.csv": "usr,click\na,1\n", "b.csv": "user,click\na,1\n", "c.csv": "click,user\n1,a\n"},
             {},
             (

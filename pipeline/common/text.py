@@ -1,6 +1,7 @@
 """Words for messages."""
 
 import re
+from collections.abc import Iterable
 
 
 def counted(number: int, noun: str) -> str:
@@ -10,6 +11,17 @@ def counted(number: int, noun: str) -> str:
     ('1 run', '1,200 runs')
     """
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Return the first names of a list, and how many there are beside them.
+
+    >>> listed(["a", "b"]), listed(["a", "b", "c", "d"], most=3)
+    ('a, b', 'a, b, c and 1 more')
+    """
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def with_error(difference: float, error: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipeline.common.text import counted
+from pipeline.common.text import counted, listed
 from pipeline.datasets.tabular import MISSING, clicks_of
 from pipeline.inspection import profiling
 from pipeline.inspection.entry import RANDOM, by_time, of_files, one_line, proposed_label, short
@@ -154,7 +154,7 @@ def _split_of_files(findings: Findings) -> Iterator[str]:
     """Say what the names of the files have to do with the split."""
     named = findings.named_files
     of_part = {file: part for file, part in named.items() if part is not None}
-    parts = _some([f"{shown(file)}: {part}" for file, part in of_part.items()])
+    parts = listed((f"{shown(file)}: {part}" for file, part in of_part.items()), MAX_FILES)
     if findings.split is not None:
         if {"train", "test"} <= set(of_part.values()):
             yield f"  split by the column {shown(findings.split)}; names of files say parts, too: {parts}"
@@ -169,7 +169,7 @@ def _split_of_files(findings: Findings) -> Iterator[str]:
         lacking = "test" if "train" in of_part.values() else "train"
         column = of_files(findings)
         values = one_line(dict(list(named.items())[:MAX_FILES]))[:-1] + ", ..." * (len(named) > MAX_FILES)
-        rest = f"those of {_some(others)} do not" if others else f"none says {lacking}"
+        rest = f"those of {listed(others, MAX_FILES)} do not" if others else f"none says {lacking}"
         yield f"  ! the names of some files say parts ({parts}), {rest},"
         yield f"      so all are split together {'by time' if by_time(findings) else 'at random'};"
         yield f"      to split by files set `file: {column}` under `preprocess`, and, with what each is,"
@@ -191,10 +191,6 @@ def _empty_files(findings: Findings) -> Iterator[str]:
             yield f"      so no row is {part}, and `split` will stop"
             if part == "valid":
                 yield "      (with `valid: 0.1` under `split` the rows are drawn from train)"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:MAX_FILES]) + (f" and {len(names) - MAX_FILES} more" * (len(names) > MAX_FILES))
 
 
 def _warnings(findings: Findings) -> Iterator[str]:
@@ -222,7 +218,7 @@ def _warnings(findings: Findings) -> Iterator[str]:
     yield from _odd_values(findings)
     bags = [column for column, field in fields.items() if field.type == "bag"]
     if bags:
-        yield f"  bags keep their first 8 values ({', '.join(map(shown, bags[:5]))}); of a history say"
+        yield f"  bags keep their first 8 values ({listed(map(shown, bags))}); of a history say"
         yield "      `encode: {slots_from: end}` for its newest ones, and `max_slots` for how many"
     if findings.layout.names is not None:
         yield "  ! no header: set the columns' `names`, and the domain (user, item, context) of each field"

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as is_
 
 from pipeline.common.errors import PipelineError, unknown
-from pipeline.common.text import counted
+from pipeline.common.text import counted, listed
 from pipeline.preprocess.kinds import PACKED, check_text
 from pipeline.preprocess.rejects import RejectLog
 from pipeline.preprocess.text import Dialect, TextFile, first_line
@@ -251,7 +251,7 @@ def open_folder(files: Sequence[Path], layout: Layout) -> list[Table]:
         missing, extra = usual - table.types.keys(), table.types.keys() - usual
         if missing or extra:
             differences = [
-                f"{kind} {_some(sorted(names))}"
+                f"{kind} {listed(map(repr, sorted(names)))}"
                 for kind, names in (("missing", missing), ("extra", extra))
                 if names
             ]
@@ -314,10 +314,6 @@ def _named(path: Path, raw: Sequence[str], types: dict[str, pa.DataType]) -> dic
             "is not a header, give the names of the columns under `names`"
         )
     return {name.strip(): types[name] for name in raw}
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} others" if len(names) > 5 else "")
 
 
 @contextmanager

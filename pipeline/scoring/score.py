@@ -19,6 +19,7 @@ import torch
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import replacing
+from pipeline.common.text import listed
 from pipeline.preprocess import tables
 from pipeline.preprocess.parse import chunk
 from pipeline.preprocess.rejects import RejectLog
@@ -107,9 +108,9 @@ def _check_header(model: Model, table: tables.Table, layout: Layout) -> None:
     if layout.names is not None or isinstance(table, tables.ParquetTable):
         return
     if not set(model.columns) & set(table.types):
-        first = ", ".join(map(repr, list(table.types)[:5]))
+        first = listed(map(repr, table.types))
         raise PipelineError(
-            f"{table.path}: its first line ({first}, ...) names no column that the model reads: "
+            f"{table.path}: its first line ({first}) names no column that the model reads: "
             f"{', '.join(model.columns)}. If it is no header, name the columns of the file in order: "
             "`predict --names A,B,...`"
         )
