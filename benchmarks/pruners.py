@@ -17,6 +17,7 @@ from optuna.pruners import BasePruner, MedianPruner, PercentilePruner
 from optuna.trial import TrialState
 
 from pipeline.config import params
+from pipeline.config.metric import sign
 from pipeline.train import runs
 from pipeline.tune import search
 from pipeline.tune.finished import QuantilePruner
@@ -51,8 +52,7 @@ def whole_trials(dataset: str, model: str, trials: int) -> list[list[float]]:
         settings = config.tune.model_copy(update={"trials": trials, "pruner_quantile": 0.0})
         journal = Path(folder, "journal.jsonl")
         found, _ = search.search("pruners", config.space, config.starts, objective, settings, journal=journal)
-    sign = 1 if config.tune.metric == "auc" else -1
-    return [[sign * row[key] for row in trial.curve] for trial in found if trial.curve]
+    return [[sign(config.tune.metric) * row[key] for row in trial.curve] for trial in found if trial.curve]
 
 
 def ends(curves: list[list[float]], pruner: BasePruner, first: int) -> list[tuple[bool, int]]:

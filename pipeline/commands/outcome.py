@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json
+from pipeline.config.metric import NAMES
 
 Block = dict[str, Any]
 REPORTS = Path("data/reports")
@@ -33,7 +34,7 @@ def _lines(name: str, report: Block) -> list[str]:
     by_key = {(r["model"], r["variant"]): r for r in report["results"]}
     winner = by_key[report["champion"]["model"], report["champion"]["variant"]]
     metric = report["champion"].get("metric", "auc")
-    value = f"{'AUC' if metric == 'auc' else metric} {winner[f'valid_{metric}']:.4f}"
+    value = f"{NAMES[metric]} {winner[f'valid_{metric}']:.4f}"
     error = report["champion"].get("valid_auc_error") if metric == "auc" else None
     if error is not None:
         value += f" (standard error {error:.4f})"

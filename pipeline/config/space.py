@@ -1,15 +1,15 @@
 """The search's settings as typed values: axes, budget, pruning."""
 
 import math
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, TypeGuard
 
 from annotated_types import Gt
 
 from pipeline.common.ranges import Count, CountOrZero, NonNegative, Seed, Share
+from pipeline.config.metric import Metric
 from pipeline.config.validation import Strict
 
 Block = dict[str, Any]
-Metric = Literal["auc", "logloss"]
 
 
 class Dimension(Strict):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.common.text import counted, with_error
+from pipeline.config.metric import NAMES
 from pipeline.evaluate import variants
 from pipeline.evaluate.runs import Run
 from pipeline.statistics import chance
@@ -94,7 +95,7 @@ def _rule(margins: Sequence[float]) -> str:
 def explanation(report: Block) -> str:
     """Explain the table, and name the models with trainings that `epochs` ended and not their patience."""
     metrics = {search["metric"] for search in report["budget"]}
-    name = "AUC" if metrics == {"auc"} else " and ".join(sorted(metrics))
+    name = " and ".join(NAMES[metric] for metric in sorted(metrics))
     text = (
         "Every search had the same number of trials on one seed; its best trials and the default were then "
         f"trained on all seeds, {_rule([search['margin'] for search in report['budget']])} Rows are those of "

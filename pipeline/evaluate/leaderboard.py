@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.common.text import counted
+from pipeline.config.metric import NAMES
 from pipeline.download.manifest import differences
 from pipeline.evaluate import blend, budget, headline, mechanisms, refits, slices, variants
 from pipeline.evaluate.report import is_close, same_scores
@@ -19,8 +20,8 @@ from pipeline.train.mechanisms import CURE_OF_NETWORKS
 
 Block = dict[str, Any]
 TOLD_COPIES = 0.01  # share of test rows that are copies of train rows, above which the page says so
-METRICS = {"auc": "AUC", "logloss": "logloss", "gauc": "gAUC"}  # of the first table
-PROBABILITIES = {"logloss": "logloss", "normalised_entropy": "NE", "ece": "ECE"}  # raw and calibrated
+METRICS = ("auc", "logloss", "gauc")  # of the first table
+PROBABILITIES = ("logloss", "normalised_entropy", "ece")  # raw and calibrated
 COLUMNS = (
     *("auc", "logloss", "normalised_entropy", "gauc", "ece", "mean_prediction_ratio"),
     *("calibrated_logloss", "calibrated_normalised_entropy", "calibrated_ece"),
@@ -163,7 +164,7 @@ def to_text(report: Block) -> str:
         lines.append("  ".join(cells).rstrip())
     lines += [""] + [f"warning: {name}: {text}" for name, text in _warnings(report)]
     best = report["champion"]
-    by = METRICS[best["metric"]]
+    by = NAMES[best["metric"]]
     lines.append(f"champion by validation {by}: {best['model']} ({best['variant']}), seed {best['seed']}")
     return "\n".join(lines)
 
@@ -183,7 +184,7 @@ def explanation(report: Block) -> str:
         f"{tried} trials on validation data, the default configuration being the first trial: the best mean "
         "over these seeds among the best trials and the default. "
         f"**The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
-        f"by its mean {METRICS[best['metric']]} on validation data, "
+        f"by its mean {NAMES[best['metric']]} on validation data, "
         f"{chosen['valid_' + best['metric']]:.4f}{_valid_rows(report)}; test metrics played no role in "
         f"that.{_distance(report)}"
     )
@@ -334,7 +335,7 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the first table; the champion's is bold."""
     results = _ordered(report)
     metrics = [key for key in METRICS if key in results[0]["mean"]]
-    header = ["model", "variant", *(METRICS[key] for key in metrics), "RelaImpr", "valid AUC", "parameters"]
+    header = ["model", "variant", *(NAMES[key] for key in metrics), "RelaImpr", "valid AUC", "parameters"]
     if report["bayes"]:
         header.insert(-2, "learnable")
     marked = len({result.get("reads", "ids") for result in results} | {"ids"}) > 1
@@ -364,7 +365,7 @@ def _probabilities_table(report: Block) -> tuple[list[str], list[list[str]]]:
             after = [f"{mean[f'calibrated_{key}']:.4f}" for key in PROBABILITIES]
             pairs = [f"{a} → {b}" for a, b in zip(pairs, after, strict=True)]
         rows.append([result["model"], variant, *pairs, method, f"{mean['mean_prediction_ratio']:.2f}"])
-    return ["model", "variant", *PROBABILITIES.values(), "calibration", "mean / rate"], rows
+    return ["model", "variant", *(NAMES[key] for key in PROBABILITIES), "calibration", "mean / rate"], rows
 
 
 def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:

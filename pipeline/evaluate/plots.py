@@ -6,7 +6,7 @@ the same bytes. Only this file, the picture.py of explain and watch, and their s
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from pipeline.common.text import counted
+from pipeline.config.metric import NAMES, Metric, sign
 from pipeline.evaluate import headline, variants
 from pipeline.evaluate.compare import cliques
 from pipeline.evaluate.dvc_views import mean_curve
@@ -43,7 +44,6 @@ from pipeline.evaluate.runs import STAGES, Block, Run, better
 from pipeline.metrics import Array
 from pipeline.statistics import chance
 
-METRICS = {"auc": "AUC", "logloss": "logloss"}
 RARE = 0.1  # base rate below which probabilities have logarithmic axes
 PANELS = 12  # of models in a figure with a panel for each: more do not fit on a screen
 METHODS = {
@@ -174,7 +174,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     colours = colours_of(runs)
     longest = max(seed["curve"][-1]["epoch"] for run in runs for seed in run.seeds)
-    for row, (metric, word) in enumerate(METRICS.items()):
+    for row, metric in enumerate(get_args(Metric)):
         for column, variant in enumerate(STAGES):
             ax: Axes = axes[row, column]
             ends, trains = [], []
@@ -201,9 +201,11 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
             _zoom(ax, runs, metric)
             _say_below(ax, trains)
             by_height = [line for _, line in sorted(ends, key=lambda end: -end[0])]
-            side, edge = ("upper", 1.0) if metric == "auc" else ("lower", 0.0)
+            side, edge = ("upper", 1.0) if sign(metric) > 0 else ("lower", 0.0)
             coloured_legend(ax, by_height, loc=f"{side} left", bbox_to_anchor=(1.01, edge))
-        axes[row, 0].set_ylabel(f"validation {word}" + (", dashed: train" if metric == "logloss" else ""))
+        axes[row, 0].set_ylabel(
+            f"validation {NAMES[metric]}" + (", dashed: train" if metric == "logloss" else "")
+        )
     return figure
 
 
@@ -316,13 +318,13 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
     every = [run for run in runs if run.variant == "tuned"]
     tuned = every[:PANELS]
     metric = tuned[0].info["search"]["metric"]
-    sign = 1 if metric == "auc" else -1
+    up = sign(metric)
     series = {run.model: _trials(run) for run in tuned}
-    gains = {run.model: round(sign * _gain(run), 4) for run in every}
+    gains = {run.model: round(up * _gain(run), 4) for run in every}
     top = max(gains, key=lambda model: (gains[model], model))
-    small = {run.model: less for run in every if (less := _too_small(run, sign)) is not None}
+    small = {run.model: less for run in every if (less := _too_small(run)) is not None}
     if gains[top] > 0:
-        helped = f"{sign * gains[top]:+.4f} validation {METRICS[metric]} against its default"
+        helped = f"{up * gains[top]:+.4f} validation {NAMES[metric]} against its default"
         title = f"The search helps {top} most: {helped}"
     elif small:
         title = "No search finds anything that is better than the default by more than its error"
@@ -331,7 +333,7 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
     figure = titled_figure(
         2.55 * grid_shape(len(tuned))[0],
         title,
-        f"Validation {METRICS[metric]} of every trial less the default's, on one seed{_which(runs)}\n"
+        f"Validation {NAMES[metric]} of every trial less the default's, on one seed{_which(runs)}\n"
         "Below a name: the default's value there, and the winner less the default in the finals, all seeds",
         keys=[
             Line2D([], [], color=TEXT, linewidth=1.6, label="best so far"),
@@ -361,12 +363,12 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
             ax.plot(
                 number[chosen], height[chosen], marker, markersize=4.5, clip_on=False, in_layout=False, **look
             )
-        won = int(np.argmax(sign * np.where(pruned, -sign * np.inf, values)))
+        won = int(np.argmax(up * np.where(pruned, -up * np.inf, values)))
         ax.plot(won, values[won], "o", color=colour, markersize=7, markeredgecolor="white")
         ax.plot(0, default, "D", color=TEXT, mfc="white", markersize=5)
         gain = "no gain"
         if gains[model] > 0:
-            gain = f"{sign * gains[model]:+.4f}"
+            gain = f"{up * gains[model]:+.4f}"
         elif model in small:
             gain = f"{small[model]:+.4f} is too little"
         name_panel(ax, model, f"{start:.4f}, {gain}", colour)
@@ -381,9 +383,9 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
 def budget(searches: Sequence[Block], runs: Sequence[Run]) -> Figure:
     """What n trials of each search are expected to find, and what all found for the rows they trained on."""
     metric = searches[0]["metric"]
-    word, sign = METRICS[metric], 1 if metric == "auc" else -1
+    word = NAMES[metric]
     same = [search for search in searches if search["metric"] == metric and search["expected"]]
-    top = max(same, key=lambda search: (sign * search["expected"][-1], search["model"]))
+    top = max(same, key=lambda search: (sign(metric) * search["expected"][-1], search["model"]))
     figure = titled_figure(
         3.6,
         f"{top['model']} has the best expected validation {word} after {len(top['expected'])} trials, "
@@ -557,7 +559,7 @@ def _probability_axis(curves: Sequence[Curves], *, rare: bool) -> tuple[float, f
 
 def _chosen(report: Block, best: Block) -> str:
     metric = report["champion"]["metric"]
-    return f"{METRICS[metric]} {best[f'valid_{metric}']:.4f}"
+    return f"{NAMES[metric]} {best[f'valid_{metric}']:.4f}"
 
 
 def _learnt(report: Block, best: Block) -> str:
@@ -633,12 +635,12 @@ def _say_below(ax: Axes, lines: Sequence[tuple[Array, Array, str]]) -> None:
 def _trials(run: Run) -> tuple[Array, NDArray[np.bool_], Array, float]:
     """Values, which were pruned, the best so far, and the default's value, which the others are less of."""
     search = run.info["search"]
-    sign = 1 if search["metric"] == "auc" else -1
+    up = sign(search["metric"])
     pruned = np.array([trial["state"] == "PRUNED" for trial in search["trials"]])
     values = np.array([_value(trial, search["metric"]) for trial in search["trials"]])
-    best = np.maximum.accumulate(np.where(pruned, -np.inf, sign * values))
+    best = np.maximum.accumulate(np.where(pruned, -np.inf, up * values))
     default = float(values[0])
-    return values - default, pruned, sign * best - default, default
+    return values - default, pruned, up * best - default, default
 
 
 def _gain(run: Run) -> float:
@@ -651,10 +653,11 @@ def _gain(run: Run) -> float:
     return float(finals[winner] - finals[0])
 
 
-def _too_small(run: Run, sign: int) -> float | None:
+def _too_small(run: Run) -> float | None:
     """By what a better finalist differs from the default, which won all the same; None without one."""
-    found = run.info["search"].get("against_default")
-    if found is None or run.info["search"]["best"] or sign * found["difference"] <= 0:
+    search = run.info["search"]
+    found = search.get("against_default")
+    if found is None or search["best"] or sign(search["metric"]) * found["difference"] <= 0:
         return None
     return float(found["difference"])
 
@@ -665,7 +668,7 @@ def _value(trial: Block, metric: str) -> float:
         return float(trial["value"])
     if trial.get("curve"):
         return float(trial["curve"][-1][f"valid_{metric}"])
-    return -math.inf if metric == "auc" else math.inf
+    return -sign(metric) * math.inf
 
 
 def _history_limits(series: dict[str, tuple[Array, Any, Array, float]]) -> tuple[float, float]:

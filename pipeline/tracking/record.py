@@ -4,6 +4,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from pipeline.common.text import with_error
+from pipeline.config.metric import NAMES, sign
 
 Block = dict[str, Any]
 Row = dict[str, float]
@@ -176,7 +177,7 @@ def mean_and_std(rows: list[Row]) -> Row:
 
 def progress(search: Block) -> dict[int, float]:
     """Return the best value up to each trial of a search, from the first complete one on."""
-    pick = max if search["metric"] == "auc" else min
+    pick = max if sign(search["metric"]) > 0 else min
     points, best = dict[int, float](), None
     for trial in search["trials"]:
         if trial["state"] == "COMPLETE" and trial["value"] is not None:
@@ -225,9 +226,8 @@ def description(run: Block) -> str:
     if capped := sum(seed.get("capped", False) for seed in run["seeds"]):
         lines += ["", f"Trainings that `epochs` ended and not their patience: {capped}."]
     if search and search.get("finalists"):
-        name = {"auc": "AUC"}.get(search["metric"], search["metric"])
         default = next((one["mean"] for one in search["finalists"] if one["trial"] == 0), None)
-        heads = f"mean valid {name} over the seeds", "less the default"
+        heads = f"mean valid {NAMES[search['metric']]} over the seeds", "less the default"
         lines += ["", _row("finalist", *heads), "|---|---|---|"]
         for one in search["finalists"]:
             mean_of = "diverged" if one["mean"] is None else f"{one['mean']:.4f}"
@@ -330,4 +330,4 @@ def _kept(trial: Block, metric: str) -> Row:
     """Return the evaluation that a trial counts with, that of the weights it kept; without one, the best."""
     key, curve = f"valid_{metric}", trial["curve"]
     kept = next((row for row in curve if row[key] == trial["value"]), None)
-    return kept or (max if metric == "auc" else min)(curve, key=lambda row: row[key], default={})
+    return kept or (max if sign(metric) > 0 else min)(curve, key=lambda row: row[key], default={})

@@ -6,6 +6,7 @@ Rows (passes over the train split times its rows) are the measure of cost that i
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.config.metric import sign
 from pipeline.tune.finals import Finalist
 from pipeline.tune.finished import Finished
 
@@ -25,7 +26,7 @@ def budget(trials: Sequence[Finished], finalists: Sequence[Finalist], metric: st
         rows: train rows seen after 1, 2, ... trials; and `final_rows`, those of the finals on top, though
             trainings that both contain are trained once.
     """
-    pick = max if metric == "auc" else min
+    pick = max if sign(metric) > 0 else min
     best, spent, used = list[float | None](), list[int](), 0.0
     for trial in trials:
         found = [value for value in (*best[-1:], _value(trial)) if value is not None]
@@ -36,7 +37,7 @@ def budget(trials: Sequence[Finished], finalists: Sequence[Finalist], metric: st
         "trials": len(trials),
         "completed": sum(trial.state == "COMPLETE" for trial in trials),
         "best": best,
-        "expected": expected_best([_reached(trial, metric) for trial in trials], maximise=metric == "auc"),
+        "expected": expected_best([_reached(trial, metric) for trial in trials], maximise=sign(metric) > 0),
         "rows": spent,
         "final_rows": round(sum(sum(finalist.epochs) for finalist in finalists) * rows),
     }
@@ -75,5 +76,5 @@ def _reached(trial: Finished, metric: str) -> float | None:
     """The value of a complete trial; of another one the best that it had reached when it ended."""
     if trial.value is not None:
         return trial.value
-    pick = max if metric == "auc" else min
+    pick = max if sign(metric) > 0 else min
     return pick((row[f"valid_{metric}"] for row in trial.curve), default=None)

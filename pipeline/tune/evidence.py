@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import metrics
-from pipeline.config.space import Metric
+from pipeline.config.metric import Metric
 from pipeline.data import storage
 from pipeline.data.batches import Split
 from pipeline.metrics import Array

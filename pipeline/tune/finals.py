@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.text import counted, with_error
-from pipeline.config.space import Metric
+from pipeline.config.metric import NAMES, Metric, sign
 from pipeline.metrics import Array
 from pipeline.statistics.chance import FEW
 from pipeline.train.runs import Job, Resources, RunHeader, Splits, predicted, train_once
@@ -25,8 +25,6 @@ from pipeline.tune.points import Point
 
 Block = dict[str, Any]
 DEFAULT = 0  # the first trial
-METRIC_NAMES = {"auc": "AUC", "logloss": "logloss"}
-SIGNS = {"auc": 1, "logloss": -1}  # of what is better
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ def against_default(winner: Finalist, finalists: Sequence[Finalist], metric: Met
 
 def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric, margin: float) -> str:
     """Say which trial won the finals, how it differs from the default, and why a better one did not win."""
-    name, mean = METRIC_NAMES[metric], winner.mean or 0.0
+    name, mean = NAMES[metric], winner.mean or 0.0
     who = f"the default ({_name(DEFAULT)})" if winner.trial == DEFAULT else _name(winner.trial)
     text = f"winner: {who}, mean valid {name} {mean:.4f} over {counted(len(winner.seeds), 'seed')}"
     found = against_default(winner, finalists, metric)
@@ -143,7 +141,7 @@ def verdict(winner: Finalist, finalists: Sequence[Finalist], metric: Metric, mar
         return text
     if winner.trial != DEFAULT:
         return f"{text}, {with_error(found['difference'], found['error'])} against the default"
-    gain = found["difference"] * SIGNS[metric]
+    gain = found["difference"] * sign(metric)
     if gain <= 0:
         return text
     why = (
@@ -165,12 +163,12 @@ def _default(finalists: Sequence[Finalist]) -> Finalist | None:
 
 def _ranked(finalists: Sequence[Finalist], metric: Metric) -> list[Finalist]:
     """Those that diverged on no seed, best first, of equals the earlier trial."""
-    whole = [(-SIGNS[metric] * each.mean, each.trial, each) for each in finalists if each.mean is not None]
+    whole = [(-sign(metric) * each.mean, each.trial, each) for each in finalists if each.mean is not None]
     return [each for *_, each in sorted(whole, key=lambda one: one[:2])]
 
 
 def _beats(one: Finalist, default: Finalist, metric: Metric, margin: float) -> bool:
-    gain = ((one.mean or 0.0) - (default.mean or 0.0)) * SIGNS[metric]
+    gain = ((one.mean or 0.0) - (default.mean or 0.0)) * sign(metric)
     if margin == 0:
         return gain > 0
     return one.error is not None and gain > margin * one.error
@@ -200,8 +198,6 @@ def _train(
         finalist.values.append(curve[best][f"valid_{metric}"])
         finalist.epochs.append(curve[-1]["epoch"])
         scores.append(predicted(header, arguments["model"], seed, trained, splits[1]))
-    average = (
-        "diverged" if finalist.mean is None else f"mean valid {METRIC_NAMES[metric]} {finalist.mean:.4f}"
-    )
+    average = "diverged" if finalist.mean is None else f"mean valid {NAMES[metric]} {finalist.mean:.4f}"
     print(f"{label}: {average}", flush=True)
     return finalist, scores

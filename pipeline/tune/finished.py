@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import digest
+from pipeline.config.metric import sign
 from pipeline.config.space import Tune
 from pipeline.tune import shared
 from pipeline.tune.points import Point, Space, decode
@@ -78,7 +79,7 @@ class QuantilePruner(optuna.pruners.BasePruner):
 
 def check(study: optuna.Study, settings: Tune, damaged: Callable[[str], PipelineError]) -> None:
     """Raise unless every finished trial is as it was when it ended."""
-    if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != (settings.metric == "auc"):
+    if (study.direction == optuna.study.StudyDirection.MAXIMIZE) != (sign(settings.metric) > 0):
         raise damaged(f"{study.study_name} has another direction")
     for number, trial in ended(study).items():
         curve = trial.user_attrs.get("curve", [])

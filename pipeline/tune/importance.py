@@ -6,6 +6,7 @@ import optuna
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState
 
+from pipeline.config.metric import sign
 from pipeline.config.space import Tune
 
 
@@ -14,7 +15,7 @@ def importances(trials: Sequence[FrozenTrial], settings: Tune) -> dict[str, dict
 
     Empty with fewer than three complete trials, or if all have the same value.
     """
-    study = optuna.create_study(direction="maximize" if settings.metric == "auc" else "minimize")
+    study = optuna.create_study(direction="maximize" if sign(settings.metric) > 0 else "minimize")
     study.add_trials(trials)
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if len(complete) < 3 or len({trial.value for trial in complete}) < 2 or not complete[0].params:

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pipeline.common.errors import Diverged, PipelineError
 from pipeline.common.files import canonical, digest
 from pipeline.common.text import without_secrets
+from pipeline.config.metric import NAMES, sign
 from pipeline.config.space import Dimension, Tune
 from pipeline.train.course import LogFn
 from pipeline.train.workers import Wait
@@ -150,8 +151,7 @@ def finalists(trials: list[Finished], metric: str, count: int) -> list[Finished]
     complete = [trial for trial in trials if trial.state == "COMPLETE" and trial.value is not None]
     if not complete:
         raise PipelineError("every trial of the search diverged: narrow tune.space.train.lr in params.yaml")
-    sign = 1 if metric == "auc" else -1
-    ranked = sorted(complete, key=lambda trial: (-sign * (trial.value or 0), trial.number))
+    ranked = sorted(complete, key=lambda trial: (-sign(metric) * (trial.value or 0), trial.number))
     return ranked[:count] + [trial for trial in ranked[count:] if trial.number == 0]
 
 
@@ -222,7 +222,7 @@ class _Search:
         """Train a trial, and keep how it ended."""
         settings, curve = self.settings, list[dict[str, float]]()
         value: float | None = None
-        key, better = (f"valid_{settings.metric}", max if settings.metric == "auc" else min)
+        key, better = (f"valid_{settings.metric}", max if sign(settings.metric) > 0 else min)
 
         def log(row: dict[str, float], _step: int) -> None:
             curve.append(row)
@@ -316,25 +316,25 @@ class _Search:
 
     def _line(self, number: int) -> str:
         """Say how a trial went, what differs from the first one, and which is the best so far."""
-        of, trials, sign = self.settings.metric, ended(self.study), 1 if self.settings.metric == "auc" else -1
-        metric = "AUC" if of == "auc" else of
+        metric, trials = self.settings.metric, ended(self.study)
+        up = sign(metric)
         trial, point = trials[number], decode(self.space, trials[number].params)
-        curve = [sign * row[f"valid_{of}"] for row in trial.user_attrs["curve"]]
-        value = trial.value if trial.state == TrialState.COMPLETE else sign * max(curve, default=-math.inf)
+        curve = [up * row[f"valid_{metric}"] for row in trial.user_attrs["curve"]]
+        value = trial.value if trial.state == TrialState.COMPLETE else up * max(curve, default=-math.inf)
         assert value is not None
         default = self.starts[0]
         changed = [
             f"{axis.split('.')[-1]} {_short(point[axis])}" for axis in point if point[axis] != default[axis]
         ]
         complete = [
-            (sign * each.value, -i)
+            (up * each.value, -i)
             for i, each in trials.items()
             if each.state == TrialState.COMPLETE and each.value is not None
         ]
         words = [
-            f"valid {metric} {value:.4f}" if math.isfinite(value) else "diverged",
+            f"valid {NAMES[metric]} {value:.4f}" if math.isfinite(value) else "diverged",
             *(["pruned"] if trial.state == TrialState.PRUNED else []),
-            *([f"best {sign * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
+            *([f"best {up * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
         ]
         what = ", ".join(changed) if number else "the default"
         place = f"{number + 1} of {self.settings.trials}"
@@ -354,7 +354,7 @@ def _opened(name: str, settings: Tune, storage: BaseStorage) -> optuna.Study:
     study = optuna.create_study(
         storage=storage,
         study_name=name,
-        direction="maximize" if settings.metric == "auc" else "minimize",
+        direction="maximize" if sign(settings.metric) > 0 else "minimize",
         pruner=QuantilePruner(
             settings.pruner_quantile,
             settings.pruner_startup_trials,
@@ -363,8 +363,7 @@ def _opened(name: str, settings: Tune, storage: BaseStorage) -> optuna.Study:
         ),
         load_if_exists=True,
     )
-    name_of = {"auc": "validation AUC", "logloss": "validation logloss"}
     if study.metric_names is None:  # what optuna-dashboard writes at its axes
         with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-            study.set_metric_names([name_of[settings.metric]])
+            study.set_metric_names([f"validation {NAMES[settings.metric]}"])
     return study

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from pipeline.common.errors import PipelineError, error_context
 from pipeline.common.files import digest, read_json, require_file, write_json
+from pipeline.config.metric import Metric, sign
 from pipeline.config.settings import Config
-from pipeline.config.space import Dimension, Metric
+from pipeline.config.space import Dimension
 from pipeline.train import cache, runs, workers
 from pipeline.train.course import LogFn
 from pipeline.train.refit import REFIT
@@ -191,7 +192,7 @@ def run(
             tune.pruner_quantile,
             tune.pruner_startup_trials,
             tune.pruner_warmup_evaluations,
-            maximise=metric == "auc",
+            maximise=sign(metric) > 0,
         )
         trials = {number: these.at(point) for number, point in points.items()}
         wave = Wave(header, resources, these.study, seeds[0], metric, rule, earlier, trials)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.files import write_text
-from pipeline.config.space import Metric
+from pipeline.config.metric import Metric
 from pipeline.tune.finals import Finalist, against_default
 from pipeline.tune.finished import Finished
 from pipeline.tune.points import Point
