@@ -107,7 +107,7 @@ def probabilities(run: Run, seed: int, *splits: Split) -> list[Array]:
     if not all(np.isfinite(result).all() for result in results):
         raise PipelineError(
             f"{run.weights(seed)}: {run.model} predicts NaN or infinite probabilities; "
-            f"run `dvc repro --force {run.target}`"
+            f"{run.how_to_make_again}"
         )
     return results
 

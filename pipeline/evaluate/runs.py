@@ -71,7 +71,16 @@ class Run:
     @property
     def target(self) -> str:
         """The DVC target that makes this run."""
-        return dvc_target(str(self.info["dataset"]), self.model, str(self.info["variant"]))
+        return dvc_target(*self._names)
+
+    @property
+    def how_to_make_again(self) -> str:
+        """How to train it again though DVC has its files, as part of a message."""
+        return how_to_make(*self._names, force=True)
+
+    @property
+    def _names(self) -> tuple[str, str, str]:
+        return str(self.info["dataset"]), self.model, str(self.info["variant"])
 
     def _order(self, figures: dict[str, float]) -> tuple[float, float]:
         auc, loss = -figures["valid_auc"], figures["valid_logloss"]
@@ -120,7 +129,7 @@ def load_runs(
     for model in models:
         for variant in variants:
             path = folder / dataset / model / variant
-            remedy = f"run `dvc repro {dvc_target(dataset, model, variant)}`"
+            remedy = how_to_make(dataset, model, variant)
             if not (path / "run.json").exists():
                 raise PipelineError(f"{path}/run.json is missing, so there is no finished run; {remedy}")
             target = dvc_target(dataset, model, variant)
@@ -167,9 +176,8 @@ def load_model(run: Run, schema: Schema, seed: int) -> nn.Module:
         model.load_state_dict(load_file(path))
     except (PipelineError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise PipelineError(
-            f"{path} does not fit {run.model} as it is now ({reason}); run `dvc repro --force {run.target}`"
-        ) from None
+        remedy = run.how_to_make_again
+        raise PipelineError(f"{path} does not fit {run.model} as it is now ({reason}); {remedy}") from None
     return model
 
 
@@ -181,3 +189,14 @@ def dvc_target(dataset: str, model: str, variant: str) -> str:
     """
     stage = STAGES[variant] if model in MODELS else f"{STAGES[variant]}-variant"
     return f"{stage}@{dataset}-{model}"
+
+
+def how_to_make(dataset: str, model: str, variant: str, *, force: bool = False) -> str:
+    """Return how to make a run, as part of a message: DVC knows the targets of what is listed alone.
+
+    >>> how_to_make("movielens-1m", "fm", "default")
+    'run `dvc repro train@movielens-1m-fm`, with movielens-1m in `datasets` and fm in `models` of params.yaml'
+    """
+    command = f"dvc repro {'--force ' if force else ''}{dvc_target(dataset, model, variant)}"
+    kind = "models" if model in MODELS else "variants"
+    return f"run `{command}`, with {dataset} in `datasets` and {model} in `{kind}` of params.yaml"

@@ -8,8 +8,7 @@ from pipeline.common.files import read_json, require_file, sha256, target
 from pipeline.config import plan
 from pipeline.data.storage import VECTORS, has_column, open_column
 from pipeline.evaluate.calibration import with_negatives_kept
-from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, dvc_target, load_runs
-from pipeline.models import MODELS
+from pipeline.evaluate.runs import AGAIN, STAGES, Block, Run, how_to_make, load_runs
 from pipeline.scoring import reading
 from pipeline.scoring.package import BLEND, Member, Package
 from pipeline.split.vocabulary import Vocabulary
@@ -58,19 +57,15 @@ def pack(root: Path, dataset: str, model: str, variant: str, *, refit: bool = Fa
 def _run(root: Path, dataset: str, model: str, variant: str, refit: bool) -> Run:
     processed, folder = root / "data/processed" / dataset, root / "data/runs" / dataset / model / variant
     if not (folder / "run.json").exists():
-        kind = "models" if model in MODELS else "variants"
-        raise PipelineError(
-            f"{folder}/run.json is missing, so there is no finished run; run "
-            f"`dvc repro {dvc_target(dataset, model, variant)}`, with {dataset} in `datasets` and {model} in "
-            f"`{kind}` of params.yaml"
-        )
+        remedy = how_to_make(dataset, model, variant)
+        raise PipelineError(f"{folder}/run.json is missing, so there is no finished run; {remedy}")
     (run,) = load_runs(root / "data/runs", dataset, [model], processed, variants=[variant])
     if not refit:
         return run
     if run.again is None:
         raise PipelineError(
             f"{run.folder} has no weights of train and validation rows: set `train: {{refit: true}}` in "
-            f"params.yaml and run `dvc repro {run.target}`"
+            f"params.yaml and {how_to_make(dataset, model, variant)}"
         )
     return run.again
 
@@ -113,7 +108,7 @@ def _of_blend(root: Path, dataset: str, kind: str, refit: bool) -> Package:
         run = _run(root, dataset, part["model"], part["variant"].removesuffix(AGAIN), refit)
         if run.info["key"] != part["key"]:
             raise PipelineError(
-                f"{run.folder} was trained again after the report; run `dvc repro evaluate@{dataset}`"
+                f"{run.folder} was trained again after the report; {target('evaluate', dataset)}"
             )
         for seed in part["seeds"]:
             weights = require_file(run.weights(seed), run.target).read_bytes()
