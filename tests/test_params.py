@@ -60,6 +60,8 @@ def test_the_projects_own_file_is_valid(values: dict[str, Any]) -> None:
         ("datasets", [], r"datasets"),
         ("models", ["depfm"], r"models: unknown model 'depfm'; did you mean 'deepfm'"),
         ("models", ["fm", "fm"], r"models: names 'fm' twice"),
+        ("paper", {"conditions": ["tuned", "tuned"]}, r"paper\.conditions: names 'tuned' twice"),
+        ("evaluate/blend", ["fm", "fm"], r"evaluate\.blend: names 'fm' twice"),
         (
             "model/fm/embeding_size",
             8,

@@ -182,8 +182,9 @@ class Params:
         self._check_once()
 
     def _check_once(self) -> None:
-        for key in ("datasets", "models", "variants", "papers"):
-            names = getattr(self._file, key)
+        lists = {key: getattr(self._file, key) for key in ("datasets", "models", "variants", "papers")}
+        lists |= {"evaluate.blend": self.evaluate.blend, "paper.conditions": self.paper.conditions}
+        for key, names in lists.items():
             if len(set(names)) < len(names):
                 twice = next(name for name in names if names.count(name) > 1)
                 raise self._error(key, f"names {twice!r} twice")
