@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_message(main)
+    exit_with_message(main, kept="finished trainings and the last checkpoint are kept")

@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_message(main)
+    exit_with_message(main, kept="finished trials and the last checkpoint are kept")

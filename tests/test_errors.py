@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -204,11 +205,15 @@ def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: 
     ],
     ids=[*STAGES, "command"],
 )
-def test_ctrl_c_while_libraries_are_imported_is_one_message(words: list[str], tmp_path: Path) -> None:
-    lines = ["import os, signal, time", "os.kill(os.getpid(), signal.SIGINT)", "time.sleep(60)"]
-    (tmp_path / "numpy.py").write_text("\n".join(lines))
+def test_a_stop_while_libraries_are_imported_is_one_message(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("data: {synthetic: {}}\nmodel: {fm: {}}\n")  # read before imports
-    for step, said in (({}, "stopped; run the same command again to go on from here\n"), ({STEP: "1"}, "")):
+    stopped = "stopped; run the same command again to go on from here\n"
+    cases = [(signal.SIGINT, {}, stopped), (signal.SIGINT, {STEP: "1"}, "")]
+    # of SIGTERM the command above need not have heard, and no stage is above a command
+    cases += [(signal.SIGTERM, {STEP: "1"}, stopped)] * (words[0] != "pipeline")
+    for number, step, said in cases:
+        lines = ["import os, signal, time", f"os.kill(os.getpid(), {number:d})", "time.sleep(60)"]
+        (tmp_path / "numpy.py").write_text("\n".join(lines))
         done = subprocess.run(
             [sys.executable, "-m", *words],
             cwd=tmp_path,
@@ -217,21 +222,70 @@ def test_ctrl_c_while_libraries_are_imported_is_one_message(words: list[str], tm
             text=True,
             check=False,
         )
-        assert done.returncode == 130
+        assert done.returncode == 128 + number
         assert done.stderr == said, "a step of `ctr run` leaves it to that"
 
 
+@pytest.fixture(name="default_signals")
+def _default_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM as Python has them, and afterwards as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize("step", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stage_that_is_stopped_cleans_up_and_says_what_is_kept(
+    number: signal.Signals, step: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if step:
+        monkeypatch.setenv(STEP, "1")
+    cleaned = []
+
+    def main() -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(signal.getsignal(signal.SIGTERM))
+
+    starting()
+    with pytest.raises(SystemExit) as stop:
+        exit_with_message(main, kept="finished trials are kept")
+    assert stop.value.code == 128 + number
+    said = "stopped; finished trials are kept: run the same command again to go on from here\n"
+    assert capsys.readouterr().err == ("" if step and number == signal.SIGINT else said)
+    assert len(cleaned) == 1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if number == signal.SIGTERM:
+        assert cleaned == [signal.SIG_DFL], "a second SIGTERM ends what hangs"
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_sigterm_is_left_as_it_is_for_a_rank_of_torchrun_and_where_it_is_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    starting()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    starting()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("default_signals")
 def test_ctrl_c_is_as_it_was_once_the_program_runs_and_stays_ignored_where_it_is() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        for handler in (signal.default_int_handler, signal.SIG_IGN):
-            signal.signal(signal.SIGINT, handler)
-            starting()
-            assert (signal.getsignal(signal.SIGINT) is handler) == (handler is signal.SIG_IGN)
-            exit_with_message(lambda: None)
-            assert signal.getsignal(signal.SIGINT) is handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    for handler in (signal.default_int_handler, signal.SIG_IGN):
+        signal.signal(signal.SIGINT, handler)
+        starting()
+        assert (signal.getsignal(signal.SIGINT) is handler) == (handler is signal.SIG_IGN)
+        exit_with_message(lambda: None)
+        assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_an_error_gets_its_place_and_stays_what_it_was() -> None:

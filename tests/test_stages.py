@@ -306,7 +306,7 @@ def fingerprint(folder: Path) -> list[tuple[str, int]]:
 @pytest.mark.kill
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_stage(data: Path, tmp_path: Path, end: signal.Signals) -> None:
-    """However it ends; of Ctrl-C, which all processes of a terminal hear, it tells in one line."""
+    """However it ends; of SIGTERM and of Ctrl-C, which all of a terminal hear, it tells in one line."""
     folder = copy(data, tmp_path / "ended")
     values = project.small_params()
     values["data"][project.DATASET]["settings"]["train"] |= {"epochs": 10_000, "patience": 10_000}
@@ -330,9 +330,10 @@ def test_workers_end_with_their_stage(data: Path, tmp_path: Path, end: signal.Si
     finally:
         process.kill()
     left = fingerprint(folder)
-    if end == signal.SIGINT:
-        assert said == "stopped; run the same command again to go on from here\n"
-        assert process.returncode == 130
+    if end != signal.SIGKILL:
+        kept = "finished trainings and the last checkpoint are kept"
+        assert said == f"stopped; {kept}: run the same command again to go on from here\n"
+        assert process.returncode == 128 + end
     time.sleep(0.5)
     assert fingerprint(folder) == left
 

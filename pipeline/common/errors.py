@@ -43,7 +43,6 @@ _LESS = (
     "with `processes: 1`"
 )
 RANK_DELAY_SECONDS = 10  # by which one rank of torchrun may be behind the others
-_STOPPED = "stopped; run the same command again to go on from here"
 STEP = "CTR_STEP"  # in the environment of a step of another program, which says what to do after Ctrl-C
 
 
@@ -57,6 +56,10 @@ class LostRank(PipelineError):
 
 class Diverged(PipelineError):
     """Training produced a loss that is not a finite number."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as `kill`, a container or a scheduler sends it: it ends a stage as Ctrl-C does."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> str:
@@ -95,28 +98,51 @@ def error_context(where: str) -> Iterator[None]:
 
 
 def starting() -> None:
-    """Let Ctrl-C end the program with one line during its imports, which take seconds.
+    """Let Ctrl-C and SIGTERM end the program with one line, already during its imports, which take seconds.
 
-    Nothing has begun yet, so nothing has to be cleaned up. If Ctrl-C is ignored, it stays ignored.
+    Nothing has begun yet, so nothing has to be cleaned up. What is ignored stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _stop)
+    # torchrun ends its ranks by SIGTERM, those that wait for a lost one, too, and says itself why
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "LOCAL_RANK" not in os.environ:
+        signal.signal(signal.SIGTERM, _stop)
 
 
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    if STEP not in os.environ:
-        os.write(2, f"{_STOPPED}\n".encode())
-    os._exit(130)
+def _stop(number: int, _frame: FrameType | None) -> None:
+    if line := _stopped(number):
+        os.write(2, f"{line}\n".encode())
+    os._exit(128 + number)
 
 
-def exit_with_message(main: Callable[[], None]) -> None:
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends the program where it is
+    raise Terminated
+
+
+def _stopped(number: int, kept: str = "") -> str:
+    """Return what is to be said of a stop by a signal, if anything.
+
+    A program above hears Ctrl-C, too, and tells it; of SIGTERM it need not have heard, or it is gone.
+    """
+    if number == signal.SIGINT and STEP in os.environ:
+        return ""
+    return f"stopped; {f'{kept}: ' if kept else ''}run the same command again to go on from here"
+
+
+def exit_with_message(main: Callable[[], None], kept: str = "") -> None:
     """Run a program's `main`; print a `PipelineError` as one message and exit with 1.
 
     An error of the machine (a full disk, no permission, no memory) is not a fault of the program either, so
     it gets a message, too; every other exception is a defect and keeps its traceback.
+
+    Args:
+        kept: what is kept of it when it is stopped, as a sentence.
     """
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is _stop:
+        signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):  # names and signs may not be in the terminal's encoding
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -135,10 +161,14 @@ def exit_with_message(main: Callable[[], None]) -> None:
             raise
         _report(f"error: {message}")
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        if is_main_process() and STEP not in os.environ:
-            print(_STOPPED, file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as stop:
+        number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+        if is_main_process() and (line := _stopped(number, kept)):
+            print(line, file=sys.stderr)
+        raise SystemExit(128 + number) from None
+    finally:
+        if signal.getsignal(signal.SIGTERM) is _terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def explain(error: BaseException) -> str | None:
