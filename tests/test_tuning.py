@@ -358,15 +358,20 @@ def test_the_lines_of_a_search_are_read_by_people(tmp_path: Path, capsys: pytest
         log({"valid_auc": 0.7 + number / 100}, 1)
         return 0.7 + number / 100
 
-    for trials in (1, 2):
+    for trials in (1, 3):
         settings = SETTINGS.model_copy(update={"trials": trials})
         search.search("log-fm-0123abcd", space, starts, objective, settings, journal=tmp_path / "j.jsonl")
-    assert capsys.readouterr().out.splitlines() == [
+    *_, last = lines = capsys.readouterr().out.splitlines()
+    paper = "the paper's configuration: dropout 0.3"
+    assert lines == [
         "log-fm trial-000 (1 of 1): valid AUC 0.7000, best 0.7000 by trial-000; the default",
-        "log-fm: 1 of 2 trials were done before",
-        "log-fm trial-001 (2 of 2): valid AUC 0.7100, best 0.7100 by trial-001; dropout 0.3",
+        "log-fm: 1 of 3 trials were done before",
+        f"log-fm trial-001 (2 of 3): valid AUC 0.7100, best 0.7100 by trial-001; {paper}",
+        last,
     ]
-    assert [point["model.dropout"] for point in points] == [0.1, 0.3]
+    assert last.startswith("log-fm trial-002 (3 of 3): valid AUC 0.7200, best 0.7200 by trial-002; ")
+    assert "paper" not in last
+    assert [point["model.dropout"] for point in points[:2]] == [0.1, 0.3]
 
 
 def test_a_stepped_axis_has_round_values() -> None:

@@ -71,7 +71,7 @@ def search(
     Args:
         name: of the study in the journal; should contain a digest of everything that decides the result.
         space: the axes; if empty, there is one trial.
-        starts: the first trials, all different.
+        starts: the first trials, all different: the default, and maybe the paper's configuration.
         objective: called with (number, point, log). It calls log(row, step) after every evaluation,
             with `valid_<metric>` in the row, lets exceptions from it pass, and returns the value of the
             trial; None for that of its best row.
@@ -337,6 +337,8 @@ class _Search:
             *([f"best {up * max(complete)[0]:.4f} by trial-{-max(complete)[1]:03d}"] if complete else []),
         ]
         what = ", ".join(changed) if number else "the default"
+        if 0 < number < len(self.starts):
+            what = f"the paper's configuration: {what}"
         place = f"{number + 1} of {self.settings.trials}"
         return f"{self.label} trial-{number:03d} ({place}): {', '.join(words)}; {what}"
 
