@@ -177,12 +177,18 @@ def test_clip_is_torchs(norm: float) -> None:
         torch.testing.assert_close(c.grad.to_dense(), b.grad, rtol=1e-9, atol=1e-15)
 
 
-def test_a_dense_step_is_torchs_to_the_last_bit() -> None:
-    (ours, optimizer), (theirs, _) = machine(False, embedding_l2=0), machine(False, embedding_l2=0)
+@pytest.mark.parametrize("embedding_l2", [0.0, 0.1])
+def test_a_dense_step_is_torchs_to_the_last_bit(embedding_l2: float) -> None:
+    """With `l2_tables: whole` a penalty of tables is its `weight_decay`, paid by rows without a gradient."""
+    torch.manual_seed(0)
+    ours, theirs = (Machine().double() for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    l2 = embedding_l2, embedding_l2, 0.2
+    optimizer = Adam(parameter_groups(ours, *l2, l2_tables="whole"), lr=0.05)
     adam = torch.optim.Adam(
         [
             {"params": group.params, "weight_decay": group.l2}
-            for group in parameter_groups(theirs, 0.0, 0.0, 0.2)
+            for group in parameter_groups(theirs, *l2, l2_tables="whole")
         ],
         lr=0.05,
         fused=True,

@@ -159,6 +159,12 @@ def test_the_command_of_the_message_is_that_of_the_docs() -> None:
             False,
             "sharded tables are trained on CPUs, not on meta: set `device: cpu`",
         ),
+        (
+            {"clip_norm": 0.0, "l2_tables": "whole"},
+            "cpu",
+            False,
+            "l2_tables: whole cannot .* `l2_tables: batch`",
+        ),
         ({"clip_norm": 0.0}, "cpu", True, "encode.warm_start.* needs whole tables"),
     ],
 )

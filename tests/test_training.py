@@ -233,6 +233,29 @@ def test_l2_is_scaled_to_the_rows_it_is_meant_for() -> None:
         assert not torch.equal(scaled, weights(**{**doubled, kind: 0.1})), kind
 
 
+def test_l2_of_whole_tables_is_refused_where_only_some_rows_are_updated() -> None:
+    model = build("fm", SCHEMA, {"embedding_size": 4}, seed=1)
+    with pytest.raises(
+        PipelineError, match=r"l2_tables: whole .* `l2_tables: batch`, or a higher `lazy_rows`"
+    ):
+        fit(model, TRAIN, VALID, seed=1, embedding_l2=0.1, l2_tables="whole", lazy_rows=1)
+
+
+def test_whole_tables_pay_their_l2_also_for_ids_that_no_row_has() -> None:
+    few, size = random_split(SCHEMA, 12, seed=1), {}
+    for l2_tables in ("batch", "whole"):
+        model = build("lr", SCHEMA, {}, seed=1)
+        wake(model)
+        unseen = torch.ones(len(model.linear.table), dtype=torch.bool)
+        unseen[few.ids.unique()] = False
+        unseen[EMPTY] = False
+        assert unseen.any()
+        before = model.linear.table.detach()[unseen].abs().mean()
+        fit(model, few, VALID, seed=1, epochs=2, embedding_l2=0.1, l2_tables=l2_tables)
+        size[l2_tables] = (model.linear.table.detach()[unseen].abs().mean() / before).item()
+    assert size["batch"] == 1.0 > size["whole"]
+
+
 # ---- the start and the end: at the base rate ----
 
 
@@ -560,7 +583,7 @@ def test_a_model_that_prepares_trains_another_one_with_the_same_settings(
     for name in ("log", "checkpoint", "progress", "refit"):
         del settings[name]
     for name, value in settings.items():  # none of them at its default
-        other = {"auc": "logloss", "float32": "bfloat16", None: 0.5}
+        other = {"auc": "logloss", "float32": "bfloat16", "batch": "whole", None: 0.5}
         settings[name] = other[value] if value in other else value + 1
     seen: list[dict[str, Any]] = []
     monkeypatch.setattr(loop, "prepare", lambda *_, **given: seen.append(given))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +15,7 @@ from pipeline.layers.mlp import MLP
 from pipeline.train.average import Average, copy_all
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8
+L2Tables = Literal["batch", "whole"]  # which rows of a table pay its L2 in a step
 
 
 class Group(NamedTuple):
@@ -24,7 +25,7 @@ class Group(NamedTuple):
         params: the parameters.
         l2: strength of their penalty (l2 / 2) ||w||^2 on the mean loss.
         decay: by which share of the learning rate a step makes them smaller, whatever their gradient.
-        rows: whether they are tables, with one row per id.
+        rows: whether they are tables whose rows pay their penalty one by one; see `Adam`.
         lazy: whether only the rows of a batch are updated, and their gradients are sparse.
     """
 
@@ -47,7 +48,13 @@ def mark_lazy(model: nn.Module, lazy: bool) -> None:
 
 
 def parameter_groups(
-    model: nn.Module, embedding_l2: float, linear_l2: float, network_l2: float, network_decay: float = 0.0
+    model: nn.Module,
+    embedding_l2: float,
+    linear_l2: float,
+    network_l2: float,
+    network_decay: float = 0.0,
+    *,
+    l2_tables: L2Tables = "batch",
 ) -> list[Group]:
     """Split the parameters by their L2 penalty: embeddings, linear terms, matrices of the networks, the rest.
 
@@ -58,6 +65,10 @@ def parameter_groups(
     of `MLP`s alone. What weighs, gates or scales something (attention, excitations, thresholds, cross
     weights, gains, biases) has neither. What needs no gradient is in no group, nor are sharded tables: see
     `sharded`.
+
+    Args:
+        l2_tables: `batch`: a row of a table pays in the steps whose batch has its id, for all steps; see
+            `Adam`. `whole`: every row pays in every step, which no lazy table can.
     """
     layers = [layer for layer in tables(model) if isinstance(layer.table, Tensor)]
     embeddings = dict[float, list[Tensor]]()  # by their factor
@@ -74,10 +85,10 @@ def parameter_groups(
     ]
     known = {id(p) for p in (*chain(*embeddings.values()), *linear, *matrices)}
     rest = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
-    lazy = any(layer.lazy for layer in layers)
+    lazy, rows = any(layer.lazy for layer in layers), l2_tables == "batch"
     groups = [
-        *(Group(own, factor * embedding_l2, rows=True, lazy=lazy) for factor, own in embeddings.items()),
-        Group(linear, linear_l2, rows=True, lazy=lazy),
+        *(Group(own, factor * embedding_l2, rows=rows, lazy=lazy) for factor, own in embeddings.items()),
+        Group(linear, linear_l2, rows=rows, lazy=lazy),
         Group(matrices, network_l2, network_decay),
         Group(rest),
     ]
@@ -94,7 +105,8 @@ class Adam:
     far that did: over many steps each row pays (l2 / 2) ||w||^2 a step, however rare its id. Paid in
     every step, as by torch's `weight_decay`, the penalty is all that is left of a rare row's gradient
     between its occurrences; Adam divides it by its own size, and moves the row by up to `lr` a step towards
-    zero, whatever l2 is. A row without a gradient (its id is in no row of the batch) pays nothing.
+    zero, whatever l2 is. A row without a gradient (its id is in no row of the batch) pays nothing. Groups
+    that are not marked `rows` do pay like that, as those of other libraries whose figures are to be met.
 
     **A row of a lazy table** is updated only in the steps whose batch contains its id, without first
     moment (beta1 = 0), with a second moment that has decayed for all steps since, and the bias correction of

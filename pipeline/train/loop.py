@@ -12,7 +12,7 @@ from pipeline.common.ranges import Count, CountOrZero, NonNegative, Positive, Se
 from pipeline.data.batches import Split
 from pipeline.layers.columns import column_of
 from pipeline.train import ranks
-from pipeline.train.adam import Adam, clip, mark_lazy, parameter_groups
+from pipeline.train.adam import Adam, L2Tables, clip, mark_lazy, parameter_groups
 from pipeline.train.base_rate import BaseRate
 from pipeline.train.checkpoint import State
 from pipeline.train.course import Course, LogFn
@@ -20,7 +20,7 @@ from pipeline.train.device import tiny_is_zero
 from pipeline.train.grades import Thresholds
 from pipeline.train.loss import training_loss
 from pipeline.train.refit import Refit
-from pipeline.train.start import check, effective_batch_size, penalties, prepare
+from pipeline.train.start import check, check_l2, effective_batch_size, penalties, prepare
 
 # arguments of `fit` that are not passed on where `prepare` trains another model (FNN's factorization machine)
 NOT_PASSED_ON = ("model", "train", "valid", "log", "checkpoint", "progress", "refit")
@@ -41,6 +41,7 @@ def fit(
     network_l2: NonNegative = 0.0,
     network_decay: NonNegative = 0.0,
     l2_rows: CountOrZero = 0,
+    l2_tables: L2Tables = "batch",
     clip_norm: NonNegative = 10.0,
     lazy_rows: Count = 100_000,
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -74,6 +75,9 @@ def fit(
             embedding_l2.
         l2_rows: number of train rows that these four were chosen for; with N they are multiplied by
             l2_rows / N, so that they stay the same Gaussian prior on the weights (0: taken as they are).
+        l2_tables: which rows of a table pay its penalty in a step: those of the batch, for all the steps
+            that they missed, or those of the whole table, as DeepCTR's and FuxiCTR's regularizers and
+            torch's `weight_decay` have it. See `adam.parameter_groups`.
         clip_norm: maximum norm of the gradient (0: no clipping).
         lazy_rows: with tables of at least this many rows, all of them are lazy: see `adam.Adam`.
         precision: of the matrix products in training. Weights, gradients and every evaluation are
@@ -94,7 +98,8 @@ def fit(
             are kept.
 
     Raises:
-        PipelineError: an empty train split, a validation split without both classes, or `grades` without any.
+        PipelineError: an empty train split, a validation split without both classes, `grades` without any, or
+            `l2_tables: whole` with lazy tables.
         Diverged: the loss became infinite or NaN.
     """
     # before anything else is a local
@@ -102,11 +107,13 @@ def fit(
     first, train = train, train if refit is None else refit.rows
     size = effective_batch_size(len(train), batch_size, min_steps_per_epoch)
     check(first, valid, size)
-    mark_lazy(model, train.schema.rows >= lazy_rows)
+    mark_lazy(model, lazy := train.schema.rows >= lazy_rows)
+    check_l2(l2_tables, lazy)
     l2 = penalties(len(train), embedding_l2, linear_l2, network_l2, network_decay, l2_rows)
     thresholds = Thresholds(train, grades) if grades else None
     learner = model if thresholds is None else nn.ModuleList([model, thresholds])
-    optimizer = Adam(parameter_groups(learner, *l2), lr, average=average_epochs * train.count(size))
+    groups = parameter_groups(learner, *l2, l2_tables=l2_tables)
+    optimizer = Adam(groups, lr, average=average_epochs * train.count(size))
     shown: dict[str, Any] = {"log": log, "checkpoint": checkpoint, "progress": progress, "refit": refit}
     base_rate = BaseRate(train, len(valid))
     course = Course(model, learner, optimizer, base_rate, train, size, valid, settings, **shown)

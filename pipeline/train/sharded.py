@@ -226,6 +226,11 @@ def check(settings: Block, device: torch.device, *, warm: bool = False) -> None:
             f"train: {', '.join(given)} cannot be had with sharded tables, whose rows are updated in the "
             f"backward pass: set {'both' if len(given) > 1 else 'it'} to 0, or `tables: whole`"
         )
+    if settings["l2_tables"] == "whole":
+        raise PipelineError(
+            "train: l2_tables: whole cannot be had with sharded tables, of which the rows of a batch alone "
+            "are updated: set `l2_tables: batch`, or `tables: whole`"
+        )
     if device.type != "cpu":
         raise PipelineError(f"sharded tables are trained on CPUs, not on {device}: set `device: cpu`")
     if warm:

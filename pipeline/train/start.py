@@ -9,6 +9,7 @@ from pipeline.common.errors import PipelineError
 from pipeline.data.batches import Batch, Split
 from pipeline.layers.neighbours import LENT, MEMORY, Neighbours
 from pipeline.train import ranks
+from pipeline.train.adam import L2Tables
 from pipeline.train.checkpoint import State
 from pipeline.train.predict import needs_times, require_times
 
@@ -44,6 +45,19 @@ class Penalties(NamedTuple):
     linear_l2: float
     network_l2: float
     network_decay: float
+
+
+def check_l2(l2_tables: L2Tables, lazy: bool) -> None:
+    """Check that the tables of a training can be penalised as asked.
+
+    Raises:
+        PipelineError: every row is to pay in every step, where only those of a batch are updated.
+    """
+    if lazy and l2_tables == "whole":
+        raise PipelineError(
+            "train.l2_tables: whole penalises every row in every step, and tables this large are lazy, which "
+            "updates those of the batch alone: set `l2_tables: batch`, or a higher `lazy_rows`"
+        )
 
 
 def penalties(
