@@ -246,6 +246,24 @@ def test_the_searches_say_by_which_rule_the_finals_were_won(margins: list[float]
     assert words in leaderboard.to_markdown(report)
 
 
+@pytest.mark.parametrize(
+    ("margins", "words"),
+    [
+        ([], "the best mean over these seeds among the best trials and the default. **"),
+        ([0.0, 0.0], "the best mean over these seeds among the best trials and the default. **"),
+        ([1.0, 1.0], "whose gain over the default is larger than its standard error, else the default. **"),
+        ([2.5], "larger than 2.5 of its standard errors, else the default. **"),
+        ([0.0, 1.0], "so many of its standard errors as `tune.margin` says, else the default. **"),
+    ],
+)
+def test_what_a_tuned_row_is_follows_the_rule_of_the_finals(margins: list[float], words: str) -> None:
+    report = board()
+    searches = zip(report.pop("budget"), margins, strict=False)
+    if margins:
+        report["budget"] = [search | {"margin": margin} for search, margin in searches]
+    assert words in leaderboard.to_markdown(report)
+
+
 def test_trainings_that_their_epochs_ended_are_named() -> None:
     runs = made_up_runs(both(lr=0.7, fm=0.78))
     for seed, ended in zip(runs[3].info["seeds"], (True, False, True), strict=True):

@@ -137,14 +137,18 @@ def test_a_search_without_a_gain_says_so() -> None:
     assert "no gain" in texts(figure)
 
 
-def test_a_search_that_kept_the_default_for_the_error_says_what_was_too_little() -> None:
+@pytest.mark.parametrize(("margin", "much"), [(1.0, "its error"), (2.0, "2 of its errors")])
+def test_a_search_that_kept_the_default_for_the_error_says_what_was_too_little(
+    margin: float, much: str
+) -> None:
     runs = made_up_runs(both(fm=0.78))
+    runs[1].info["tune"] = {"margin": margin}
     search = runs[1].info["search"]
     search["best"] = 0
     search["finalists"] = [{"trial": 7, "mean": 0.781}, {"trial": 0, "mean": 0.78}]
     search["against_default"] = {"trial": 7, "difference": 0.0011, "error": 0.004}
     figure = plots.tuning_history(runs)
-    assert figure.texts[0].get_text().endswith("is better than the default by more than its error")
+    assert figure.texts[0].get_text().endswith(f"is better than the default by more than {much}")
     assert "+0.0011 is too little" in texts(figure)
 
 

@@ -96,8 +96,9 @@ class Tune(Strict):
 
     Attributes:
         trials: trainings on the first seed, pruned ones included; the same for every model.
-        finalists: how many of the best trials are trained on all seeds, with the default: the best mean wins.
-        margin: the default is kept unless some trial's gain is larger than so many of its standard errors.
+        finalists: how many of the best trials are trained on all seeds, with the default.
+        margin: of those whose gain over the default is larger than so many standard errors of it the best
+            mean wins, else the default.
         metric: of the validation split.
         seed: of the sampler.
         startup_trials: trials before the sampler learns from the earlier ones.

@@ -74,17 +74,32 @@ def _against_default(found: Block | None, winner: int) -> str:
     return with_error(found["difference"], found["error"]) + who
 
 
+def margins(report: Block) -> list[float]:
+    """Return the margin of every search; none where all are of older code, whose finals asked for none."""
+    return [search["margin"] for search in report.get("budget", [])]
+
+
+def enough(margins: Sequence[float], error: str = "standard error") -> str:
+    """Say what a gain over the default has to be larger than in the finals; nothing where any gain will do.
+
+    >>> enough([1.0, 1.0]), enough([2.5], "error"), enough([0.0])
+    ('its standard error', '2.5 of its errors', '')
+    """
+    match sorted(set(margins)):
+        case [] | [0.0]:
+            return ""
+        case [1.0]:
+            return f"its {error}"
+        case [margin]:
+            return f"{margin:g} of its {error}s"
+        case _:
+            return f"so many of its {error}s as `tune.margin` says"
+
+
 def _rule(margins: Sequence[float]) -> str:
     """Say who wins the finals, by the margins of the searches."""
-    match sorted(set(margins)):
-        case [0.0]:
-            return "and the best mean won (`tune.margin: 0`)."
-        case [1.0]:
-            much = "its standard error"
-        case [margin]:
-            much = f"{margin:g} of its standard errors"
-        case _:
-            much = "so many of its standard errors as `tune.margin` says"
+    if not (much := enough(margins)):
+        return "and the best mean won (`tune.margin: 0`)."
     return (
         f"and of those whose gain over the default is larger than {much} (`±`, by validation rows and, if "
         f"there are several, seeds; none where a class has fewer than {chance.FEW} validation rows) the best "
@@ -98,7 +113,7 @@ def explanation(report: Block) -> str:
     name = " and ".join(NAMES[metric] for metric in sorted(metrics))
     text = (
         "Every search had the same number of trials on one seed; its best trials and the default were then "
-        f"trained on all seeds, {_rule([search['margin'] for search in report['budget']])} Rows are those of "
+        f"trained on all seeds, {_rule(margins(report))} Rows are those of "
         "the train split times the epochs of "
         f"all trials and finals. *After n* is the expected best validation {name} of n trials drawn from "
         "those of the search (Dodge et al. 2019), as if they were drawn at random, pruned trials with the "

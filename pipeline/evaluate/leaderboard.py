@@ -181,8 +181,8 @@ def explanation(report: Block) -> str:
         f"{'Mean ± standard deviation' if len(seeds) > 1 else 'Metrics'} over {counted(len(seeds), 'seed')} "
         f"({', '.join(map(str, seeds))}) on {report['rows']:,} test rows, {report['base_rate']:.1%} of them "
         "positive; each training predicted them once. Tuned rows are the best of "
-        f"{tried} trials on validation data, the default configuration being the first trial: the best mean "
-        "over these seeds among the best trials and the default. "
+        f"{tried} trials on validation data, the default configuration being the first trial: "
+        f"{_winner(budget.margins(report))}. "
         f"**The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
         f"by its mean {NAMES[best['metric']]} on validation data, "
         f"{chosen['valid_' + best['metric']]:.4f}{_valid_rows(report)}; test metrics played no role in "
@@ -207,6 +207,14 @@ def explanation(report: Block) -> str:
             "share of that AUC - 0.5 which a model reached."
         )
     return f"{origin}\n\n{reading}"
+
+
+def _winner(margins: Sequence[float]) -> str:
+    """Say in short which trial a tuned row is, by the margins of the searches."""
+    best, much = "the best mean over these seeds among the best trials", budget.enough(margins)
+    if not much:
+        return f"{best} and the default"
+    return f"{best} whose gain over the default is larger than {much}, else the default"
 
 
 def _valid_rows(report: Block) -> str:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.common.text import counted
 from pipeline.config.metric import NAMES, Metric, sign
 from pipeline.evaluate import headline, variants
+from pipeline.evaluate.budget import enough
 from pipeline.evaluate.compare import cliques
 from pipeline.evaluate.dvc_views import mean_curve
 from pipeline.evaluate.plot_style import (
@@ -326,8 +327,8 @@ def tuning_history(runs: Sequence[Run]) -> Figure:
     if gains[top] > 0:
         helped = f"{up * gains[top]:+.4f} validation {NAMES[metric]} against its default"
         title = f"The search helps {top} most: {helped}"
-    elif small:
-        title = "No search finds anything that is better than the default by more than its error"
+    elif small and (much := enough([run.info.get("tune", {}).get("margin", 0.0) for run in every], "error")):
+        title = f"No search finds anything that is better than the default by more than {much}"
     else:
         title = "No search finds anything better than the default"
     figure = titled_figure(
