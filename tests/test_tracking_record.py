@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from pipeline.tracking import record
+from pipeline.tracking.page import of_version
 from pipeline.tracking.views import views
+from tests.fixtures_report import both, made_up_report, made_up_runs
 
 
 def run(variant: str = "tuned") -> dict[str, Any]:
@@ -112,6 +114,16 @@ def test_the_description_lists_seeds_and_search() -> None:
     assert "| trial 2&emsp; | 0.7000&emsp; | +0.0100 ± 0.0123&emsp; |" in text
     assert "| trial 3&emsp; | diverged&emsp; | &emsp; |" in text
     assert "| trial 0 (default)&emsp; | 0.6900&emsp; | &emsp; |" in text
+
+
+@pytest.mark.parametrize(("metric", "figure"), [("auc", "AUC 0.7820"), ("logloss", "logloss 0.5180")])
+def test_the_champion_is_told_with_the_figure_by_which_it_was_chosen(metric: str, figure: str) -> None:
+    report = made_up_report(made_up_runs(both(lr=0.7, fm=0.78)))
+    report["champion"]["metric"] = metric
+    said = f"Best on validation data: **fm (tuned)**, valid {figure}, test AUC 0.7820"
+    assert record.headline(report) == said
+    version = of_version(report, record.champion(report), {"seed": "3"}, "")
+    assert f"Valid {figure} (mean), by which models are compared." in version
 
 
 def test_a_search_has_metrics_as_a_whole_and_by_trial() -> None:

@@ -84,7 +84,7 @@ def of_version(report: Block, result: Block, tags: Mapping[str, str], link: str)
         if result["mean"].get(key) is not None and own.get(key) is not None:
             spread = f" ± {result['std'][key]:.4f}" if result.get("std") else ""
             lines.append(f"| {name}&emsp; | {own[key]:.4f}&emsp; | {result['mean'][key]:.4f}{spread}&emsp; |")
-    facts = [f"Valid AUC {result['valid_auc']:.4f} (mean), by which models are compared."]
+    facts = [f"Valid {record.chosen_by(report, result)} (mean), by which models are compared."]
     if result.get("weights"):
         facts.append(f"{result['weights']:,} weights.")
     if tags.get("reason"):

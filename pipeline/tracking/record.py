@@ -241,12 +241,17 @@ def description(run: Block) -> str:
 
 def headline(report: Block) -> str:
     """Return one sentence on the champion."""
-    best = report["champion"]
-    result = champion(report)
+    best, result = report["champion"], champion(report)
     return (
-        f"Best on validation data: **{best['model']} ({best['variant']})**, valid AUC "
-        f"{result['valid_auc']:.4f}, test AUC {result['mean']['auc']:.4f}"
+        f"Best on validation data: **{best['model']} ({best['variant']})**, "
+        f"valid {chosen_by(report, result)}, test AUC {result['mean']['auc']:.4f}"
     )
+
+
+def chosen_by(report: Block, result: Block) -> str:
+    """Return the validation figure of a result by which models are compared: metric and mean."""
+    metric = report["champion"].get("metric", "auc")  # a report of older code knows no other
+    return f"{NAMES[metric]} {result[f'valid_{metric}']:.4f}"
 
 
 def champion(report: Block) -> Block:
