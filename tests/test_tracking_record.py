@@ -77,10 +77,6 @@ def test_a_trial_is_shown_with_the_weights_it_kept_which_need_not_be_its_best() 
     assert first["valid_auc"] == 0.5
 
 
-def test_the_best_seed_is_the_first_of_equals() -> None:
-    assert record.best_seed(run())["seed"] == 2
-
-
 @pytest.mark.parametrize(
     ("metric", "expected"), [("auc", [0.6, 0.6, 0.7, 0.7]), ("logloss", [0.6, 0.6, 0.6, 0.5])]
 )

@@ -138,12 +138,6 @@ def children(run: Block) -> list[tuple[str, Block, str, list[Row], Row]]:
     return found
 
 
-def best_seed(run: Block) -> Block:
-    """Return the seed with the best validation AUC; the first of ties."""
-    best: Block = max(run["seeds"], key=lambda seed: seed["best"]["valid_auc"])
-    return best
-
-
 def summary(best: Row) -> Row:
     """Return the metrics of the best evaluation as `best_*`; the plain names belong to the history.
 
