@@ -57,7 +57,10 @@ class Params:
         invalid: the error in each entry that does not run, by name.
         models: names of the models and variants that run.
         blocks: names of all models and variants that have a block, whether they run or not.
+        mirror: folder or URL where raw files are looked for before their publisher is asked, or None.
+        evaluate, paper, watch: the blocks of these names.
         processes: among which the seeds of a run are shared: a number, or `auto`.
+        engine: who preprocesses and splits: `local`, this machine, or `ray`, a cluster.
         studies: address of the server that keeps the searches; None for a file.
 
     Raises:

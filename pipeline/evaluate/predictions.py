@@ -40,7 +40,7 @@ class Holdout:
 
     Attributes:
         split: ids and labels on the device to predict on.
-        valid: the validation split, on which temperatures are fitted.
+        valid: the validation split, on which calibrations are fitted.
         label: 0 or 1, (N,) uint8.
         row: each row's number in the cleaned table, (N,) int64, ascending.
         group: the user of each row for gAUC, (N,) int32; None if the dataset has no such column.

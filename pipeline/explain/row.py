@@ -60,6 +60,7 @@ def effects(
         others: rows to compare it with, such as any of the log, in memory.
         together: fields that change as one.
         samples: orders, half of them drawn; each drawn one has a row of `others`.
+        seed: of the first order; the next has the next seed.
 
     Raises:
         PipelineError: `row` is not one row, there are no others, or `together` names no field.

@@ -27,7 +27,7 @@ class Check:
     """One figure of the new log beside that of the reference.
 
     Attributes:
-        what: psi, unseen, missing, rejected, label_rate, auc, logloss or ece.
+        what: psi, unseen, missing, year, density, rejected, label_rate, auc, logloss or ece.
         field: whose; None for a figure of the whole log.
         reference, new: of the two samples; for psi what chance gives on average, and what was found.
         limit: the value of `change` above which there is an alarm: that of params.yaml, or more by noise.
