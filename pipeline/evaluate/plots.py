@@ -1,7 +1,8 @@
 """The report as pictures.
 
 Every function draws one figure from the values of report.json, the runs and `Curves`; the same values give
-the same bytes. Only this file, the picture.py of explain and watch, and their style import matplotlib.
+the same bytes. Only this file, the picture.py of explain, costs and watch, papers/pictures.py and their style
+import matplotlib.
 """
 
 import math
