@@ -9,6 +9,7 @@ from pipeline import metrics
 from pipeline.common.files import seal, write_json
 from pipeline.evaluate import slices
 from pipeline.schema import Field, Schema
+from pipeline.statistics.chance import FEW
 
 # ids: user 1 (unseen) to 4, item 5 (unseen) to 7
 SCHEMA = Schema((Field("u", 4, role="user"), Field("i", 3, role="item")))
@@ -49,8 +50,8 @@ def test_a_slice_begins_at_its_bound_and_its_auc_is_that_of_its_rows_alone():
 
 
 def test_a_slice_with_few_clicks_has_no_auc_and_one_slice_is_no_table():
-    label = np.r_[np.ones(slices.FEWEST - 1), np.zeros(100), np.ones(50), np.zeros(50)]
-    count = np.r_[np.zeros(slices.FEWEST + 99, int), np.full(100, 5)]
+    label = np.r_[np.ones(FEW - 1), np.zeros(100), np.ones(50), np.zeros(50)]
+    count = np.r_[np.zeros(FEW + 99, int), np.full(100, 5)]
     found = slices.measure(label, [np.linspace(0, 1, len(label))], {"item": count})["item"]
     assert found[0] is None and found[1] is not None and found[2] is None
     assert slices.describe(label, {"item": np.full(len(label), 7)}) == {}

@@ -10,11 +10,11 @@ from pipeline import metrics
 from pipeline.data import storage
 from pipeline.metrics import Array
 from pipeline.schema import Role
+from pipeline.statistics.chance import FEW
 
 Block = dict[str, Any]
 BOUNDS = (1, 10, 100)  # train rows at which the next slice begins
 NAMES = ("new", "1 to 9", "10 to 99", "100 and more")
-FEWEST = 20  # clicks, and rows without one: an AUC of fewer says nothing
 
 
 def train_rows(processed: Path) -> dict[Role, Array]:
@@ -87,7 +87,7 @@ def explanation() -> str:
         "none, or fewer than the vocabulary asks for (`encode.min_count`). Each model with its better "
         "variant on validation data, mean over seeds. AUCs of different slices cannot be compared with each "
         "other: what tells rows apart differs between them (among rows of new users the user does not). "
-        f"- where there are fewer than {FEWEST} rows of a class."
+        f"- where there are fewer than {FEW} rows of a class."
     )
 
 
@@ -98,6 +98,6 @@ def _slices(count: Array) -> list[Array]:
 
 def _auc(label: Array, scores: Sequence[Array], rows: Array) -> float | None:
     clicks = int(label[rows].sum())
-    if min(clicks, int(rows.sum()) - clicks) < FEWEST:
+    if min(clicks, int(rows.sum()) - clicks) < FEW:
         return None
     return float(np.mean([metrics.auc(label[rows], score[rows]) for score in scores]))

@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline.metrics import Array
 
-FEW = 20  # rows of a class: fewer tell nothing of probabilities, and no error of an AUC that can be trusted
+FEW = 20  # rows of a class: fewer tell nothing of probabilities, and give no AUC, nor error of one, to trust
 SURPRISING = 3.0  # standard deviations above the mean: many models are looked at, and rows are alike
 
 
