@@ -12,7 +12,7 @@ MODELS = Path(__file__).parents[1] / "models"  # each has its file here, which i
 Item = dict[str, str]  # the values of a stage's matrix: dataset, model
 
 
-def check_names(values: Any, item: Item, file: str = "params.yaml") -> None:
+def check_names(values: Any, item: Item) -> None:
     """Check that params.yaml has a dataset entry and a block of these names; all else is left to `Params`.
 
     Raises:
@@ -24,7 +24,7 @@ def check_names(values: Any, item: Item, file: str = "params.yaml") -> None:
             told = unknown(kind, item[kind], known)
             if kind == "model" and has_file(item[kind]):
                 told = f"has no block {item[kind]!r}; write `{item[kind]}: {{}}` for its defaults"
-            raise PipelineError(f"{file}: {block}: {told}")
+            raise PipelineError(f"params.yaml: {block}: {told}")
 
 
 def require_dataset(root: Path, name: str) -> None:
@@ -42,7 +42,7 @@ def has_file(model: str) -> bool:
     return (MODELS / f"{model}.py").exists()
 
 
-def place(script: str, item: Item, values: Any, root: Path = Path()) -> tuple[int, int] | None:
+def place(script: str, item: Item, values: Any) -> tuple[int, int] | None:
     """Return the number of a stage in the order of dvc.yaml, from 1, and how many there are.
 
     Args:
@@ -56,10 +56,11 @@ def place(script: str, item: Item, values: Any, root: Path = Path()) -> tuple[in
     Raises:
         PipelineError: dvc.yaml is no valid YAML.
     """
-    if not ((root / "dvc.yaml").exists() and isinstance(values, dict)):
+    file = Path("dvc.yaml")
+    if not (file.exists() and isinstance(values, dict)):
         return None
     stages: list[tuple[str, Item]] = []
-    for block in yaml_file.read(root / "dvc.yaml")[1]["stages"].values():
+    for block in yaml_file.read(file)[1]["stages"].values():
         matrix = block.get("matrix", {})
         command = re.search(r"stages\.(\w+)", block["cmd"])
         found = [values.get(source[2:-1]) for source in matrix.values()]

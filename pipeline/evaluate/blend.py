@@ -55,7 +55,7 @@ def members(runs: Sequence[Run], tests: Mapping[str, Path], valids: Mapping[str,
     return found
 
 
-def greedy(candidates: Sequence[Array], label: Array, picks: int = PICKS) -> list[int]:
+def greedy(candidates: Sequence[Array], label: Array) -> list[int]:
     """Return how often each candidate is taken, until none makes the logloss better.
 
     Args:
@@ -63,7 +63,7 @@ def greedy(candidates: Sequence[Array], label: Array, picks: int = PICKS) -> lis
         label: of these rows.
     """
     counts, total, best = [0] * len(candidates), np.zeros(len(label)), np.inf
-    for pick in range(1, picks + 1):
+    for pick in range(1, PICKS + 1):
         losses = [metrics.logloss(label, _sigmoid((total + each) / pick)) for each in candidates]
         chosen = int(np.argmin(losses))
         if losses[chosen] >= best:

@@ -230,10 +230,10 @@ def _check_rejected(rejects: RejectLog, max_rejected: float, rows: Path) -> None
     bad = sum(tally.rejected for tally in rejects.files.values())
     if bad > max_rejected * total:
         rejects.add_hint(_hint)
-        listed = "\n  ".join(rejects.first)
+        first = "\n  ".join(rejects.first)
         raise PipelineError(
             f"{rows}: {bad} of {total} rows are corrupted, more than --max-rejected {max_rejected:g}:\n"
-            f"  {listed}\n{rejects.cure('mend them, or raise --max-rejected to go on without them.')}"
+            f"  {first}\n{rejects.cure('mend them, or raise --max-rejected to go on without them.')}"
         )
 
 
