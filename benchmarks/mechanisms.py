@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.common.text import with_interval
 from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.evaluate.mechanisms import AUCS, FIGURES
@@ -96,7 +97,7 @@ def worth_row(name: str, measured: list[Block], ratio: float) -> str:
             cells.append(f"{losses[0]:+.4f} (one split: no test)")
             continue
         test = corrected_resampled_t(losses, ratio)
-        cells.append("{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.3f}".format(**test))
+        cells.append(f"{with_interval(test)}, p {test['p']:.3f}")
     return f"| {name} | {' | '.join(cells)} |"
 
 

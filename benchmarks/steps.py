@@ -29,6 +29,7 @@ from scipy.special import expit, logit
 from benchmarks.mechanisms import require
 from pipeline import metrics
 from pipeline.common.errors import exit_with_message
+from pipeline.common.text import with_interval
 from pipeline.config import params
 from pipeline.config.params import Params
 from pipeline.data.batches import Split
@@ -201,7 +202,7 @@ def row(step: str, datasets: list[Dataset]) -> str:
     test, loss = (np.mean([getattr(each, of)(step) for each in datasets]) for of in ("auc", "logloss"))
     told = ""
     if tested := gain(step, datasets):
-        told = "{difference:+.4f} [{low:+.4f}, {high:+.4f}], p {p:.4f}".format(**tested)
+        told = f"{with_interval(tested)}, p {tested['p']:.4f}"
     elif len(datasets) == 1 and step != "deepfm" and "deepfm" in datasets[0].test:
         told = f"{datasets[0].auc(step) - datasets[0].auc('deepfm'):+.4f}"
     cost = [each.seconds[step] / len(each.test[step]) for each in datasets if step in each.seconds]

@@ -1,7 +1,8 @@
 """Words for messages."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
@@ -31,6 +32,18 @@ def with_error(difference: float, error: float | None) -> str:
     ('+0.0042 ± 0.0018', '-0.0005')
     """
     return f"{difference:+.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
+def with_interval(test: Mapping[str, Any]) -> str:
+    """Return a difference of AUCs with its interval.
+
+    Args:
+        test: with `difference`, `low` and `high`, as `statistics.significance.compare` returns it.
+
+    >>> with_interval({"difference": 0.00421, "low": -0.0018, "high": 0.0102, "p": 0.2})
+    '+0.0042 [-0.0018, +0.0102]'
+    """
+    return "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**test)
 
 
 def without_secrets(text: str) -> str:

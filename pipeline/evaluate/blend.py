@@ -16,6 +16,7 @@ from scipy import special
 
 from pipeline import metrics
 from pipeline.common.files import digest
+from pipeline.common.text import with_interval
 from pipeline.evaluate import calibration
 from pipeline.evaluate.predictions import Holdout, Scores, read_predictions
 from pipeline.evaluate.runs import AGAIN, Block, Run, better
@@ -106,7 +107,7 @@ def table(blends: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
         parts = ", ".join(
             f"{part['weight']} x {part['model']} ({part['variant']})" for part in blend["members"]
         )
-        gap = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**blend["against_champion"])
+        gap = with_interval(blend["against_champion"])
         rows.append(
             [
                 blend["kind"],

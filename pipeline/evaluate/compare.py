@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, require_file, target
 from pipeline.common.names import stem
-from pipeline.common.text import counted
+from pipeline.common.text import counted, with_interval
 from pipeline.evaluate.report import correct, same_scores
 from pipeline.statistics.significance import LEVEL, corrected_resampled_t
 
@@ -229,7 +229,7 @@ def _table(log: Block) -> list[str]:
 def _cell(test: Block | None) -> str:
     if test is None or same_scores(test):
         return "" if test is None else "the same"
-    text = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**test)
+    text = with_interval(test)
     return f"**{text}**" if test["p_holm"] < LEVEL else text
 
 

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.common.text import counted
+from pipeline.common.text import counted, with_interval
 from pipeline.config.metric import NAMES
 from pipeline.download.manifest import differences
 from pipeline.evaluate import blend, budget, headline, mechanisms, refits, slices, variants
@@ -405,7 +405,7 @@ def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
 def _interval(comparison: Block) -> str:
     if same_scores(comparison):
         return "the same"
-    text = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**comparison)
+    text = with_interval(comparison)
     return f"**{text}**" if comparison["p_holm"] < LEVEL else text
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.common.text import with_interval
 from pipeline.evaluate import seeds
 from pipeline.evaluate.runs import Block, Run
 from pipeline.statistics.significance import Estimate, compare
@@ -44,7 +45,7 @@ def table(refits: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
         figures = (
             f"{mean[key]:.4f} ± {std[key]:.4f}" if std else f"{mean[key]:.4f}" for key in ("auc", "logloss")
         )
-        gap = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**refit["against_run"])
+        gap = with_interval(refit["against_run"])
         rows.append(
             [refit["model"], refit["variant"], refit["reads"], *figures, gap, f"{refit['epochs']:.1f}"]
         )

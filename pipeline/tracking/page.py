@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.common.text import with_interval
 from pipeline.config.metric import NAMES
 from pipeline.tracking import record
 
@@ -49,7 +50,7 @@ def of_blend(report: Block, blend: Block, name: str, link: str) -> str:
     members = ", ".join(
         f"{part['weight']} x {part['model']} ({part['variant']})" for part in blend["members"]
     )
-    gap = "{difference:+.4f} [{low:+.4f}, {high:+.4f}]".format(**blend["against_champion"])
+    gap = with_interval(blend["against_champion"])
     return f"""**{blend["kind"]}** blend on {report["dataset"]}: the mean of the logits of {members},
 over all seeds.
 
