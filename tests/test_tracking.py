@@ -35,6 +35,7 @@ from pipeline import tracking
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import read_json, write_json
 from pipeline.data.batches import Split
+from pipeline.evaluate import results
 from pipeline.scoring import load
 from pipeline.split import vocabulary
 from pipeline.tracking import database, guards, record
@@ -752,7 +753,7 @@ def test_a_trained_run_tells_where_it_comes_from_and_how_fast_it_was(
 def test_the_tags_of_the_champion_are_its_own(project: Path) -> None:
     report = read_json(project / "data/reports/toy/report.json")
     version = client(project).get_model_version_by_alias("ctr-toy", "champion")
-    result = record.champion(report)
+    result = results.leader(report)
     own = next(each for each in result["seeds"] if str(each["seed"]) == version.tags["seed"])
     run = read_json(project / f"data/runs/toy/{version.tags['model']}/{version.tags['variant']}/run.json")
     valid = next(each["best"]["valid_auc"] for each in run["seeds"] if each["seed"] == own["seed"])
@@ -784,7 +785,7 @@ def clone(published: Path, root: Path, *, auc: float, data: str | None = None) -
     key = f"{best['key'][:-4]}{auc:.4f}"[-16:]
     for each in (best, *(each for each in report["results"] if each["key"] == best["key"])):
         each |= {"key": key}
-    record.champion(report)["valid_auc"] = auc
+    results.leader(report)["valid_auc"] = auc
     write_json(root / "data/reports/toy/report.json", report)
     run = read_json(path)
     write_json(path, {**run, "key": key, "input": data or run["input"]})
@@ -819,7 +820,7 @@ def test_checkouts_on_one_server_do_not_fight_over_the_champion(
     # the owner of the alias may move it down again
     report = tmp_path / "c/data/reports/toy/report.json"
     values = read_json(report)
-    record.champion(values)["valid_auc"] = 0.5
+    results.leader(values)["valid_auc"] = 0.5
     write_json(report, values)
     tracking.sync(tmp_path / "c")
     tracking.sync(tmp_path / "a")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.evaluate.results import leader
 from pipeline.tracking import record
 from pipeline.tracking.page import of_version
 from pipeline.tracking.views import views
@@ -118,8 +119,15 @@ def test_the_champion_is_told_with_the_figure_by_which_it_was_chosen(metric: str
     report["champion"]["metric"] = metric
     said = f"Best on validation data: **fm (tuned)**, valid {figure}, test AUC 0.7820"
     assert record.headline(report) == said
-    version = of_version(report, record.champion(report), {"seed": "3"}, "")
+    version = of_version(report, leader(report), {"seed": "3"}, "")
     assert f"Valid {figure} (mean), by which models are compared." in version
+
+
+def test_the_description_of_an_experiment_has_the_order_of_the_leaderboard() -> None:
+    report = made_up_report(made_up_runs(both(lr=0.7, fm=0.78, deepfm=0.78)))
+    report["results"].reverse()
+    names = [line[2:].split("&")[0] for line in record.note(report).splitlines()[4:]]
+    assert names == ["deepfm", "fm", "deepfm", "fm", "lr", "lr"]
 
 
 def test_a_search_has_metrics_as_a_whole_and_by_trial() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.common.errors import PipelineError, unknown
 from pipeline.common.files import read_json
 from pipeline.config.metric import NAMES
+from pipeline.evaluate.results import leader
 
 Block = dict[str, Any]
 REPORTS = Path("data/reports")
@@ -31,8 +32,7 @@ def outcome(root: Path, datasets: list[str]) -> str:
 
 
 def _lines(name: str, report: Block) -> list[str]:
-    by_key = {(r["model"], r["variant"]): r for r in report["results"]}
-    winner = by_key[report["champion"]["model"], report["champion"]["variant"]]
+    winner = leader(report)
     metric = report["champion"].get("metric", "auc")
     value = f"{NAMES[metric]} {winner[f'valid_{metric}']:.4f}"
     error = report["champion"].get("valid_auc_error") if metric == "auc" else None
@@ -40,7 +40,7 @@ def _lines(name: str, report: Block) -> list[str]:
         value += f" (standard error {error:.4f})"
     best = max(report["results"], key=lambda r: (r["mean"]["auc"], r is winner))
     return [
-        f"{name}: {len({model for model, _ in by_key})} models on {report['rows']:,} test rows",
+        f"{name}: {len({r['model'] for r in report['results']})} models on {report['rows']:,} test rows",
         f"champion: {_row(winner)}, valid {value}, by which it was chosen",
         "best row: " + ("the champion" if best is winner else _row(best) + _distance(best, winner)),
     ]

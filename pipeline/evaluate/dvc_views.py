@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.common.files import write_json, write_text
+from pipeline.evaluate.results import leader, ordered
 from pipeline.evaluate.runs import Block, Run, better
 from pipeline.metrics import Array
 
@@ -25,8 +26,8 @@ def write(data: Path, report: Block, runs: Sequence[Run]) -> None:
     """
     name, shown = report["dataset"], better(runs)
     write_json(data / f"metrics/{name}.json", metrics(report, shown))
-    ordered = sorted(report["results"], key=lambda r: (-r["mean"]["auc"], r["model"], r["variant"]))
-    rows = ((f"{r['model']} ({r['variant']})", r["mean"]["auc"], r["valid_auc"]) for r in ordered)
+    ranked = ordered(report["results"])
+    rows = ((f"{r['model']} ({r['variant']})", r["mean"]["auc"], r["valid_auc"]) for r in ranked)
     _write(data / f"plots/leaderboard/{name}.csv", ("model", "test_auc", "valid_auc"), rows)
     folder = data / "plots/curves" / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -44,13 +45,12 @@ def metrics(report: Block, better_runs: Sequence[Run]) -> Block:
         better_runs: of each model, the variant that is better on validation data.
     """
     results = {(r["model"], r["variant"]): r for r in report["results"]}
-    best = report["champion"]
-    top = results[best["model"], best["variant"]]
+    top = leader(report)
     champion = {f"valid_{name}": top[f"valid_{name}"] for name in ("auc", "logloss")}
     champion |= {f"test_{name}": top["mean"][name] for name in METRICS if name in top["mean"]}
     auc = {run.model: results[run.model, run.variant]["mean"]["auc"] for run in better_runs}
     return {
-        "champion": {"name": f"{best['model']} ({best['variant']})", **_rounded(champion)},
+        "champion": {"name": f"{top['model']} ({top['variant']})", **_rounded(champion)},
         "test_auc": _rounded(auc),
     }
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from pipeline.common.text import counted
 from pipeline.evaluate.report import is_close
+from pipeline.evaluate.results import leader
 
 Block = dict[str, Any]
 
@@ -21,17 +22,16 @@ def sentence(report: Block) -> str:
 
 def distance(report: Block) -> str:
     """Say how many of the other models can, or cannot, be told from the champion; nothing if it is alone."""
-    best = report["champion"]["model"]
-    others = [r for r in report["results"] if r["p_holm"] is not None and r["model"] != best]
-    close, count = sum(is_close(report, result) for result in others), len(others)
+    close, count = not_told_apart(report)
     if count < 2:
-        return f"the other model can{'not' if close else ''} be told from it" if others else ""
+        return f"the other model can{'not' if close else ''} be told from it" if count else ""
     if close in (0, count):
         return f"{'none' if close else 'each'} of {counted(count, 'other model')} can be told from it"
     return f"{close} of {counted(count, 'other model')} cannot be told from it"
 
 
-def leader(report: Block) -> Block:
-    """Return the champion's entry of `results`."""
-    chosen = report["champion"]["model"], report["champion"]["variant"]
-    return next(r for r in report["results"] if (r["model"], r["variant"]) == chosen)
+def not_told_apart(report: Block) -> tuple[int, int]:
+    """Return how many other models cannot be told from the champion, and how many were compared with it."""
+    best = report["champion"]["model"]
+    others = [r for r in report["results"] if r["p_holm"] is not None and r["model"] != best]
+    return sum(is_close(report, result) for result in others), len(others)

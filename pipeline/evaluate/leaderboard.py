@@ -14,6 +14,7 @@ from pipeline.config.metric import NAMES
 from pipeline.download.manifest import differences
 from pipeline.evaluate import blend, budget, headline, mechanisms, refits, slices, variants
 from pipeline.evaluate.report import is_close, same_scores
+from pipeline.evaluate.results import leader, ordered
 from pipeline.statistics import chance
 from pipeline.statistics.significance import LEVEL
 from pipeline.train.mechanisms import CURE_OF_NETWORKS
@@ -57,7 +58,7 @@ def to_csv(report: Block) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
-    for result in _ordered(report):
+    for result in ordered(report["results"]):
         values = {
             **result,
             **result["mean"],
@@ -103,7 +104,7 @@ def _remarks(report: Block) -> list[str]:
     lines = []
     dead = [
         f"{result['model']} ({variant}: {', '.join(names)})"
-        for result, variant in variants.named(_ordered(report), variants.kept_default(report))
+        for result, variant in variants.named(ordered(report["results"]), variants.kept_default(report))
         if (names := result.get("dead_networks"))
     ]
     if dead:
@@ -175,8 +176,7 @@ def explanation(report: Block) -> str:
     seeds = [row["seed"] for row in results[0]["seeds"]]
     trials = sorted({r["trials"] for r in results if r["variant"] == "tuned"})
     tried = " to ".join(map(str, dict.fromkeys((trials[0], trials[-1]))))
-    chosen = next(r for r in results if _same(r, best))
-    name = "{model} ({variant})".format(**best)
+    name, figure = "{model} ({variant})".format(**best), leader(report)[f"valid_{best['metric']}"]
     origin = (
         f"{'Mean ± standard deviation' if len(seeds) > 1 else 'Metrics'} over {counted(len(seeds), 'seed')} "
         f"({', '.join(map(str, seeds))}) on {report['rows']:,} test rows, {report['base_rate']:.1%} of them "
@@ -184,9 +184,8 @@ def explanation(report: Block) -> str:
         f"{tried} trials on validation data, the default configuration being the first trial: "
         f"{_winner(budget.margins(report))}. "
         f"**The champion ({CHAMPION}) is {name}, seed {best['seed']}**, "
-        f"by its mean {NAMES[best['metric']]} on validation data, "
-        f"{chosen['valid_' + best['metric']]:.4f}{_valid_rows(report)}; test metrics played no role in "
-        f"that.{_distance(report)}"
+        f"by its mean {NAMES[best['metric']]} on validation data, {figure:.4f}{_valid_rows(report)}; "
+        f"test metrics played no role in that.{_distance(report)}"
     )
     reading = "Higher is better for AUC (0.5 is random)"
     if "gauc" in results[0]["mean"]:
@@ -228,7 +227,7 @@ def _valid_rows(report: Block) -> str:
 
 def significance(report: Block) -> str:
     """Explain what the intervals cover."""
-    best = next(r for r in report["results"] if _same(r, report["champion"]))
+    best = leader(report)
     if report["clusters"]:
         rows = (
             f"the sampling of the test rows, clustered by their {report['clusters']:,} users (Obuchowski "
@@ -310,38 +309,36 @@ def summary(calibrations: Sequence[Block]) -> str:
 
 def _distance(report: Block) -> str:
     """A sentence on the models that cannot be told from the champion."""
-    best = report["champion"]
-    others = [r for r in report["results"] if r["p_holm"] is not None and r["model"] != best["model"]]
-    if not others:
+    close, count = headline.not_told_apart(report)
+    if not count:
         return ""
-    close = sum(is_close(report, result) for result in others)
-    if len(others) == 1:
+    if count == 1:
         can, sign = ("cannot", f"{CLOSE}, ") if close else ("can", "")
         return (
             f" The other model ({sign}with its better variant on validation data) {can} be distinguished "
             "from it on these test rows."
         )
     return (
-        f" {close} of the {len(others)} other models ({CLOSE}, each with its better variant on validation "
+        f" {close} of the {count} other models ({CLOSE}, each with its better variant on validation "
         "data) cannot be distinguished from it on these test rows."
     )
 
 
 def _warnings(report: Block) -> list[tuple[str, str]]:
-    named = variants.named(_ordered(report), variants.kept_default(report))
+    named = variants.named(ordered(report["results"]), variants.kept_default(report))
     return [(f"{r['model']} ({variant})", r["warning"]) for r, variant in named if r["warning"]]
 
 
 def _slices_table(report: Block) -> tuple[list[str], list[list[str]]]:
-    place = {(result["model"], result["variant"]): i for i, result in enumerate(_ordered(report))}
+    place = {_entry(result): i for i, result in enumerate(ordered(report["results"]))}
     found = report["slices"]
-    ordered = sorted(found["results"], key=lambda of: place[of["model"], of["variant"]])
-    return slices.table(found["sizes"], ordered)
+    ranked = sorted(found["results"], key=lambda of: place[_entry(of)])
+    return slices.table(found["sizes"], ranked)
 
 
 def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the first table; the champion's is bold."""
-    results = _ordered(report)
+    results = ordered(report["results"])
     metrics = [key for key in METRICS if key in results[0]["mean"]]
     header = ["model", "variant", *(NAMES[key] for key in metrics), "RelaImpr", "valid AUC", "parameters"]
     if report["bayes"]:
@@ -366,7 +363,7 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
 def _probabilities_table(report: Block) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the table of probabilities, in the order of the first."""
     rows = []
-    for result, variant in variants.named(_ordered(report), variants.kept_default(report)):
+    for result, variant in variants.named(ordered(report["results"]), variants.kept_default(report)):
         mean, method = result["mean"], summary(result["calibrations"])
         pairs = [f"{mean[key]:.4f}" for key in PROBABILITIES]
         if method != "none":
@@ -381,7 +378,7 @@ def _comparisons_table(report: Block) -> tuple[list[str], list[list[str]]]:
     best = report["champion"]
     found = {(_entry(c["first"]), _entry(c["second"])): c for c in report["comparisons"]}
     rows = []
-    for model in dict.fromkeys(result["model"] for result in _ordered(report)):
+    for model in dict.fromkeys(result["model"] for result in ordered(report["results"])):
         tuned, default = (model, "tuned"), (model, "default")
         gap = ""
         if model != best["model"]:
@@ -418,11 +415,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.6f}" if isinstance(value, float) else str(value)
-
-
-def _ordered(report: Block) -> list[Block]:
-    """Results by mean test AUC, best first; ties by name."""
-    return sorted(report["results"], key=lambda r: (-r["mean"]["auc"], r["model"], r["variant"]))
 
 
 def _entry(block: Block) -> tuple[str, str]:

@@ -42,6 +42,7 @@ from pipeline.evaluate.plot_style import (
     titled_figure,
 )
 from pipeline.evaluate.report import BASELINE, GRID, Curves, Entry, champion, is_close
+from pipeline.evaluate.results import leader
 from pipeline.evaluate.runs import STAGES, Block, Run, better
 from pipeline.metrics import Array
 from pipeline.statistics import chance
@@ -85,7 +86,7 @@ def leaderboard(report: Block) -> Figure:
         {model for model, _ in found},
         key=lambda m: (max(found[m, v]["mean"]["auc"] for v in STAGES), m),
     )
-    best, same = headline.leader(report), variants.kept_default(report)
+    best, same = leader(report), variants.kept_default(report)
     auc, error, apart = best["mean"]["auc"], best["auc_standard_error"], headline.distance(report)
     title = f"{best['model']} ({best['variant']}) is champion"
     figure = titled_figure(

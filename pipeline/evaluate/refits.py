@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.common.text import with_interval
 from pipeline.evaluate import seeds
+from pipeline.evaluate.results import ordered
 from pipeline.evaluate.runs import Block, Run
 from pipeline.statistics.significance import Estimate, compare
 from pipeline.train.refit import REFIT
@@ -40,7 +41,7 @@ def summarise(run: Run, figures: Sequence[dict[str, float]], error: Estimate, be
 def table(refits: Sequence[Block]) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the leaderboard's table, best first."""
     rows = []
-    for refit in sorted(refits, key=lambda r: (-r["mean"]["auc"], r["model"], r["variant"])):
+    for refit in ordered(refits):
         mean, std = refit["mean"], refit["std"] or {}
         figures = (
             f"{mean[key]:.4f} ± {std[key]:.4f}" if std else f"{mean[key]:.4f}" for key in ("auc", "logloss")

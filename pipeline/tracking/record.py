@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.common.text import with_error
 from pipeline.config.metric import NAMES, sign
+from pipeline.evaluate.results import leader, ordered
 
 Block = dict[str, Any]
 Row = dict[str, float]
@@ -235,10 +236,10 @@ def description(run: Block) -> str:
 
 def headline(report: Block) -> str:
     """Return one sentence on the champion."""
-    best, result = report["champion"], champion(report)
+    best = leader(report)
     return (
         f"Best on validation data: **{best['model']} ({best['variant']})**, "
-        f"valid {chosen_by(report, result)}, test AUC {result['mean']['auc']:.4f}"
+        f"valid {chosen_by(report, best)}, test AUC {best['mean']['auc']:.4f}"
     )
 
 
@@ -246,13 +247,6 @@ def chosen_by(report: Block, result: Block) -> str:
     """Return the validation figure of a result by which models are compared: metric and mean."""
     metric = report["champion"].get("metric", "auc")  # a report of older code knows no other
     return f"{NAMES[metric]} {result[f'valid_{metric}']:.4f}"
-
-
-def champion(report: Block) -> Block:
-    """Return the results of the champion."""
-    key = report["champion"]["key"]
-    result: Block = next(result for result in report["results"] if result["key"] == key)
-    return result
 
 
 def metric(name: str) -> str:
@@ -282,7 +276,7 @@ def note(report: Block) -> str:
     """Return the description of an experiment: its champion, and its models by test AUC."""
     head = ("model", "variant", "test AUC", "test logloss", "valid AUC")
     lines = [headline(report), "", _row(*head), "|---" * len(head) + "|"]
-    for result in sorted(report["results"], key=lambda each: -each["mean"]["auc"]):
+    for result in ordered(report["results"]):
         figures = (result["mean"]["auc"], result["mean"]["logloss"], result["valid_auc"])
         lines.append(_row(result["model"], result["variant"], *(f"{value:.4f}" for value in figures)))
     return "\n".join(lines)

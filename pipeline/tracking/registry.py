@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError
+from pipeline.evaluate import results
 from pipeline.evaluate.verdict import Verdict
-from pipeline.tracking import record
 from pipeline.tracking.page import of_model, of_version
 from pipeline.tracking.progress import MODEL
 from pipeline.tracking.record import Block
@@ -54,7 +54,7 @@ class Candidate:
     @classmethod
     def of(cls, store: Store, experiment: str, report: Block, run: "Run") -> "Candidate":
         """Describe the champion of a report."""
-        best, result, seed = report["champion"], record.champion(report), run.data.tags["pipeline.seed"]
+        best, result, seed = report["champion"], results.leader(report), run.data.tags["pipeline.seed"]
         child = store.children(experiment, run.info.run_id).get(f"seed-{seed}")
         own = {"valid_auc": child.data.metrics.get("best/valid_auc") if child else None}
         mean = {"valid_auc_mean": result["valid_auc"]}
@@ -150,7 +150,7 @@ class Candidate:
         for tag, value in tags.items():
             if chosen.tags.get(tag) != value and (leads or tag != "checkout"):
                 client.set_model_version_tag(self.name, chosen.version, tag, value)
-        said = of_version(self.report, record.champion(self.report), tags, link)
+        said = of_version(self.report, results.leader(self.report), tags, link)
         describe(client, chosen, said)
         said = of_model(self.name, self.report, link)
         if leads and client.get_registered_model(self.name).description != said:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import folder_digest
+from pipeline.evaluate import results
 from pipeline.tracking import blends, record
 from pipeline.tracking.database import Unavailable
 from pipeline.tracking.guards import read, warn, warn_only
@@ -226,7 +227,7 @@ def _new(owner: "Run", figures: Block, correct: bool) -> record.Row:
 
 def _log_evaluation(store: Store, evaluation: "Run", folder: Path, report: Block, note: str) -> None:
     best, run = report["champion"], evaluation.info.run_id
-    figures = {f"test_{name}": value for name, value in record.champion(report)["mean"].items()}
+    figures = {f"test_{name}": value for name, value in results.leader(report)["mean"].items()}
     figures |= {f"bayes_{name}": value for name, value in (report.get("bayes") or {}).items()}
     figures |= {f"test_{name}": report.get(name) for name in ("rows", "base_rate", "gauc_coverage")}
     for found in report.get("blends", []):
