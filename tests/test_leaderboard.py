@@ -211,7 +211,7 @@ def test_the_searches_tell_what_they_cost_and_what_so_many_trials_find() -> None
     ]
     assert head[5:] == ["after 1", "after 2", "after 4", "after 8", "best trial"]
     reached = "0.7620", "0.7649", "0.7706", "0.7820", "0.7820"
-    assert lines[1] == ["fm", "6 of 8", "trial 7", "+0.0100 ± 0.0040", "0.1", *reached]
+    assert lines[1] == ["fm", "6 of 8", "trial 7", "+0.0200 ± 0.0040", "0.1", *reached]
     report["budget"][1] |= {
         "winner": 0,
         "against_default": {"trial": 7, "difference": 0.0031, "error": 0.004},

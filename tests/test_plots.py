@@ -130,8 +130,10 @@ def test_a_search_by_logloss_is_drawn_with_lower_as_better() -> None:
 
 def test_a_search_without_a_gain_says_so() -> None:
     runs = made_up_runs(both(fm=0.78))
-    for trial in runs[1].info["search"]["trials"][1:]:
+    search = runs[1].info["search"]
+    for trial in search["trials"][1:]:
         trial["value"] = 0.5
+    search["best"], search["against_default"]["difference"] = 0, -0.2
     figure = plots.tuning_history(runs)
     assert figure.texts[0].get_text() == "No search finds anything better than the default"
     assert "no gain" in texts(figure)
@@ -145,11 +147,27 @@ def test_a_search_that_kept_the_default_for_the_error_says_what_was_too_little(
     runs[1].info["tune"] = {"margin": margin}
     search = runs[1].info["search"]
     search["best"] = 0
-    search["finalists"] = [{"trial": 7, "mean": 0.781}, {"trial": 0, "mean": 0.78}]
     search["against_default"] = {"trial": 7, "difference": 0.0011, "error": 0.004}
     figure = plots.tuning_history(runs)
     assert figure.texts[0].get_text().endswith(f"is better than the default by more than {much}")
     assert "+0.0011 is too little" in texts(figure)
+
+
+def test_a_pruned_trial_is_drawn_at_the_best_that_it_had_reached() -> None:
+    """As the expected best of the searches' table counts it."""
+    runs = made_up_runs(both(fm=0.78))
+    first, pruned = (runs[1].info["search"]["trials"][i] for i in (0, 2))
+    pruned["curve"] = [{"valid_auc": first["value"] + 0.004}, {"valid_auc": first["value"] - 0.004}]
+    lines = plots.tuning_history(runs).axes[0].lines
+    drawn = [tuple(line.get_xydata()[0]) for line in lines if line.get_marker() == "x"]
+    assert drawn == [pytest.approx((2, 0.004))]
+
+
+def test_the_gain_of_a_search_is_that_of_its_finals() -> None:
+    runs = made_up_runs(both(fm=0.78))
+    runs[1].info["search"]["against_default"]["difference"] = 0.011  # on the seed of the trials it is .02
+    text = plots.tuning_history(runs).texts[0].get_text()
+    assert text == "The search helps fm most: +0.0110 validation AUC against its default"
 
 
 def test_colours_are_distinct_and_the_rest_is_light() -> None:

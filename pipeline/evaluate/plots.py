@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from pipeline.common.text import counted
-from pipeline.config.metric import NAMES, Metric, sign
+from pipeline.config.metric import NAMES, Metric, reached, sign
 from pipeline.evaluate import headline, variants
 from pipeline.evaluate.budget import enough
 from pipeline.evaluate.compare import cliques
@@ -647,13 +647,12 @@ def _trials(run: Run) -> tuple[Array, NDArray[np.bool_], Array, float]:
 
 
 def _gain(run: Run) -> float:
-    """What the winner of a search is above the default, both as means over all seeds."""
-    finals = {one["trial"]: one["mean"] for one in run.info["search"].get("finalists", [])}
-    winner = run.info["search"]["best"]
-    if finals.get(0) is None or finals.get(winner) is None:
-        _, _, best, _ = _trials(run)
-        return float(best[-1])
-    return float(finals[winner] - finals[0])
+    """What the winner is above the default in the finals; where they cannot tell, on the trials' seed."""
+    search = run.info["search"]
+    if found := search.get("against_default"):
+        return float(found["difference"]) if found["trial"] == search["best"] else 0.0
+    _, _, best, _ = _trials(run)
+    return float(best[-1])
 
 
 def _too_small(run: Run) -> float | None:
@@ -666,12 +665,9 @@ def _too_small(run: Run) -> float | None:
 
 
 def _value(trial: Block, metric: str) -> float:
-    """What a trial reached; else its last evaluation, and without any the worst value there is."""
-    if trial["value"] is not None:
-        return float(trial["value"])
-    if trial.get("curve"):
-        return float(trial["curve"][-1][f"valid_{metric}"])
-    return -sign(metric) * math.inf
+    """What a trial reached; without any evaluation the worst value there is."""
+    found = reached(trial["value"], trial.get("curve", []), metric)
+    return -sign(metric) * math.inf if found is None else float(found)
 
 
 def _history_limits(series: dict[str, tuple[Array, Any, Array, float]]) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from pipeline.common.text import with_error
-from pipeline.config.metric import NAMES, sign
+from pipeline.config.metric import NAMES, best_row, sign
 from pipeline.evaluate.results import leader, ordered
 
 Block = dict[str, Any]
@@ -323,4 +323,4 @@ def _kept(trial: Block, metric: str) -> Row:
     """Return the evaluation that a trial counts with, that of the weights it kept; without one, the best."""
     key, curve = f"valid_{metric}", trial["curve"]
     kept = next((row for row in curve if row[key] == trial["value"]), None)
-    return kept or (max if sign(metric) > 0 else min)(curve, key=lambda row: row[key], default={})
+    return kept or best_row(curve, metric) or {}

@@ -6,7 +6,7 @@ Rows (passes over the train split times its rows) are the measure of cost that i
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.config.metric import sign
+from pipeline.config.metric import reached, sign
 from pipeline.tune.finals import Finalist
 from pipeline.tune.finished import Finished
 
@@ -37,7 +37,9 @@ def budget(trials: Sequence[Finished], finalists: Sequence[Finalist], metric: st
         "trials": len(trials),
         "completed": sum(trial.state == "COMPLETE" for trial in trials),
         "best": best,
-        "expected": expected_best([_reached(trial, metric) for trial in trials], maximise=sign(metric) > 0),
+        "expected": expected_best(
+            [reached(trial.value, trial.curve, metric) for trial in trials], maximise=sign(metric) > 0
+        ),
         "rows": spent,
         "final_rows": round(sum(sum(finalist.epochs) for finalist in finalists) * rows),
     }
@@ -70,11 +72,3 @@ def expected_best(values: Sequence[float | None], *, maximise: bool) -> list[flo
 
 def _value(trial: Finished) -> float | None:
     return trial.value if trial.state == "COMPLETE" else None
-
-
-def _reached(trial: Finished, metric: str) -> float | None:
-    """The value of a complete trial; of another one the best that it had reached when it ended."""
-    if trial.value is not None:
-        return trial.value
-    pick = max if sign(metric) > 0 else min
-    return pick((row[f"valid_{metric}"] for row in trial.curve), default=None)
