@@ -56,20 +56,22 @@ def test_a_picture_is_small_and_keeps_the_colours_of_its_areas_and_lines(tmp_pat
     assert (image.mode, image.size) == ("P", (1350, 600))
     seen = {colour for _, colour in image.convert("RGB").getcolors()}
     assert {(255, 255, 255), (0, 0x9E, 0x73)} <= seen
-    assert len(seen) <= 64
+    assert len(seen) <= plot_style.PALETTE
 
 
-def test_the_palette_is_the_most_frequent_colours_and_the_rest_gets_the_nearest(
+def test_the_palette_is_the_most_frequent_colours_and_those_far_from_them_and_the_rest_gets_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """A dot of one pixel keeps its colour, before a rim that is more frequent and like a frequent colour."""
+    monkeypatch.setattr(plot_style, "FREQUENT", 2)
     monkeypatch.setattr(plot_style, "PALETTE", 3)
     red, green, blue, rim, rare = (255, 0, 0), (0, 255, 0), (0, 1, 255), (3, 2, 200), (200, 9, 0)
     image = Image.new("RGB", (3, 4))
-    image.putdata([red, red, red, blue, blue, blue, blue, green, green, green, rim, rare])
+    image.putdata([red, red, red, red, blue, blue, blue, rim, rim, rare, rare, green])
     small = plot_style.with_palette(image)
     assert small.mode == "P"
-    assert small.getpalette()[:9] == [*blue, *green, *red]  # of as many pixels the darker one first
-    kept = [red] * 3 + [blue] * 4 + [green] * 3 + [blue, red]
+    assert small.getpalette()[:9] == [*red, *blue, *green]
+    kept = [red] * 4 + [blue] * 3 + [blue] * 2 + [red] * 2 + [green]
     assert small.convert("RGB").tobytes() == bytes(value for colour in kept for value in colour)
 
 
@@ -309,7 +311,10 @@ def test_a_calibration_that_chance_explains_makes_no_headline() -> None:
     )
     assert "ECE ○ 0.0120   ● 0.0120" in texts(figure)
     title = drawn_calibration(0.05).texts[0].get_text()
-    assert title.startswith("lr is off by more than chance explains: 5.00 points on average, by chance below")
+    assert title.startswith(
+        "lr (tuned) and 1 more are off by more than chance explains: 5.00 points on average, "
+    )
+    assert title.endswith(" for the first")
 
 
 def test_what_chance_explains_is_what_a_calibrated_model_has() -> None:

@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.evaluate.report import BASELINE
@@ -59,7 +60,7 @@ STYLE: Any = {
     "legend.fontsize": 8,
 }
 WIDTH_INCHES, DOTS_PER_INCH = 9.0, 150
-PALETTE = 64  # colours of a picture
+FREQUENT, PALETTE = 64, 96  # colours of a picture: the most frequent ones, and all
 _PLACES = np.array([1 << 16, 1 << 8, 1], np.int32)  # of red, green and blue in a number
 HEAD_INCHES = 0.75  # title and subtitle
 TITLE_SIZE, TITLE_LETTERS = 12.0, 86  # as many fit; a longer title is smaller
@@ -83,18 +84,31 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def with_palette(image: Image.Image) -> Image.Image:
-    """Return a picture in its most frequent colours, a quarter of the bytes: areas and lines stay the same.
+    """Return a picture in few colours, a quarter of the bytes: areas and lines stay the same.
 
-    The rest, the rims of letters and lines, get the nearest of them. (Pillow's own choice changes white.)
+    They are the most frequent ones, and of the others, one by one, the one that is farthest from all that
+    are chosen: a few small dots have a colour that is not frequent. The rest, the rims of letters and lines,
+    get the nearest of them. (Pillow's own choice changes white.)
     """
     pixels = np.asarray(image).astype(np.int32) @ _PLACES  # a number a colour: far faster to sort
     numbers, place, count = np.unique(pixels, return_inverse=True, return_counts=True)
     colours = numbers[:, None] // _PLACES % 256
-    palette = colours[np.argsort(-count, kind="stable")[:PALETTE]]
-    nearest = np.square(colours[:, None] - palette).sum(2).argmin(1).astype(np.uint8)
+    chosen = np.argsort(-count, kind="stable")[:FREQUENT].tolist()
+    apart = _apart(colours, colours[chosen]).min(1)
+    while len(chosen) < PALETTE and apart.any():
+        chosen.append(int(apart.argmax()))
+        apart = np.minimum(apart, _apart(colours, colours[chosen[-1:]])[:, 0])
+    palette = colours[chosen]
+    nearest = _apart(colours, palette).argmin(1).astype(np.uint8)
     small = Image.fromarray(nearest[place].reshape(pixels.shape), "P")
     small.putpalette(palette.astype(np.uint8).tobytes())
     return small
+
+
+def _apart(colours: NDArray[np.int32], others: NDArray[np.int32]) -> NDArray[np.integer[Any]]:
+    """Squared distances, (C, O) of (C, 3) and (O, 3)."""
+    distances: NDArray[np.integer[Any]] = np.square(colours[:, None] - others).sum(2)
+    return distances
 
 
 def titled_figure(height: float, title: str, subtitle: str, keys: Sequence[Artist] = ()) -> Figure:

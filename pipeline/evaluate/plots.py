@@ -532,16 +532,20 @@ def _which(runs: Sequence[Run]) -> str:
 
 
 def _told_of_calibration(report: Block, curves: dict[Entry, Curves], ece: dict[Entry, float]) -> str:
-    """Say which models are off by more than chance explains: smaller differences between them are noise."""
-    most = {entry: chance.calibration_error(curves[entry].predicted, report["rows"]).most for entry in ece}
-    off = {entry for entry in ece if ece[entry] > most[entry]}
-    worst = max(off or ece, key=lambda entry: (ece[entry], entry))
+    """Say which row is off by more than chance explains: smaller differences between them are noise."""
+    named = variants.named(report["results"], variants.kept_default(report))
+    names = {(r["model"], r["variant"]): f"{r['model']} ({name})" for r, name in named}
+    shown = [entry for entry in ece if entry in names]
+    most = {entry: chance.calibration_error(curves[entry].predicted, report["rows"]).most for entry in shown}
+    off = [entry for entry in shown if ece[entry] > most[entry]]
+    worst = max(off or shown, key=lambda entry: (ece[entry], entry))
     error, by_chance = f"{100 * ece[worst]:.2f} points", f"{100 * most[worst]:.2f}"
     if not off:
         return f"No model is off by more than chance explains: at most {error} on average"
-    models, named = {model for model, _ in ece}, sorted({model for model, _ in off})
-    who = f"{named[0]} is" if len(named) == 1 else f"{len(named)} of {len(models)} models are"
-    return f"{who} off by more than chance explains: {error} on average, by chance below {by_chance}"
+    told = f"off by more than chance explains: {error} on average, by chance below {by_chance}"
+    if len(off) == 1:
+        return f"{names[worst]} is {told}"
+    return f"{names[worst]} and {len(off) - 1} more are {told} for the first"
 
 
 def _probability_axis(curves: Sequence[Curves], *, rare: bool) -> tuple[float, float, Array, list[float]]:
