@@ -109,9 +109,8 @@ def _remarks(report: Block) -> list[str]:
     ]
     if dead:
         told = (
-            f"**Networks that training switched off: {'; '.join(dead)}. What is compared is the rest of "
-            "these models.** Their output is the same for every row, which a penalty does that is too strong "
-            f"for so deep a network: {CURE_OF_NETWORKS}."
+            f"**Networks that are switched off: {'; '.join(dead)}. What is compared is the rest of these "
+            f"models.** Their output is the same for every row: {CURE_OF_NETWORKS}."
         )
         lines += [told, ""]
     origin = report.get("origin") or {}

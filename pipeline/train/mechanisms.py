@@ -29,7 +29,10 @@ DIGITS = 6  # of every figure
 DEAD = 1e-6  # a standard deviation below it is none
 DEAD_NETWORK = 1e-4  # that of a network's output over rows: .009 to .06 where it lives (synthetic log)
 CURE = "try less L2 (network_l2, network_decay, embedding_l2; down to 0) or a larger embedding_std"
-CURE_OF_NETWORKS = "lower `network_l2`, or take `network_decay` in its place"
+CURE_OF_NETWORKS = (
+    "a penalty is too strong for so deep a network (lower `network_l2`, or take `network_decay` in its "
+    "place), or it has hardly been trained"
+)
 
 Block = dict[str, Any]
 Array = NDArray[np.float64]
