@@ -1,4 +1,4 @@
-"""FLSEST's statements and what we find, from docs/papers: `python -m docs.statements` prints the table."""
+"""FLSEST's statements and what we find, from docs/papers: `python -m docs.statements` prints the tables."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ from pipeline.common.files import read_json
 from pipeline.common.names import stem
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.report import signed
+from pipeline.papers.results import optima
 
 FOLDER = Path(__file__).parent / "papers"
 # column -> the log and the settings
@@ -16,6 +17,7 @@ COLUMNS = {
     "tuned alike, 100K": ("movielens-100k", "tuned"),
     "theirs, 100K": ("movielens-100k", "published"),
 }
+LOGS = {"best on 100K": "movielens-100k", "best on 1M": "movielens-1m"}
 Tests = list[tuple[list[str], dict[str, Any]]]  # the splits, and what was found on them
 
 
@@ -55,5 +57,39 @@ def _cell(tests: Tests) -> str:
     return ", ".join(cells)
 
 
+def values() -> str:
+    """Return the Markdown table of the figures: the paper's best value of an option beside those chosen here.
+
+    In brackets the test AUC of the paper's value less that of ours.
+    """
+    lines = [f"| | | in the paper | {' | '.join(LOGS)} |", f"|---|---|---:|{'---:|' * len(LOGS)}"]
+    for name in (f"flsest-figure-{number}" for number in range(5, 10)):
+        exhibit, logs = EXHIBITS[name], read_json(FOLDER / name / "results.json")["logs"]
+        assert exhibit.sweep is not None
+        best = "-" if exhibit.sweep.best is None else exhibit.sweep.names[exhibit.sweep.best]
+        what = f"[{exhibit.title.partition(' of ')[0]}](papers/{name}/README.md)"
+        for row in exhibit.rows:
+            cells = [
+                ", ".join(
+                    _chosen(test)
+                    for each in logs
+                    if stem(each["log"]) == log
+                    for test in optima(exhibit, each)
+                    if (test["model"], test["condition"]) == (row.label, "default")
+                )
+                for log in LOGS.values()
+            ]
+            lines.append(f"| {what} | {row.label} | {best} | {' | '.join(cells)} |")
+            what = ""
+    return "\n".join(lines)
+
+
+def _chosen(test: dict[str, Any]) -> str:
+    if test["chosen"] == test.get("paper", test["chosen"]):
+        return str(test["chosen"])
+    words = signed(test["difference"]).replace("0.", ".", 1)
+    return f"{test['chosen']} ({f'**{words}**' if test.get('verdict') else words})"
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), values(), sep="\n\n")

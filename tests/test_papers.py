@@ -167,6 +167,99 @@ def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
     assert report.to_csv(joined).count("\n") == 4
 
 
+FIGURE = replace(
+    TOY, name="toy-figure-1", claims=(), sweep=Sweep("model.hidden", (1, 2, 3), ("1", "2", "3"), 1)
+)
+
+
+def curve(label: str, split: str, valid: list[float], shifts: list[float]) -> list[Cell]:
+    """A model at three values of an option, on one split."""
+    made = [cell(label, split, shift, len(split) + place, "default") for place, shift in enumerate(shifts)]
+    return [replace(one, value=value, valid=valid[value]) for value, one in enumerate(made)]
+
+
+@pytest.mark.parametrize("splits", [["log-s1"], ["log-s1", "log-s22", "log-s333"]])
+def test_the_papers_best_value_is_compared_with_the_one_that_validation_rows_choose(
+    splits: list[str],
+) -> None:
+    """Not with the one that has the best test AUC: B's third, which is luckier than the chosen first."""
+    shapes = {
+        "A": ([0.7, 0.8, 0.7], [1.0, 1.0, 1.0]),
+        "B": ([0.8, 0.7, 0.7], [1.0, 0.5, 1.5]),
+        "C": ([0.7, 0.7, 0.8], [1.0, 1.0, 1.0]),
+    }
+    cells = [c for split in splits for label, shape in shapes.items() for c in curve(label, split, *shape)]
+    joined = results.join(FIGURE, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    found = {test["model"]: test for test in results.optima(FIGURE, joined["logs"][0])}
+    assert {model: test["chosen"] for model, test in found.items()} == {"A": "2", "B": "1", "C": "3"}
+    assert found["A"]["difference"] == 0
+    assert found["B"]["difference"] < -0.1
+    page = report.to_markdown(FIGURE, joined, "picture.png")
+    assert "| A | our defaults | 2 | the same |  |\n| B | our defaults | 1 | " in page
+    if len(splits) == 1:
+        assert "p" not in found["B"] | found["C"]
+        assert page.count("| too few splits |") == 2
+    else:
+        assert (found["B"]["verdict"], found["C"]["verdict"]) == (-1, 0)
+        assert "| B | our defaults | 1 | **-0.1" in page
+
+
+def test_a_page_names_the_models_whose_networks_are_dead() -> None:
+    """At which values; results of older code do not say it, and are read all the same."""
+    cells = curve("A", "log-s1", [0.7, 0.8, 0.7], [1.0, 1.0, 1.0])
+    whole = results.join(FIGURE, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    assert "switched off" not in report.to_markdown(FIGURE, whole, "x.png")
+    cells = [replace(cell, dead=int(cell.value != 1)) for cell in cells]
+    joined = results.join(FIGURE, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    page = report.to_markdown(FIGURE, joined, "x.png")
+    assert "Networks that training switched off, or never got to (A, our defaults: 1, 3).**" in page
+    for row in joined["logs"][0]["rows"]:
+        del row["dead"]
+    assert report.to_markdown(FIGURE, results.union(FIGURE, {"old": joined}), "x.png").count("switched") == 0
+
+
+@pytest.mark.parametrize(("end", "told"), [(-0.0000455, "-0.00005"), (0.0, "+0.0000"), (-0.0015, "-0.0015")])
+def test_the_end_of_an_interval_says_on_which_side_of_nothing_it_is(end: float, told: str) -> None:
+    log = results.join(TOY, {"log": ("toy", [cell(x, "one", 1.0, 3) for x in "ABC"])}, {"log": 0.25})["logs"][
+        0
+    ]
+    log["claims"][0]["low"] = end
+    assert f"| {told} to " in report.to_markdown(TOY, {"logs": [log]}, "x.png")
+
+
+def test_nothing_of_a_papers_training_is_the_users() -> None:
+    """What a paper does not say is not taken from `train` of params.yaml either."""
+    own = {"l2_tables": "whole", "monitor": "auc", "clip_norm": 1.0, "lr_patience": 3, "lr_factor": 0.5}
+    values = {**VALUES, "train": {**VALUES["train"], **own, "evaluations_per_epoch": 2, "grades": 0.5}}
+    for name in ("flsest-table-1", "fiinet-table-4"):
+        exhibit = EXHIBITS[name]
+        data = {"flsest-table-1": "movielens-100k", "fiinet-table-4": "book-crossing"}[name]
+        usual, changed = (
+            experiment.configured(exhibit, each, data, exhibit.rows[0], "published").train.fit
+            for each in (VALUES, values)
+        )
+        assert changed == usual
+
+
+def test_where_the_paper_names_no_best_value_ours_is_shown_alone() -> None:
+    unnamed = replace(FIGURE, sweep=replace(FIGURE.sweep, best=None))
+    cells = curve("A", "log-s1", [0.7, 0.8, 0.7], [1.0, 1.0, 1.0])
+    joined = results.join(unnamed, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    assert "\n| A | our defaults | 2 |\n" in report.to_markdown(unnamed, joined, "picture.png")
+
+
+@pytest.mark.parametrize("name", ["flsest-figure-5", "flsest-figure-6"])
+@pytest.mark.parametrize("condition", ["default", "published"])
+def test_deep_networks_have_decay_in_the_place_of_an_l2_that_switches_them_off(
+    name: str, condition: Any
+) -> None:
+    exhibit = EXHIBITS[name]
+    for row in exhibit.rows:
+        fit = experiment.configured(exhibit, VALUES, "movielens-100k", row, condition, 2).train.fit
+        ours = {"network_l2": 0.0, "network_decay": 0.5 if condition == "default" else 0.0}
+        assert ours.items() <= fit.items(), row.label
+
+
 def test_a_model_that_cannot_be_trained_on_a_log_is_named_and_the_others_are_shown() -> None:
     cells = [cell(label, "one", 1.0, 3) for label in "AB"]
     reasons = {"log": {"C": "it needs time stamps, which log does not have"}}
@@ -272,7 +365,9 @@ def test_the_command_puts_logs_beside_each_other(
 
 def test_the_statements_of_the_article_are_those_of_the_tables() -> None:
     """`python -m docs.statements` prints them."""
-    assert f"\n\n{statements.table()}\n\n" in (project.ROOT / "docs/papers.md").read_text(encoding="utf-8")
+    article = (project.ROOT / "docs/papers.md").read_text(encoding="utf-8")
+    for printed in (statements.table(), statements.values()):
+        assert f"\n\n{printed}\n\n" in article
 
 
 @pytest.mark.parametrize(

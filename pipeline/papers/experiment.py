@@ -44,6 +44,7 @@ class Cell:
         estimate: of the test AUC, with its error.
         weights: how many the model has.
         capped: how many of the trainings ended at the last of `epochs`, still getting better.
+        dead: how many of them have a network whose output is the same for every row.
     """
 
     row: Row
@@ -56,6 +57,7 @@ class Cell:
     estimate: Estimate
     weights: int
     capped: int
+    dead: int = 0
 
     @property
     def megabytes(self) -> float:
@@ -154,6 +156,8 @@ def configured(
     entry = deepcopy(values["data"][dataset])
     if condition == "published":
         entry["settings"] = exhibit.settings(entry["source"])
+    elif exhibit.ours is not None:
+        entry["settings"].setdefault("model", {}).setdefault(row.model, {}).update(exhibit.ours.options)
     if exhibit.sweep is not None and value is not None:
         _set(entry["settings"], exhibit.sweep, row.model, value)
     changed = {**values, "datasets": [dataset], "data": {dataset: entry}}  # no other entry is asked for
@@ -199,7 +203,10 @@ def _cell(
         )
     holdout = Holdout.load(processed, splits[0].device, rows_in_memory=train.rows_in_memory)
     network = build(config.architecture, splits[0].schema, options["model"], seed=0)
-    scores = [_scores(network, one, holdout) for one in trained]
+    scores, dead = [], 0
+    for one in trained:
+        scores.append(_scores(network, one, holdout))
+        dead += bool(mechanisms.dead_networks(network, splits[1]))
     label = holdout.label
     group = holdout.group if clusters(label, holdout.group) is not None else None
     curves = [one.state.curve[one.state.best] for one in trained]
@@ -215,6 +222,7 @@ def _cell(
         estimate(label, scores, group),
         trained[0].weights,
         sum(runs.capped(one.state.curve, one.state.best, options["train"]) for one in trained),
+        dead,
     )
 
 

@@ -2,7 +2,7 @@
 Features", 2024. Its Table IV and Figures 2 to 4.
 """  # noqa: D205
 
-from pipeline.papers.exhibit import Block, Claim, Exhibit, Figures, Row, Sweep
+from pipeline.papers.exhibit import UNSAID, Block, Claim, Exhibit, Figures, Row, Sweep
 
 PAPER = "FiiNet (Wang and Li, 2024)"
 SOURCES = ("kuairec-big", "book-crossing")
@@ -57,6 +57,7 @@ def settings(source: str) -> Block:
             "network_decay": 0.0,
             "l2_rows": 0,
             "average_epochs": 0.0,
+            **UNSAID,
         },
     }
 

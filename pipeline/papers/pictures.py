@@ -81,9 +81,10 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
         if any(row["condition"] == condition for row in log["rows"])
     ]
     names, best = exhibit.sweep.names, exhibit.sweep.best
+    over = " and splits" if any(len(log["splits"]) > 1 for log in joined["logs"]) else ""
     told = "" if best is None else f"; dashed: the best in the paper ({names[best]})"
     figure = titled_figure(
-        2.6, exhibit.title, f"{exhibit.paper}; AUC on {exhibit.sweep.rows} rows, mean over seeds{told}"
+        2.6, exhibit.title, f"{exhibit.paper}; AUC on {exhibit.sweep.rows} rows, mean over seeds{over}{told}"
     )
     axes = _side_by_side(figure, len(shown))
     for ax, (log, condition) in zip(axes, shown, strict=True):
@@ -100,7 +101,7 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
             values = [found.get(name, np.nan) for name in names]
             ax.plot(range(len(names)), values, marker="o", markersize=4, color=colour, label=row.label)
         ax.set_xticks(range(len(names)), names)
-        ax.set_xlabel(exhibit.sweep.option.partition(".")[2])
+        ax.set_xlabel(exhibit.sweep.what)
         ax.set_ylabel("AUC")
     if len(exhibit.rows) > 1:
         _legend(axes[-1])

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.common.names import stem
 from pipeline.common.text import counted
 from pipeline.papers.exhibit import Block, Exhibit, Figures
-from pipeline.papers.results import CONDITIONS
+from pipeline.papers.results import CONDITIONS, optima
 
 OWN = "tabular"  # the source of one's own logs
 FEW = 4  # splits below which a t-test over them has next to no power
@@ -47,13 +47,15 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
     for log in joined["logs"]:
         lines += [f"## {title(log)}", "", *_over(exhibit, log), ""]
         lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
-        lines += _unfinished(log)
+        lines += [*(_optima_table(exhibit, log) if exhibit.sweep else []), *_unfinished(log), *_dead(log)]
         if log["claims"]:
             lines += ["Which of the paper's statements hold on these rows:", "", *_claims_table(log), ""]
             lines += [_method(log), ""]
     conditions = {row["condition"] for log in joined["logs"] for row in log["rows"]}
     of_paper = any(log["source"] in exhibit.sources for log in joined["logs"])
-    notes = [*(exhibit.notes if of_paper else ()), *(exhibit.assumed if "published" in conditions else ())]
+    own = [exhibit.ours.why] if exhibit.ours is not None and conditions - {"published"} else []
+    assumed = exhibit.assumed if "published" in conditions else ()
+    notes = [*own, *(exhibit.notes if of_paper else ()), *assumed]
     if notes:
         lines += ["## What to know", "", *(f"- {note}" for note in notes), ""]
     return "\n".join(lines).rstrip() + "\n"
@@ -126,7 +128,7 @@ def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
     assert exhibit.sweep is not None
     names = exhibit.sweep.names
     lines = [
-        _line([exhibit.sweep.option.partition(".")[2], "settings", *names]),
+        _line([exhibit.sweep.what, "settings", *names]),
         _line(["---", "---", *["---:"] * len(names)]),
     ]
     found = {(row["model"], row["condition"], row["value"]): row[exhibit.sweep.key] for row in log["rows"]}
@@ -136,9 +138,39 @@ def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
             best = max((value for value in values if value is not None), default=None)
             cells = ["-" if v is None else f"**{v:.4f}**" if v == best else f"{v:.4f}" for v in values]
             lines.append(_line([row.label, CONDITIONS[condition], *cells]))
-    if exhibit.sweep.best is not None:
-        lines += ["", f"The paper finds {names[exhibit.sweep.best]} best. Bold: the best of ours."]
-    return lines
+    found_best = "" if exhibit.sweep.best is None else f"The paper finds {names[exhibit.sweep.best]} best. "
+    return [*lines, "", f"{found_best}Bold: the best of ours on these rows."]
+
+
+def _optima_table(exhibit: Exhibit, log: Block) -> list[str]:
+    """Return the values that validation rows choose, and what the paper's gain or lose beside them."""
+    assert exhibit.sweep is not None
+    found, best = optima(exhibit, log), exhibit.sweep.best
+    head = ["model", "settings", "best on validation rows"]
+    if best is not None:
+        head += [f"{exhibit.sweep.names[best]} less it, test AUC", "95 % interval"]
+    lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
+    lines += [
+        _line([test["model"], CONDITIONS[test["condition"]], test["chosen"], *_beside(test)])
+        for test in found
+    ]
+    if any("p" in test for test in found):
+        by = "Intervals by the corrected resampled t-test over the splits"
+        lines += ["", f"{by}; bold: significant at 5 % after Holm's correction.{_few(log)}"]
+    return [*lines, ""]
+
+
+def _beside(test: Block) -> list[str]:
+    """Return the cells of what the paper's value has less than the chosen one."""
+    if "paper" not in test:
+        return []
+    if test["chosen"] == test["paper"]:
+        return ["the same", ""]
+    bold = "**" if test.get("verdict") else ""
+    return [
+        f"{bold}{signed(test['difference'])}{bold}",
+        _interval(test) if "p" in test else "too few splits",
+    ]
 
 
 def _claims_table(log: Block) -> list[str]:
@@ -154,7 +186,7 @@ def _claims_table(log: Block) -> list[str]:
                 CONDITIONS[test["condition"]],
                 published,
                 signed(test["difference"]),
-                f"{signed(test['low'])} to {signed(test['high'])}",
+                _interval(test),
                 VERDICTS[test["verdict"]],
             ])
         )  # fmt: skip
@@ -174,18 +206,45 @@ def _unfinished(log: Block) -> list[str]:
     return [told, ""]
 
 
+def _dead(log: Block) -> list[str]:
+    """Name the models of whose networks nothing is left; see `mechanisms.dead_networks`."""
+    found: dict[str, list[str]] = {}
+    for row in log["rows"]:
+        if row.get("dead"):  # not in results of older code
+            found.setdefault(f"{row['model']}, {CONDITIONS[row['condition']]}", []).append(row["value"] or "")
+    if not found:
+        return []
+    named = "; ".join(f"{who}{': ' * any(values)}{', '.join(values)}" for who, values in found.items())
+    told = "Their output is the same for every row, so that what is compared is the rest of these models."
+    return [f"**Networks that training switched off, or never got to ({named}).** {told}", ""]
+
+
 def _method(log: Block) -> str:
     by = "test rows, clustered by user where the log has users"
     by += ", and seeds" if log["rows"][0]["seeds"] > 1 else " (one seed says nothing of how trainings vary)"
     if len(log["splits"]) > 1:
         by = "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
-    few = ""
-    if 1 < len(log["splits"]) < FEW:
-        few = f" With {len(log['splits'])} splits this test can hardly tell anything: five are a good number."
     return (
         f"Differences in test AUC; intervals by {by}; a verdict other than {VERDICTS[0]!r} is significant at "
-        f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}.{few}"
+        f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}.{_few(log)}"
     )
+
+
+def _few(log: Block) -> str:
+    """Say that a test over so few splits has next to no power."""
+    if not 1 < len(log["splits"]) < FEW:
+        return ""
+    return f" With {len(log['splits'])} splits this test can hardly tell anything: five are a good number."
+
+
+def _interval(test: Block) -> str:
+    """Return the ends of an interval, with as many digits as say on which side of 0 they are."""
+    return " to ".join(_end(test[key]) for key in ("low", "high"))
+
+
+def _end(value: float) -> str:
+    digits = next((n for n in range(4, 9) if round(value, n)), 4)
+    return signed(value) if digits == 4 else f"{value:+.{digits}f}"
 
 
 def signed(difference: float) -> str:

@@ -38,6 +38,7 @@ class _Row(Strict):
     logloss: NonNegative
     weights: CountOrZero
     capped: CountOrZero
+    dead: CountOrZero = 0
     megabytes: NonNegative
     published: _Figures
 
