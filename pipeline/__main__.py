@@ -242,6 +242,7 @@ def check(arguments: Namespace) -> None:
 
     settings = params.load(arguments.root / "params.yaml")
     checks.own_logs(arguments.root, settings)
+    checks.tables(arguments.root, settings)
     if not arguments.quiet:
         print(checks.all_well(settings))
     if arguments.files:

@@ -6,7 +6,6 @@ from pipeline.common import engine
 from pipeline.common.errors import PipelineError, exit_with_message, unknown
 from pipeline.config import yaml_file
 from pipeline.config.params import Params
-from pipeline.config.settings import Condition
 from pipeline.data.storage import read_report
 from pipeline.papers import experiment, pages, results
 from pipeline.papers.exhibits import EXHIBITS
@@ -26,7 +25,7 @@ def main() -> None:
     logs = experiment.datasets(exhibit, values, others=file.paper.other_datasets)
     with new_folder(Path("data/papers", name)) as folder:
         if exhibit.attention:
-            condition: Condition = next((c for c in file.paper.conditions if c != "tuned"), "published")
+            condition, *_ = experiment.conditions(exhibit, file)
             found = {
                 log: experiment.attention(exhibit, values, names[0], condition, processes)
                 for log, names in logs.items()

@@ -182,7 +182,13 @@ def write_report(root: Path, dataset: str) -> dict[str, Any]:
         "base_rate": float(test.label.mean()),
         "bayes": {"auc": 0.9, "logloss": 0.4},
         "results": results,
-        "champion": {"model": top["model"], "variant": top["variant"], "key": top["key"], "seed": best},
+        "champion": {
+            "model": top["model"],
+            "variant": top["variant"],
+            "key": top["key"],
+            "seed": best,
+            "metric": "auc",
+        },
     }
     folder = root / "data/reports" / dataset
     folder.mkdir(parents=True, exist_ok=True)

@@ -83,7 +83,7 @@ class Days:
         result = {**of_model, "valid_auc": valid, "seeds": seeds, "mean": {"auc": 0.7, "logloss": 0.6}}
         folder = self.root / "data/reports/toy"
         folder.mkdir(parents=True, exist_ok=True)
-        champion = {**of_model, "seed": 1}
+        champion = {**of_model, "seed": 1, "metric": "auc"}
         report = {"dataset": "toy", "rows": 400, "base_rate": 0.5, "results": [result], "champion": champion}
         write_json(folder / "report.json", report)
         seal(folder)

@@ -1,5 +1,6 @@
 """The papers' tables and figures: what they claim, what is trained for them, how it is judged and shown."""
 
+import csv
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,6 +72,29 @@ def test_pages_of_results_in_docs_are_what_their_values_say(folder: Path) -> Non
         page, table = report.to_markdown(exhibit, values, "picture.png"), report.to_csv(values)
     assert (folder / "README.md").read_text() == page
     assert (folder / "table.csv").read_text() == table
+    written = folder / pages.STATEMENTS
+    told = None if exhibit.attention else report.statements_csv(exhibit, values)
+    assert (written.read_text() if written.exists() else None) == told
+
+
+def test_a_table_of_statements_has_what_the_page_says_of_each() -> None:
+    exhibit, folder = EXHIBITS["flsest-table-2"], project.ROOT / "docs/papers/flsest-table-2"
+    lines = list(csv.DictReader((folder / pages.STATEMENTS).read_text().splitlines()))
+    page = (folder / "README.md").read_text()
+    assert len(lines) == page.count(" > ") >= 2 * len(exhibit.claims)
+    for line in lines:
+        ends = " to ".join(f"{float(line[end]):+.4f}" for end in ("low", "high"))
+        told = [f"{line['better']} > {line['worse']}", f"{float(line['difference']):+.4f} | {ends} |"]
+        verdict = report.VERDICTS[int(line["verdict"])]
+        assert any(all(part in row for part in (*told, verdict)) for row in page.splitlines()), line
+
+
+def test_a_figures_statements_are_the_values_that_it_finds_best() -> None:
+    written = project.ROOT / "docs/papers/flsest-figure-9" / pages.STATEMENTS
+    (line,) = csv.DictReader(written.read_text().splitlines())
+    assert (line["model"], line["paper"], line["chosen"]) == ("FLSEST", "1e-5", "1e-2")
+    assert float(line["low"]) < float(line["difference"]) < float(line["high"]) < 0
+    assert line["verdict"] == "-1"
 
 
 def test_a_page_names_the_rows_whose_auc_it_shows() -> None:
@@ -440,6 +464,37 @@ def test_a_page_says_that_trainings_were_cut_off_but_for_those_that_the_paper_ha
     assert ("**3 of 6 trainings ended at the last of `epochs`" in page) == is_told
 
 
+@pytest.mark.parametrize(
+    ("papers", "change", "told"),
+    [
+        (["flsest-figure-9"], {"conditions": ["tuned"]}, "flsest-figure-9 is a figure over the values of an"),
+        (
+            ["fiinet-figure-4"],
+            {"conditions": ["tuned"]},
+            "fiinet-figure-4 is a figure of attention, which needs",
+        ),
+        (["flsest-table-1"], {"other_datasets": False}, "flsest-table-1 is about movielens-100k, "),
+        (["flsest-table-1"], {"conditions": ["tuned"]}, None),
+    ],
+)
+def test_check_says_before_anything_is_trained_what_cannot_be_shown(
+    papers: list[str],
+    change: dict[str, Any],
+    told: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paper = {"conditions": ["default"], "other_datasets": True, **change}
+    project.make_project(tmp_path, papers=papers, paper=paper)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["ctr", "check"])
+    if told is None:
+        main()
+        return
+    with pytest.raises(PipelineError, match=told):
+        main()
+
+
 @pytest.mark.thorough
 @pytest.mark.slow
 def test_the_stage_trains_takes_what_is_there_and_gives_the_same_bytes_again(
@@ -485,7 +540,8 @@ def test_the_stage_trains_takes_what_is_there_and_gives_the_same_bytes_again(
             assert bool(fits) != again, "trained once, then taken from the cache"
             folder = tmp_path / "data/papers" / name
             files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-            assert list(files) == ["README.md", "picture.png", "results.json", "table.csv"]
+            statements = [] if name == "toy-figure-2" else ["statements.csv"]
+            assert list(files) == ["README.md", "picture.png", "results.json", *statements, "table.csv"]
             assert contents.setdefault(name, files) == files
     capsys.readouterr()
     (log,) = read_json(tmp_path / "data/papers/toy-table-1/results.json")["logs"]

@@ -15,7 +15,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import fixtures_mlflow
 import mlflow
@@ -38,8 +39,9 @@ from pipeline.data.batches import Split
 from pipeline.evaluate import results
 from pipeline.scoring import load
 from pipeline.split import vocabulary
-from pipeline.tracking import database, guards, record
+from pipeline.tracking import database, guards, record, registry
 from pipeline.tracking.models import registered_package
+from pipeline.tracking.progress import MODEL
 from pipeline.tracking.store import Store
 
 # MLflow and torch.export warn about themselves.
@@ -825,6 +827,29 @@ def test_checkouts_on_one_server_do_not_fight_over_the_champion(
     tracking.sync(tmp_path / "c")
     tracking.sync(tmp_path / "a")
     assert leader() == keys["a"]
+
+
+@pytest.mark.parametrize(
+    ("there", "leads"),
+    [
+        ({"valid_logloss_mean": "0.50", "valid_auc_mean": "0.80"}, False),
+        ({"valid_logloss_mean": "0.60", "valid_auc_mean": "0.90"}, True),
+        ({"valid_auc_mean": "0.10"}, False),  # chosen by AUC: nothing says that this one is better
+    ],
+)
+def test_checkouts_are_compared_by_the_metric_that_the_report_goes_by(
+    there: dict[str, str], leads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = SimpleNamespace(tags={"data": "rows", "checkout": "b", **there}, source="models:/b", version=1)
+    monkeypatch.setattr(registry.Candidate, "_leader", lambda _: now)
+    store = SimpleNamespace(local=False, has_model=lambda _: True)
+    tags = {"data": "rows", "checkout": "a", "valid_logloss_mean": "0.55", "valid_auc_mean": "0.85"}
+    report = {"champion": {"metric": "logloss"}}
+    run = SimpleNamespace(data=SimpleNamespace(tags={MODEL: "a"}))
+    verdict = registry.Candidate(cast(Any, store), report, cast(Any, run), tags).verdict()
+    assert verdict.leads is leads
+    assert "valid logloss" in verdict.reason
+    assert "AUC" not in verdict.reason
 
 
 def attempt(store: MlflowClient, run: Run, **tags: str) -> Run:

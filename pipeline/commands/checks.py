@@ -13,6 +13,8 @@ from pipeline.config.settings import Dataset
 from pipeline.datasets import DATASETS, tabular
 from pipeline.download.obtain import further_files, wanted_files
 from pipeline.download.remote import is_remote
+from pipeline.papers import experiment
+from pipeline.papers.exhibits import EXHIBITS
 from pipeline.preprocess.tables import SUFFIXES
 from pipeline.split.assign import check_files, need_column
 
@@ -37,6 +39,20 @@ def own_logs(root: Path, settings: Params) -> None:
         method = entry.split.get("method", "random")
         if DATASETS[entry.source] is tabular and method != "random":
             need_column(tabular.column_names(**entry.preprocess), name, method, entry.split.get("column"))
+
+
+def tables(root: Path, settings: Params) -> None:
+    """Check that the papers' tables and figures that run can be shown on the datasets that run.
+
+    Their stages say so, too, but only after everything before them.
+
+    Raises:
+        PipelineError: one has no dataset, or no condition in which it can be shown.
+    """
+    _, values = yaml_file.read(root / "params.yaml")
+    for name in values.get("papers", []):
+        experiment.conditions(EXHIBITS[name], settings)
+        experiment.datasets(EXHIBITS[name], values, others=settings.paper.other_datasets)
 
 
 def _check_files(root: Path, name: str, entry: Dataset) -> None:

@@ -93,6 +93,20 @@ def datasets(exhibit: Exhibit, values: Block, *, others: bool = False) -> dict[s
     return {names[0]: names for names in logs.values()}
 
 
+def conditions(exhibit: Exhibit, settings: Params) -> list[Condition]:
+    """Return those of `paper.conditions` in which an exhibit can be shown.
+
+    Raises:
+        PipelineError: there is none.
+    """
+    asked = settings.paper.conditions
+    if found := [each for each in asked if each != "tuned" or not (exhibit.sweep or exhibit.attention)]:
+        return found
+    kind = "of attention" if exhibit.attention else "over the values of an option"
+    told = f"{exhibit.name} is a figure {kind}, which needs `published` or `default`"
+    raise PipelineError(f"params.yaml: paper.conditions: {told}")
+
+
 def absent(exhibit: Exhibit, values: Block, names: Sequence[str]) -> dict[str, str]:
     """Return the rows that cannot be trained on some datasets, by their labels, and why, before any is."""
     timeless = [name for name in names if not has_column(Path("data/processed", name), "train", "time")]
@@ -122,13 +136,8 @@ def run(
         processes: among which the seeds are trained; None for as many as are worthwhile.
         view: shows the trials of searches.
     """
-    file = Params(values, every_entry=False)
-    conditions = [c for c in file.paper.conditions if not (exhibit.sweep and c == "tuned")]
-    if not conditions:
-        raise PipelineError("params.yaml: paper.conditions: a figure over the values of an option needs "
-                            "`published` or `default`")  # fmt: skip
     for name in names:
-        for condition in conditions:
+        for condition in conditions(exhibit, Params(values, every_entry=False)):
             for row in (row for row in exhibit.rows if row.label not in left_out):
                 sweep = exhibit.sweep
                 for value in range(len(sweep.values)) if sweep else [None]:

@@ -11,21 +11,24 @@ from pipeline.papers.exhibit import Block, Exhibit
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.schema import VALUES, load
 
-PICTURE = "picture.png"
+PICTURE, STATEMENTS = "picture.png", "statements.csv"
 
 
 def write(folder: Path, exhibit: Exhibit, found: Block) -> None:
     """Write what `results.join` or `union` returned, or the attention of some logs, into a folder."""
     logs = found["logs"]
     if exhibit.attention:
-        picture = pictures.attention(exhibit, logs)
+        picture, statements = pictures.attention(exhibit, logs), None
         page, table = report.attention_page(exhibit, logs, PICTURE), report.attention_csv(logs)
     else:
         picture = (pictures.sweep if exhibit.sweep else pictures.table)(exhibit, found)
         page, table = report.to_markdown(exhibit, found, PICTURE), report.to_csv(found)
+        statements = report.statements_csv(exhibit, found)
     save(picture, folder / PICTURE)
     write_json(folder / VALUES, found)
     write_text(folder / "table.csv", table)
+    if statements is not None:
+        write_text(folder / STATEMENTS, statements)
     write_text(folder / "README.md", page)
 
 

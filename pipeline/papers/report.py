@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,26 +18,62 @@ COLUMNS = (
     "log", "model", "value", "condition", "splits", "seeds", "valid_auc", "auc", "low", "high", "logloss",
     "weights", "published_auc", "published_logloss",
 )  # fmt: skip
+STATEMENTS = (
+    "log", "splits", "condition", "better", "worse", "published", "difference", "low", "high", "p", "p_holm",
+    "verdict",
+)  # fmt: skip
+OPTIMA = (
+    "log",
+    "splits",
+    "condition",
+    "model",
+    "chosen",
+    "paper",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "verdict",
+)
 LATER = "these results were made before the table had it; `dvc repro` of the table makes them again"
 VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
 
 
 def to_csv(joined: Block) -> str:
     """Return one line per log, model, value and condition."""
+    published = {"published_auc": "auc", "published_logloss": "logloss"}
+    return _csv(
+        COLUMNS,
+        (
+            row | _named(log) | {column: row["published"][key] for column, key in published.items()}
+            for log in joined["logs"]
+            for row in log["rows"]
+        ),
+    )
+
+
+def statements_csv(exhibit: Exhibit, joined: Block) -> str | None:
+    """Return one line per statement of the paper, or per value that a figure finds best; None if it has none.
+
+    `verdict` is 1 or -1 where the difference is significant after Holm's correction, by its sign.
+    """
+    if exhibit.sweep is not None:
+        return _csv(OPTIMA, (of | _named(log) for log in joined["logs"] for of in optima(exhibit, log)))
+    if not any(log["claims"] for log in joined["logs"]):
+        return None
+    return _csv(STATEMENTS, (claim | _named(log) for log in joined["logs"] for claim in log["claims"]))
+
+
+def _named(log: Block) -> Block:
+    """Return the columns that say which log a line is about."""
+    return {"log": log["log"] if len(log["splits"]) == 1 else stem(log["log"]), "splits": len(log["splits"])}
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Block]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for log in joined["logs"]:
-        for row in log["rows"]:
-            published = row["published"]
-            values = {
-                **row,
-                "log": log["log"] if len(log["splits"]) == 1 else stem(log["log"]),
-                "splits": len(log["splits"]),
-                "published_auc": published["auc"],
-                "published_logloss": published["logloss"],
-            }
-            writer.writerow([_plain(values[column]) for column in COLUMNS])
+    writer.writerow(columns)
+    writer.writerows([_plain(row.get(column)) for column in columns] for row in rows)
     return text.getvalue()
 
 

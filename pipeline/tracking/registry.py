@@ -5,9 +5,10 @@ has grown (or is encoded in another way), the champion of the new report is a ch
 if it is better on rows that are new to the champion, or if there is nothing to compare (see
 `scoring/challenge.py`). The tag `reason` of a version, and its description, say why the alias came or not.
 
-A server is shared: there the alias moves to the champion of another checkout only if that has a higher
-validation AUC on the same encoded rows. The tag `checkout` of a version says whose it is. (On different rows
-the alias stays until its own checkout moves it, or somebody takes it away on the page.)
+A server is shared: there the alias moves to the champion of another checkout only if that is better on the
+same encoded rows, by the validation metric that its report goes by. The tag `checkout` of a version says
+whose it is. (On different rows the alias stays until its own checkout moves it, or somebody takes it away on
+the page.)
 """
 
 import json
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.common.errors import PipelineError
+from pipeline.config.metric import NAMES, sign
 from pipeline.evaluate import results
 from pipeline.evaluate.verdict import Verdict
 from pipeline.tracking.page import of_model, of_version
@@ -57,7 +59,7 @@ class Candidate:
         best, result, seed = report["champion"], results.leader(report), run.data.tags["pipeline.seed"]
         child = store.children(experiment, run.info.run_id).get(f"seed-{seed}")
         own = {"valid_auc": child.data.metrics.get("best/valid_auc") if child else None}
-        mean = {"valid_auc_mean": result["valid_auc"]}
+        mean = {f"valid_{metric}_mean": result[f"valid_{metric}"] for metric in {"auc", best["metric"]}}
         of_seed: Block = next((each for each in result["seeds"] if str(each["seed"]) == seed), {})
         own |= {f"test_{name}": of_seed.get(name) for name in result["mean"]}
         mean |= {f"test_{name}_mean": value for name, value in result["mean"].items()}
@@ -83,6 +85,21 @@ class Candidate:
         return f"models:/{self.run.data.tags[MODEL]}"
 
     @property
+    def metric(self) -> str:
+        """By which the report chose it."""
+        return str(self.report["champion"]["metric"])
+
+    @property
+    def by(self) -> str:
+        """What people call that metric."""
+        return NAMES[self.metric]
+
+    @property
+    def mean(self) -> str:
+        """The tag with its mean over the seeds, on validation rows."""
+        return f"valid_{self.metric}_mean"
+
+    @property
     def own(self) -> bool:
         """Whether the alias is this checkout's, or nobody's."""
         now = self._leader()
@@ -98,9 +115,11 @@ class Candidate:
         if not self.store.has_model(str(now.source).removeprefix("models:/")):
             return Verdict(leads=True, reason="the champion before it was deleted")
         if now.tags.get("data") == self.tags["data"]:
-            mine, other = self.tags["valid_auc_mean"], now.tags.get("valid_auc_mean", "0")
-            reason = f"valid AUC {mine} against {other} of version {now.version} on the same rows"
-            return Verdict(self.own or float(mine) > float(other), reason)
+            mine, other = self.tags[self.mean], now.tags.get(self.mean)
+            if other is None:
+                return Verdict(self.own, f"version {now.version} on the same rows has no valid {self.by}")
+            reason = f"valid {self.by} {mine} against {other} of version {now.version} on the same rows"
+            return Verdict(self.own or sign(self.metric) * (float(mine) - float(other)) > 0, reason)
         if not self.own:
             return Verdict(leads=False, reason="the champion is another checkout's, of other rows")
         return self._challenge(now)
@@ -158,10 +177,11 @@ class Candidate:
         now = self._leader()
         if not leads:
             if new and now is not None:
+                theirs = now.tags.get(self.mean, "unknown")
                 print(
                     f"{self.name}: `{ALIAS}` stays at version {now.version}, of {now.tags.get('checkout')} "
-                    f"(valid AUC {now.tags.get('valid_auc_mean')}); version {chosen.version} is this "
-                    f"checkout's ({self.tags['valid_auc_mean']}): {reason}"
+                    f"(valid {self.by} {theirs}); version {chosen.version} is this checkout's "
+                    f"({self.tags[self.mean]}): {reason}"
                 )
             return new
         if now is not None and str(now.version) == str(chosen.version):
