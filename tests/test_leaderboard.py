@@ -1,11 +1,13 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pipeline.evaluate import leaderboard
+from pipeline.tracking import record
 from tests.fixtures_report import both, made_up_report, made_up_runs
 
 
@@ -82,6 +84,17 @@ def test_the_champion_is_bold_and_not_the_best_test_row() -> None:
     assert [line[:3] for line in bold] == [["**fm**", "**tuned ★**", "**0.7820 ± 0.0010**"]]
     assert lines[0][:3] == ["deepfm", "tuned ≈", "0.8000 ± 0.0010"]
     assert {len(line) for line in lines} == {len(head)}
+
+
+def test_the_first_table_has_the_validation_metric_that_chose_the_champion() -> None:
+    runs = [replace(run, metric="logloss") for run in made_up_runs(both(lr=0.75, fm=0.78), seeds=2)]
+    report = made_up_report(runs)
+    head, *lines = table(report, 0)
+    assert "valid logloss" in head
+    assert "valid AUC" not in head
+    shown = {line[head.index("valid logloss")].strip("*") for line in lines}
+    assert shown == {f"{result['valid_logloss']:.4f}" for result in report["results"]}
+    assert "valid logloss" in record.note(report)
 
 
 def test_models_that_cannot_be_told_from_the_champion_are_marked_and_counted() -> None:

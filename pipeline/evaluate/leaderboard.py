@@ -337,9 +337,10 @@ def _slices_table(report: Block) -> tuple[list[str], list[list[str]]]:
 
 def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of the first table; the champion's is bold."""
-    results = ordered(report["results"])
+    results, by = ordered(report["results"]), report["champion"]["metric"]
     metrics = [key for key in METRICS if key in results[0]["mean"]]
-    header = ["model", "variant", *(NAMES[key] for key in metrics), "RelaImpr", "valid AUC", "parameters"]
+    header = ["model", "variant", *(NAMES[key] for key in metrics)]
+    header += ["RelaImpr", f"valid {NAMES[by]}", "parameters"]
     if report["bayes"]:
         header.insert(-2, "learnable")
     marked = len({result.get("reads", "ids") for result in results} | {"ids"}) > 1
@@ -354,7 +355,7 @@ def _metrics_table(report: Block) -> tuple[list[str], list[list[str]]]:
         row.append("" if result["relaimpr"] is None else f"{result['relaimpr']:+.2%}")
         if report["bayes"]:
             row.append(f"{result['learned']:.1%}")
-        row += [f"{result['valid_auc']:.4f}", f"{result['weights']:,}"]
+        row += [f"{result[f'valid_{by}']:.4f}", f"{result['weights']:,}"]
         rows.append([f"**{cell}**" if cell and best else cell for cell in row])
     return header, rows
 

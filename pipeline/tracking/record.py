@@ -274,10 +274,11 @@ def warning_tags(result: Block) -> dict[str, str]:
 
 def note(report: Block) -> str:
     """Return the description of an experiment: its champion, and its models by test AUC."""
-    head = ("model", "variant", "test AUC", "test logloss", "valid AUC")
+    by = report["champion"]["metric"]
+    head = ("model", "variant", "test AUC", "test logloss", f"valid {NAMES[by]}")
     lines = [headline(report), "", _row(*head), "|---" * len(head) + "|"]
     for result in ordered(report["results"]):
-        figures = (result["mean"]["auc"], result["mean"]["logloss"], result["valid_auc"])
+        figures = (result["mean"]["auc"], result["mean"]["logloss"], result[f"valid_{by}"])
         lines.append(_row(result["model"], result["variant"], *(f"{value:.4f}" for value in figures)))
     return "\n".join(lines)
 
