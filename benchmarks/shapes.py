@@ -1,0 +1,165 @@
+"""Which shape of its network, and which penalty on it, suits each deep model on a log: one budget for all.
+
+    python -m benchmarks.shapes                  two splits of MovieLens-100K, the deep models of both papers
+    python -m benchmarks.shapes --datasets movielens-1m --models deepfm flsest
+
+Reads the encoded rows of these entries of params.yaml, which differ in the seed of the split alone, and says
+how to prepare those that are missing. Every model is trained once on each with `SHAPES` times `PENALTIES`,
+all else as params.yaml has it, and with its default, if that is none of these. EDCN, whose network is as wide
+as its input, has layers of crosses in the place of a shape. A training that is in data/trainings is not
+repeated, so splits may be trained side by side, in processes of their own, and printed together afterwards.
+
+Printed: the AUC of validation rows, mean over the splits, of every candidate; which is the best, and its gain
+over the default with the standard error of that gain over rows, clustered by user. As in a search, the
+default stays unless the gain is larger than `tune.margin` of its errors. Test rows are not read.
+"""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.mechanisms import require
+from pipeline import metrics
+from pipeline.common.errors import PipelineError, exit_with_message
+from pipeline.common.text import with_error
+from pipeline.config import params
+from pipeline.config.params import Params
+from pipeline.config.settings import Config
+from pipeline.statistics.significance import Estimate, error_of_difference
+from pipeline.train import runs
+from pipeline.train.runs import Splits
+from pipeline.tune.evidence import ValidationRows
+
+Block = dict[str, Any]
+MODELS = [
+    "nfm",
+    "deepfm",
+    "xdeepfm",
+    "fibinet",
+    "flen",
+    "edcn",
+    "finalmlp",
+    "flsest",
+    "fiinet",
+    "wide_deep",
+    "dcn",
+]
+SHAPES = ([64], [200], [200, 200, 200])
+LAYERS = (1, 2, 3)  # of EDCN
+PENALTIES = {
+    "L2": {"network_l2": 1.0e-3, "network_decay": 0.0},
+    "decay": {"network_l2": 0.0, "network_decay": 0.5},
+}
+SEED = 1
+
+
+class Candidate(NamedTuple):
+    """What a candidate changes in a model's options and in its training."""
+
+    model: Block
+    train: Block
+
+    def __str__(self) -> str:
+        penalty = next((name for name, values in PENALTIES.items() if values == self.train), str(self.train))
+        return f"{next(iter(self.model.values()))} {penalty}"
+
+
+class Result(NamedTuple):
+    """The validation AUC of a candidate, and what is known of it; None if nothing can be."""
+
+    auc: float
+    evidence: Estimate | None
+
+
+def heads(option: str) -> dict[str, Candidate]:
+    """Return the columns of the table: `SHAPES`, or `LAYERS`, times `PENALTIES`."""
+    values: tuple[Any, ...] = {"hidden": SHAPES, "cross_layers": LAYERS}[option]
+    found = [Candidate({option: value}, penalty) for value in values for penalty in PENALTIES.values()]
+    return {str(each): each for each in found}
+
+
+def axis(config: Config) -> str:
+    """Return the option that is the shape of a model's network.
+
+    Raises:
+        PipelineError: it has none.
+    """
+    for option in ("hidden", "cross_layers"):
+        if option in config.model:
+            return option
+    raise PipelineError(f"{config.architecture} has neither `hidden` nor `cross_layers`")
+
+
+def candidates(config: Config) -> dict[str, Candidate]:
+    """Return the default of a model, and then the others."""
+    option = axis(config)
+    default = Candidate(
+        {option: config.model[option]}, {key: config.train.fit[key] for key in PENALTIES["L2"]}
+    )
+    return {str(default): default} | heads(option)
+
+
+def measure(dataset: str, splits: Splits, name: str, settings: Params) -> dict[str, Result]:
+    """Train every candidate of a model on one split."""
+    config, folder, valid = settings.config(dataset, name), Path("data/processed", dataset), splits[1]
+    rows, found = ValidationRows.of("auc", valid, folder), dict[str, Result]()
+    for label, candidate in candidates(config).items():
+        model = {**config.model, **candidate.model}
+        arguments = {"model": model, "train": {**config.train.fit, **candidate.train}}
+        header = runs.RunHeader.of("train", dataset, name, config.architecture, arguments, folder)
+        trained = runs.train_once(header, splits, arguments, SEED, checkpoint=header.seed_checkpoint(SEED))
+        scores = runs.predicted(header, model, SEED, trained, valid)
+        evidence = rows.evidence([scores])
+        assert evidence is None or isinstance(evidence, Estimate)
+        found[label] = Result(metrics.auc(rows.label, scores), evidence)
+    default, *_ = found
+    told = ", ".join(f"{name} {result.auc:.4f}" for name, result in found.items())
+    print(f"{dataset} {name} (default: {default}): {told}", flush=True)
+    return found
+
+
+def line(name: str, option: str, found: list[dict[str, Result]], margin: float) -> str:
+    """Return the row of a model: the mean AUC of each candidate, and which one it should have."""
+    auc = {each: float(np.mean([split[each].auc for split in found])) for each in found[0]}
+    default, best = next(iter(auc)), max(auc, key=lambda each: auc[each])
+    cells = [f"{auc[each]:.4f}" for each in heads(option)]
+    cells.append(f"{default}: {auc[default]:.4f}")
+    if best == default:
+        return f"| {name} | {' | '.join(cells)} | stays |"
+    pairs = [(split[best].evidence, split[default].evidence) for split in found]
+    errors = [error_of_difference(one, other) if one and other else np.inf for one, other in pairs]
+    gain, error = auc[best] - auc[default], float(np.sqrt(np.square(errors).sum())) / len(errors)
+    verdict = f"**{best}**" if gain > margin * error else f"stays; {best}"
+    return f"| {name} | {' | '.join(cells)} | {verdict} {with_error(gain, error)} |"
+
+
+def main() -> None:
+    """Train and print the table."""
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--datasets", nargs="+", default=["movielens-100k-s1", "movielens-100k-s2"])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    options = parser.parse_args()
+    settings = params.load()
+    require(options.datasets, settings)
+    configs = {name: settings.config(options.datasets[0], name) for name in options.models}
+    axes = {name: axis(config) for name, config in configs.items()}
+    train = configs[options.models[0]].train
+    found: dict[str, list[dict[str, Result]]] = {}
+    for dataset in options.datasets:
+        folder = Path("data/processed", dataset)
+        splits = runs.Resources(folder, train.device, train.threads, train.rows_in_memory).load()
+        for name in options.models:
+            found.setdefault(name, []).append(measure(dataset, splits, name, settings))
+    print(f"\n| model | {' | '.join(heads('hidden'))} | default | should have |")
+    print("|---|" + "---:|" * len(heads("hidden")) + "---|---|")
+    for name, of_splits in found.items():
+        print(line(name, axes[name], of_splits, configs[name].tune.margin))
+    if "cross_layers" in axes.values():
+        names = ", ".join(name for name, option in axes.items() if option == "cross_layers")
+        print(f"\n{names}: {', '.join(map(str, LAYERS))} layers of crosses in the place of shapes")
+
+
+if __name__ == "__main__":
+    exit_with_message(main)
