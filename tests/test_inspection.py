@@ -291,6 +291,10 @@ def test_what_varies_from_row_to_row_of_an_item_or_user_is_of_the_context(look: 
             location=lambda i, r: r.choice("wxyz"),
             campaign_id=lambda i, r: f"c{r.randint(0, 9)}",
             tags=lambda i, r: "|".join(r.sample("abcd", 2)),
+            tier=lambda i, r: "abcd"[i % 31 % 4],
+            shelf=lambda i, r: i % 40 // 7,
+            hour=lambda i, r: r.randint(0, 23),
+            app=lambda i, r: "old" if r.random() < 0.01 else "new",
         )
     )
     assert {
@@ -306,6 +310,10 @@ def test_what_varies_from_row_to_row_of_an_item_or_user_is_of_the_context(look: 
         "location": "context",
         "campaign_id": "item",
         "tags": "item",
+        "tier": "user",
+        "shelf": "item",
+        "hour": "context",
+        "app": "context",
     }
     alone = look(log(bid_price=lambda i, r: f"{r.random():.6f}"))
     assert fields_of(alone)["bid_price"]["domain"] == "item", "no item says otherwise"
