@@ -20,14 +20,14 @@ def test_rare_clicks_searches_where_trials_are_asked_for() -> None:
 
 
 def test_every_model_has_the_same_number_of_shapes_and_its_default() -> None:
-    settings = Params(project.own_params())
+    settings, grid = Params(project.own_params()), shapes.Grid()
     for name in shapes.MODELS:
         config = settings.config("movielens-100k-s1", name)
-        default, *others = (found := shapes.candidates(config))
+        default, *others = (found := shapes.candidates(config, grid))
         option = shapes.axis(config)
         assert found[default].model == {option: config.model[option]}
         assert found[default].train == {key: config.train.fit[key] for key in ("network_l2", "network_decay")}
-        assert len(others) == len(shapes.heads(option)) - (default in shapes.heads(option))
+        assert len(others) == len(grid.heads(option)) - (default in grid.heads(option))
     with pytest.raises(PipelineError, match="fm has neither"):
         shapes.axis(settings.config("movielens-100k-s1", "fm"))
 
@@ -44,12 +44,12 @@ def test_a_shape_replaces_the_default_if_its_gain_is_larger_than_its_error(
     signal: float, noise: float, told: str
 ) -> None:
     """Two splits, on which all candidates but one predict the same."""
-    splits = []
+    splits, heads = [], shapes.Grid().heads("hidden")
     for seed in (1, 2):
         rng = np.random.default_rng(seed)
         label = rng.random(400) < 0.5
-        scores = dict.fromkeys(shapes.heads("hidden"), label + rng.standard_normal(400))
+        scores = dict.fromkeys(heads, label + rng.standard_normal(400))
         scores["[200] decay"] = scores["[200] decay"] + signal * label + noise * rng.standard_normal(400)
         found = {name: estimate(label, [each]) for name, each in scores.items()}
         splits.append({name: shapes.Result(each.auc, each) for name, each in found.items()})
-    assert told in shapes.line("fm", "hidden", splits, margin=1.0)
+    assert told in shapes.line("fm", heads, splits, margin=1.0)
