@@ -404,6 +404,15 @@ def test_a_table_put_together_with_nothing_is_itself(folder: Path, tmp_path: Pat
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
 
 
+def test_what_was_noted_by_hand_is_shown_and_stays_when_tables_are_put_together() -> None:
+    (one,), (other,) = (made(SPLITS[:n])["logs"] for n in (1, 1))
+    one["note"] = "Their network was another one."
+    other |= {"log": "other", "splits": ["other"]}
+    both = results.union(TOY, {"here": {**made(SPLITS[:1]), "logs": [one, other]}})
+    assert [log.get("note") for log in both["logs"]] == [one["note"], None]
+    assert f"\n\n{one['note']}\n\n" in report.to_markdown(TOY, both, "x.png")
+
+
 def test_a_row_that_came_later_is_shown_as_missing() -> None:
     older = made(SPLITS[:1], labels="AB")
     page = report.to_markdown(TOY, results.union(TOY, {"here": older}), "x.png")

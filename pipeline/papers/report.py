@@ -82,6 +82,7 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
     lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
     for log in joined["logs"]:
         lines += [f"## {title(log)}", "", *_over(exhibit, log), ""]
+        lines += [log["note"], ""] if log.get("note") else []
         lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
         lines += [*(_optima_table(exhibit, log) if exhibit.sweep else []), *_unfinished(log), *_dead(log)]
         if log["claims"]:

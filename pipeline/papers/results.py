@@ -155,8 +155,8 @@ def union(exhibit: Exhibit, found: Mapping[str, Block]) -> Block:
     splits tells nothing, and each keeps the test by its rows. A table over some of the splits that another
     table of the same place has all of is left out. What two conditions have the same splits of is one table;
     a condition that has others has a table of its own. A row that some of the splits lack is left out, and
-    named. Claims over splits that come from several places are tested by the splits, Holm's correction is
-    made again.
+    named. What was noted of a part is noted of the whole. Claims over splits that come from several places
+    are tested by the splits, Holm's correction is made again.
 
     Args:
         found: what `join` returned, or this function, by where it lies.
@@ -218,10 +218,12 @@ def _table(exhibit: Exhibit, splits: list[str], conditions: Mapping[str, Sequenc
         "rows": [],
     }
     absent: dict[str, str] = {}
+    notes: list[str] = []
     for condition in sorted(conditions):
         parts = conditions[condition]
         for _, log in parts:
             absent |= log.get("absent", {})
+            notes.append(log.get("note", ""))
         for key, rows in _grouped(exhibit, condition, parts).items():
             trained = [split for _, log in rows for split in log["splits"]]
             if len(trained) < len(splits):
@@ -238,7 +240,8 @@ def _table(exhibit: Exhibit, splits: list[str], conditions: Mapping[str, Sequenc
                 else _by_splits(table, condition, claim)
             )
     table["claims"] = _claims(exhibit, first["source"], tested)
-    return table | ({"absent": absent} if absent else {})
+    note = " ".join(dict.fromkeys(note for note in notes if note))
+    return table | ({"absent": absent} if absent else {}) | ({"note": note} if note else {})
 
 
 def _grouped(

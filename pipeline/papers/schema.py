@@ -64,6 +64,7 @@ class _Log(Strict):
     rows: Annotated[list[_Row], Len(1)]
     claims: list[_Claim]
     absent: dict[str, str] = Field(default_factory=dict)
+    note: str = ""  # by hand, such as a default that was another one when these were trained
 
     @model_validator(mode="after")
     def _each_row_has_each_split(self) -> Self:
