@@ -319,6 +319,21 @@ def test_what_varies_from_row_to_row_of_an_item_or_user_is_of_the_context(look: 
     assert fields_of(alone)["bid_price"]["domain"] == "item", "no item says otherwise"
 
 
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [(("user_id", "item_id"), []), (("user_id", "b2"), ["item"]), (("a1", "b2"), ["user", "item"])],
+)
+def test_it_says_when_no_column_is_called_like_a_user_or_an_item(
+    names: tuple[str, str], missing: list[str], look: Look
+) -> None:
+    head, *rows = log(user_id=lambda i, r: f"u{i % 31}", item_id=lambda i, r: f"i{i % 40}")
+    called = dict(zip(("user_id", "item_id"), names, strict=True))
+    report = look([[called.get(name, name) for name in head], *rows]).report
+    said = [role for role in ("user", "item") if f"  {role}: no column is called like its id" in report]
+    assert said == missing
+    assert all(f"write `{role}: NAME` in the entry" in report for role in missing)
+
+
 def test_distinct_and_missing_values_are_counted_and_the_first_shown(look: Look):
     rows = log(city=lambda i, r: ["Aldea", "", "Brovik\u0007", "C" * 50, "NA"][i % 5])
     assert row_of(look(rows), "city")[1:] == [

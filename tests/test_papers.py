@@ -236,7 +236,10 @@ def test_a_page_names_the_models_whose_networks_are_dead() -> None:
     cells = [replace(cell, dead=int(cell.value != 1)) for cell in cells]
     joined = results.join(FIGURE, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
     page = report.to_markdown(FIGURE, joined, "x.png")
-    assert "Networks that training switched off, or never got to (A, our defaults: 1, 3).**" in page
+    assert (
+        "Networks that training switched off, or never got to (A, our defaults: 1 (1 of 2), 3 (1 of 2)).**"
+        in page
+    )
     for row in joined["logs"][0]["rows"]:
         del row["dead"]
     assert report.to_markdown(FIGURE, results.union(FIGURE, {"old": joined}), "x.png").count("switched") == 0
@@ -428,6 +431,11 @@ def test_a_row_that_came_later_is_shown_as_missing() -> None:
         (lambda v: v["logs"][0]["rows"][0].update(auc=1.7), r"logs\.0\.rows\.0\.auc: .*at most 1"),
         (lambda v: v["logs"][0]["rows"][0].update(auc=None), r"logs\.0\.rows\.0\.auc: "),
         (lambda v: v["logs"][0].update(absent=None), r"logs\.0\.absent: "),
+        (lambda v: v["logs"][0]["rows"][0].update(auc=0.9), "the AUC of FM is not the mean of its splits"),
+        (
+            lambda v: v["logs"][0]["claims"][0].update(difference=0.05),
+            r"FM\+SEST > FM \(default\) is not that",
+        ),
         (lambda v: v["logs"][0]["rows"][0]["of_splits"].pop(), r"4 AUCs for 5 splits"),
         (lambda v: v["logs"][0]["rows"][0].update(condition="defualt"), r"'default'"),
         (lambda v: v["logs"][0]["rows"][0].update(model="FFM"), "flsest-table-2 has no row FFM"),
@@ -445,6 +453,17 @@ def test_values_that_cannot_be_are_told_and_nothing_is_written(
         pages.unite([tmp_path / "in"], tmp_path / "out")
     assert "make it again by `dvc repro paper@" in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_put_together_is_not_written_over(tmp_path: Path) -> None:
+    """A folder alone is written anew with what it has."""
+    folder = tmp_path / "s1"
+    copytree(project.ROOT / "docs/papers/flsest-table-2", folder)
+    other = tmp_path / "other"
+    copytree(project.ROOT / "docs/papers/flsest-table-2", other)
+    with pytest.raises(PipelineError, match="s1 is one of the folders that are put together"):
+        pages.unite([folder, other], folder)
+    assert pages.unite([folder], folder) == folder / "README.md"
 
 
 def test_a_folder_with_other_files_is_not_written_into(tmp_path: Path) -> None:

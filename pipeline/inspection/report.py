@@ -24,7 +24,15 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 def write(findings: Findings) -> str:
     """Return the report."""
     return "\n".join(
-        [_headline(findings), "", *_table(findings), "", *_label(findings), *_warnings(findings)]
+        [
+            _headline(findings),
+            "",
+            *_table(findings),
+            "",
+            *_label(findings),
+            *_roles(findings),
+            *_warnings(findings),
+        ]
     )
 
 
@@ -83,6 +91,15 @@ def _label(findings: Findings) -> Iterator[str]:
         records = counted(profile.missing, "record")
         yield f"  ! {records} without a label will be left out; without `drop: [null]` they are rejected"
     yield from _invalid_labels(findings)
+
+
+def _roles(findings: Findings) -> Iterator[str]:
+    """Say which of the user and the item no column identifies by its name, and what that costs."""
+    wanted = {"user": "gAUC, and errors that know whose rows are alike", "item": "slices of new items"}
+    if findings.labels and findings.vectors is None:
+        for role in (role for role in wanted if role not in findings.roles):
+            yield f"  {role}: no column is called like its id; if one is, write `{role}: NAME` in the entry,"
+            yield f"      beside `label`: {wanted[role]} need it, and models of histories"
 
 
 def _constant_labels(findings: Findings) -> Iterator[str]:

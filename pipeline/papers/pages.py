@@ -47,6 +47,8 @@ def unite(folders: Sequence[Path], out: Path) -> Path:
     found = {str(folder): load(folder) for folder in folders}
     if len(found) < len(folders):
         raise PipelineError("a folder is given twice")
+    if len(found) > 1 and out.resolve() in {folder.resolve() for folder in folders}:
+        raise PipelineError(f"{out} is one of the folders that are put together: give another one to write")
     if len(names := {values["exhibit"] for values in found.values()}) > 1:
         raise PipelineError(f"{' and '.join(sorted(names))} are not one table: give folders of one")
     (name,) = names

@@ -248,10 +248,12 @@ def _dead(log: Block) -> list[str]:
     found: dict[str, list[str]] = {}
     for row in log["rows"]:
         if row.get("dead"):  # not in results of older code
-            found.setdefault(f"{row['model']}, {CONDITIONS[row['condition']]}", []).append(row["value"] or "")
+            of = f"{row['dead']} of {row['seeds'] * len(log['splits'])}"
+            value = f"{row['value']} ({of})" if row["value"] else of
+            found.setdefault(f"{row['model']}, {CONDITIONS[row['condition']]}", []).append(value)
     if not found:
         return []
-    named = "; ".join(f"{who}{': ' * any(values)}{', '.join(values)}" for who, values in found.items())
+    named = "; ".join(f"{who}: {', '.join(values)}" for who, values in found.items())
     told = "Their output is the same for every row, so that what is compared is the rest of these models."
     return [f"**Networks that training switched off, or never got to ({named}).** {told}", ""]
 
@@ -261,9 +263,11 @@ def _method(log: Block) -> str:
     by += ", and seeds" if log["rows"][0]["seeds"] > 1 else " (one seed says nothing of how trainings vary)"
     if len(log["splits"]) > 1:
         by = "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
+    number = len(log["claims"])
+    holm = f" after Holm's correction for all {number} statements" if number > 1 else ""
     return (
         f"Differences in test AUC; intervals by {by}; a verdict other than {VERDICTS[0]!r} is significant at "
-        f"5 % after Holm's correction for all {counted(len(log['claims']), 'statement')}.{_few(log)}"
+        f"5 %{holm}.{_few(log)}"
     )
 
 

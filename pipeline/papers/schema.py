@@ -16,6 +16,7 @@ from pipeline.papers.results import AGAIN
 
 VALUES = "results.json"
 Share = Annotated[float, Ge(0), Le(1)]
+ROUNDING = 1e-6
 Difference = Annotated[float, Ge(-1), Le(1)]
 
 
@@ -71,6 +72,20 @@ class _Log(Strict):
         for row in self.rows:
             if len(row.of_splits) != len(self.splits):
                 raise ValueError(f"{row.model} has {len(row.of_splits)} AUCs for {len(self.splits)} splits")
+            if abs(row.auc - sum(row.of_splits) / len(row.of_splits)) > ROUNDING:
+                raise ValueError(f"the AUC of {row.model} is not the mean of its splits")
+        return self
+
+    @model_validator(mode="after")
+    def _each_claim_is_about_the_rows(self) -> Self:
+        auc = {(row.condition, row.model): row.auc for row in self.rows if row.value is None}
+        for claim in self.claims:
+            better, worse = (auc.get((claim.condition, label)) for label in (claim.better, claim.worse))
+            if better is None or worse is None:  # which rows there may be is the exhibit's to say
+                continue
+            if abs(claim.difference - (better - worse)) > ROUNDING:
+                told = f"{claim.better} > {claim.worse} ({claim.condition})"
+                raise ValueError(f"the difference of {told} is not that of the AUCs of the rows")
         return self
 
 
