@@ -1,11 +1,13 @@
 """An exhibit as a picture."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, styled, titled_figure
 from pipeline.papers.exhibit import Block, Exhibit, Figures
@@ -47,6 +49,7 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
                     ax.plot([auc], [y], linestyle="", markersize=6, **MARKS[kind])
         ax.set_yticks(range(len(labels)), list(reversed(labels)))
         ax.set_ylim(-0.6, len(labels) - 0.4)
+        ax.xaxis.set_major_locator(MaxNLocator(max(3, round(10 / len(logs))), steps=[1, 2, 5, 10]))
         ax.set_xlabel("AUC")
     return figure
 
@@ -81,8 +84,10 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
         if any(row["condition"] == condition for row in log["rows"])
     ]
     names, best = exhibit.sweep.names, exhibit.sweep.best
+    alone = len(exhibit.rows) == 1 and exhibit.sweep.key == "auc"
     over = " and splits" if any(len(log["splits"]) > 1 for log in joined["logs"]) else ""
-    told = "" if best is None else f"; dashed: the best in the paper ({names[best]})"
+    told = "; dots: each split" if over and alone else ""
+    told += "" if best is None else f"; dashed: the best in the paper ({names[best]})"
     figure = titled_figure(
         2.6, exhibit.title, f"{exhibit.paper}; AUC on {exhibit.sweep.rows} rows, mean over seeds{over}{told}"
     )
@@ -100,12 +105,22 @@ def sweep(exhibit: Exhibit, joined: Block) -> Figure:
             colour = SLATE if number >= len(COLOURS) else COLOURS[number]
             values = [found.get(name, np.nan) for name in names]
             ax.plot(range(len(names)), values, marker="o", markersize=4, color=colour, label=row.label)
+        if alone:
+            _splits_of(ax, log, condition, names)
         ax.set_xticks(range(len(names)), names)
         ax.set_xlabel(exhibit.sweep.what)
         ax.set_ylabel("AUC")
     if len(exhibit.rows) > 1:
         _legend(axes[-1])
     return figure
+
+
+def _splits_of(ax: Axes, log: Block, condition: str, names: Sequence[str]) -> None:
+    """Mark the test AUC of each split: beside their spread the line of the means is as flat as it is."""
+    for row in log["rows"]:
+        if row["condition"] == condition and len(row["of_splits"]) > 1:
+            places = [names.index(row["value"])] * len(row["of_splits"])
+            ax.plot(places, row["of_splits"], ".", color=COLOURS[0], alpha=0.45, markersize=4)
 
 
 @styled
