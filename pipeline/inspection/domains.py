@@ -41,7 +41,8 @@ def corrected(
             continue
         if column in roles.values():
             continue
-        alike = {domain: _alike(sample[column], sample[key]) for domain, key in roles.items()}
+        asked = roles if feature.domain == "context" else roles.keys() & {feature.domain}
+        alike = {domain: _alike(sample[column], sample[roles[domain]]) for domain in asked}
         domain = _domain(feature.domain, alike)
         if domain != feature.domain:
             found[column] = replace(guess, feature=feature.model_copy(update={"domain": domain}))

@@ -96,10 +96,12 @@ def _label(findings: Findings) -> Iterator[str]:
 def _roles(findings: Findings) -> Iterator[str]:
     """Say which of the user and the item no column identifies by its name, and what that costs."""
     wanted = {"user": "gAUC, and errors that know whose rows are alike", "item": "slices of new items"}
-    if findings.labels and findings.vectors is None:
-        for role in (role for role in wanted if role not in findings.roles):
+    if not findings.labels or findings.vectors is not None:
+        return
+    for role, needs in wanted.items():
+        if role not in findings.roles:
             yield f"  {role}: no column is called like its id; if one is, write `{role}: NAME` in the entry,"
-            yield f"      beside `label`: {wanted[role]} need it, and models of histories"
+            yield f"      beside `label`: {needs} need it, and models of histories"
 
 
 def _constant_labels(findings: Findings) -> Iterator[str]:

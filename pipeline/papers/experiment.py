@@ -136,8 +136,9 @@ def run(
         processes: among which the seeds are trained; None for as many as are worthwhile.
         view: shows the trials of searches.
     """
+    shown = conditions(exhibit, Params(values, every_entry=False))
     for name in names:
-        for condition in conditions(exhibit, Params(values, every_entry=False)):
+        for condition in shown:
             for row in (row for row in exhibit.rows if row.label not in left_out):
                 sweep = exhibit.sweep
                 for value in range(len(sweep.values)) if sweep else [None]:

@@ -100,8 +100,8 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
 
 def title(log: Block) -> str:
     """Return what a log is called: its entry, or how many splits of it there are."""
-    name, number = log["log"], len(log["splits"])
-    return name if number == 1 else f"{stem(name)}, {number} splits"
+    named = _named(log)
+    return f"{named['log']}, {named['splits']} splits" if named["splits"] > 1 else str(named["log"])
 
 
 def _over(exhibit: Exhibit, log: Block) -> list[str]:
