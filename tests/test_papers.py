@@ -17,11 +17,11 @@ from pipeline.__main__ import main
 from pipeline.common.errors import PipelineError
 from pipeline.common.files import make_folder, read_json, write_json
 from pipeline.config.params import Params
-from pipeline.papers import experiment, pages, pictures, report, results
+from pipeline.papers import experiment, pages, pictures, report, results, schema
 from pipeline.papers.exhibit import Claim, Exhibit, Figures, Row, Sweep
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.experiment import Cell
-from pipeline.statistics.significance import estimate, holm
+from pipeline.statistics.significance import compare, estimate, holm
 
 VALUES = project.own_params()
 ALL = [
@@ -65,11 +65,11 @@ def test_pages_of_results_in_docs_are_what_their_values_say(folder: Path) -> Non
     values, exhibit = read_json(folder / "results.json"), EXHIBITS[folder.name]
     if exhibit.attention:
         page, table = (
-            report.attention_page(exhibit, values["logs"], "picture.png"),
+            report.attention_page(exhibit, values, "picture.png"),
             report.attention_csv(values["logs"]),
         )
     else:
-        page, table = report.to_markdown(exhibit, values, "picture.png"), report.to_csv(values)
+        page, table = report.to_markdown(exhibit, values, "picture.png"), report.to_csv(exhibit, values)
     assert (folder / "README.md").read_text() == page
     assert (folder / "table.csv").read_text() == table
     written = folder / pages.STATEMENTS
@@ -188,7 +188,7 @@ def test_a_claim_holds_is_reversed_or_cannot_be_told(splits: list[str]) -> None:
     assert "| A > B | their settings | +0.0000 | +0.1" in page
     assert "| **the reverse** |" in page
     assert ("corrected resampled t-test" in page) == (len(splits) > 1)
-    assert report.to_csv(joined).count("\n") == 4
+    assert report.to_csv(TOY, joined).count("\n") == 4
 
 
 FIGURE = replace(
@@ -204,7 +204,7 @@ def curve(label: str, split: str, valid: list[float], shifts: list[float]) -> li
 
 @pytest.mark.parametrize("splits", [["log-s1"], ["log-s1", "log-s22", "log-s333"]])
 def test_the_papers_best_value_is_compared_with_the_one_that_validation_rows_choose(
-    splits: list[str],
+    splits: list[str], tmp_path: Path
 ) -> None:
     """Not with the one that has the best test AUC: B's third, which is luckier than the chosen first."""
     shapes = {
@@ -220,12 +220,38 @@ def test_the_papers_best_value_is_compared_with_the_one_that_validation_rows_cho
     assert found["B"]["difference"] < -0.1
     page = report.to_markdown(FIGURE, joined, "picture.png")
     assert "| A | our defaults | 2 | the same |  |\n| B | our defaults | 1 | " in page
-    if len(splits) == 1:
-        assert "p" not in found["B"] | found["C"]
-        assert page.count("| too few splits |") == 2
-    else:
-        assert (found["B"]["verdict"], found["C"]["verdict"]) == (-1, 0)
-        assert "| B | our defaults | 1 | **-0.1" in page
+    assert (found["B"]["verdict"], found["C"]["verdict"]) == (-1, 0)
+    assert "| B | our defaults | 1 | **-0.1" in page
+    by = {1: "Intervals by test rows", 3: "Intervals by the corrected resampled t-test over the splits"}
+    assert by[len(splits)] in page
+    if len(splits) == 1:  # by the scores, which no later reader has
+        of = {cell.value: cell.estimate for cell in cells if cell.row.label == "B"}
+        assert compare(of[1], of[0]).items() <= found["B"].items()
+    write_json(tmp_path / "results.json", joined)
+    assert results.union(FIGURE, {"one": schema.load(tmp_path)}) == joined
+
+
+def test_two_splits_or_results_of_older_code_have_no_interval_of_what_the_paper_finds_best() -> None:
+    cells = [c for s in SPLITS[:2] for c in curve("B", s, [0.8, 0.7, 0.7], [1.0, 0.5, 1.5])]
+    two = results.join(FIGURE, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    old = results.join(FIGURE, {"log-s1": ("toy", cells[:3])}, {"log-s1": 0.25})
+    del old["logs"][0]["optima"]
+    for joined in (two, old):
+        assert "p" not in results.optima(FIGURE, joined["logs"][0])[0]
+        page = report.to_markdown(FIGURE, joined, "picture.png")
+        assert "| too few splits |" in page
+        assert "Intervals" not in page
+
+
+def test_a_test_by_one_splits_rows_that_is_not_about_the_rows_is_refused(tmp_path: Path) -> None:
+    cells = curve("B", "log-s1", [0.8, 0.7, 0.7], [1.0, 0.5, 1.5])
+    joined = results.join(FIGURE, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    (test,) = joined["logs"][0]["optima"]
+    for wrong in ({"difference": test["difference"] + 0.01}, {"chosen": "3"}, {"paper": "9"}):
+        changed = {**joined, "logs": [{**joined["logs"][0], "optima": [test | wrong]}]}
+        write_json(tmp_path / "results.json", changed)
+        with pytest.raises(PipelineError, match="is not that of the AUCs of the rows"):
+            schema.load(tmp_path)
 
 
 def test_a_page_names_the_models_whose_networks_are_dead() -> None:
@@ -240,9 +266,24 @@ def test_a_page_names_the_models_whose_networks_are_dead() -> None:
         "Networks that training switched off, or never got to (A, our defaults: 1 (1 of 2), 3 (1 of 2)).**"
         in page
     )
+    assert "not looked at" not in page
     for row in joined["logs"][0]["rows"]:
         del row["dead"]
-    assert report.to_markdown(FIGURE, results.union(FIGURE, {"old": joined}), "x.png").count("switched") == 0
+    old = report.to_markdown(FIGURE, results.union(FIGURE, {"old": joined}), "x.png")
+    assert "Networks that training" not in old
+    assert "It was not looked at whether training had switched off a network of these" in old
+    assert "older than that check: A (our defaults)." in old
+
+
+def test_a_table_is_in_the_order_of_the_paper() -> None:
+    shown = replace(FIGURE, rows=(FIGURE.rows[1], FIGURE.rows[0]))
+    cells = [c for x in "AB" for c in curve(x, "log-s1", [0.7, 0.8, 0.7], [1.0, 1.0, 1.0])]
+    cells += [replace(c, condition="published") for c in cells]
+    joined = results.join(shown, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
+    lines = csv.DictReader(report.to_csv(shown, joined).splitlines())
+    values = [f"{of}{value}" for of in "BA" for value in "123"]
+    found = [(line["condition"], line["model"] + line["value"]) for line in lines]
+    assert found == [(kind, value) for kind in ("published", "default") for value in values]
 
 
 @pytest.mark.parametrize(("end", "told"), [(-0.0000455, "-0.00005"), (0.0, "+0.0000"), (-0.0015, "-0.0015")])
@@ -301,7 +342,7 @@ def test_a_model_that_cannot_be_trained_on_a_log_is_named_and_the_others_are_sho
     )
     assert "\n\nC is not trained with their settings: it needs time stamps" in page
     assert pictures.table(TOY, joined)
-    assert report.to_csv(joined).count("\n") == 3
+    assert report.to_csv(TOY, joined).count("\n") == 3
 
 
 SPLITS = ["log-s1", "log-s2", "log-s3"]
@@ -492,6 +533,29 @@ def test_a_page_says_that_trainings_were_cut_off_but_for_those_that_the_paper_ha
     assert ("**3 of 6 trainings ended at the last of `epochs`" in page) == is_told
 
 
+@pytest.mark.parametrize(("condition", "is_told"), [("default", True), ("published", False)])
+def test_a_page_of_attention_names_its_rows_and_a_training_that_was_cut_off(
+    condition: str, is_told: bool
+) -> None:
+    exhibit, weights = EXHIBITS["fiinet-figure-4"], {"2": [0.5, 0.5]}
+    of = {"channels": None, "before": weights, "after": weights}
+    logs = {
+        "book-crossing-s1": {"source": "book-crossing", "capped": False, **of},
+        "mine": {"source": "tabular", "capped": True, **of},
+        "ml": {"source": "movielens-1m", "capped": False, **of},
+    }
+    page = report.attention_page(exhibit, {"condition": condition, "logs": logs}, "x.png")
+    settings = results.CONDITIONS[condition]
+    elsewhere = "**The paper does not show this dataset here.**"
+    for told in (
+        f"Mean over the validation rows of book-crossing-s1; one training with {settings}.\n",
+        f"rows of mine; one training with {settings}. {elsewhere}",
+        f"rows of ml, which is movielens-1m; one training with {settings}. {elsewhere}",
+    ):
+        assert told in page
+    assert page.count("**It ended at the last of `epochs`, where it still became better.**") == is_told
+
+
 @pytest.mark.parametrize(
     ("papers", "change", "told"),
     [
@@ -576,6 +640,7 @@ def test_the_stage_trains_takes_what_is_there_and_gives_the_same_bytes_again(
     conditions = {(row["model"], row["condition"]) for row in log["rows"]}
     assert conditions == {(model, c) for model in ("LR", "FM") for c in ("published", "tuned")}
     weights = read_json(tmp_path / "data/papers/toy-figure-2/results.json")["logs"]["synthetic"]
+    assert (weights["source"], weights["capped"]) == ("synthetic", True)
     assert np.allclose(np.sum(list(weights["after"].values()), 0), 1, atol=1e-5)
     assert weights["before"] != weights["after"]
 

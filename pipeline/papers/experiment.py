@@ -270,7 +270,8 @@ def attention(
 
     Returns:
         `before` and `after`: by order of the crosses (2, 3, ...), a list over the channels; `channels`: the
-            field of each, None where a channel is no field.
+            field of each, None where a channel is no field; `source` of the entry; `capped`: whether training
+            ended at the last of `epochs`, still getting better.
     """
     (row,) = exhibit.rows
     config = configured(exhibit, values, dataset, row, condition)
@@ -288,7 +289,12 @@ def attention(
     shutil.rmtree(runs.CHECKPOINTS / header.key, ignore_errors=True)
     after = _mean_attention(network, splits)
     fields = [field.name for field in splits[0].schema.fields]
-    return {"channels": fields if after.shape[1] == len(fields) else None} | {
+    about = {
+        "source": values["data"][dataset]["source"],
+        "capped": runs.capped(trained.state.curve, trained.state.best, options["train"]),
+        "channels": fields if after.shape[1] == len(fields) else None,
+    }
+    return about | {
         when: {str(order): [float(v) for v in of] for order, of in zip(orders, found, strict=True)}
         for when, found in (("before", before), ("after", after))
     }

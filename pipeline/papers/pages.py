@@ -19,10 +19,10 @@ def write(folder: Path, exhibit: Exhibit, found: Block) -> None:
     logs = found["logs"]
     if exhibit.attention:
         picture, statements = pictures.attention(exhibit, logs), None
-        page, table = report.attention_page(exhibit, logs, PICTURE), report.attention_csv(logs)
+        page, table = report.attention_page(exhibit, found, PICTURE), report.attention_csv(logs)
     else:
         picture = (pictures.sweep if exhibit.sweep else pictures.table)(exhibit, found)
-        page, table = report.to_markdown(exhibit, found, PICTURE), report.to_csv(found)
+        page, table = report.to_markdown(exhibit, found, PICTURE), report.to_csv(exhibit, found)
         statements = report.statements_csv(exhibit, found)
     save(picture, folder / PICTURE)
     write_json(folder / VALUES, found)

@@ -39,16 +39,27 @@ LATER = "these results were made before the table had it; `dvc repro` of the tab
 VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
 
 
-def to_csv(joined: Block) -> str:
-    """Return one line per log, model, value and condition."""
+def to_csv(exhibit: Exhibit, joined: Block) -> str:
+    """Return one line per log, condition, model and value."""
     published = {"published_auc": "auc", "published_logloss": "logloss"}
     return _csv(
         COLUMNS,
         (
             row | _named(log) | {column: row["published"][key] for column, key in published.items()}
             for log in joined["logs"]
-            for row in log["rows"]
+            for row in _in_order(exhibit, log["rows"])
         ),
+    )
+
+
+def _in_order(exhibit: Exhibit, rows: Sequence[Block]) -> list[Block]:
+    """Return rows in the order of the page: by settings, and models and values as the paper has them."""
+    labels = [row.label for row in exhibit.rows]
+    values = (None,) if exhibit.sweep is None else exhibit.sweep.names
+    kinds = list(CONDITIONS)
+    return sorted(
+        rows,
+        key=lambda r: (kinds.index(r["condition"]), labels.index(r["model"]), values.index(r["value"])),
     )
 
 
@@ -105,13 +116,18 @@ def title(log: Block) -> str:
 
 
 def _over(exhibit: Exhibit, log: Block) -> list[str]:
-    name, rows = log["source"], log["rows"]
-    other = "" if log["log"].startswith(name) or name == OWN else f", which is {name}"
     split = "test" if exhibit.sweep is None else exhibit.sweep.rows
-    over = counted(rows[0]["seeds"], "seed")
+    over = counted(log["rows"][0]["seeds"], "seed")
     over += f" and {counted(len(log['splits']), 'split')}" if len(log["splits"]) > 1 else ""
-    elsewhere = "" if name in exhibit.sources else " **The paper does not show this dataset here.**"
-    return [f"{split.capitalize()} rows of {', '.join(log['splits'])}{other}; mean over {over}.{elsewhere}"]
+    which = _which(exhibit, log["source"], log["splits"])
+    return [f"{split.capitalize()} rows of {which[0]}; mean over {over}.{which[1]}"]
+
+
+def _which(exhibit: Exhibit, source: str, splits: Sequence[str]) -> tuple[str, str]:
+    """Return which log it is, and a sentence where the paper does not have it."""
+    other = "" if splits[0].startswith(source) or source == OWN else f", which is {source}"
+    elsewhere = "" if source in exhibit.sources else " **The paper does not show this dataset here.**"
+    return f"{', '.join(splits)}{other}", elsewhere
 
 
 def _conditions(log: Block) -> list[str]:
@@ -192,8 +208,8 @@ def _optima_table(exhibit: Exhibit, log: Block) -> list[str]:
         for test in found
     ]
     if any("p" in test for test in found):
-        by = "Intervals by the corrected resampled t-test over the splits"
-        lines += ["", f"{by}; bold: significant at 5 % after Holm's correction.{_few(log)}"]
+        bold = "bold: significant at 5 % after Holm's correction"
+        lines += ["", f"Intervals by {_by(log)}; {bold}.{_few(log)}"]
     return [*lines, ""]
 
 
@@ -244,30 +260,46 @@ def _unfinished(log: Block) -> list[str]:
 
 
 def _dead(log: Block) -> list[str]:
-    """Name the models of whose networks nothing is left; see `mechanisms.dead_networks`."""
+    """Name the models of whose networks nothing is left, and those that were not asked.
+
+    See `mechanisms.dead_networks`; results of older code do not say it.
+    """
     found: dict[str, list[str]] = {}
+    unasked: dict[str, dict[str, None]] = {}
     for row in log["rows"]:
-        if row.get("dead"):  # not in results of older code
+        if "dead" not in row:
+            unasked.setdefault(CONDITIONS[row["condition"]], {})[row["model"]] = None
+        elif row["dead"]:
             of = f"{row['dead']} of {row['seeds'] * len(log['splits'])}"
             value = f"{row['value']} ({of})" if row["value"] else of
             found.setdefault(f"{row['model']}, {CONDITIONS[row['condition']]}", []).append(value)
-    if not found:
-        return []
-    named = "; ".join(f"{who}: {', '.join(values)}" for who, values in found.items())
-    told = "Their output is the same for every row, so that what is compared is the rest of these models."
-    return [f"**Networks that training switched off, or never got to ({named}).** {told}", ""]
+    lines = []
+    if found:
+        named = "; ".join(f"{who}: {', '.join(values)}" for who, values in found.items())
+        told = "Their output is the same for every row, so that what is compared is the rest of these models."
+        lines += [f"**Networks that training switched off, or never got to ({named}).** {told}", ""]
+    if unasked:
+        named = "; ".join(f"{', '.join(models)} ({settings})" for settings, models in unasked.items())
+        told = "It was not looked at whether training had switched off a network of these, which are older"
+        lines += [f"{told} than that check: {named}.", ""]
+    return lines
+
+
+def _by(log: Block) -> str:
+    """Say by what the intervals of a log are."""
+    if len(log["splits"]) > 1:
+        return "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
+    by = "test rows, clustered by user where the log has users"
+    many = log["rows"][0]["seeds"] > 1
+    return by + (", and seeds" if many else " (one seed says nothing of how trainings vary)")
 
 
 def _method(log: Block) -> str:
-    by = "test rows, clustered by user where the log has users"
-    by += ", and seeds" if log["rows"][0]["seeds"] > 1 else " (one seed says nothing of how trainings vary)"
-    if len(log["splits"]) > 1:
-        by = "the corrected resampled t-test over the splits (Nadeau and Bengio 2003)"
     number = len(log["claims"])
     holm = f" after Holm's correction for all {number} statements" if number > 1 else ""
     return (
-        f"Differences in test AUC; intervals by {by}; a verdict other than {VERDICTS[0]!r} is significant at "
-        f"5 %{holm}.{_few(log)}"
+        f"Differences in test AUC; intervals by {_by(log)}; a verdict other than {VERDICTS[0]!r} is "
+        f"significant at 5 %{holm}.{_few(log)}"
     )
 
 
@@ -301,15 +333,16 @@ def _plain(value: Any) -> Any:
     return "" if value is None else f"{value:.6f}" if isinstance(value, float) else value
 
 
-def attention_page(exhibit: Exhibit, found: dict[str, Block], picture: str) -> str:
+def attention_page(exhibit: Exhibit, found: Block, picture: str) -> str:
     """Return the page of FiiNet's attention before and after training."""
     lines = [f"# {exhibit.title}", "", f"{exhibit.paper}.", "", f"![{exhibit.title}]({picture})", ""]
-    for log, weights in found.items():
-        lines += [
-            f"## {log}",
-            "",
-            _line(["crosses of", "before: mean, least, most", "after: mean, least, most"]),
-        ]
+    for log, weights in found["logs"].items():
+        which, elsewhere = _which(exhibit, weights["source"], [log])
+        over = f"Mean over the validation rows of {which}; one training with {CONDITIONS[found['condition']]}"
+        lines += [f"## {log}", "", f"{over}.{elsewhere}", ""]
+        if weights["capped"] and found["condition"] != "published":
+            lines += ["**It ended at the last of `epochs`, where it still became better.**", ""]
+        lines.append(_line(["crosses of", "before: mean, least, most", "after: mean, least, most"]))
         lines.append(_line(["---", "---:", "---:"]))
         for order, after in weights["after"].items():
             cells = [

@@ -15,6 +15,8 @@ from pipeline.statistics.significance import LEVEL, Test, compare, corrected_res
 CONDITIONS = {"published": "their settings", "default": "our defaults", "tuned": "tuned alike"}
 ENOUGH = 3  # splits that are compared over the splits where they come from several places
 AGAIN = "it is damaged, or of another version; make it again by `dvc repro paper@<name>`"
+TEST = ("difference", "low", "high", "p")
+OPTIMUM = ("condition", "model", "chosen", "paper")
 Part = tuple[str, Block]  # where a log's results lie, and the log
 
 
@@ -51,6 +53,8 @@ def join(
                     else _by_splits(log, condition, claim)
                 )
         log["claims"] = _claims(exhibit, source, tested)
+        if exhibit.sweep is not None and len(log["splits"]) == 1:
+            log["optima"] = _by_rows(exhibit, log, cells)
         shown.append(log | ({"absent": reasons} if (reasons := (absent or {}).get(name)) else {}))
     return _result(exhibit, shown)
 
@@ -120,10 +124,12 @@ def optima(exhibit: Exhibit, log: Block) -> list[Block]:
 
     Returns:
         In the order of the models: model, condition, `chosen`, and if the paper names a value `paper` and the
-        `difference` in test AUC, the paper's less ours; with enough splits, where the two are not the same,
-        its test over the splits with the verdict after Holm's correction: -1 where the paper's is worse.
+        `difference` in test AUC, the paper's less ours; where the two are not the same, its test, over the
+        splits if they are enough, by the test rows if there is one, with the verdict after Holm's correction:
+        -1 where the paper's is worse.
     """
     assert exhibit.sweep is not None, exhibit.name
+    by_rows = {tuple(test[key] for key in OPTIMUM): test for test in log.get("optima", [])}
     best = None if exhibit.sweep.best is None else exhibit.sweep.names[exhibit.sweep.best]
     found: list[Block] = []
     for condition in CONDITIONS:
@@ -136,12 +142,32 @@ def optima(exhibit: Exhibit, log: Block) -> list[Block]:
             if best in of:
                 apart = np.subtract(of[best]["of_splits"], chosen["of_splits"]).tolist()
                 found[-1] |= {"paper": best, "difference": float(np.mean(apart))}
-                if len(apart) >= ENOUGH and best != chosen["value"]:
+                if best == chosen["value"]:
+                    continue
+                if len(apart) >= ENOUGH:
                     found[-1] |= corrected_resampled_t(apart, log["test_over_train"])
+                elif test := by_rows.get((condition, model, chosen["value"], best)):
+                    found[-1] |= {key: test[key] for key in TEST}
     tested = [test for test in found if "p" in test]
     for test, p in zip(tested, holm([test["p"] for test in tested]), strict=True):
         test["verdict"] = _verdict(test, p)
     return found
+
+
+def _by_rows(exhibit: Exhibit, log: Block, cells: Sequence[Cell]) -> list[Block]:
+    """Return the tests by the test rows of one split of what `optima` compares, which has scores no more."""
+    assert exhibit.sweep is not None
+    estimates = {
+        (cell.condition, cell.row.label, exhibit.sweep.names[cell.value]): cell.estimate
+        for cell in cells
+        if cell.value is not None
+    }
+    return [
+        {key: test[key] for key in OPTIMUM}
+        | compare(*(estimates[test["condition"], test["model"], test[key]] for key in ("paper", "chosen")))
+        for test in optima(exhibit, log)
+        if test.get("paper", test["chosen"]) != test["chosen"]
+    ]
 
 
 def _verdict(test: Mapping[str, Any], p: float) -> int:
@@ -241,6 +267,10 @@ def _table(exhibit: Exhibit, splits: list[str], conditions: Mapping[str, Sequenc
             )
     table["claims"] = _claims(exhibit, first["source"], tested)
     note = " ".join(dict.fromkeys(note for note in notes if note))
+    if len(splits) == 1:  # each condition is of one place then
+        parts_of = {condition: log for condition, ((_, log),) in conditions.items()}
+        by_rows = [t for c, log in parts_of.items() for t in log.get("optima", []) if t["condition"] == c]
+        table |= {"optima": by_rows} if by_rows else {}
     return table | ({"absent": absent} if absent else {}) | ({"note": note} if note else {})
 
 
@@ -304,4 +334,4 @@ def _known(where: str, log: Block, condition: str, claim: Claim) -> Test:
     test = next((test for test in log["claims"] if about.items() <= test.items()), None)
     if test is None:
         raise PipelineError(f"{where}: {claim.better} > {claim.worse} has no test ({condition}): {AGAIN}")
-    return {key: test[key] for key in ("difference", "low", "high", "p")}
+    return {key: test[key] for key in TEST}

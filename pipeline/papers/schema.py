@@ -57,6 +57,17 @@ class _Claim(Strict):
     verdict: Annotated[int, Ge(-1), Le(1)]
 
 
+class _Optimum(Strict):
+    condition: Condition
+    model: str
+    chosen: str
+    paper: str
+    difference: Difference
+    low: float
+    high: float
+    p: Share
+
+
 class _Log(Strict):
     log: str
     source: str
@@ -64,6 +75,7 @@ class _Log(Strict):
     test_over_train: Annotated[float, Gt(0)]
     rows: Annotated[list[_Row], Len(1)]
     claims: list[_Claim]
+    optima: list[_Optimum] = Field(default_factory=list)  # by the rows of one split
     absent: dict[str, str] = Field(default_factory=dict)
     note: str = ""  # by hand, such as a default that was another one when these were trained
 
@@ -74,6 +86,16 @@ class _Log(Strict):
                 raise ValueError(f"{row.model} has {len(row.of_splits)} AUCs for {len(self.splits)} splits")
             if abs(row.auc - sum(row.of_splits) / len(row.of_splits)) > ROUNDING:
                 raise ValueError(f"the AUC of {row.model} is not the mean of its splits")
+        return self
+
+    @model_validator(mode="after")
+    def _each_optimum_is_about_the_rows(self) -> Self:
+        auc = {(row.condition, row.model, row.value): row.auc for row in self.rows}
+        for test in self.optima:
+            paper, chosen = (auc.get((test.condition, test.model, v)) for v in (test.paper, test.chosen))
+            if paper is None or chosen is None or abs(test.difference - (paper - chosen)) > ROUNDING:
+                told = f"{test.model} ({test.condition}), {test.paper} less {test.chosen},"
+                raise ValueError(f"the difference of {told} is not that of the AUCs of the rows")
         return self
 
     @model_validator(mode="after")
@@ -97,6 +119,8 @@ class _Table(Strict):
 
 
 class _Weights(Strict):
+    source: str
+    capped: bool
     channels: list[str] | None
     before: dict[str, list[Share]]
     after: dict[str, list[Share]]
