@@ -1,15 +1,30 @@
-"""FLSEST's statements and what we find, from docs/papers: `python -m docs.statements` prints the tables."""
+"""FLSEST's statements and what we find, from docs/papers.
+
+`python -m docs.statements` prints the tables of docs/papers.md and draws its picture.
+"""
 
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MultipleLocator
+
 from pipeline.common.files import read_json
 from pipeline.common.names import stem
+from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, PLAIN, SLATE, save, styled, titled_figure
+from pipeline.papers.exhibit import Claim
 from pipeline.papers.exhibits import EXHIBITS
 from pipeline.papers.report import signed
 from pipeline.papers.results import optima
 
 FOLDER = Path(__file__).parent / "papers"
+PICTURE = Path(__file__).parent / "statements.png"
+TABLES = tuple(f"flsest-table-{number}" for number in range(1, 6))
+DRAWN = {"MovieLens-100K, five splits": "defaults, 100K", "MovieLens-1M, one split": "defaults, 1M"}
+SHOWN = -0.0145, 0.0195  # a difference beyond is written at the edge
+SIGNIFICANT = {1: COLOURS[2], 0: SLATE, -1: COLOURS[1]}
 # column -> the log and the settings
 COLUMNS = {
     "defaults, 100K": ("movielens-100k", "default"),
@@ -18,14 +33,15 @@ COLUMNS = {
     "theirs, 100K": ("movielens-100k", "published"),
 }
 LOGS = {"best on 100K": "movielens-100k", "best on 1M": "movielens-1m"}
+PUBLISHED: dict[str, Any] = {"marker": "D", "markerfacecolor": "white", "color": GREY}
 Tests = list[tuple[list[str], dict[str, Any]]]  # the splits, and what was found on them
 
 
 def table() -> str:
     """Return the Markdown table: differences in test AUC, bold where they can be told from 0."""
     lines = [f"| the paper says | {' | '.join(COLUMNS)} |", f"|---|{'---:|' * len(COLUMNS)}"]
-    for name in (f"flsest-table-{number}" for number in range(1, 6)):
-        logs = read_json(FOLDER / name / "results.json")["logs"]
+    for name in TABLES:
+        logs = _logs(name)
         link = f" ([Table {name[-1]}](papers/{name}/README.md))"
         for claim in EXHIBITS[name].claims:
             said = f"{claim.better} > {claim.worse}"
@@ -33,6 +49,63 @@ def table() -> str:
             lines.append(f"| {said}{link} | {' | '.join(cells)} |")
             link = ""
     return "\n".join(lines)
+
+
+def _logs(name: str) -> list[dict[str, Any]]:
+    logs: list[dict[str, Any]] = read_json(FOLDER / name / "results.json")["logs"]
+    return logs
+
+
+@styled
+def picture() -> Figure:
+    """Each statement's difference at our defaults with its interval, beside the published one."""
+    claims = [(name, claim) for name in TABLES for claim in EXHIBITS[name].claims]
+    names = {1: "holds", 0: "not distinguishable", -1: "the reverse"}
+    keys = [Line2D([], [], marker="o", linestyle="-", color=SIGNIFICANT[v], label=names[v]) for v in names]
+    keys += [Line2D([], [], linestyle="", label="in the paper", **PUBLISHED)]
+    figure = titled_figure(
+        0.7 + 0.21 * len(claims),
+        "What FLSEST's tables say, and what equal conditions give",
+        "Difference in test AUC at this project's defaults,\n"
+        "with its 95 % interval; colours after Holm's correction",
+        keys,
+    )
+    axes = figure.subplots(1, len(DRAWN), sharey=True)
+    for ax, (title, column) in zip(axes, DRAWN.items(), strict=True):
+        ax.set_title(title)
+        ax.grid(visible=False, axis="y")
+        ax.axvline(0, color=SLATE, linewidth=0.9)
+        for place, (name, claim) in enumerate(claims):
+            ax.axhline(place, color=LIGHT, linewidth=0.7, zorder=0)
+            for _, test in _found(_logs(name), *COLUMNS[column], vars(claim)):
+                _drawn(ax, place, test)
+        ax.set_xlim(*SHOWN)
+        ax.xaxis.set_major_locator(MultipleLocator(0.005))
+        ax.xaxis.set_major_formatter(PLAIN)
+        ax.set_xlabel("AUC of the first less that of the second")
+    axes[0].set_yticks(range(len(claims)), [_label(*each) for each in claims])
+    axes[0].set_ylim(len(claims) - 0.4, -0.6)
+    return figure
+
+
+def _label(name: str, claim: Claim) -> str:
+    first = EXHIBITS[name].claims[0] == claim
+    return f"{f'Table {name[-1]}:  ' if first else ''}{claim.better} > {claim.worse}"
+
+
+def _drawn(ax: Axes, place: int, test: dict[str, Any]) -> None:
+    colour = SIGNIFICANT[test["verdict"]]
+    if test["published"] is not None:
+        ax.plot([test["published"]], [place], linestyle="", markersize=4.5, **PUBLISHED)
+    if test["difference"] > SHOWN[1]:
+        words = f"{signed(test['difference'])} \N{RIGHTWARDS ARROW}"
+        ax.text(
+            SHOWN[1], place, words, color=colour, ha="right", va="center", size=8, backgroundcolor="white"
+        )
+        return
+    assert SHOWN[0] < test["low"] < test["high"] < SHOWN[1], (test, "lies outside the picture: widen SHOWN")
+    ax.plot([test["low"], test["high"]], [place, place], color=colour, linewidth=1.4, alpha=0.7)
+    ax.plot([test["difference"]], [place], marker="o", markersize=5, color=colour)
 
 
 def _found(logs: list[dict[str, Any]], log: str, condition: str, claim: dict[str, str]) -> Tests:
@@ -64,7 +137,7 @@ def values() -> str:
     """
     lines = [f"| | | in the paper | {' | '.join(LOGS)} |", f"|---|---|---:|{'---:|' * len(LOGS)}"]
     for name in (f"flsest-figure-{number}" for number in range(5, 10)):
-        exhibit, logs = EXHIBITS[name], read_json(FOLDER / name / "results.json")["logs"]
+        exhibit, logs = EXHIBITS[name], _logs(name)
         assert exhibit.sweep is not None
         best = "-" if exhibit.sweep.best is None else exhibit.sweep.names[exhibit.sweep.best]
         what = f"[{exhibit.title.partition(' of ')[0]}](papers/{name}/README.md)"
@@ -93,3 +166,4 @@ def _chosen(test: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     print(table(), values(), sep="\n\n")
+    save(picture(), PICTURE)

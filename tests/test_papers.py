@@ -438,6 +438,28 @@ def test_the_statements_of_the_article_are_those_of_the_tables() -> None:
         assert f"\n\n{printed}\n\n" in article
 
 
+def test_the_picture_of_the_article_has_every_statement_at_its_place_in_its_colour() -> None:
+    claims = [(name, claim) for name in statements.TABLES for claim in EXHIBITS[name].claims]
+    for ax, column in zip(statements.picture().axes, statements.DRAWN.values(), strict=True):
+        log, condition = statements.COLUMNS[column]
+        wanted = {
+            (place, round(test["difference"], 6), statements.SIGNIFICANT[test["verdict"]])
+            for place, (name, claim) in enumerate(claims)
+            for each in read_json(project.ROOT / "docs/papers" / name / "results.json")["logs"]
+            for test in each["claims"]
+            if each["log"].startswith(log)
+            and {**vars(claim), "condition": condition}.items() <= test.items()
+            and test["difference"] < statements.SHOWN[1]
+        }
+        found = {
+            (line.get_ydata()[0], round(line.get_xdata()[0], 6), line.get_color())
+            for line in ax.lines
+            if line.get_marker() == "o"
+        }
+        assert found == wanted
+        assert len(found) > 20
+
+
 @pytest.mark.parametrize(
     "folder", sorted((project.ROOT / "docs/papers").iterdir()), ids=lambda path: path.name
 )
