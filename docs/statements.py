@@ -16,7 +16,7 @@ from pipeline.common.names import stem
 from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, PLAIN, SLATE, save, styled, titled_figure
 from pipeline.papers.exhibit import Claim
 from pipeline.papers.exhibits import EXHIBITS
-from pipeline.papers.report import signed
+from pipeline.papers.report import OURS, signed
 from pipeline.papers.results import optima
 
 FOLDER = Path(__file__).parent / "papers"
@@ -44,7 +44,7 @@ def table() -> str:
         logs = _logs(name)
         link = f" ([Table {name[-1]}](papers/{name}/README.md))"
         for claim in EXHIBITS[name].claims:
-            said = f"{claim.better} > {claim.worse}"
+            said = _said(name, claim)
             cells = [_cell(_found(logs, *column, vars(claim))) for column in COLUMNS.values()]
             lines.append(f"| {said}{link} | {' | '.join(cells)} |")
             link = ""
@@ -66,8 +66,8 @@ def picture() -> Figure:
     figure = titled_figure(
         0.7 + 0.21 * len(claims),
         "What FLSEST's tables say, and what equal conditions give",
-        "Difference in test AUC at this project's defaults,\n"
-        "with its 95 % interval; colours after Holm's correction",
+        "Difference in test AUC at our defaults,\n"
+        f"with its own 95 % interval; colours after Holm's correction. {OURS} ours, not the paper's",
         keys,
     )
     axes = figure.subplots(1, len(DRAWN), sharey=True)
@@ -90,7 +90,12 @@ def picture() -> Figure:
 
 def _label(name: str, claim: Claim) -> str:
     first = EXHIBITS[name].claims[0] == claim
-    return f"{f'Table {name[-1]}:  ' if first else ''}{claim.better} > {claim.worse}"
+    return f"{f'Table {name[-1]}:  ' if first else ''}{_said(name, claim)}"
+
+
+def _said(name: str, claim: Claim) -> str:
+    """Return a statement, marked where it is not the paper's."""
+    return f"{claim.better} > {claim.worse}{f' {OURS}' if EXHIBITS[name].is_ours(claim) else ''}"
 
 
 def _drawn(ax: Axes, place: int, test: dict[str, Any]) -> None:
@@ -106,6 +111,30 @@ def _drawn(ax: Axes, place: int, test: dict[str, Any]) -> None:
     assert SHOWN[0] < test["low"] < test["high"] < SHOWN[1], (test, "lies outside the picture: widen SHOWN")
     ax.plot([test["low"], test["high"]], [place, place], color=colour, linewidth=1.4, alpha=0.7)
     ax.plot([test["difference"]], [place], marker="o", markersize=5, color=colour)
+
+
+def models() -> str:
+    """Return the Markdown table of FLSEST's Table 1: each model's test AUC, in the paper and here."""
+    exhibit, logs = EXHIBITS["flsest-table-1"], _logs("flsest-table-1")
+    columns = [COLUMNS[column] for column in ("defaults, 100K", "defaults, 1M", "theirs, 100K")]
+    heads = ("paper, 100K", "defaults, 100K", "paper, 1M", "defaults, 1M", "their settings, 100K (s1)")
+    lines = [f"| model | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    for row in exhibit.rows:
+        ours = [_auc(logs, *column, row.label) for column in columns]
+        paper = [f"{row.published[source].auc:.4f}"[1:] for source in ("movielens-100k", "movielens-1m")]
+        lines.append(f"| {row.label} | {paper[0]} | {ours[0]} | {paper[1]} | {ours[1]} | {ours[2]} |")
+    return "\n".join(lines)
+
+
+def _auc(logs: list[dict[str, Any]], log: str, condition: str, label: str) -> str:
+    """Return a model's test AUC on a log, of the table that has the most splits."""
+    found = [
+        (len(each["splits"]), row["auc"])
+        for each in logs
+        for row in each["rows"]
+        if stem(each["log"]) == log and (row["condition"], row["model"]) == (condition, label)
+    ]
+    return f"{max(found)[1]:.4f}"[1:] if found else "-"
 
 
 def _found(logs: list[dict[str, Any]], log: str, condition: str, claim: dict[str, str]) -> Tests:
@@ -165,5 +194,5 @@ def _chosen(test: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(), values(), sep="\n\n")
+    print(models(), table(), values(), sep="\n\n")
     save(picture(), PICTURE)

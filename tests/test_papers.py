@@ -222,6 +222,10 @@ def test_the_papers_best_value_is_compared_with_the_one_that_validation_rows_cho
     assert "| A | our defaults | 2 | the same |  |\n| B | our defaults | 1 | " in page
     assert (found["B"]["verdict"], found["C"]["verdict"]) == (-1, 0)
     assert "| B | our defaults | 1 | **-0.1" in page
+    values = dict(zip("123", (cell.estimate.auc for cell in cells if cell.row.label == "B"), strict=False))
+    if len(splits) == 1:  # what is bold is not the best AUC that is shown, B's third
+        assert values["3"] > values["1"]
+        assert f"| B | our defaults | **{values['1']:.4f}** |" in page
     by = {1: "Intervals by test rows", 3: "Intervals by the corrected resampled t-test over the splits"}
     assert by[len(splits)] in page
     if len(splits) == 1:  # by the scores, which no later reader has
@@ -239,7 +243,7 @@ def test_two_splits_or_results_of_older_code_have_no_interval_of_what_the_paper_
     for joined in (two, old):
         assert "p" not in results.optima(FIGURE, joined["logs"][0])[0]
         page = report.to_markdown(FIGURE, joined, "picture.png")
-        assert "| too few splits |" in page
+        assert "| not known |" in page
         assert "Intervals" not in page
 
 
@@ -266,13 +270,13 @@ def test_a_page_names_the_models_whose_networks_are_dead() -> None:
         "Networks that training switched off, or never got to (A, our defaults: 1 (1 of 2), 3 (1 of 2)).**"
         in page
     )
-    assert "not looked at" not in page
+    assert "Not checked" not in page
     for row in joined["logs"][0]["rows"]:
         del row["dead"]
     old = report.to_markdown(FIGURE, results.union(FIGURE, {"old": joined}), "x.png")
     assert "Networks that training" not in old
-    assert "It was not looked at whether training had switched off a network of these" in old
-    assert "older than that check: A (our defaults)." in old
+    assert "Not checked for networks that training switched off, being older than that" in old
+    assert "than that check: A (our defaults)." in old
 
 
 def test_a_table_is_in_the_order_of_the_paper() -> None:
@@ -314,6 +318,7 @@ def test_where_the_paper_names_no_best_value_ours_is_shown_alone() -> None:
     cells = curve("A", "log-s1", [0.7, 0.8, 0.7], [1.0, 1.0, 1.0])
     joined = results.join(unnamed, {"log-s1": ("toy", cells)}, {"log-s1": 0.25})
     assert "\n| A | our defaults | 2 |\n" in report.to_markdown(unnamed, joined, "picture.png")
+    assert results.union(unnamed, {"one": joined}) == joined
 
 
 @pytest.mark.parametrize("name", ["flsest-figure-5", "flsest-figure-6"])
@@ -434,7 +439,7 @@ def test_the_command_puts_logs_beside_each_other(
 def test_the_statements_of_the_article_are_those_of_the_tables() -> None:
     """`python -m docs.statements` prints them."""
     article = (project.ROOT / "docs/papers.md").read_text(encoding="utf-8")
-    for printed in (statements.table(), statements.values()):
+    for printed in (statements.models(), statements.table(), statements.values()):
         assert f"\n\n{printed}\n\n" in article
 
 
@@ -536,6 +541,32 @@ def test_a_folder_with_other_files_is_not_written_into(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
+def test_a_statement_that_is_not_the_papers_is_marked() -> None:
+    ours = replace(TOY, controls=("C",))
+    joined = results.join(ours, {"log": ("toy", [cell(x, "one", 1.0, 3) for x in "ABC"])}, {"log": 0.25})
+    page = report.to_markdown(ours, joined, "x.png")
+    assert "| A > C \N{DAGGER} |" in page
+    assert page.count("\N{DAGGER}") == 2
+    assert page.count("\N{DAGGER}: ours, not a statement of the paper.") == 1
+    assert "\N{DAGGER}" not in report.to_markdown(TOY, joined, "x.png")
+
+
+@pytest.mark.parametrize(("printed", "panels"), [(0.7, 1), (0.2, 2), (None, 1)])
+def test_a_paper_whose_figures_are_far_from_ours_has_a_panel_of_its_own(
+    printed: float | None, panels: int
+) -> None:
+    """On one axis all of ours would be one point."""
+    rows = tuple(Row(row.label, row.label, {"toy": Figures(printed, 0.5)}) for row in TOY.rows)
+    cells = [
+        replace(cell(row.label, "one", shift, 3), row=row)
+        for row, shift in zip(rows, (0.7, 0.8, 0.9), strict=True)
+    ]
+    exhibit = replace(TOY, rows=rows)
+    joined = results.join(exhibit, {"log": ("toy", cells)}, {"log": 0.25})
+    axes = pictures.table(exhibit, joined).axes
+    assert [ax.get_title(loc="left") for ax in axes] == ["in the paper", "log"][-panels:]
+
+
 def test_which_models_are_not_trained_is_known_before_any_is(monkeypatch: pytest.MonkeyPatch) -> None:
     exhibit, names = EXHIBITS["flsest-table-1"], ["movielens-1m", "movielens-100k-s1"]
     has_times = {"movielens-1m": False, "movielens-100k-s1": True}
@@ -575,6 +606,13 @@ def test_a_page_of_attention_names_its_rows_and_a_training_that_was_cut_off(
         f"rows of ml, which is movielens-1m; one training with {settings}. {elsewhere}",
     ):
         assert told in page
+    assert "| field | pairs, before | pairs, after |" not in page
+    assert "| channel | pairs, before | pairs, after |\n| --- | ---: | ---: |\n| 1 | 0.500 | 0.500 |" in page
+    named = {"channels": ["user", "movie"], "before": {"3": [0.5, 0.5]}, "after": {"3": [0.1, 0.9]}}
+    logs = {"mine": {**logs["mine"], **named}}
+    fields = report.attention_page(exhibit, {"condition": condition, "logs": logs}, "x.png")
+    assert "| field | triples, before | triples, after |" in fields
+    assert "| movie | 0.500 | 0.900 |" in fields
     assert page.count("**It ended at the last of `epochs`, where it still became better.**") == is_told
 
 

@@ -109,6 +109,7 @@ class Exhibit:
         settings: what the paper trained with on a source: `settings` of a dataset entry.
         seed: of the paper's split and training; ours are in params.yaml.
         claims: what the paper concludes.
+        controls: labels of rows that are ours, so that a claim about one is ours, too.
         notes: what cannot be compared, and why.
         assumed: what the paper does not say of its settings, and where ours come from.
         sweep: for a figure over the values of one option.
@@ -123,8 +124,13 @@ class Exhibit:
     rows: tuple[Row, ...]
     settings: Callable[[str], Block]
     claims: tuple[Claim, ...] = ()
+    controls: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     sweep: Sweep | None = None
     ours: Ours | None = None
     attention: bool = False
+
+    def is_ours(self, claim: Claim) -> bool:
+        """Whether the paper does not make this claim."""
+        return not {claim.better, claim.worse}.isdisjoint(self.controls)

@@ -29,9 +29,14 @@ LABELS = (
 ROWS = (
     "KuaiRec-big: fields are those of pipeline/datasets/kuairec_big.py; the paper names only some of its own."
 )
+READING = (
+    "FiiNet has its default reading here (`fusion: field`), and in Figure 3 another one (`separate`), whose "
+    "AUC is another, too."
+)
 PARTS = (
     "-H is without the crosses of higher order, -S without the pairs, -SH without the attention. All four "
-    "are the reading `separate`, in which a part can be taken out and nothing else changes."
+    "are the reading `separate`, in which a part can be taken out and nothing else changes; Table IV has the "
+    "default one, and so another AUC."
 )
 
 
@@ -78,7 +83,7 @@ EXHIBITS = (
         rows=_rows(),
         settings=settings,
         claims=tuple(Claim("FiiNet", label) for label in TABLE_4 if label != "FiiNet"),
-        notes=(LABELS, ROWS),
+        notes=(READING, LABELS, ROWS),
     ),
     Exhibit(
         name="fiinet-figure-2",
@@ -93,6 +98,7 @@ EXHIBITS = (
             ("6", "12", "18", "24", "30", "36", "42", "48"),
             best=4,
             rows="validation",
+            axis="embedding size",
         ),
         notes=("The paper shows validation AUC; so do we.", LABELS),
     ),
@@ -116,7 +122,7 @@ EXHIBITS = (
         ),
         notes=(
             PARTS,
-            "The figure is a picture: it prints no figures that could be compared.",
+            "The paper's figure is a picture without numbers that could be compared.",
             LABELS,
         ),
     ),
@@ -128,6 +134,6 @@ EXHIBITS = (
         rows=(Row("FiiNet", "fiinet"),),
         settings=settings,
         attention=True,
-        notes=("Mean attention over the validation rows, of each pair beside its triples.",),
+        notes=("The weights of a field's pairs and triples add up to 1: where one rises, the other falls.",),
     ),
 )

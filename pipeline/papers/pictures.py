@@ -11,9 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluate.plot_style import COLOURS, GREY, LIGHT, SLATE, styled, titled_figure
 from pipeline.papers.exhibit import Block, Exhibit, Figures
-from pipeline.papers.report import title
+from pipeline.papers.report import crosses, title
 from pipeline.papers.results import CONDITIONS
 
+FAR = 2.0  # spans of our AUCs that lie between them and the paper's where those have a panel of their own
 MARKS: dict[str, Any] = {
     "paper": {"marker": "D", "markerfacecolor": "white", "color": GREY},
     "published": {"marker": "o", "color": COLOURS[1]},
@@ -36,12 +37,19 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
     if any(len(log["splits"]) > 1 for log in logs):
         where += "; small dots: each of several splits"
     figure = titled_figure(0.75 + 0.3 * len(labels), exhibit.title, f"{exhibit.paper}\nAUC on {where}", keys)
-    for ax, log in zip(_side_by_side(figure, len(logs)), logs, strict=True):
-        ax.set_title(title(log))
+    panels = [panel for log in logs for panel in _panels(log, kinds)]
+    widths = [1 if shown == ["paper"] else 2 for _, shown in panels]
+    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    for ax, (log, shown) in zip(axes, panels, strict=True):
+        is_apart = shown == ["paper"]
+        ax.set_title("in the paper" if is_apart else title(log))
         ax.grid(visible=False, axis="y")
+        ax.margins(x=0.15 if is_apart else 0.05)
         for place, row in enumerate(reversed(exhibit.rows)):
             ax.axhline(place, color=LIGHT, linewidth=0.7, zorder=0)
             for shift, kind in enumerate(kinds):
+                if kind not in shown:
+                    continue
                 y = place + 0.16 * ((len(kinds) - 1) / 2 - shift)
                 if kind != "paper":
                     _point(ax, log, row.label, kind, y)
@@ -49,9 +57,21 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
                     ax.plot([auc], [y], linestyle="", markersize=6, **MARKS[kind])
         ax.set_yticks(range(len(labels)), list(reversed(labels)))
         ax.set_ylim(-0.6, len(labels) - 0.4)
-        ax.xaxis.set_major_locator(MaxNLocator(max(3, round(10 / len(logs))), steps=[1, 2, 5, 10]))
+        ticks = max(3, round(10 * (1 if is_apart else 2) / sum(widths)))
+        ax.xaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
         ax.set_xlabel("AUC")
     return figure
+
+
+def _panels(log: Block, kinds: list[str]) -> list[tuple[Block, list[str]]]:
+    """Return what each panel of a log shows: the paper apart, where one axis would press ours together."""
+    printed, ours = _points([log], "paper"), [auc for kind in CONDITIONS for auc in _points([log], kind)]
+    if not printed:
+        return [(log, [kind for kind in kinds if kind != "paper"])]
+    apart = max(min(ours) - max(printed), min(printed) - max(ours))
+    if apart <= FAR * (max(ours) - min(ours)):
+        return [(log, kinds)]
+    return [(log, ["paper"]), (log, [kind for kind in kinds if kind != "paper"])]
 
 
 def _points(logs: list[Block], kind: str) -> list[float]:
@@ -131,20 +151,20 @@ def attention(exhibit: Exhibit, found: dict[str, Block]) -> Figure:
         exhibit.title,
         f"{exhibit.paper}; mean over validation rows, by channel; open: before, filled: after training",
     )
-    axes = _side_by_side(figure, len(found))
+    axes = list(figure.subplots(1, len(found), squeeze=False, sharey=True)[0])
     for ax, (name, weights) in zip(axes, found.items(), strict=True):
         ax.set_title(name)
         for number, (order, after) in enumerate(weights["after"].items()):
             before, colour = weights["before"][order], COLOURS[number]
             places = range(len(after))
             ax.plot(places, before, "o", color=colour, markerfacecolor="white", markersize=4)
-            ax.plot(places, after, "o", color=colour, markersize=4, label=f"crosses of {order}")
+            ax.plot(places, after, "o", color=colour, markersize=4, label=crosses(order))
             for place, (old, new) in enumerate(zip(before, after, strict=True)):
                 ax.plot([place, place], [old, new], color=colour, linewidth=0.8, alpha=0.6)
         if names := weights["channels"]:
             ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
         ax.set_xlabel("" if names else "channel")
-        ax.set_ylabel("attention")
+        ax.set_ylabel("attention" if ax is axes[0] else "")
     _legend(axes[-1])
     return figure
 

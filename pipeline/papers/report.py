@@ -5,11 +5,9 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
 from pipeline.common.names import stem
 from pipeline.common.text import counted
-from pipeline.papers.exhibit import Block, Exhibit, Figures
+from pipeline.papers.exhibit import Block, Claim, Exhibit, Figures
 from pipeline.papers.results import CONDITIONS, optima
 
 OWN = "tabular"  # the source of one's own logs
@@ -36,6 +34,7 @@ OPTIMA = (
     "verdict",
 )
 LATER = "these results were made before the table had it; `dvc repro` of the table makes them again"
+OURS = "\N{DAGGER}"
 VERDICTS = {1: "holds", -1: "**the reverse**", 0: "not distinguishable"}
 
 
@@ -97,8 +96,8 @@ def to_markdown(exhibit: Exhibit, joined: Block, picture: str) -> str:
         lines += [*(_sweep_table(exhibit, log) if exhibit.sweep else _table(exhibit, log)), ""]
         lines += [*(_optima_table(exhibit, log) if exhibit.sweep else []), *_unfinished(log), *_dead(log)]
         if log["claims"]:
-            lines += ["Which of the paper's statements hold on these rows:", "", *_claims_table(log), ""]
-            lines += [_method(log), ""]
+            lines += ["Which of the paper's statements hold on these rows:", ""]
+            lines += [*_claims_table(exhibit, log), "", _method(exhibit, log), ""]
     conditions = {row["condition"] for log in joined["logs"] for row in log["rows"]}
     of_paper = any(log["source"] in exhibit.sources for log in joined["logs"])
     own = [exhibit.ours.why] if exhibit.ours is not None and conditions - {"published"} else []
@@ -177,7 +176,7 @@ def _table(exhibit: Exhibit, log: Block) -> list[str]:
 
 
 def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
-    """Return the AUC at each value, a line for each model and condition; the best one is bold."""
+    """Return the AUC at each value, a line for each model and condition, the chosen one in bold."""
     assert exhibit.sweep is not None
     names = exhibit.sweep.names
     lines = [
@@ -185,14 +184,18 @@ def _sweep_table(exhibit: Exhibit, log: Block) -> list[str]:
         _line(["---", "---", *["---:"] * len(names)]),
     ]
     found = {(row["model"], row["condition"], row["value"]): row[exhibit.sweep.key] for row in log["rows"]}
+    chosen = {(test["model"], test["condition"]): test["chosen"] for test in optima(exhibit, log)}
     for row in exhibit.rows:
         for condition in _conditions(log):
-            values = [found.get((row.label, condition, name)) for name in names]
-            best = max((value for value in values if value is not None), default=None)
-            cells = ["-" if v is None else f"**{v:.4f}**" if v == best else f"{v:.4f}" for v in values]
+            values = {name: found.get((row.label, condition, name)) for name in names}
+            best = chosen.get((row.label, condition))
+            cells = [
+                "-" if auc is None else f"**{auc:.4f}**" if name == best else f"{auc:.4f}"
+                for name, auc in values.items()
+            ]
             lines.append(_line([row.label, CONDITIONS[condition], *cells]))
     found_best = "" if exhibit.sweep.best is None else f"The paper finds {names[exhibit.sweep.best]} best. "
-    return [*lines, "", f"{found_best}Bold: the best of ours on these rows."]
+    return [*lines, "", f"AUC on {exhibit.sweep.rows} rows. {found_best}Bold: what validation rows choose."]
 
 
 def _optima_table(exhibit: Exhibit, log: Block) -> list[str]:
@@ -201,7 +204,7 @@ def _optima_table(exhibit: Exhibit, log: Block) -> list[str]:
     found, best = optima(exhibit, log), exhibit.sweep.best
     head = ["model", "settings", "best on validation rows"]
     if best is not None:
-        head += [f"{exhibit.sweep.names[best]} less it, test AUC", "95 % interval"]
+        head += [f"test AUC, {exhibit.sweep.names[best]} less that one", "95 % interval"]
     lines = [_line(head), _line(["---", "---", *["---:"] * (len(head) - 2)])]
     lines += [
         _line([test["model"], CONDITIONS[test["condition"]], test["chosen"], *_beside(test)])
@@ -209,7 +212,7 @@ def _optima_table(exhibit: Exhibit, log: Block) -> list[str]:
     ]
     if any("p" in test for test in found):
         bold = "bold: significant at 5 % after Holm's correction"
-        lines += ["", f"Intervals by {_by(log)}; {bold}.{_few(log)}"]
+        lines += ["", f"Intervals by {_by(log)}, each of one difference alone; {bold}.{_few(log)}"]
     return [*lines, ""]
 
 
@@ -222,20 +225,21 @@ def _beside(test: Block) -> list[str]:
     bold = "**" if test.get("verdict") else ""
     return [
         f"{bold}{signed(test['difference'])}{bold}",
-        _interval(test) if "p" in test else "too few splits",
+        _interval(test) if "p" in test else "not known",
     ]
 
 
-def _claims_table(log: Block) -> list[str]:
+def _claims_table(exhibit: Exhibit, log: Block) -> list[str]:
     lines = [
         _line(["statement", "settings", "published", "ours", "95 % interval", "verdict"]),
         _line(["---", "---", "---:", "---:", "---:", "---"]),
     ]
     for test in log["claims"]:
-        published = "" if test["published"] is None else signed(test["published"])
+        published = "-" if test["published"] is None else signed(test["published"])
+        ours = f" {OURS}" if exhibit.is_ours(Claim(test["better"], test["worse"])) else ""
         lines.append(
             _line([
-                f"{test['better']} > {test['worse']}",
+                f"{test['better']} > {test['worse']}{ours}",
                 CONDITIONS[test["condition"]],
                 published,
                 signed(test["difference"]),
@@ -280,8 +284,8 @@ def _dead(log: Block) -> list[str]:
         lines += [f"**Networks that training switched off, or never got to ({named}).** {told}", ""]
     if unasked:
         named = "; ".join(f"{', '.join(models)} ({settings})" for settings, models in unasked.items())
-        told = "It was not looked at whether training had switched off a network of these, which are older"
-        lines += [f"{told} than that check: {named}.", ""]
+        told = "Not checked for networks that training switched off, being older than that check"
+        lines += [f"{told}: {named}.", ""]
     return lines
 
 
@@ -294,13 +298,14 @@ def _by(log: Block) -> str:
     return by + (", and seeds" if many else " (one seed says nothing of how trainings vary)")
 
 
-def _method(log: Block) -> str:
+def _method(exhibit: Exhibit, log: Block) -> str:
     number = len(log["claims"])
-    holm = f" after Holm's correction for all {number} statements" if number > 1 else ""
-    return (
-        f"Differences in test AUC; intervals by {_by(log)}; a verdict other than {VERDICTS[0]!r} is "
-        f"significant at 5 %{holm}.{_few(log)}"
-    )
+    told = f"a verdict other than {VERDICTS[0]!r} is significant at 5 %"
+    if number > 1:
+        told += f" after Holm's correction for all {number} statements, where an interval is of one alone"
+    any_of_ours = any(exhibit.is_ours(Claim(test["better"], test["worse"])) for test in log["claims"])
+    ours = f" {OURS}: ours, not a statement of the paper." if any_of_ours else ""
+    return f"Differences in test AUC; intervals by {_by(log)}; {told}.{_few(log)}{ours}"
 
 
 def _few(log: Block) -> str:
@@ -342,17 +347,29 @@ def attention_page(exhibit: Exhibit, found: Block, picture: str) -> str:
         lines += [f"## {log}", "", f"{over}.{elsewhere}", ""]
         if weights["capped"] and found["condition"] != "published":
             lines += ["**It ended at the last of `epochs`, where it still became better.**", ""]
-        lines.append(_line(["crosses of", "before: mean, least, most", "after: mean, least, most"]))
-        lines.append(_line(["---", "---:", "---:"]))
-        for order, after in weights["after"].items():
-            cells = [
-                f"{np.mean(x):.3f}, {np.min(x):.3f}, {np.max(x):.3f}"
-                for x in (weights["before"][order], after)
-            ]
-            lines.append(_line([order, *cells]))
-        lines.append("")
+        lines += [*_attention_table(weights), ""]
     lines += ["## What to know", "", *(f"- {note}" for note in exhibit.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _attention_table(weights: Block) -> list[str]:
+    """Return the weights of each channel, a column for each order of crosses before and after training."""
+    columns = {
+        f"{crosses(order)}, {when}": weights[when][order]
+        for order in weights["after"]
+        for when in ("before", "after")
+    }
+    names = weights["channels"] or range(1, len(next(iter(columns.values()))) + 1)
+    head = ["field" if weights["channels"] else "channel", *columns]
+    lines = [_line(head), _line(["---", *["---:"] * len(columns)])]
+    for name, *of in zip(names, *columns.values(), strict=True):
+        lines.append(_line([str(name), *(f"{weight:.3f}" for weight in of)]))
+    return lines
+
+
+def crosses(order: str) -> str:
+    """Return what crosses of so many fields are called."""
+    return {"2": "pairs", "3": "triples"}.get(order, f"crosses of {order}")
 
 
 def attention_csv(found: dict[str, Block]) -> str:

@@ -53,8 +53,8 @@ def join(
                     else _by_splits(log, condition, claim)
                 )
         log["claims"] = _claims(exhibit, source, tested)
-        if exhibit.sweep is not None and len(log["splits"]) == 1:
-            log["optima"] = _by_rows(exhibit, log, cells)
+        if exhibit.sweep is not None and len(log["splits"]) == 1 and (by := _by_rows(exhibit, log, cells)):
+            log["optima"] = by
         shown.append(log | ({"absent": reasons} if (reasons := (absent or {}).get(name)) else {}))
     return _result(exhibit, shown)
 
