@@ -60,6 +60,7 @@ def _logs(name: str) -> list[dict[str, Any]]:
 def picture() -> Figure:
     """Each statement's difference at our defaults with its interval, beside the published one."""
     claims = [(name, claim) for name in TABLES for claim in EXHIBITS[name].claims]
+    logs = {name: _logs(name) for name in TABLES}
     names = {1: "holds", 0: "not distinguishable", -1: "the reverse"}
     keys = [Line2D([], [], marker="o", linestyle="-", color=SIGNIFICANT[v], label=names[v]) for v in names]
     keys += [Line2D([], [], linestyle="", label="in the paper", **PUBLISHED)]
@@ -77,7 +78,7 @@ def picture() -> Figure:
         ax.axvline(0, color=SLATE, linewidth=0.9)
         for place, (name, claim) in enumerate(claims):
             ax.axhline(place, color=LIGHT, linewidth=0.7, zorder=0)
-            for _, test in _found(_logs(name), *COLUMNS[column], vars(claim)):
+            for _, test in _found(logs[name], *COLUMNS[column], vars(claim)):
                 _drawn(ax, place, test)
         ax.set_xlim(*SHOWN)
         ax.xaxis.set_major_locator(MultipleLocator(0.005))

@@ -39,7 +39,7 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
     figure = titled_figure(0.75 + 0.3 * len(labels), exhibit.title, f"{exhibit.paper}\nAUC on {where}", keys)
     panels = [panel for log in logs for panel in _panels(log, kinds)]
     widths = [1 if shown == ["paper"] else 2 for _, shown in panels]
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    axes = _side_by_side(figure, len(panels), width_ratios=widths)
     for ax, (log, shown) in zip(axes, panels, strict=True):
         is_apart = shown == ["paper"]
         ax.set_title("in the paper" if is_apart else title(log))
@@ -66,12 +66,13 @@ def table(exhibit: Exhibit, joined: Block) -> Figure:
 def _panels(log: Block, kinds: list[str]) -> list[tuple[Block, list[str]]]:
     """Return what each panel of a log shows: the paper apart, where one axis would press ours together."""
     printed, ours = _points([log], "paper"), [auc for kind in CONDITIONS for auc in _points([log], kind)]
+    found = [kind for kind in kinds if kind != "paper"]
     if not printed:
-        return [(log, [kind for kind in kinds if kind != "paper"])]
+        return [(log, found)]
     apart = max(min(ours) - max(printed), min(printed) - max(ours))
     if apart <= FAR * (max(ours) - min(ours)):
         return [(log, kinds)]
-    return [(log, ["paper"]), (log, [kind for kind in kinds if kind != "paper"])]
+    return [(log, ["paper"]), (log, found)]
 
 
 def _points(logs: list[Block], kind: str) -> list[float]:
@@ -151,7 +152,7 @@ def attention(exhibit: Exhibit, found: dict[str, Block]) -> Figure:
         exhibit.title,
         f"{exhibit.paper}; mean over validation rows, by channel; open: before, filled: after training",
     )
-    axes = list(figure.subplots(1, len(found), squeeze=False, sharey=True)[0])
+    axes = _side_by_side(figure, len(found), sharey=True)
     for ax, (name, weights) in zip(axes, found.items(), strict=True):
         ax.set_title(name)
         for number, (order, after) in enumerate(weights["after"].items()):
@@ -169,8 +170,8 @@ def attention(exhibit: Exhibit, found: dict[str, Block]) -> Figure:
     return figure
 
 
-def _side_by_side(figure: Figure, count: int) -> list[Axes]:
-    return list(figure.subplots(1, count, squeeze=False)[0])
+def _side_by_side(figure: Figure, count: int, **options: Any) -> list[Axes]:
+    return list(figure.subplots(1, count, squeeze=False, **options)[0])
 
 
 def _legend(ax: Axes) -> None:
